@@ -1,0 +1,68 @@
+# lwq_library, lwq_binary and lwq_test: the only ways a target is made.
+
+add_library(lwq_options INTERFACE)
+target_include_directories(lwq_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_options(lwq_options INTERFACE -Wall -Wextra -Werror -Wno-missing-field-initializers)
+# Bit-for-bit determinism: no contraction or reassociation that depends on the optimiser's mood.
+target_compile_options(lwq_options INTERFACE -ffp-contract=off)
+if(LWQ_SANITIZE)
+  target_compile_options(lwq_options INTERFACE -fsanitize=${LWQ_SANITIZE} -fno-omit-frame-pointer
+                                               -fno-sanitize-recover=all)
+  target_link_options(lwq_options INTERFACE -fsanitize=${LWQ_SANITIZE})
+endif()
+
+# lwq_library(NAME lwq_x [SRCS a.cc ...] [DEPS ...]): a static library of the folder's .cc files
+# (all but main.cc when SRCS is left out).
+function(lwq_library)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  if(NOT A_SRCS)
+    file(GLOB A_SRCS CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *.cc)
+    list(REMOVE_ITEM A_SRCS main.cc)
+  endif()
+  if(A_SRCS)
+    add_library(${A_NAME} STATIC ${A_SRCS})
+    target_link_libraries(${A_NAME} PUBLIC lwq_options ${A_DEPS})
+  else()
+    add_library(${A_NAME} INTERFACE)
+    target_link_libraries(${A_NAME} INTERFACE lwq_options ${A_DEPS})
+  endif()
+endfunction()
+
+# lwq_binary(NAME lwq-x SRCS main.cc DEPS ...)
+function(lwq_binary)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  add_executable(${A_NAME} ${A_SRCS})
+  target_link_libraries(${A_NAME} PRIVATE lwq_options ${A_DEPS})
+endfunction()
+
+# lwq_test(NAME x_test [SRCS ...] LABEL unit|conformance|cluster|slow|peers DEPS ...): one gtest
+# binary of the folder's *_test.cc files; each case is a ctest of its own, under the label.
+function(lwq_test)
+  cmake_parse_arguments(A "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
+  if(NOT A_SRCS)
+    file(GLOB A_SRCS CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *_test.cc)
+  endif()
+  if(NOT A_SRCS)
+    return()
+  endif()
+  if(NOT A_TIMEOUT)
+    set(A_TIMEOUT 120)
+  endif()
+  add_executable(${A_NAME} ${A_SRCS})
+  target_link_libraries(${A_NAME} PRIVATE lwq_options ${A_DEPS} lwq_testing GTest::gmock_main)
+  target_compile_definitions(${A_NAME} PRIVATE LWQ_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                                               LWQ_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  gtest_discover_tests(${A_NAME} DISCOVERY_MODE PRE_TEST
+                       PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT})
+endfunction()
+
+# Finds every folder under tests/ that has a CMakeLists.txt of its own, testing/ excepted.
+function(lwq_test_folders)
+  file(GLOB_RECURSE lists CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} */CMakeLists.txt)
+  foreach(list ${lists})
+    get_filename_component(folder ${list} DIRECTORY)
+    if(NOT folder STREQUAL "testing")
+      add_subdirectory(${folder})
+    endif()
+  endforeach()
+endfunction()

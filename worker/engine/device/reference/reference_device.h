@@ -1,0 +1,59 @@
+// The judge: every operation written as its definition, scalar, sums in double, one thread. Slow on
+// purpose. Each other device is tested against it (tests/conformance/device_ops_test.cc).
+#pragma once
+
+#include "worker/engine/device/device.h"
+
+namespace lwq {
+
+class ReferenceDevice : public Device {
+ public:
+  // reference_device.cc
+  absl::string_view name() const override { return "reference"; }
+  std::string Description() const override;
+  std::string NumericsClass() const override;
+  bool Supports(ComputeType type) const override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) override;
+  absl::Status Upload(ConstMatrixView host, MatrixView device) override;
+  absl::Status Download(ConstMatrixView device, MatrixView host) override;
+  absl::Status FillZero(MatrixView m) override;
+
+  // reference_products.cc
+  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
+                                                                ComputeType type) override;
+  absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) override;
+  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
+  absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
+
+  // reference_decoder_ops.cc
+  absl::Status RmsNorm(ConstMatrixView x, const float* weight, float epsilon,
+                       MatrixView out) override;
+  absl::Status Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
+                    const RopeTable& table) override;
+  absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
+                         absl::Span<const Segment> segments, const AttentionShape& shape,
+                         MatrixView out) override;
+  absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) override;
+  absl::Status Add(ConstMatrixView x, MatrixView y) override;
+  absl::Status AddBias(const float* bias, MatrixView x) override;
+  absl::Status LogSoftmax(MatrixView logits) override;
+  absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
+                            absl::Span<double> kl) override;
+  absl::Status RowCosine(ConstMatrixView x, ConstMatrixView y, absl::Span<double> out) override;
+
+  // reference_quantize.cc
+  absl::Status FitGrid(ConstMatrixView weight, const GridSpec& grid, const float* column_weight,
+                       MatrixView scales, MatrixView zeros) override;
+  absl::Status RoundToGrid(ConstMatrixView weight, const GridSpec& grid, ConstMatrixView scales,
+                           ConstMatrixView zeros, uint8_t* codes) override;
+  absl::Status Dequantize(const uint8_t* codes, const GridSpec& grid, ConstMatrixView scales,
+                          ConstMatrixView zeros, MatrixView weight) override;
+  absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
+                         ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
+                         MatrixView error) override;
+
+  // reference_factor.cc
+  absl::Status InverseCholesky(MatrixView h) override;
+};
+
+}  // namespace lwq

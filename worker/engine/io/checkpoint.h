@@ -1,0 +1,53 @@
+// A model directory's weights: model.safetensors, or the shards that model.safetensors.index.json
+// names. Everything is checked when it is opened (service-design rules: header, dtypes, overflow,
+// overlap, holes, plain shard names, index and shards agreeing), so that reading a tensor cannot fail
+// for a reason that lies in the files. Nothing in the directory is ever executed.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "worker/engine/io/safetensors.h"
+#include "worker/engine/tensor/matrix.h"
+#include "worker/engine/tensor/tensor_view.h"
+
+namespace lwq {
+
+// Immutable and thread-safe after Open.
+class Checkpoint {
+ public:
+  // Errors: NOT_FOUND (no weight file), DATA_LOSS with a reason such as ST_OVERLAP, ST_HEADER_JSON,
+  // INDEX_SHARD_NAME; each names the file and the tensor.
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& directory);
+
+  const std::string& directory() const { return directory_; }
+  // Sorted by name.
+  const std::vector<std::string>& tensor_names() const { return names_; }
+  bool Has(absl::string_view name) const { return tensors_.contains(name); }
+  // NOT_FOUND "TENSOR_MISSING" naming tensor and directory. The view lives as long as this object.
+  absl::StatusOr<TensorView> Get(absl::string_view name) const;
+  // Plain names of the weight files, sorted, and their whole size in bytes.
+  const std::vector<std::string>& file_names() const { return file_names_; }
+  int64_t total_file_bytes() const { return total_file_bytes_; }
+
+ private:
+  Checkpoint() = default;
+  std::string directory_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::string> file_names_;
+  std::vector<std::string> names_;
+  absl::flat_hash_map<std::string, TensorView> tensors_;
+  int64_t total_file_bytes_ = 0;
+};
+
+// Widens an F16, BF16 or F32 tensor of shape [rows, cols] or [n] (as one row) to F32.
+// INVALID_ARGUMENT "NON_FINITE_WEIGHTS" when `refuse_non_finite` and a NaN or infinity is found: the
+// message has the count and the first index.
+absl::Status WidenToFloat(absl::string_view name, const TensorView& tensor, bool refuse_non_finite,
+                          MatrixView out);
+
+}  // namespace lwq

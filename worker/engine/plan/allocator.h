@@ -1,0 +1,72 @@
+// Choosing a format for every unit. Pure functions of sizes and costs: no clock, no threads, no files.
+// One .cc and one line in allocators.def adds an allocator.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "worker/engine/plan/budget.h"
+
+namespace lwq {
+
+struct AllocationProblem {
+  const ModelInventory* model = nullptr;
+  Budget budget;
+  int64_t max_shard_bytes = 0;
+  // The formats a unit may take, ascending in bits; the same list for every unit.
+  std::vector<UnitFormat> formats;
+  // cost[u][f]: damage of unit u at formats[f] (mean KL in nats when the scorer is "kl"). Empty when
+  // the scorer ranks layers only.
+  std::vector<std::vector<double>> cost;
+  // Higher = more important, one a layer (lm_head excepted). Empty when the scorer gives costs; then
+  // a layer's score is the sum of its units' costs at the lowest width.
+  std::vector<double> layer_score;
+};
+
+struct Allocation {
+  std::vector<UnitFormat> formats;  // one a unit
+  int64_t budget_bytes = 0;         // what was allowed, in the budget's measure
+  int64_t plan_bytes = 0;           // what it takes, same measure, exact
+  int64_t weight_file_bytes = 0;    // what will be written
+  double bits_per_weight = 0;
+  double predicted_cost = 0;        // sum of cost; 0 without costs
+  std::string explanation;          // one sentence: what was decided and why
+};
+
+struct AllocatorDef {
+  absl::string_view name;
+  absl::string_view help;  // one line
+  bool needs_cost;         // cost must be given
+  bool needs_layer_score;  // layer_score or cost must be given
+  // FAILED_PRECONDITION "BUDGET_INFEASIBLE" (message has the smallest budget that would do) when even
+  // the smallest plan does not fit.
+  absl::StatusOr<Allocation> (*allocate)(const AllocationProblem& problem);
+};
+
+// Sorted by name.
+absl::Span<const AllocatorDef* const> Allocators();
+// INVALID_ARGUMENT "ALLOCATOR_UNKNOWN" lists the names.
+absl::StatusOr<const AllocatorDef*> FindAllocator(absl::string_view name);
+
+// Checks formats against the model, finds the allocator and runs it.
+absl::StatusOr<Allocation> Allocate(absl::string_view allocator, const AllocationProblem& problem);
+
+// Fills the byte counts of an allocation from its formats.
+void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation);
+
+// The exact size of the smallest plan (every unit at formats[0]), in the budget's measure.
+int64_t SmallestPlanBytes(const AllocationProblem& problem);
+
+// The whole budget-to-cost curve of the knapsack from one run: points ascending in bytes, strictly
+// descending in cost.
+struct FrontierPoint {
+  int64_t plan_bytes;
+  double cost;
+};
+absl::StatusOr<std::vector<FrontierPoint>> KnapsackFrontier(const AllocationProblem& problem);
+
+}  // namespace lwq

@@ -1,0 +1,39 @@
+// The three ways to state a budget, and what each counts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "worker/engine/plan/artifact_layout.h"
+
+namespace lwq {
+
+struct Budget {
+  enum class Kind {
+    kFileBytes,      // the weight files whole, headers included
+    kBitsPerWeight,  // codes, scales and all that the format stores for the quantizable linears
+    kDeviceBytes,    // weights on the device plus the KV cache at `context_length` x `batch_size`
+  };
+  Kind kind = Kind::kFileBytes;
+  int64_t bytes = 0;
+  double bits_per_weight = 0;
+  int64_t context_length = 0;
+  int64_t batch_size = 1;
+};
+
+// "3.25bpw", "900MiB", "4GiB", "5200000", and "20GB@8192x4" (device bytes at context x batch).
+// INVALID_ARGUMENT "BUDGET_INVALID" says what was read and which forms there are.
+absl::StatusOr<Budget> ParseBudget(absl::string_view text);
+std::string FormatBudget(const Budget& budget);
+
+// What a plan costs in the budget's own measure, in bytes. Exact: it lays the artifact out.
+// Bits per weight are turned into bytes by flooring bits_per_weight * weights / 8.
+int64_t BudgetBytes(const Budget& budget, const ModelInventory& model);
+int64_t PlanBytes(const Budget& budget, const ModelInventory& model,
+                  const std::vector<UnitFormat>& formats, int64_t max_shard_bytes);
+// 2 * layers * kv_heads * head_dim * 2 bytes * context * batch.
+int64_t KvCacheBytes(const ModelInventory& model, int64_t context_length, int64_t batch_size);
+
+}  // namespace lwq

@@ -1,0 +1,106 @@
+// A quantizer turns one linear's weights into codes on a grid. It sees a matrix and, if it asks for
+// calibration, the second moments of the linear's inputs; it knows nothing of models or files.
+//
+// Life: the runner accumulates X^T X over the calibration tokens (Device::AccumulateGram), makes one
+// InputStatistics from it, shared by all linears that read the same input (q, k, v; gate, up), and
+// calls Quantize once a linear with every width that is wanted: what the widths share (the factor) is
+// computed once.
+//
+// Adding one: quant/<name>.cc that defines a QuantizerDef, and a line in quantizers.def.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "worker/engine/device/device.h"
+
+namespace lwq {
+
+// Second moments of a linear's input over N tokens, in device memory. Immutable after Create.
+class InputStatistics {
+ public:
+  // `gram` [K, K]: sum over tokens of x x^T, lower triangle; it is taken over and damped, permuted
+  // and factored as `options` say. See hessian.cc for the damping ladder.
+  struct Options {
+    double damping = 0.01;   // times the mean of the diagonal, at first
+    bool act_order = true;   // process columns by descending diagonal, with static groups
+  };
+  static absl::StatusOr<std::shared_ptr<const InputStatistics>> Create(
+      Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
+      const Options& options);
+
+  int64_t num_tokens() const { return num_tokens_; }
+  int64_t in_features() const { return static_cast<int64_t>(order_.size()); }
+  // Column order of processing: order()[j] is the original column handled j-th.
+  const std::vector<int32_t>& order() const { return order_; }
+  // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
+  // quantizer must do without second-order information.
+  const DeviceMatrix* inverse_cholesky() const { return factor_.get(); }
+  // diag(H) before damping, original column order, mean over tokens; device memory [1, K].
+  const DeviceMatrix& diagonal() const { return *diagonal_; }
+  double damping_used() const { return damping_used_; }
+  int damping_retries() const { return damping_retries_; }
+  // Columns whose inputs were zero throughout.
+  int64_t num_dead_columns() const { return num_dead_columns_; }
+
+ private:
+  InputStatistics() = default;
+  int64_t num_tokens_ = 0;
+  std::vector<int32_t> order_;
+  std::unique_ptr<DeviceMatrix> factor_;
+  std::unique_ptr<DeviceMatrix> diagonal_;
+  double damping_used_ = 0;
+  int damping_retries_ = 0;
+  int64_t num_dead_columns_ = 0;
+};
+
+// What happened to a linear; it ends in the job's report.
+struct LinearRecord {
+  std::string method;                // what made the codes, after any fallback
+  double relative_weight_error = 0;  // |Q(W) - W|^2 / |W|^2
+  double calibrated_error = 0;       // GPTQ's own loss, sum of squared scaled errors; 0 without it
+  double damping = 0;
+  int damping_retries = 0;
+  int64_t num_dead_columns = 0;
+  std::string note;  // one sentence when something was out of the ordinary
+};
+
+// A linear on a grid, in host memory. Value [n, k] = scale[n, k / group] * (code[n, k] - zero).
+struct QuantizedLinear {
+  int64_t out_features = 0;
+  int64_t in_features = 0;
+  GridSpec grid;
+  std::vector<uint8_t> codes;  // [out, in]
+  Matrix scales;               // [out, groups], snapped
+  Matrix zeros;                // [out, groups], integers; empty (0 x 0) when symmetric
+  LinearRecord record;
+};
+
+class Quantizer {
+ public:
+  virtual ~Quantizer() = default;
+  // `weight` [out, in] in device memory; finite. `statistics` may be null unless the Def needs
+  // calibration. Returns one entry a grid, in order. The grids' group sizes divide in_features.
+  virtual absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
+      Device* device, ConstMatrixView weight, const InputStatistics* statistics,
+      absl::Span<const GridSpec> grids) const = 0;
+};
+
+struct QuantizerDef {
+  absl::string_view name;
+  absl::string_view help;  // one line
+  bool needs_calibration;
+  std::unique_ptr<Quantizer> (*make)();
+};
+
+// Sorted by name.
+absl::Span<const QuantizerDef* const> Quantizers();
+// INVALID_ARGUMENT "METHOD_UNKNOWN" lists the names.
+absl::StatusOr<const QuantizerDef*> FindQuantizer(absl::string_view name);
+
+}  // namespace lwq
