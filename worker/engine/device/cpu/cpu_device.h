@@ -1,8 +1,11 @@
-// The CPU device: oneDNN for matrix products, OpenBLAS LAPACK for the factor, Highway kernels for the
-// rest, with the instruction set chosen at run time. Work is cut into fixed tiles that the pool's
-// threads take in any order, and each library call runs on one thread, so results do not depend on
-// the number of threads.
+// The CPU device: oneDNN for matrix products, OpenBLAS LAPACK for the factor, Highway kernels for
+// the rest, with the instruction set chosen at run time. Work is cut into fixed tiles that the
+// pool's threads take in any order, and each library call runs on one thread, so results do not
+// depend on the number of threads.
 #pragma once
+
+#include <memory>
+#include <string>
 
 #include "base/thread_pool.h"
 #include "worker/engine/device/device.h"
@@ -12,6 +15,7 @@ namespace lwq {
 class CpuDevice : public Device {
  public:
   explicit CpuDevice(int num_threads);
+  ~CpuDevice() override;
 
   // cpu_device.cc
   absl::string_view name() const override { return "cpu"; }
@@ -61,7 +65,10 @@ class CpuDevice : public Device {
   absl::Status InverseCholesky(MatrixView h) override;
 
  private:
+  struct Products;  // oneDNN's engine and kernels
+
   ThreadPool pool_;
+  std::unique_ptr<Products> products_;
 };
 
 }  // namespace lwq

@@ -1,0 +1,72 @@
+// Shape checks shared by the devices, so that the same mistake gets the same INVALID_ARGUMENT on
+// each.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "worker/engine/device/device.h"
+
+namespace lwq {
+
+// Requires `m` to be [rows, cols] with a stride no shorter than its rows.
+inline absl::Status CheckShape(absl::string_view what, ConstMatrixView m, int64_t rows,
+                               int64_t cols) {
+  if (m.rows == rows && m.cols == cols && (m.stride >= m.cols || m.rows <= 1)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(what, " is [", m.rows, ", ", m.cols, "] (stride ",
+                                                 m.stride, "), expected [", rows, ", ", cols, "]"));
+}
+
+// Segments must lie inside `rows` and name only earlier parents.
+inline absl::Status CheckSegments(absl::Span<const Segment> segments, int64_t rows) {
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Segment& s = segments[i];
+    if (s.begin < 0 || s.size < 0 || s.begin + s.size > rows || s.parent < -1 ||
+        s.parent >= static_cast<int32_t>(i)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("segment ", i, " [", s.begin, ", ", s.begin + s.size, ") with parent ",
+                       s.parent, " does not fit ", rows, " rows or names no earlier segment"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// q and out [T, heads * head_dim], k and v [T, kv_heads * head_dim], heads a multiple of kv_heads.
+inline absl::Status CheckAttention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
+                                   absl::Span<const Segment> segments, const AttentionShape& shape,
+                                   ConstMatrixView out) {
+  if (shape.num_heads <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0 ||
+      shape.num_heads % shape.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("attention over ", shape.num_heads, " heads, ", shape.num_kv_heads,
+                     " key-value heads and head size ", shape.head_dim,
+                     ": all must be positive and the first a multiple of the second"));
+  }
+  const int64_t query_cols = int64_t{shape.num_heads} * shape.head_dim;
+  const int64_t key_cols = int64_t{shape.num_kv_heads} * shape.head_dim;
+  for (const absl::Status& status :
+       {CheckShape("attention query", q, q.rows, query_cols),
+        CheckShape("attention key", k, q.rows, key_cols),
+        CheckShape("attention value", v, q.rows, key_cols),
+        CheckShape("attention output", out, q.rows, query_cols), CheckSegments(segments, q.rows)}) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+inline absl::Status CheckRope(ConstMatrixView x, int head_dim, absl::Span<const int32_t> positions,
+                              const RopeTable& table) {
+  if (head_dim > 0 && head_dim % 2 == 0 && x.cols % head_dim == 0 &&
+      static_cast<int64_t>(positions.size()) == x.rows &&
+      static_cast<int>(table.inverse_frequency.size()) == head_dim / 2) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "rotary embedding of [", x.rows, ", ", x.cols, "] with head size ", head_dim, ", ",
+      positions.size(), " positions and ", table.inverse_frequency.size(), " frequencies"));
+}
+
+}  // namespace lwq

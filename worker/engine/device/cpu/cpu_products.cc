@@ -1,0 +1,217 @@
+// Matrix products: cut into tiles by the shapes alone, each tile one oneDNN call on one thread.
+#include "worker/engine/device/cpu/cpu_products.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
+#include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/tensor/half.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kTokenTile = 256;   // rows of x in one call
+constexpr int64_t kPanel = 512;       // outputs in one call; a weight is packed panel by panel
+constexpr int64_t kGramTile = 512;    // columns of x on each side of one call
+constexpr int64_t kGramTokens = 512;  // tokens summed by one call
+constexpr size_t kAlignment = 64;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Panel {
+  int64_t begin;  // first output
+  int64_t size;   // outputs
+  size_t offset;  // bytes into the packed weight
+};
+
+class CpuWeight : public PreparedWeight {
+ public:
+  CpuWeight(int64_t out_features, int64_t in_features, ComputeType type)
+      : out_features_(out_features), in_features_(in_features), type_(type) {}
+  int64_t out_features() const override { return out_features_; }
+  int64_t in_features() const override { return in_features_; }
+  int64_t size_bytes() const override { return static_cast<int64_t>(bytes_); }
+
+  ComputeType type() const { return type_; }
+  const std::vector<Panel>& panels() const { return panels_; }
+  uint8_t* PanelData(const Panel& panel) const { return data_.get() + panel.offset; }
+
+  // Lays out the panels and takes memory for them.
+  absl::Status Allocate(OnednnGemm& gemm, bool native_bf16) {
+    for (int64_t begin = 0; begin < out_features_; begin += kPanel) {
+      const int64_t size = std::min(kPanel, out_features_ - begin);
+      LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, in_features_, native_bf16));
+      panels_.push_back({begin, size, bytes_});
+      bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    }
+    data_.reset(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, bytes_ + kAlignment)));
+    if (data_ != nullptr) return absl::OkStatus();
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for a weight of ", out_features_, " x ", in_features_));
+  }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+  int64_t out_features_, in_features_;
+  ComputeType type_;
+  size_t bytes_ = 0;
+  std::vector<Panel> panels_;
+  std::unique_ptr<uint8_t[], Free> data_;
+};
+
+// Runs body(i) for each i on the pool; the failure with the lowest i is returned.
+absl::Status RunAll(ThreadPool& pool, int64_t count,
+                    const std::function<absl::Status(int64_t)>& body) {
+  std::vector<absl::Status> results(static_cast<size_t>(count));
+  pool.ParallelFor(count, [&](int64_t i) { results[static_cast<size_t>(i)] = body(i); });
+  for (absl::Status& status : results) LWQ_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
+}
+
+// A product's left side: x itself, or a copy of x rounded to BF16.
+struct Source {
+  const void* data;
+  int64_t stride;
+  bool bf16;  // of 2-byte elements
+
+  const void* At(int64_t row, int64_t col) const {
+    return static_cast<const uint8_t*>(data) +
+           static_cast<size_t>(row * stride + col) * (bf16 ? 2 : 4);
+  }
+};
+
+void RoundRow(const float* from, int64_t count, uint16_t* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = FloatToBF16(from[i]);
+}
+void RoundRow(const float* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
+}
+
+// Rounds x into the buffers that `rounded` and `widened` keep between calls.
+absl::StatusOr<Source> RoundInput(ThreadPool& pool, ConstMatrixView x, bool native,
+                                  std::vector<uint16_t>& rounded, Matrix& widened) {
+  if (native) {
+    rounded.resize(std::max(rounded.size(), static_cast<size_t>(x.rows * x.cols)));
+    pool.ParallelFor(x.rows,
+                     [&](int64_t r) { RoundRow(x.Row(r), x.cols, rounded.data() + r * x.cols); });
+    return Source{rounded.data(), x.cols, true};
+  }
+  if (widened.size() < x.rows * x.cols) widened = Matrix(x.rows, x.cols);
+  if (widened.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
+  pool.ParallelFor(x.rows,
+                   [&](int64_t r) { RoundRow(x.Row(r), x.cols, widened.data() + r * x.cols); });
+  return Source{widened.data(), x.cols, false};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
+                                                                         ComputeType type) {
+  const bool native = type == ComputeType::kBF16 && OnednnGemm::HasNativeBF16();
+  auto prepared = std::make_unique<CpuWeight>(weight.rows, weight.cols, type);
+  LWQ_RETURN_IF_ERROR(prepared->Allocate(products_->gemm, native));
+  const auto& panels = prepared->panels();
+  LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
+    const Panel& panel = panels[static_cast<size_t>(i)];
+    ConstMatrixView rows = weight.Rows(panel.begin, panel.size);
+    Matrix rounded;
+    if (type == ComputeType::kBF16 && !native) {
+      rounded = Matrix(rows.rows, rows.cols);
+      if (rounded.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
+      for (int64_t r = 0; r < rows.rows; ++r) RoundRow(rows.Row(r), rows.cols, rounded.Row(r));
+      rows = rounded.view();
+    }
+    return products_->gemm.Pack(rows.data, rows.stride, rows.rows, rows.cols, native,
+                                prepared->PanelData(panel));
+  }));
+  return prepared;
+}
+
+absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) {
+  const auto* w = dynamic_cast<const CpuWeight*>(&weight);
+  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
+  if (x.rows == 0) return absl::OkStatus();
+  Source source{x.data, x.stride, false};
+  if (w->type() == ComputeType::kBF16) {
+    LWQ_ASSIGN_OR_RETURN(source, RoundInput(pool_, x, OnednnGemm::HasNativeBF16(),
+                                            products_->rounded, products_->widened));
+  }
+  const int64_t panels = static_cast<int64_t>(w->panels().size());
+  return RunAll(pool_, CeilDiv(x.rows, kTokenTile) * panels, [&](int64_t i) -> absl::Status {
+    const Panel& panel = w->panels()[static_cast<size_t>(i % panels)];
+    const int64_t row = i / panels * kTokenTile;
+    const GemmShape shape{.m = std::min(kTokenTile, x.rows - row),
+                          .n = panel.size,
+                          .k = x.cols,
+                          .a_row_stride = source.stride,
+                          .c_stride = y.stride,
+                          .bf16 = source.bf16,
+                          .packed_b = true};
+    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
+    return OnednnGemm::Run(*kernel, source.At(row, 0), w->PanelData(panel),
+                           y.Row(row) + panel.begin);
+  });
+}
+
+absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+  LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
+  LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
+  if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
+  const int64_t panels = CeilDiv(c.cols, kPanel);
+  return RunAll(pool_, CeilDiv(c.rows, kTokenTile) * panels, [&](int64_t i) -> absl::Status {
+    const int64_t row = i / panels * kTokenTile;
+    const int64_t col = i % panels * kPanel;
+    const GemmShape shape{.m = std::min(kTokenTile, c.rows - row),
+                          .n = std::min(kPanel, c.cols - col),
+                          .k = a.cols,
+                          .a_row_stride = a.stride,
+                          .b_row_stride = b.stride,
+                          .c_stride = c.stride,
+                          .update = GemmShape::Update::kSubtract};
+    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
+    return OnednnGemm::Run(*kernel, a.Row(row), b.data + col, c.Row(row) + col);
+  });
+}
+
+absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
+  LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
+  if (x.rows == 0) return absl::OkStatus();
+  Source source{x.data, x.stride, false};
+  if (type == ComputeType::kBF16) {
+    LWQ_ASSIGN_OR_RETURN(source, RoundInput(pool_, x, OnednnGemm::HasNativeBF16(),
+                                            products_->rounded, products_->widened));
+  }
+  std::vector<std::pair<int64_t, int64_t>> tiles;  // first row and column, column <= row
+  for (int64_t i = 0; i < x.cols; i += kGramTile) {
+    for (int64_t j = 0; j <= i; j += kGramTile) tiles.push_back({i, j});
+  }
+  return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) -> absl::Status {
+    const auto [i, j] = tiles[static_cast<size_t>(t)];
+    for (int64_t token = 0; token < x.rows; token += kGramTokens) {
+      const GemmShape shape{.m = std::min(kGramTile, x.cols - i),
+                            .n = std::min(kGramTile, x.cols - j),
+                            .k = std::min(kGramTokens, x.rows - token),
+                            .a_row_stride = 1,
+                            .a_col_stride = source.stride,
+                            .b_row_stride = source.stride,
+                            .c_stride = gram.stride,
+                            .bf16 = source.bf16,
+                            .update = GemmShape::Update::kAdd};
+      LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
+      LWQ_RETURN_IF_ERROR(
+          OnednnGemm::Run(*kernel, source.At(token, i), source.At(token, j), gram.Row(i) + j));
+    }
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace lwq

@@ -1,0 +1,53 @@
+// Which device a name means. CUDA is linked in by the build or not at all; a build without it says
+// so here.
+#include <sched.h>
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/device.h"
+#include "worker/engine/device/reference/reference_device.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+int CoresOfThisProcess() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+absl::string_view NameOf(ComputeType type) { return type == ComputeType::kBF16 ? "bf16" : "f32"; }
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options) {
+  if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
+    return InvalidFailure("DEVICE_THREADS",
+                          absl::StrCat("number of threads is ", options.num_threads,
+                                       ", expected 0 to ", kMaxThreads));
+  }
+  const int threads = options.num_threads == 0 ? CoresOfThisProcess() : options.num_threads;
+  if (options.device == "auto" || options.device == "cpu") {
+    return std::make_unique<CpuDevice>(threads);
+  }
+  if (options.device == "reference") return std::make_unique<ReferenceDevice>();
+  if (absl::StartsWith(options.device, "cuda")) {
+    return Failure(
+        absl::StatusCode::kUnimplemented, "DEVICE_UNAVAILABLE",
+        absl::StrCat("device ", options.device, ": this build has no CUDA; use --device cpu"));
+  }
+  return InvalidFailure("DEVICE_UNKNOWN", absl::StrCat("device is \"", options.device,
+                                                       "\", expected auto, cpu, reference or "
+                                                       "cuda:N"));
+}
+
+}  // namespace lwq

@@ -1,0 +1,88 @@
+#include <utility>
+
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
+#include "worker/engine/device/host_matrix.h"
+#include "worker/engine/device/reference/reference_device.h"
+#include "worker/engine/tensor/half.h"
+
+namespace lwq {
+namespace {
+
+// The weight as it is, rounded to the compute type.
+class ReferenceWeight : public PreparedWeight {
+ public:
+  ReferenceWeight(Matrix weight, ComputeType type) : weight_(std::move(weight)), type_(type) {}
+  int64_t out_features() const override { return weight_.rows(); }
+  int64_t in_features() const override { return weight_.cols(); }
+  int64_t size_bytes() const override { return weight_.size() * int64_t{sizeof(float)}; }
+  const Matrix& matrix() const { return weight_; }
+  ComputeType type() const { return type_; }
+
+ private:
+  Matrix weight_;
+  ComputeType type_;
+};
+
+float RoundTo(ComputeType type, float value) {
+  return type == ComputeType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : value;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
+    ConstMatrixView weight, ComputeType type) {
+  Matrix copy(weight.rows, weight.cols);
+  if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a weight");
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    for (int64_t c = 0; c < weight.cols; ++c) copy.Row(r)[c] = RoundTo(type, weight.Row(r)[c]);
+  }
+  return std::make_unique<ReferenceWeight>(std::move(copy), type);
+}
+
+absl::Status ReferenceDevice::Linear(ConstMatrixView x, const PreparedWeight& weight,
+                                     MatrixView y) {
+  const auto* w = dynamic_cast<const ReferenceWeight*>(&weight);
+  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t n = 0; n < w->out_features(); ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < x.cols; ++k) {
+        sum += double{RoundTo(w->type(), x.Row(t)[k])} * w->matrix().Row(n)[k];
+      }
+      y.Row(t)[n] = static_cast<float>(sum);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+  LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
+  LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
+  for (int64_t m = 0; m < c.rows; ++m) {
+    for (int64_t n = 0; n < c.cols; ++n) {
+      double sum = c.Row(m)[n];
+      for (int64_t k = 0; k < a.cols; ++k) sum -= double{a.Row(m)[k]} * b.Row(k)[n];
+      c.Row(m)[n] = static_cast<float>(sum);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
+  LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
+  for (int64_t i = 0; i < x.cols; ++i) {
+    for (int64_t j = 0; j <= i; ++j) {
+      double sum = gram.Row(i)[j];
+      for (int64_t t = 0; t < x.rows; ++t) {
+        sum += double{RoundTo(type, x.Row(t)[i])} * RoundTo(type, x.Row(t)[j]);
+      }
+      gram.Row(i)[j] = static_cast<float>(sum);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lwq
