@@ -1,0 +1,309 @@
+// Grids, rounding and the GPTQ block on the CPU, vectorised with the instruction set chosen at run
+// time. FitGrid works along a group held in the first-level cache and judges four candidates a
+// pass; GptqBlock works across rows, on tiles transposed into a small buffer, so that the column
+// loop has no scalar part. Rounding divides (not multiplies by the inverse), so codes equal the
+// reference's.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/scale_grid.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_quantize.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lwq {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, what a group is padded to.
+using D = hn::CappedTag<float, 16>;
+using V = hn::Vec<D>;
+using DI = hn::RebindToSigned<D>;
+using DU8 = hn::Rebind<uint8_t, D>;
+
+HWY_INLINE V NanToZero(V w) { return hn::IfThenElseZero(hn::Eq(w, w), w); }
+
+HWY_INLINE V CodeOf(V w, V scale, V zero, V top) {
+  const V steps = hn::Round(hn::Div(NanToZero(w), scale));
+  return hn::Min(hn::Max(hn::Add(steps, zero), hn::Zero(D())), top);
+}
+
+HWY_INLINE void StoreCodes(V code, uint8_t* to) {
+  hn::StoreU(hn::DemoteTo(DU8(), hn::ConvertTo(DI(), code)), DU8(), to);
+}
+
+// The sums of FitGroup over a group padded with weights and importances of zero.
+class GroupSums {
+ public:
+  GroupSums(const float* w, const float* h, int64_t n, float top)
+      : w_(w), h_(h), n_(n), top_(top) {}
+
+  void Errors(const GridCandidate (&candidates)[kCandidateBatch], float* errors) const {
+    const D d;
+    V scale[kCandidateBatch];
+    V inverse[kCandidateBatch];
+    V lowest[kCandidateBatch];
+    V highest[kCandidateBatch];
+    V sum[kCandidateBatch];
+    for (int c = 0; c < kCandidateBatch; ++c) {
+      scale[c] = hn::Set(d, candidates[c].scale);
+      inverse[c] = hn::Set(d, 1.0f / candidates[c].scale);
+      lowest[c] = hn::Set(d, -candidates[c].zero);
+      highest[c] = hn::Set(d, top_ - candidates[c].zero);
+      sum[c] = hn::Zero(d);
+    }
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    for (int64_t k = 0; k < n_; k += lanes) {
+      const V w = hn::LoadU(d, w_ + k);
+      const V h = hn::LoadU(d, h_ + k);
+      for (int c = 0; c < kCandidateBatch; ++c) {
+        const V steps = hn::Min(hn::Max(hn::Round(hn::Mul(w, inverse[c])), lowest[c]), highest[c]);
+        const V difference = hn::NegMulAdd(steps, scale[c], w);
+        sum[c] = hn::MulAdd(hn::Mul(h, difference), difference, sum[c]);
+      }
+    }
+    for (int c = 0; c < kCandidateBatch; ++c) errors[c] = hn::GetLane(hn::SumOfLanes(d, sum[c]));
+  }
+
+  float RefitScale(const GridCandidate& candidate) const {
+    const D d;
+    const V inverse = hn::Set(d, 1.0f / candidate.scale);
+    const V lowest = hn::Set(d, -candidate.zero);
+    const V highest = hn::Set(d, top_ - candidate.zero);
+    V cross = hn::Zero(d);
+    V square = hn::Zero(d);
+    const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+    for (int64_t k = 0; k < n_; k += lanes) {
+      const V w = hn::LoadU(d, w_ + k);
+      const V steps = hn::Min(hn::Max(hn::Round(hn::Mul(w, inverse)), lowest), highest);
+      const V weighted = hn::Mul(hn::LoadU(d, h_ + k), steps);
+      cross = hn::MulAdd(weighted, w, cross);
+      square = hn::MulAdd(weighted, steps, square);
+    }
+    const float denominator = hn::GetLane(hn::SumOfLanes(d, square));
+    return denominator > 0 ? hn::GetLane(hn::SumOfLanes(d, cross)) / denominator : 0.0f;
+  }
+
+ private:
+  const float* w_;
+  const float* h_;
+  int64_t n_;
+  float top_;
+};
+
+// Copies a group into `padded`, NaN as zero, and returns its range.
+GroupRange LoadGroup(const float* w, int64_t n, float* padded) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  V low = hn::Zero(d);
+  V high = hn::Zero(d);
+  int64_t k = 0;
+  for (; k + lanes <= n; k += lanes) {
+    const V v = NanToZero(hn::LoadU(d, w + k));
+    hn::StoreU(v, d, padded + k);
+    low = hn::Min(low, v);
+    high = hn::Max(high, v);
+  }
+  GroupRange range{hn::GetLane(hn::MinOfLanes(d, low)), hn::GetLane(hn::MaxOfLanes(d, high))};
+  for (; k < n; ++k) {
+    padded[k] = std::isnan(w[k]) ? 0.0f : w[k];
+    range.low = std::min(range.low, padded[k]);
+    range.high = std::max(range.high, padded[k]);
+  }
+  return range;
+}
+
+// `h` holds each group's importances padded to `padded_size`; `buffer` has room for one such group.
+void FitRow(const float* w, int64_t num_groups, int64_t group_size, int64_t padded_size,
+            const GridSpec& grid, const float* h, float* buffer, float* scales, float* zeros) {
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const GroupRange range = LoadGroup(w + g * group_size, group_size, buffer);
+    const GridCandidate best = FitGroup(
+        grid, range, GroupSums(buffer, h + g * padded_size, padded_size, LargestCode(grid.bits)));
+    scales[g] = best.scale;
+    if (zeros != nullptr) zeros[g] = best.zero;
+  }
+}
+
+void RoundGroup(const float* w, int64_t n, float scale, float zero, float top, uint8_t* codes) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V vector_scale = hn::Set(d, scale);
+  const V vector_zero = hn::Set(d, zero);
+  const V vector_top = hn::Set(d, top);
+  int64_t k = 0;
+  for (; k + lanes <= n; k += lanes) {
+    StoreCodes(CodeOf(hn::LoadU(d, w + k), vector_scale, vector_zero, vector_top), codes + k);
+  }
+  for (; k < n; ++k) {
+    const float v = std::isnan(w[k]) ? 0.0f : w[k];
+    codes[k] = static_cast<uint8_t>(std::clamp(std::nearbyint(v / scale) + zero, 0.0f, top));
+  }
+}
+
+void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, float* w) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V vector_scale = hn::Set(d, scale);
+  const V vector_zero = hn::Set(d, zero);
+  int64_t k = 0;
+  for (; k + lanes <= n; k += lanes) {
+    const V code = hn::ConvertTo(d, hn::PromoteTo(DI(), hn::LoadU(DU8(), codes + k)));
+    hn::StoreU(hn::Mul(vector_scale, hn::Sub(code, vector_zero)), d, w + k);
+  }
+  for (; k < n; ++k) w[k] = scale * (static_cast<float>(codes[k]) - zero);
+}
+
+// Rows [begin, end), at most kTileRows of them, of one GPTQ block. `tile` holds 3 x cols x
+// kTileRows floats: column j of the weights, scales, zeros, each across rows; unused lanes compute
+// on zeros.
+void GptqTile(MatrixView w, ConstMatrixView u, float top, ConstMatrixView scale_of,
+              ConstMatrixView zero_of, int64_t begin, int64_t end, float* tile, uint8_t* codes,
+              int64_t code_stride, MatrixView error) {
+  const D d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t cols = w.cols;
+  const V vector_top = hn::Set(d, top);
+  for (int64_t first = begin; first < end; first += lanes) {
+    const int64_t rows = std::min(lanes, end - first);
+    float* weights = tile;
+    float* scales = tile + cols * lanes;
+    float* zeros = scales + cols * lanes;
+    std::fill(tile, scales, 0.0f);
+    std::fill(scales, zeros, 1.0f);
+    std::fill(zeros, zeros + cols * lanes, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* from = w.Row(first + r);
+      const float* scale = scale_of.Row(first + r);
+      const float* zero = zero_of.Row(first + r);
+      for (int64_t j = 0; j < cols; ++j) weights[j * lanes + r] = from[j];
+      for (int64_t j = 0; j < cols; ++j) scales[j * lanes + r] = scale[j];
+      for (int64_t j = 0; j < cols; ++j) zeros[j * lanes + r] = zero[j];
+    }
+    for (int64_t j = 0; j < cols; ++j) {
+      const float* factor = u.Row(j);
+      const V value = hn::LoadU(d, weights + j * lanes);
+      const V scale = hn::LoadU(d, scales + j * lanes);
+      const V zero = hn::LoadU(d, zeros + j * lanes);
+      const V code = CodeOf(value, scale, zero, vector_top);
+      const V rounded = hn::Mul(scale, hn::Sub(code, zero));
+      const V scaled_error = hn::Div(hn::Sub(value, rounded), hn::Set(d, factor[j]));
+      for (int64_t k = j + 1; k < cols; ++k) {
+        float* at = weights + k * lanes;
+        hn::StoreU(hn::NegMulAdd(scaled_error, hn::Set(d, factor[k]), hn::LoadU(d, at)), d, at);
+      }
+      hn::StoreU(rounded, d, weights + j * lanes);
+      hn::StoreU(scaled_error, d, scales + j * lanes);  // the column's scale has done its work
+      hn::StoreU(code, d, zeros + j * lanes);
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = w.Row(first + r);
+      float* error_row = error.Row(first + r);
+      uint8_t* code_row = codes + (first + r) * code_stride;
+      for (int64_t j = 0; j < cols; ++j) to[j] = weights[j * lanes + r];
+      for (int64_t j = 0; j < cols; ++j) error_row[j] = scales[j * lanes + r];
+      for (int64_t j = 0; j < cols; ++j) code_row[j] = static_cast<uint8_t>(zeros[j * lanes + r]);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lwq
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lwq {
+namespace {
+
+HWY_EXPORT(FitRow);
+HWY_EXPORT(RoundGroup);
+HWY_EXPORT(DequantizeGroup);
+HWY_EXPORT(GptqTile);
+
+constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kMaxLanes = 16;
+
+float ZeroAt(const GridSpec& grid, ConstMatrixView zeros, int64_t row, int64_t group) {
+  return grid.symmetric ? SymmetricZero(grid.bits) : zeros.Row(row)[group];
+}
+
+}  // namespace
+
+absl::Status CpuDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
+                                const float* column_weight, MatrixView scales, MatrixView zeros) {
+  const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  const int64_t num_groups = grid.NumGroups(weight.cols);
+  const int64_t padded_size = (group_size + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  std::vector<float> importance(num_groups * padded_size, 0.0f);
+  for (int64_t g = 0; g < num_groups; ++g) {
+    float* to = importance.data() + g * padded_size;
+    if (column_weight == nullptr) {
+      std::fill(to, to + group_size, 1.0f);
+    } else {
+      std::copy_n(column_weight + g * group_size, group_size, to);
+    }
+  }
+  pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    std::vector<float> buffer(padded_size, 0.0f);
+    for (int64_t r = begin; r < end; ++r) {
+      HWY_DYNAMIC_DISPATCH(FitRow)
+      (weight.Row(r), num_groups, group_size, padded_size, grid, importance.data(), buffer.data(),
+       scales.Row(r), grid.symmetric ? nullptr : zeros.Row(r));
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::RoundToGrid(ConstMatrixView weight, const GridSpec& grid,
+                                    ConstMatrixView scales, ConstMatrixView zeros, uint8_t* codes) {
+  const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  const int64_t num_groups = grid.NumGroups(weight.cols);
+  pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t g = 0; g < num_groups; ++g) {
+        HWY_DYNAMIC_DISPATCH(RoundGroup)
+        (weight.Row(r) + g * group_size, group_size, scales.Row(r)[g], ZeroAt(grid, zeros, r, g),
+         LargestCode(grid.bits), codes + r * weight.cols + g * group_size);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::Dequantize(const uint8_t* codes, const GridSpec& grid,
+                                   ConstMatrixView scales, ConstMatrixView zeros,
+                                   MatrixView weight) {
+  const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  const int64_t num_groups = grid.NumGroups(weight.cols);
+  pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t g = 0; g < num_groups; ++g) {
+        HWY_DYNAMIC_DISPATCH(DequantizeGroup)
+        (codes + r * weight.cols + g * group_size, group_size, scales.Row(r)[g],
+         ZeroAt(grid, zeros, r, g), weight.Row(r) + g * group_size);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::GptqBlock(MatrixView w, ConstMatrixView u, int bits,
+                                  ConstMatrixView scale_of, ConstMatrixView zero_of, uint8_t* codes,
+                                  int64_t code_stride, MatrixView error) {
+  pool_.ParallelForBlocks(w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    std::vector<float> tile(3 * w.cols * kMaxLanes);
+    HWY_DYNAMIC_DISPATCH(GptqTile)
+    (w, u, LargestCode(bits), scale_of, zero_of, begin, end, tile.data(), codes, code_stride,
+     error);
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace lwq
+#endif  // HWY_ONCE

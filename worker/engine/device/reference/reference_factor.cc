@@ -1,0 +1,48 @@
+// The reference InverseCholesky, in double: H = R R^T with R upper triangular, found from the last
+// column to the first, and U = R^-1, so that H^-1 = R^-T R^-1 = U^T U.
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "worker/engine/device/reference/reference_device.h"
+
+namespace lwq {
+
+absl::Status ReferenceDevice::InverseCholesky(MatrixView h) {
+  const int64_t n = h.rows;
+  if (h.cols != n) {
+    return InvalidFailure(
+        "SHAPE", absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
+  }
+  std::vector<double> r(n * n, 0.0);
+  for (int64_t j = n - 1; j >= 0; --j) {
+    for (int64_t i = j; i >= 0; --i) {
+      double sum = h.Row(j)[i];
+      for (int64_t k = j + 1; k < n; ++k) sum -= r[i * n + k] * r[j * n + k];
+      if (i < j) {
+        r[i * n + j] = sum / r[j * n + j];
+        continue;
+      }
+      if (!(sum > 0) || !std::isfinite(sum)) {
+        return PreconditionFailure(
+            "NOT_POSITIVE_DEFINITE",
+            absl::StrCat("factoring a matrix of ", n, ": not positive definite at column ", j));
+      }
+      r[j * n + j] = std::sqrt(sum);
+    }
+  }
+  std::vector<double> column(n);
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = n - 1; i > j; --i) h.Row(i)[j] = 0;
+    for (int64_t i = j; i >= 0; --i) {
+      double sum = i == j ? 1.0 : 0.0;
+      for (int64_t k = i + 1; k <= j; ++k) sum -= r[i * n + k] * column[k];
+      column[i] = sum / r[i * n + i];
+      h.Row(i)[j] = static_cast<float>(column[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lwq
