@@ -1,5 +1,5 @@
-// Choosing a format for every unit. Pure functions of sizes and costs: no clock, no threads, no files.
-// One .cc and one line in allocators.def adds an allocator.
+// Choosing a format for every unit. Pure functions of sizes and costs: no clock, no threads, no
+// files. One .cc and one line in allocators.def adds an allocator.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,11 @@ struct AllocationProblem {
   int64_t max_shard_bytes = 0;
   // The formats a unit may take, ascending in bits; the same list for every unit.
   std::vector<UnitFormat> formats;
-  // cost[u][f]: damage of unit u at formats[f] (mean KL in nats when the scorer is "kl"). Empty when
-  // the scorer ranks layers only.
+  // cost[u][f]: damage of unit u at formats[f] (mean KL in nats when the scorer is "kl"). Empty
+  // when the scorer ranks layers only.
   std::vector<std::vector<double>> cost;
-  // Higher = more important, one a layer (lm_head excepted). Empty when the scorer gives costs; then
-  // a layer's score is the sum of its units' costs at the lowest width.
+  // Higher = more important, one a layer (lm_head excepted). Empty when the scorer gives costs;
+  // then a layer's score is the sum of its units' costs at the lowest width.
   std::vector<double> layer_score;
 };
 
@@ -33,8 +33,9 @@ struct Allocation {
   int64_t plan_bytes = 0;           // what it takes, same measure, exact
   int64_t weight_file_bytes = 0;    // what will be written
   double bits_per_weight = 0;
-  double predicted_cost = 0;        // sum of cost; 0 without costs
-  std::string explanation;          // one sentence: what was decided and why
+  // Sum of cost; 0 without costs. Of the knapsack: of costs made non-increasing in bytes.
+  double predicted_cost = 0;
+  std::string explanation;  // one sentence: what was decided and why
 };
 
 struct AllocatorDef {
@@ -42,8 +43,8 @@ struct AllocatorDef {
   absl::string_view help;  // one line
   bool needs_cost;         // cost must be given
   bool needs_layer_score;  // layer_score or cost must be given
-  // FAILED_PRECONDITION "BUDGET_INFEASIBLE" (message has the smallest budget that would do) when even
-  // the smallest plan does not fit.
+  // FAILED_PRECONDITION "BUDGET_INFEASIBLE" (message has the smallest budget that would do) when
+  // even the smallest plan does not fit.
   absl::StatusOr<Allocation> (*allocate)(const AllocationProblem& problem);
 };
 
@@ -62,7 +63,8 @@ void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation)
 int64_t SmallestPlanBytes(const AllocationProblem& problem);
 
 // The whole budget-to-cost curve of the knapsack from one run: points ascending in bytes, strictly
-// descending in cost.
+// descending in cost. Of a budget in file bytes at most 1,000, evenly chosen, because each is laid
+// out to be exact.
 struct FrontierPoint {
   int64_t plan_bytes;
   double cost;

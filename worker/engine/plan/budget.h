@@ -23,9 +23,11 @@ struct Budget {
   int64_t batch_size = 1;
 };
 
-// "3.25bpw", "900MiB", "4GiB", "5200000", and "20GB@8192x4" (device bytes at context x batch).
-// INVALID_ARGUMENT "BUDGET_INVALID" says what was read and which forms there are.
+// "3.25bpw", "900MiB", "1.5GiB", "5200000", and "20GB@8192x4" (device bytes at context x batch; the
+// batch is 1 when left out). Units B, KB, MB, GB, TB and KiB, MiB, GiB, TiB; fractions of a byte
+// drop. INVALID_ARGUMENT "BUDGET_INVALID" says what was read and which forms there are.
 absl::StatusOr<Budget> ParseBudget(absl::string_view text);
+// What ParseBudget reads back as the same budget.
 std::string FormatBudget(const Budget& budget);
 
 // What a plan costs in the budget's own measure, in bytes. Exact: it lays the artifact out.

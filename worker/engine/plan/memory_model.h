@@ -9,9 +9,9 @@
 namespace lwq {
 
 struct MemoryForecast {
-  int64_t layer_bytes = 0;       // largest layer's weights as prepared for compute
-  int64_t head_bytes = 0;        // output head and one block of logits
-  int64_t hessian_bytes = 0;     // statistics and factor of the widest linear, 0 without calibration
+  int64_t layer_bytes = 0;    // largest layer's weights as prepared for compute
+  int64_t head_bytes = 0;     // output head and one block of logits
+  int64_t hessian_bytes = 0;  // statistics and factor of the widest linear, 0 without calibration
   int64_t activation_bytes = 0;  // a chunk of tokens through the widest layer
   int64_t fixed_bytes = 0;       // libraries, code, buffers
   int64_t total_bytes = 0;       // the ceiling that is needed

@@ -1,4 +1,5 @@
-// What a target inference engine accepts: widths and group sizes. docs/formats/compressed_tensors.md.
+// What a target inference engine accepts: widths and group sizes.
+// docs/formats/compressed_tensors.md.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ absl::StatusOr<const ProfileDef*> FindProfile(absl::string_view name);
 // The formats of a job: each of `bits` at `group_size`. INVALID_ARGUMENT "BITS_UNSUPPORTED" or
 // "GROUP_SIZE" names what the profile accepts. Empty `bits`: all of the profile's.
 absl::StatusOr<std::vector<UnitFormat>> FormatsFor(const ProfileDef& profile,
-                                                   const std::vector<int>& bits,
-                                                   int64_t group_size, bool symmetric);
+                                                   const std::vector<int>& bits, int64_t group_size,
+                                                   bool symmetric);
 
 }  // namespace lwq
