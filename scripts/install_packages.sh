@@ -17,7 +17,7 @@ packages=(
   # tests and benches
   libgtest-dev libgmock-dev libbenchmark-dev
 )
-if [[ "${1:-}" == "--peers" ]]; then packages+=(python3 python3-venv); fi
+if [[ "${1:-}" == "--peers" ]]; then packages+=(python3 python3-venv python3-dev); fi
 
 missing=()
 installed=$(dpkg-query -W -f '${Package} ${Status}\n' "${packages[@]}" 2>/dev/null |
