@@ -1,10 +1,10 @@
 // A quantizer turns one linear's weights into codes on a grid. It sees a matrix and, if it asks for
 // calibration, the second moments of the linear's inputs; it knows nothing of models or files.
 //
-// Life: the runner accumulates X^T X over the calibration tokens (Device::AccumulateGram), makes one
-// InputStatistics from it, shared by all linears that read the same input (q, k, v; gate, up), and
-// calls Quantize once a linear with every width that is wanted: what the widths share (the factor) is
-// computed once.
+// Life: the runner accumulates X^T X over the calibration tokens (Device::AccumulateGram), makes
+// one InputStatistics from it, shared by all linears that read the same input (q, k, v; gate, up),
+// and calls Quantize once a linear with every width that is wanted: what the widths share (the
+// factor) is computed once.
 //
 // Adding one: quant/<name>.cc that defines a QuantizerDef, and a line in quantizers.def.
 #pragma once
@@ -27,8 +27,8 @@ class InputStatistics {
   // `gram` [K, K]: sum over tokens of x x^T, lower triangle; it is taken over and damped, permuted
   // and factored as `options` say. See hessian.cc for the damping ladder.
   struct Options {
-    double damping = 0.01;   // times the mean of the diagonal, at first
-    bool act_order = true;   // process columns by descending diagonal, with static groups
+    double damping = 0.01;  // times the mean of the diagonal, at first
+    bool act_order = true;  // process columns by descending diagonal, with static groups
   };
   static absl::StatusOr<std::shared_ptr<const InputStatistics>> Create(
       Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
@@ -36,21 +36,24 @@ class InputStatistics {
 
   int64_t num_tokens() const { return num_tokens_; }
   int64_t in_features() const { return static_cast<int64_t>(order_.size()); }
+  bool act_order() const { return act_order_; }
   // Column order of processing: order()[j] is the original column handled j-th.
   const std::vector<int32_t>& order() const { return order_; }
   // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
   // quantizer must do without second-order information.
   const DeviceMatrix* inverse_cholesky() const { return factor_.get(); }
-  // diag(H) before damping, original column order, mean over tokens; device memory [1, K].
+  // H = gram / num_tokens. diag(H) before damping, original column order; device memory [1, K].
   const DeviceMatrix& diagonal() const { return *diagonal_; }
   double damping_used() const { return damping_used_; }
   int damping_retries() const { return damping_retries_; }
-  // Columns whose inputs were zero throughout.
+  // Columns whose inputs were zero throughout. Damping alone holds them: they touch no other column
+  // and keep the code nearest to their weight.
   int64_t num_dead_columns() const { return num_dead_columns_; }
 
  private:
   InputStatistics() = default;
   int64_t num_tokens_ = 0;
+  bool act_order_ = false;
   std::vector<int32_t> order_;
   std::unique_ptr<DeviceMatrix> factor_;
   std::unique_ptr<DeviceMatrix> diagonal_;
@@ -63,7 +66,9 @@ class InputStatistics {
 struct LinearRecord {
   std::string method;                // what made the codes, after any fallback
   double relative_weight_error = 0;  // |Q(W) - W|^2 / |W|^2
-  double calibrated_error = 0;       // GPTQ's own loss, sum of squared scaled errors; 0 without it
+  // GPTQ's own loss, the sum of squared scaled errors: tr(dW H dW^T) with the damped H, the squared
+  // output error a token. 0 without it.
+  double calibrated_error = 0;
   double damping = 0;
   int damping_retries = 0;
   int64_t num_dead_columns = 0;
