@@ -2,6 +2,7 @@
 
 add_library(lwq_options INTERFACE)
 target_include_directories(lwq_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_definitions(lwq_options INTERFACE LWQ_VERSION="${PROJECT_VERSION}")
 target_compile_options(lwq_options INTERFACE -Wall -Wextra -Werror -Wno-missing-field-initializers)
 # Bit-for-bit determinism: no contraction or reassociation that depends on the optimiser's mood.
 target_compile_options(lwq_options INTERFACE -ffp-contract=off)
