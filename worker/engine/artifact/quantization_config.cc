@@ -1,0 +1,248 @@
+// Writing and reading of quantization_config. docs/formats/compressed_tensors.md.
+#include "worker/engine/artifact/quantization_config.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "worker/engine/io/json_file.h"
+
+namespace lwq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kMethod[] = "compressed-tensors";
+constexpr char kFormat[] = "pack-quantized";
+// The library whose bit stream this is: from this version on, widths that do not divide 32 are
+// dense.
+constexpr char kLibraryVersion[] = "0.18.0";
+
+std::string EscapeRegex(absl::string_view text) {
+  return absl::StrReplaceAll(text, {{".", "\\."}});
+}
+
+// "layers.3.self_attn.qkv_proj" as {3, "self_attn", "qkv_proj"}.
+struct UnitPath {
+  std::string parent;
+  std::string leaf;
+};
+
+UnitPath PathOf(const AllocationUnit& unit) {
+  absl::string_view name = unit.name;
+  const std::string prefix = absl::StrCat("layers.", unit.layer, ".");
+  const size_t at = name.find(prefix);
+  if (at != absl::string_view::npos) name.remove_prefix(at + prefix.size());
+  const size_t dot = name.rfind('.');
+  if (dot == absl::string_view::npos) return {"", std::string(name)};
+  return {std::string(name.substr(0, dot)), std::string(name.substr(dot + 1))};
+}
+
+// What matches the linears of a unit inside its layer: shard names and the fused one.
+std::string PatternInLayer(const AllocationUnit& unit) {
+  const UnitPath path = PathOf(unit);
+  std::vector<std::string> leaves;
+  for (const LinearShape& linear : unit.linears) {
+    leaves.push_back(linear.module.substr(linear.module.rfind('.') + 1));
+  }
+  if (std::find(leaves.begin(), leaves.end(), path.leaf) == leaves.end()) {
+    leaves.push_back(path.leaf);
+  }
+  const std::string parent = path.parent.empty() ? "" : EscapeRegex(path.parent) + "\\.";
+  if (leaves.size() == 1) return parent + leaves[0];
+  return absl::StrCat(parent, "(?:", absl::StrJoin(leaves, "|"), ")");
+}
+
+// Targets of the units for which `wanted` says so: one pattern a kind of unit, in model order.
+template <typename Wanted>
+std::vector<std::string> Targets(const ModelInventory& model, Wanted wanted) {
+  std::vector<std::pair<std::string, std::vector<int>>> layers_of;
+  std::vector<std::string> exact;
+  for (size_t i = 0; i < model.units.size(); ++i) {
+    if (!wanted(i)) continue;
+    const AllocationUnit& unit = model.units[i];
+    if (unit.layer < 0) {  // the head: its exact name
+      for (const LinearShape& linear : unit.linears) exact.push_back(linear.module);
+      continue;
+    }
+    const std::string pattern = PatternInLayer(unit);
+    auto entry = std::find_if(layers_of.begin(), layers_of.end(),
+                              [&](const auto& item) { return item.first == pattern; });
+    if (entry == layers_of.end()) entry = layers_of.insert(layers_of.end(), {pattern, {}});
+    entry->second.push_back(unit.layer);
+  }
+  std::vector<std::string> targets;
+  for (const auto& [pattern, layers] : layers_of) {
+    targets.push_back(absl::StrCat("re:^(?:.*\\.)?layers\\.(?:", absl::StrJoin(layers, "|"), ")\\.",
+                                   pattern, "$"));
+  }
+  targets.insert(targets.end(), exact.begin(), exact.end());
+  return targets;
+}
+
+Json GroupJson(const UnitFormat& format, const std::vector<std::string>& targets) {
+  Json weights = {{"num_bits", format.bits},
+                  {"type", "int"},
+                  {"symmetric", format.symmetric},
+                  {"strategy", format.group_size == 0 ? "channel" : "group"}};
+  if (format.group_size != 0) weights["group_size"] = format.group_size;
+  weights["dynamic"] = false;
+  return {{"targets", targets},
+          {"weights", std::move(weights)},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr},
+          {"format", kFormat}};
+}
+
+std::string GroupName(const UnitFormat& format) {
+  const std::string group =
+      format.group_size == 0 ? "channel" : absl::StrCat("g", format.group_size);
+  return absl::StrCat("group_w", format.bits, "_", group, format.symmetric ? "" : "_asym");
+}
+
+bool HasHeadUnit(const ModelInventory& model) {
+  return std::any_of(model.units.begin(), model.units.end(),
+                     [](const AllocationUnit& unit) { return unit.layer < 0; });
+}
+
+Json QuantizationConfig(const ModelInventory& model, const std::vector<UnitFormat>& formats) {
+  std::vector<UnitFormat> distinct;
+  for (const UnitFormat& format : formats) {
+    if (format.dense()) continue;
+    if (std::find(distinct.begin(), distinct.end(), format) == distinct.end()) {
+      distinct.push_back(format);
+    }
+  }
+  if (distinct.empty()) return nullptr;
+  std::sort(distinct.begin(), distinct.end(), [](const UnitFormat& a, const UnitFormat& b) {
+    return std::tuple(a.bits, a.group_size, a.symmetric) <
+           std::tuple(b.bits, b.group_size, b.symmetric);
+  });
+  Json groups = Json::object();
+  for (const UnitFormat& format : distinct) {
+    groups[GroupName(format)] =
+        GroupJson(format, Targets(model, [&](size_t i) { return formats[i] == format; }));
+  }
+  std::vector<std::string> ignore = Targets(model, [&](size_t i) { return formats[i].dense(); });
+  if (!HasHeadUnit(model)) ignore.insert(ignore.begin(), "lm_head");  // a tied head stays dense
+  return {{"quant_method", kMethod},
+          {"format", kFormat},
+          {"quantization_status", "compressed"},
+          {"ignore", ignore},
+          {"kv_cache_scheme", nullptr},
+          {"global_compression_ratio", nullptr},
+          {"sparsity_config", Json::object()},
+          {"transform_config", Json::object()},
+          {"version", kLibraryVersion},
+          {"config_groups", std::move(groups)}};
+}
+
+absl::Status Unsupported(absl::string_view where, absl::string_view what) {
+  return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
+                        absl::StrCat(where, ": quantization_config ", what,
+                                     "; lwq reads dense models and compressed-tensors "
+                                     "pack-quantized ones"));
+}
+
+std::string StringOr(const Json& object, const char* key, absl::string_view otherwise) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_string()) return std::string(otherwise);
+  return found->get<std::string>();
+}
+
+absl::StatusOr<UnitFormat> ReadGroup(const Json& group, const std::string& global_format,
+                                     absl::string_view where) {
+  if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) {
+    return Unsupported(where, "has a group without weights");
+  }
+  const std::string format = StringOr(group, "format", global_format);
+  if (format != kFormat) return Unsupported(where, absl::StrCat("has the format ", format));
+  for (const char* key : {"input_activations", "output_activations"}) {
+    if (group.contains(key) && !group[key].is_null()) {
+      return Unsupported(where, absl::StrCat("quantizes ", key));
+    }
+  }
+  const Json& weights = group["weights"];
+  const std::string strategy = StringOr(weights, "strategy", "");
+  const std::string order = StringOr(weights, "actorder", "");
+  const bool bits_ok = weights.contains("num_bits") && weights["num_bits"].is_number_unsigned() &&
+                       weights["num_bits"].get<uint64_t>() >= 1 &&
+                       weights["num_bits"].get<uint64_t>() <= 8;
+  if (!bits_ok || StringOr(weights, "type", "int") != "int" ||
+      (strategy != "group" && strategy != "channel") || order == "group") {
+    return Unsupported(where,
+                       "has weights that are not integers of 1 to 8 bits by group or channel "
+                       "without stored order");
+  }
+  UnitFormat result;
+  result.bits = weights["num_bits"].get<int>();
+  result.symmetric = !weights.contains("symmetric") || !weights["symmetric"].is_boolean() ||
+                     weights["symmetric"].get<bool>();
+  result.group_size = 0;
+  if (strategy == "group") {
+    if (!weights.contains("group_size") || !weights["group_size"].is_number_unsigned()) {
+      return Unsupported(where, "has the strategy group without a group_size");
+    }
+    result.group_size = weights["group_size"].get<int64_t>();
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string QuantizationConfigJson(const ModelInventory& model,
+                                   const std::vector<UnitFormat>& formats) {
+  const Json config = QuantizationConfig(model, formats);
+  return config.is_null() ? "" : config.dump();
+}
+
+absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
+                                               const ModelInventory& model,
+                                               const std::vector<UnitFormat>& formats) {
+  LWQ_RETURN_IF_ERROR(CheckJson(source_config, {.reason = "CONFIG_INVALID"}, "config.json"));
+  Json config = Json::parse(source_config.begin(), source_config.end(), nullptr,
+                            /*allow_exceptions=*/false);
+  if (!config.is_object()) {
+    return InvalidFailure("CONFIG_INVALID", "config.json: an object is expected");
+  }
+  config.erase("quantization_config");
+  Json quantization = QuantizationConfig(model, formats);
+  if (!quantization.is_null()) config["quantization_config"] = std::move(quantization);
+  return config.dump(2) + "\n";
+}
+
+absl::StatusOr<std::vector<UnitFormat>> ReadQuantizationConfig(absl::string_view config_json,
+                                                               absl::string_view where) {
+  LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = "CONFIG_INVALID"}, where));
+  const Json config = Json::parse(config_json.begin(), config_json.end(), nullptr,
+                                  /*allow_exceptions=*/false);
+  if (!config.is_object()) {
+    return InvalidFailure("CONFIG_INVALID", absl::StrCat(where, ": an object is expected"));
+  }
+  std::vector<UnitFormat> formats;
+  const auto found = config.find("quantization_config");
+  if (found == config.end() || found->is_null()) return formats;
+  if (!found->is_object()) return Unsupported(where, "is not an object");
+  const std::string method = StringOr(*found, "quant_method", "(none)");
+  if (method != kMethod) return Unsupported(where, absl::StrCat("has the quant_method ", method));
+  const auto groups = found->find("config_groups");
+  if (groups == found->end() || !groups->is_object() || groups->empty()) {
+    return Unsupported(where, "has no config_groups");
+  }
+  const std::string format = StringOr(*found, "format", kFormat);
+  for (const auto& group : groups->items()) {
+    LWQ_ASSIGN_OR_RETURN(UnitFormat read, ReadGroup(group.value(), format, where));
+    formats.push_back(read);
+  }
+  return formats;
+}
+
+}  // namespace lwq
