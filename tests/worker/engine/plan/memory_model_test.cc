@@ -1,0 +1,62 @@
+#include "worker/engine/plan/memory_model.h"
+
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int64_t kMebibyte = int64_t{1} << 20;
+
+TEST(MemoryModelTest, DoesNotGrowWithDepth) {
+  testing::LlamaShape shape{.layers = 4, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
+  const auto shallow = ForecastWorkerMemory(testing::LlamaInventory(shape), true, true);
+  shape.layers = 40;
+  const auto deep = ForecastWorkerMemory(testing::LlamaInventory(shape), true, true);
+  EXPECT_EQ(shallow.total_bytes, deep.total_bytes);
+}
+
+TEST(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
+  const testing::LlamaShape shape{
+      .layers = 2, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
+  const ModelInventory model = testing::LlamaInventory(shape);
+  const int64_t layer = model.num_quantizable_weights() / 2;
+  const auto plain = ForecastWorkerMemory(model, false, false);
+  const auto bf16 = ForecastWorkerMemory(model, false, true);
+  const auto calibrated = ForecastWorkerMemory(model, true, false);
+  EXPECT_GE(plain.layer_bytes, 4 * layer + 4 * 2048 * 5632);
+  EXPECT_EQ(plain.layer_bytes - bf16.layer_bytes, 2 * layer);
+  EXPECT_GE(plain.head_bytes, 4 * 32000 * 2048);
+  EXPECT_EQ(plain.hessian_bytes, 0);
+  EXPECT_GE(calibrated.hessian_bytes, 2 * 4 * int64_t{5632} * 5632);  // Gram and factor of down
+  EXPECT_GE(plain.activation_bytes, int64_t{2048} * 4 * 3 * 5632);
+  EXPECT_GE(plain.fixed_bytes, 200 * kMebibyte);
+  EXPECT_EQ(calibrated.total_bytes, calibrated.layer_bytes + calibrated.head_bytes +
+                                        calibrated.hessian_bytes + calibrated.activation_bytes +
+                                        calibrated.fixed_bytes);
+}
+
+TEST(MemoryModelTest, TiedAndUntiedHeadsCountTheSame) {
+  const auto tied = ForecastWorkerMemory(testing::LlamaInventory({.tied = true}), true, false);
+  const auto untied = ForecastWorkerMemory(testing::LlamaInventory({.tied = false}), true, false);
+  EXPECT_EQ(tied.head_bytes, untied.head_bytes);
+}
+
+TEST(MemoryModelTest, RefusesACeilingThatIsTooLow) {
+  const auto forecast = ForecastWorkerMemory(testing::LlamaInventory({}), true, false);
+  EXPECT_OK(CheckMemoryCeiling(forecast, 0));  // no ceiling
+  EXPECT_OK(CheckMemoryCeiling(forecast, forecast.total_bytes));
+  const absl::Status status = CheckMemoryCeiling(forecast, forecast.total_bytes - 1);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(status, FailsWith("MEMORY_INFEASIBLE",
+                                AllOf(HasSubstr(absl::StrCat(forecast.total_bytes)),
+                                      HasSubstr(absl::StrCat(forecast.total_bytes - 1)))));
+}
+
+}  // namespace
+}  // namespace lwq
