@@ -1,0 +1,31 @@
+// Baseline: an order drawn from the job's seed. SplitMix64 (Steele, Lea, Flood 2014), because the
+// standard library's distributions differ between implementations.
+#include "worker/engine/score/scorer.h"
+
+namespace lwq {
+namespace {
+
+uint64_t SplitMix64(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+absl::StatusOr<double> ScoreRandom(const LayerEvidence& evidence) {
+  const uint64_t bits =
+      SplitMix64(SplitMix64(evidence.seed) + static_cast<uint64_t>(evidence.layer));
+  return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
+}  // namespace
+
+extern const ScorerDef random_scorer;
+const ScorerDef random_scorer = {.name = "random",
+                                 .help = "baseline: an order drawn from the seed",
+                                 .needs_calibration = false,
+                                 .needs_quantized = false,
+                                 .gives_costs = false,
+                                 .score_layer = &ScoreRandom};
+
+}  // namespace lwq

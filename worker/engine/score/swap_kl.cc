@@ -1,0 +1,258 @@
+#include "worker/engine/score/swap_kl.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/engine/model/token_chunks.h"
+
+namespace lwq {
+namespace {
+
+// Logits held at once, for the source and again for a candidate: 64 MiB each.
+constexpr int64_t kMaxLogits = int64_t{1} << 24;
+constexpr int64_t kMaxHeadRows = 1024;
+
+// A unit at a format, and where its linears sit in the layer.
+struct Candidate {
+  size_t unit;
+  int format;
+};
+
+absl::StatusOr<LinearRole> RoleOf(const DecoderSpec& spec, int layer, const LinearShape& linear) {
+  for (int r = 0; r < kNumLinearRoles; ++r) {
+    const LinearRole role = static_cast<LinearRole>(r);
+    if (spec.ModuleName(layer, role) != linear.module) continue;
+    if (spec.OutFeatures(role) == linear.out_features &&
+        spec.InFeatures(role) == linear.in_features) {
+      return role;
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(linear.module, " [", linear.out_features, ", ",
+                                                 linear.in_features, "] is not a linear of layer ",
+                                                 layer));
+}
+
+class SwapKlRun {
+ public:
+  SwapKlRun(const Decoder& decoder, const SwapKlRequest& request)
+      : decoder_(decoder),
+        spec_(decoder.spec()),
+        request_(request),
+        sums_(request.units.size(),
+              std::vector<double>(static_cast<size_t>(request.num_formats), 0.0)) {
+    for (size_t u = 0; u < request.units.size(); ++u) {
+      for (int f = 0; f < request.num_formats; ++f) candidates_.push_back({u, f});
+    }
+  }
+
+  absl::StatusOr<std::vector<std::vector<double>>> Run() {
+    LWQ_RETURN_IF_ERROR(CheckRequest());
+    if (candidates_.empty()) return sums_;
+    LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks,
+                         CutIntoChunks(*request_.batch, ChunkTokens()));
+    num_chunks_ = chunks.size();
+    for (chunk_ = 0; chunk_ < num_chunks_; ++chunk_) {
+      LWQ_RETURN_IF_ERROR(request_.layer < 0 ? RunHeadChunk(chunks[chunk_])
+                                             : RunLayerChunk(chunks[chunk_]));
+    }
+    const double tokens = static_cast<double>(request_.batch->num_tokens());
+    for (auto& unit : sums_) {
+      for (double& sum : unit) sum /= tokens;
+    }
+    return sums_;
+  }
+
+ private:
+  int64_t num_candidates() const { return static_cast<int64_t>(candidates_.size()); }
+
+  int64_t ChunkTokens() const {
+    const int64_t bytes_a_token =
+        num_candidates() * spec_.hidden_size * static_cast<int64_t>(sizeof(float));
+    return std::max<int64_t>(1, request_.max_state_bytes / bytes_a_token);
+  }
+
+  absl::Status CheckRequest() const {
+    const int64_t tokens = request_.batch->num_tokens();
+    const auto fits = [&](ConstMatrixView m) {
+      return m.rows == tokens && m.cols == spec_.hidden_size;
+    };
+    if (tokens == 0 || !fits(request_.source_output) ||
+        (request_.layer >= 0 && !fits(request_.layer_input)) ||
+        request_.layer >= spec_.num_layers) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("swap KL of layer ", request_.layer, " over ", tokens,
+                       " tokens: hidden states must be [tokens, ", spec_.hidden_size,
+                       "] and the layer one of ", spec_.num_layers));
+    }
+    return absl::OkStatus();
+  }
+
+  // `step` of `steps` of the present chunk is done.
+  absl::Status Report(int step, int steps) const {
+    if (!request_.progress) return absl::OkStatus();
+    return request_.progress((static_cast<double>(chunk_) + static_cast<double>(step) / steps) /
+                             static_cast<double>(num_chunks_));
+  }
+
+  absl::StatusOr<std::shared_ptr<const PreparedWeight>> Replacement(const LinearShape& linear,
+                                                                    int format) const {
+    Matrix host(linear.out_features, linear.in_features);
+    if (host.data() == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", linear.module));
+    }
+    LWQ_RETURN_IF_ERROR(request_.replacement(linear, format, host.view()));
+    return decoder_.Prepare(host.view());
+  }
+
+  // The layer with the candidate's unit exchanged.
+  absl::StatusOr<LayerWeights> Exchange(const LayerWeights& clean,
+                                        const Candidate& candidate) const {
+    LayerWeights layer = clean;
+    for (const LinearShape& linear : request_.units[candidate.unit].linears) {
+      LWQ_ASSIGN_OR_RETURN(const LinearRole role, RoleOf(spec_, request_.layer, linear));
+      LWQ_ASSIGN_OR_RETURN(layer.linears[static_cast<size_t>(role)],
+                           Replacement(linear, candidate.format));
+    }
+    return layer;
+  }
+
+  // The chunk's sequences, once a candidate.
+  TokenBatch Repeat(const TokenChunk& chunk, int64_t times) const {
+    TokenBatch batch;
+    const auto tokens =
+        absl::MakeConstSpan(request_.batch->tokens)
+            .subspan(static_cast<size_t>(chunk.begin), static_cast<size_t>(chunk.size));
+    for (int64_t i = 0; i < times; ++i) {
+      const int32_t first = static_cast<int32_t>(batch.segments.size());
+      for (Segment s : chunk.segments) {
+        s.begin += i * chunk.size;
+        if (s.parent >= 0) s.parent += first;
+        batch.segments.push_back(s);
+      }
+      batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
+    }
+    return batch;
+  }
+
+  absl::Status RunLayerChunk(const TokenChunk& chunk) {
+    const int steps = spec_.num_layers - request_.layer + 1;
+    LWQ_RETURN_IF_ERROR(Report(0, steps));
+    Matrix states(num_candidates() * chunk.size, spec_.hidden_size);
+    if (states.data() == nullptr) {
+      return absl::ResourceExhaustedError("no memory for the candidates' hidden states");
+    }
+    LWQ_RETURN_IF_ERROR(OpenCandidates(chunk, states));
+    LWQ_RETURN_IF_ERROR(Report(1, steps));
+    const TokenBatch all = Repeat(chunk, num_candidates());
+    for (int layer = request_.layer + 1; layer < spec_.num_layers; ++layer) {
+      LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
+      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, states.view()));
+      LWQ_RETURN_IF_ERROR(Report(layer - request_.layer + 1, steps));
+    }
+    LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
+    const std::vector<const HeadWeights*> heads(candidates_.size(), &head);
+    std::vector<ConstMatrixView> views;
+    for (int64_t c = 0; c < num_candidates(); ++c) {
+      views.push_back(states.view().Rows(c * chunk.size, chunk.size));
+    }
+    return AddDivergences(chunk, head, heads, views);
+  }
+
+  // Runs the layer itself from its clean input, once a candidate, into `states`.
+  absl::Status OpenCandidates(const TokenChunk& chunk, Matrix& states) const {
+    LWQ_ASSIGN_OR_RETURN(const LayerWeights clean, decoder_.LoadLayer(request_.layer));
+    const TokenBatch one = Repeat(chunk, 1);
+    for (int64_t c = 0; c < num_candidates(); ++c) {
+      const Candidate& candidate = candidates_[static_cast<size_t>(c)];
+      const MatrixView state = states.view().Rows(c * chunk.size, chunk.size);
+      for (int64_t r = 0; r < chunk.size; ++r) {
+        std::copy_n(request_.layer_input.Row(chunk.begin + r), state.cols, state.Row(r));
+      }
+      LWQ_ASSIGN_OR_RETURN(const LayerWeights layer, Exchange(clean, candidate));
+      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(layer, one, state));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status RunHeadChunk(const TokenChunk& chunk) {
+    LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
+    const ConstMatrixView states = request_.source_output.Rows(chunk.begin, chunk.size);
+    for (int64_t c = 0; c < num_candidates(); ++c) {  // one at a time: heads are large
+      LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c), static_cast<int>(num_candidates())));
+      const Candidate& candidate = candidates_[static_cast<size_t>(c)];
+      const AllocationUnit& unit = request_.units[candidate.unit];
+      if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head_module()) {
+        return absl::InvalidArgumentError(absl::StrCat(unit.name, " is not the head"));
+      }
+      HeadWeights exchanged = head;
+      LWQ_ASSIGN_OR_RETURN(exchanged.projection, Replacement(unit.linears[0], candidate.format));
+      std::vector<double> kl(static_cast<size_t>(chunk.size));
+      LWQ_RETURN_IF_ERROR(
+          HeadKl(decoder_, head, states, {&exchanged}, {states}, {absl::MakeSpan(kl)}));
+      AddTo(candidate, kl);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddDivergences(const TokenChunk& chunk, const HeadWeights& head,
+                              const std::vector<const HeadWeights*>& heads,
+                              const std::vector<ConstMatrixView>& states) {
+    std::vector<std::vector<double>> kl(candidates_.size(),
+                                        std::vector<double>(static_cast<size_t>(chunk.size)));
+    std::vector<absl::Span<double>> spans;
+    for (std::vector<double>& one : kl) spans.push_back(absl::MakeSpan(one));
+    LWQ_RETURN_IF_ERROR(HeadKl(decoder_, head, request_.source_output.Rows(chunk.begin, chunk.size),
+                               heads, states, spans));
+    for (size_t c = 0; c < candidates_.size(); ++c) AddTo(candidates_[c], kl[c]);
+    return absl::OkStatus();
+  }
+
+  void AddTo(const Candidate& candidate, const std::vector<double>& kl) {
+    double& sum = sums_[candidate.unit][static_cast<size_t>(candidate.format)];
+    for (double value : kl) sum += value;
+  }
+
+  const Decoder& decoder_;
+  const DecoderSpec& spec_;
+  const SwapKlRequest& request_;
+  std::vector<std::vector<double>> sums_;
+  std::vector<Candidate> candidates_;
+  size_t chunk_ = 0;
+  size_t num_chunks_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::vector<double>>> SwapKl(const Decoder& source,
+                                                        const SwapKlRequest& request) {
+  return SwapKlRun(source, request).Run();
+}
+
+absl::Status HeadKl(const Decoder& decoder, const HeadWeights& source_head, ConstMatrixView source,
+                    absl::Span<const HeadWeights* const> heads,
+                    absl::Span<const ConstMatrixView> candidates,
+                    absl::Span<const absl::Span<double>> kl) {
+  Device* device = decoder.device();
+  const int64_t vocabulary = decoder.spec().vocab_size;
+  const int64_t block =
+      std::min({source.rows, kMaxHeadRows, std::max<int64_t>(1, kMaxLogits / vocabulary)});
+  LWQ_ASSIGN_OR_RETURN(auto source_logits, device->NewMatrix(block, vocabulary));
+  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(block, vocabulary));
+  for (int64_t begin = 0; begin < source.rows; begin += block) {
+    const int64_t rows = std::min(block, source.rows - begin);
+    const MatrixView p = source_logits->Rows(0, rows), q = logits->Rows(0, rows);
+    LWQ_RETURN_IF_ERROR(decoder.Logits(source_head, source.Rows(begin, rows), p));
+    LWQ_RETURN_IF_ERROR(device->LogSoftmax(p));
+    for (size_t c = 0; c < candidates.size(); ++c) {
+      LWQ_RETURN_IF_ERROR(decoder.Logits(*heads[c], candidates[c].Rows(begin, rows), q));
+      LWQ_RETURN_IF_ERROR(device->LogSoftmax(q));
+      LWQ_RETURN_IF_ERROR(device->KlDivergence(
+          p, q, kl[c].subspan(static_cast<size_t>(begin), static_cast<size_t>(rows))));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lwq
