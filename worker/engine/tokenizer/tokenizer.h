@@ -23,7 +23,7 @@ class Tokenizer {
   virtual int64_t vocab_size() const = 0;
   virtual int32_t bos_id() const = 0;  // -1: none
   virtual int32_t eos_id() const = 0;
-  virtual bool adds_bos() const = 0;   // by default
+  virtual bool adds_bos() const = 0;  // by default
 };
 
 // From a model directory: tokenizer.json if there, else tokenizer.model; tokenizer_config.json says

@@ -1,0 +1,254 @@
+// See text_pattern.h. The cutting rules are those of Hugging Face `tokenizers`
+// (SplitDelimiterBehavior).
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "worker/engine/tokenizer/text_pattern.h"
+
+#include <pcre2.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+
+namespace lwq {
+namespace {
+
+constexpr size_t kMaxPatternBytes = 64 << 10;
+// A catastrophic expression stops with an error instead of running for hours. The patterns of real
+// models need a few steps for each character of one word.
+constexpr uint32_t kMatchLimit = 5'000'000;
+constexpr uint32_t kDepthLimit = 100'000;
+constexpr uint32_t kHeapLimitKib = 64 << 10;
+
+// Unicode White_Space as ranges of a class. PCRE2's own \s has U+180E besides.
+constexpr char kSpaces[] =
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
+    "\\x{205f}\\x{3000}";
+constexpr char kNotSpaces[] =
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"
+    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"
+    "\\x{3001}-\\x{10ffff}";
+
+absl::Status Unsupported(absl::string_view what, absl::string_view regex) {
+  return InvalidFailure("TOKENIZER_UNSUPPORTED",
+                        absl::StrCat("the pattern ", regex, " uses ", what,
+                                     ", which is not supported: its meaning differs between "
+                                     "regular expression libraries"));
+}
+
+// Rewrites \s and \S to Unicode White_Space and refuses what the engines read differently.
+absl::StatusOr<std::string> Translate(absl::string_view regex) {
+  std::string out;
+  bool in_class = false;
+  for (size_t i = 0; i < regex.size(); ++i) {
+    const char c = regex[i];
+    if (c == '\\' && i + 1 < regex.size()) {
+      const char escaped = regex[++i];
+      switch (escaped) {
+        case 's':
+          absl::StrAppend(&out, in_class ? "" : "[", kSpaces, in_class ? "" : "]");
+          continue;
+        case 'S':
+          if (in_class) {
+            absl::StrAppend(&out, kNotSpaces);
+          } else {
+            absl::StrAppend(&out, "[^", kSpaces, "]");
+          }
+          continue;
+        case 'w':
+        case 'W':
+        case 'b':
+        case 'B':
+        case 'h':
+        case 'H':
+        case 'R':
+        case 'X':
+        case 'K':
+        case 'G':
+        case 'g':
+        case 'k':
+        case 'y':
+        case 'Y':
+        case 'O':
+        case 'N':
+        case 'C':
+        case 'Q':
+          return Unsupported(absl::StrCat("\\", regex.substr(i, 1)), regex);
+        default:
+          out.push_back('\\');
+          out.push_back(escaped);
+          continue;
+      }
+    }
+    if (in_class) {
+      if (c == '[') return Unsupported("a class inside a class", regex);
+      if (c == '&' && i + 1 < regex.size() && regex[i + 1] == '&') {
+        return Unsupported("&& in a class", regex);
+      }
+      if (c == ']') in_class = false;
+    } else if (c == '[') {
+      in_class = true;
+      out.push_back(c);
+      if (i + 1 < regex.size() && regex[i + 1] == '^') out.push_back(regex[++i]);
+      // A ']' that comes first stands for itself.
+      if (i + 1 < regex.size() && regex[i + 1] == ']')
+        absl::StrAppend(&out, "\\"), out.push_back(regex[++i]);
+      continue;
+    } else if (c == '}' && i + 1 < regex.size() && regex[i + 1] == '+') {
+      return Unsupported("{...}+", regex);
+    }
+    out.push_back(c);
+  }
+  return out;
+}
+
+}  // namespace
+
+struct TextPattern::Compiled {
+  ~Compiled() {
+    pcre2_match_context_free(context);
+    pcre2_code_free(code);
+  }
+  std::string regex;
+  pcre2_code* code = nullptr;
+  pcre2_match_context* context = nullptr;
+};
+
+TextPattern::TextPattern(std::string literal, std::unique_ptr<Compiled> compiled)
+    : literal_(std::move(literal)), compiled_(std::move(compiled)) {}
+TextPattern::TextPattern(TextPattern&&) noexcept = default;
+TextPattern& TextPattern::operator=(TextPattern&&) noexcept = default;
+TextPattern::~TextPattern() = default;
+
+absl::StatusOr<TextPattern> TextPattern::FromString(absl::string_view literal) {
+  if (literal.empty()) {
+    return InvalidFailure("TOKENIZER_INVALID", "a pattern of the tokenizer is the empty string");
+  }
+  return TextPattern(std::string(literal), nullptr);
+}
+
+absl::StatusOr<TextPattern> TextPattern::FromRegex(absl::string_view regex) {
+  if (regex.size() > kMaxPatternBytes) {
+    return InvalidFailure("TOKENIZER_INVALID",
+                          absl::StrCat("a regular expression of the tokenizer has ", regex.size(),
+                                       " bytes; at most ", kMaxPatternBytes, " are read"));
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::string translated, Translate(regex));
+  auto compiled = std::make_unique<Compiled>();
+  compiled->regex = std::string(regex);
+  int error = 0;
+  PCRE2_SIZE at = 0;
+  compiled->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
+  if (compiled->code == nullptr) {
+    unsigned char text[256] = {};
+    pcre2_get_error_message(error, text, sizeof(text));
+    return InvalidFailure("TOKENIZER_INVALID",
+                          absl::StrCat("the regular expression ", regex,
+                                       " does not compile: ", reinterpret_cast<const char*>(text)));
+  }
+  // Without the just-in-time compiler (not on every machine) matching is slower, not different.
+  pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);
+  compiled->context = pcre2_match_context_create(nullptr);
+  if (compiled->context == nullptr) {
+    return absl::ResourceExhaustedError("no memory for a regular expression");
+  }
+  pcre2_set_match_limit(compiled->context, kMatchLimit);
+  pcre2_set_depth_limit(compiled->context, kDepthLimit);
+  pcre2_set_heap_limit(compiled->context, kHeapLimitKib);
+  return TextPattern("", std::move(compiled));
+}
+
+absl::Status TextPattern::FindAll(absl::string_view text, std::vector<TextRange>* matches) const {
+  matches->clear();
+  if (compiled_ == nullptr) {
+    for (size_t at = text.find(literal_); at != absl::string_view::npos;
+         at = text.find(literal_, at + literal_.size())) {
+      matches->push_back({at, at + literal_.size()});
+    }
+    return absl::OkStatus();
+  }
+  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
+      pcre2_match_data_create_from_pattern(compiled_->code, nullptr), pcre2_match_data_free);
+  if (data == nullptr) return absl::ResourceExhaustedError("no memory for a regular expression");
+  size_t at = 0;
+  while (at < text.size()) {
+    const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()),
+                               text.size(), at, PCRE2_NO_UTF_CHECK, data.get(), compiled_->context);
+    if (rc == PCRE2_ERROR_NOMATCH) break;
+    if (rc < 0) {
+      return InvalidFailure("TOKENIZER_INVALID",
+                            absl::StrCat("the regular expression ", compiled_->regex,
+                                         " gave up after its match limit (PCRE2 error ", rc, ")"));
+    }
+    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
+    if (range[1] > range[0]) {
+      matches->push_back({range[0], range[1]});
+      at = range[1];
+    } else {
+      at = range[0] + 1;  // an empty match cuts nothing
+      while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
+    }
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+struct Part {
+  TextRange range;
+  bool is_match;
+};
+
+// Matches and the gaps between them, in order, covering the text.
+std::vector<Part> AllParts(size_t text_size, const std::vector<TextRange>& matches, bool invert) {
+  std::vector<Part> parts;
+  size_t at = 0;
+  for (const TextRange& match : matches) {
+    if (match.begin > at) parts.push_back({{at, match.begin}, invert});
+    parts.push_back({match, !invert});
+    at = match.end;
+  }
+  if (at < text_size) parts.push_back({{at, text_size}, invert});
+  return parts;
+}
+
+}  // namespace
+
+std::vector<TextRange> SplitByMatches(size_t text_size, const std::vector<TextRange>& matches,
+                                      SplitBehavior behavior, bool invert) {
+  std::vector<TextRange> pieces;
+  const std::vector<Part> parts = AllParts(text_size, matches, invert);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const Part& part = parts[i];
+    const bool after_match = i > 0 && parts[i - 1].is_match;
+    bool join = false;
+    switch (behavior) {
+      case SplitBehavior::kRemoved:
+        if (part.is_match) continue;
+        break;
+      case SplitBehavior::kIsolated:
+        break;
+      case SplitBehavior::kContiguous:
+        join = i > 0 && parts[i - 1].is_match == part.is_match;
+        break;
+      case SplitBehavior::kMergedWithPrevious:
+        join = i > 0 && part.is_match && !after_match;
+        break;
+      case SplitBehavior::kMergedWithNext:
+        join = !part.is_match && after_match;
+        break;
+    }
+    if (join) {
+      pieces.back().end = part.range.end;
+    } else {
+      pieces.push_back(part.range);
+    }
+  }
+  return pieces;
+}
+
+}  // namespace lwq

@@ -1,0 +1,33 @@
+// UTF-8 as the tokenizers need it: decoding, repair of damaged text, the byte alphabet of GPT-2.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace lwq {
+
+// Reads the code point at `*offset` of valid UTF-8 and moves past it.
+char32_t NextCodePoint(absl::string_view text, size_t* offset);
+void AppendUtf8(char32_t code_point, std::string* out);
+
+// Number of Unicode code points of valid UTF-8.
+int64_t CountCodePoints(absl::string_view text);
+
+// Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
+bool IsValidUtf8(absl::string_view text);
+// Each maximal damaged sequence becomes one U+FFFD, as the Unicode standard advises and Python
+// does.
+std::string RepairUtf8(absl::string_view text);
+
+// Unicode White_Space.
+bool IsWhitespace(char32_t code_point);
+
+// GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the 68 others for U+0100 on.
+char32_t CharOfByte(uint8_t byte);
+// -1 when the code point stands for no byte.
+int ByteOfChar(char32_t code_point);
+
+}  // namespace lwq
