@@ -1,0 +1,152 @@
+// The tables that scheduling works on, and a draft of changes to them. Everything that is not
+// terminal is in memory; the store holds the same records and more. A draft reads through to the
+// state and collects edited copies, so that a transition that fails, or whose commit fails, leaves
+// no trace.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "proto/lwq/v1/event.pb.h"
+#include "proto/lwq/v1/job.pb.h"
+#include "proto/lwq/v1/model.pb.h"
+#include "proto/lwq/v1/record.pb.h"
+
+namespace lwq {
+
+// What a live lease last said. Not stored: after a restart every lease has one whole TTL.
+struct LeaseStatus {
+  int64_t epoch = 0;
+  int64_t expires_us = 0;
+  int64_t progress = 0;
+  int64_t progress_us = 0;  // when it last rose
+  double fraction = 0;
+  std::string current;
+};
+
+struct DispatchOptions {
+  int64_t lease_ttl_us = 30'000'000;
+  int64_t heartbeat_us = 10'000'000;
+  int64_t stall_us = 600'000'000;
+};
+
+// Edited and deleted records by key; nullopt: deleted.
+template <typename T>
+using Edits = std::map<std::string, std::optional<T>>;
+
+// What one event changes; committed to the store in one transaction, then applied.
+struct Changes {
+  Edits<v1::JobRecord> jobs;
+  Edits<v1::TaskRecord> tasks;
+  Edits<v1::WorkerRecord> workers;
+  Edits<v1::Model> models;
+  std::optional<v1::ServerRecord> server;
+  std::vector<std::pair<std::string, v1::JobEvent>> events;  // job, event
+  std::vector<v1::CacheRecord> cache_puts;
+  std::vector<v1::Artifact> artifacts;  // new
+  std::vector<std::pair<std::string, v1::RequestRecord>> requests;  // new
+
+  bool empty() const {
+    return jobs.empty() && tasks.empty() && workers.empty() && models.empty() && !server &&
+           events.empty() && cache_puts.empty() && artifacts.empty() && requests.empty();
+  }
+};
+
+// What has to happen once the changes are committed.
+struct Effects {
+  std::set<std::string> plan_jobs;     // run the planner for these
+  std::set<std::string> rebuild_jobs;  // a blob is lost: build their graph again
+  std::set<std::string> touched_jobs;  // wake their watchers
+  std::set<std::string> touched_models;
+  bool tasks_ready = false;            // wake waiting workers
+  int64_t leases_expired = 0;
+};
+
+inline bool IsTerminal(v1::Job::State state) {
+  return state == v1::Job::SUCCEEDED || state == v1::Job::FAILED || state == v1::Job::CANCELLED;
+}
+
+// Not thread-safe.
+class DispatchState {
+ public:
+  explicit DispatchState(const DispatchOptions& options) : options_(options) {}
+
+  // Records as they are in the store, at start. `now_us` begins the TTL during which no lease that
+  // was live before the start is reaped.
+  void Load(v1::JobRecord job);
+  void Load(v1::TaskRecord task, int64_t now_us);
+  void Load(v1::WorkerRecord worker);
+  void Load(v1::Model model);
+  void Load(v1::ServerRecord server) { server_ = std::move(server); }
+
+  void Apply(const Changes& changes, int64_t now_us);
+
+  const DispatchOptions& options() const { return options_; }
+  const std::map<std::string, v1::JobRecord>& jobs() const { return jobs_; }
+  const std::map<std::string, v1::TaskRecord>& tasks() const { return tasks_; }
+  const std::map<std::string, v1::WorkerRecord>& workers() const { return workers_; }
+  const std::map<std::string, v1::Model>& models() const { return models_; }
+  const std::map<std::string, LeaseStatus>& leases() const { return leases_; }
+  const v1::ServerRecord& server() const { return server_; }
+
+  // What heartbeats change; not stored.
+  LeaseStatus* MutableLease(const std::string& task);
+  void SawWorker(const std::string& worker, int64_t now_us) { seen_us_[worker] = now_us; }
+  int64_t SeenUs(const std::string& worker) const;
+
+ private:
+  const DispatchOptions options_;
+  std::map<std::string, v1::JobRecord> jobs_;  // by name, not terminal
+  std::map<std::string, v1::TaskRecord> tasks_;
+  std::map<std::string, v1::WorkerRecord> workers_;  // by worker id
+  std::map<std::string, v1::Model> models_;          // by name
+  std::map<std::string, LeaseStatus> leases_;        // by task
+  std::map<std::string, int64_t> seen_us_;           // by worker id
+  v1::ServerRecord server_;
+};
+
+// One event's view of the state. `Edit` copies a record at the first call; pointers stay valid for
+// the draft's life.
+class Draft {
+ public:
+  Draft(const DispatchState& state, int64_t now_us) : state_(state), now_us_(now_us) {}
+
+  const DispatchState& state() const { return state_; }
+  int64_t now_us() const { return now_us_; }
+
+  const v1::JobRecord* FindJob(const std::string& name) const;
+  const v1::TaskRecord* FindTask(const std::string& key) const;
+  const v1::WorkerRecord* FindWorker(const std::string& id) const;
+  const v1::Model* FindModel(const std::string& name) const;
+  // Null when there is none.
+  v1::JobRecord* EditJob(const std::string& name);
+  v1::TaskRecord* EditTask(const std::string& key);
+  v1::WorkerRecord* EditWorker(const std::string& id);
+  v1::Model* EditModel(const std::string& name);
+
+  v1::JobRecord& PutJob(v1::JobRecord job);
+  v1::TaskRecord& PutTask(v1::TaskRecord task);
+  v1::WorkerRecord& PutWorker(v1::WorkerRecord worker);
+  v1::Model& PutModel(v1::Model model);
+  void DeleteTask(const std::string& key) { changes.tasks[key] = std::nullopt; }
+  void DeleteModel(const std::string& name) { changes.models[name] = std::nullopt; }
+
+  int64_t NextEpoch();
+  // Gives the event the job's next sequence number and the draft's time.
+  void PushEvent(v1::JobRecord& job, v1::JobEvent event);
+
+  Changes changes;
+  Effects effects;
+
+ private:
+  const DispatchState& state_;
+  const int64_t now_us_;
+};
+
+}  // namespace lwq

@@ -1,0 +1,30 @@
+// Whether a task that failed runs again, when, and whether that counts as an attempt.
+#pragma once
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "proto/lwq/v1/failure.pb.h"
+#include "proto/lwq/v1/record.pb.h"
+
+namespace lwq {
+
+struct RetryDecision {
+  bool retry = false;
+  bool counts = true;        // as an attempt
+  bool lost_inputs = false;  // a blob was lost: what made it has to run again first
+  absl::Duration delay;
+};
+
+// What to do about `failure` of `task`, whose counters do not include it yet.
+RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure);
+
+// A task whose worker vanished: true when it has been lost too often to be handed out again. The
+// counters of `task` include this loss.
+inline constexpr int kMaxDistinctWorkersLost = 3;
+inline constexpr int kMaxLosses = 10;
+bool IsPoison(const v1::TaskRecord& task);
+
+// Who can mend it, by its reason and code.
+v1::Failure::Blame BlameOf(absl::string_view reason, int code);
+
+}  // namespace lwq

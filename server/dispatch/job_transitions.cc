@@ -1,0 +1,482 @@
+// Jobs and models: submit, plan, cancel, retry, finish.
+#include <algorithm>
+#include <deque>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "server/dispatch/progress.h"
+#include "server/dispatch/task_key.h"
+#include "server/dispatch/transitions.h"
+
+namespace lwq {
+namespace {
+
+google::protobuf::Timestamp ToTimestamp(int64_t us) {
+  google::protobuf::Timestamp t;
+  t.set_seconds(us / 1'000'000);
+  t.set_nanos(static_cast<int32_t>(us % 1'000'000) * 1000);
+  return t;
+}
+
+void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
+  v1::Job& job = *record.mutable_job();
+  const v1::Job::State from = job.state();
+  if (from == to) return;
+  job.set_state(to);
+  if (to == v1::Job::RUNNING && !job.has_start_time()) {
+    *job.mutable_start_time() = ToTimestamp(draft.now_us());
+  }
+  if (IsTerminal(to)) {
+    *job.mutable_end_time() = ToTimestamp(draft.now_us());
+    job.clear_queue_detail();
+    job.mutable_progress()->clear_current();
+    job.mutable_progress()->set_tasks_running(0);
+  }
+  v1::JobEvent event;
+  event.mutable_state()->set_from(from);
+  event.mutable_state()->set_to(to);
+  *event.mutable_state()->mutable_job() = WithoutItems(job);
+  draft.PushEvent(record, std::move(event));
+}
+
+bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
+  return std::find(list.begin(), list.end(), x) != list.end();
+}
+
+void RemoveFrom(google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
+  list.erase(std::remove(list.begin(), list.end(), x), list.end());
+}
+
+// The output of a quantize task that the cache has in part or whole; sets what is missing.
+void FillFromWidths(const CachedResults& cached, v1::TaskRecord& task) {
+  v1::TaskOutput& output = *task.mutable_output();
+  v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
+  report.set_layer(task.layer());
+  for (int bits : task.spec().quantize().bits()) {
+    auto it = cached.find(task.width_keys().at(bits));
+    if (it == cached.end()) {
+      task.add_missing_bits(bits);
+      continue;
+    }
+    output.mutable_blobs()->MergeFrom(it->second.blobs());
+    report.mutable_linears()->MergeFrom(it->second.quantize().report().linears());
+  }
+}
+
+// A new record for `node`, DONE when the cache has all of it.
+v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
+  v1::TaskRecord task = node;
+  task.set_state(v1::TaskRecord::BLOCKED);
+  if (node.width_keys_size() > 0) {
+    FillFromWidths(cached, task);
+    if (task.missing_bits_size() == 0) task.set_state(v1::TaskRecord::DONE);
+  } else if (auto it = cached.find(node.key()); it != cached.end()) {
+    *task.mutable_output() = it->second;
+    task.set_state(v1::TaskRecord::DONE);
+  }
+  task.set_cached(task.state() == v1::TaskRecord::DONE);
+  return task;
+}
+
+bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks) {
+  return node.kind() == "score" || node.kind() == "assemble" || node.kind() == "verify" ||
+         node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
+}
+
+// Puts a graph's tasks under the job: shares those that are there, takes results from the cache, and
+// leaves out what nothing that still has to run depends on.
+void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
+                  const CachedResults& cached) {
+  std::map<std::string, v1::TaskRecord> candidates;  // not in the state yet
+  for (const TaskNode& node : graph.tasks) {
+    if (draft.FindTask(node.key()) == nullptr) {
+      candidates.emplace(node.key(), NewRecord(node, cached));
+    }
+  }
+  auto find = [&](const std::string& key) -> const v1::TaskRecord* {
+    auto it = candidates.find(key);
+    return it != candidates.end() ? &it->second : draft.FindTask(key);
+  };
+  const std::set<std::string> plan_tasks(graph.plan_tasks.begin(), graph.plan_tasks.end());
+  std::set<std::string> needed;
+  std::deque<std::string> open;
+  for (const TaskNode& node : graph.tasks) {
+    if (AlwaysNeeded(node, plan_tasks)) open.push_back(node.key());
+  }
+  while (!open.empty()) {
+    const std::string key = open.front();
+    open.pop_front();
+    const v1::TaskRecord* task = find(key);
+    if (task == nullptr || !needed.insert(key).second) continue;
+    if (task->state() == v1::TaskRecord::DONE) continue;
+    for (const v1::TaskDependency& d : task->dependencies()) open.push_back(d.key());
+  }
+  std::vector<std::string> keys;  // in the graph's order, then what shared tasks depend on
+  for (const TaskNode& node : graph.tasks) {
+    const v1::TaskRecord* task = find(node.key());
+    // Finished layers stay in view, so that a job shows what it was spared.
+    const bool show = task->state() == v1::TaskRecord::DONE && node.kind() == "quantize";
+    if (needed.count(node.key()) > 0 || show) {
+      keys.push_back(node.key());
+      needed.erase(node.key());
+    }
+  }
+  for (const std::string& key : needed) keys.push_back(key);
+  for (const std::string& key : keys) {
+    if (Contains(job.tasks(), key)) continue;
+    if (auto it = candidates.find(key); it != candidates.end()) {
+      draft.PutTask(std::move(it->second));
+      candidates.erase(it);
+    }
+    v1::TaskRecord& task = *draft.EditTask(key);
+    task.add_jobs(job.job().name());
+    job.add_tasks(key);
+    if (task.state() == v1::TaskRecord::DONE) {
+      job.add_cached(key);
+      PushTaskEvent(draft, job, task, v1::TaskEvent::CACHED, "");
+    }
+  }
+  job.set_expected_tasks(graph.expected_tasks);
+}
+
+// Takes the job's name off its tasks and forgets those that nobody else wants.
+void DropTasks(Draft& draft, v1::JobRecord& job) {
+  const std::vector<std::string> keys(job.tasks().begin(), job.tasks().end());
+  for (const std::string& key : keys) {
+    v1::TaskRecord* task = draft.EditTask(key);
+    if (task == nullptr) continue;
+    RemoveFrom(*task->mutable_jobs(), job.job().name());
+    ForgetUnwanted(draft, key);
+  }
+  job.clear_tasks();
+}
+
+// Keeps how the tasks stood, moves the job to a terminal state, and lets go of the tasks.
+void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
+  UpdateProgress(draft, job);
+  if (state == v1::Job::SUCCEEDED) {
+    job.mutable_job()->mutable_progress()->set_fraction(1.0);
+    job.mutable_job()->set_phase(v1::COMMIT);
+  }
+  job.clear_finished();
+  const std::set<std::string> cached(job.cached().begin(), job.cached().end());
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr) continue;
+    v1::TaskStatus status = StatusOf(*task, cached.count(key) > 0);
+    if (status.state() != "DONE" && status.state() != "FAILED") status.set_state("CANCELLED");
+    *job.add_finished() = std::move(status);
+  }
+  SetState(draft, job, state);
+  DropTasks(draft, job);
+}
+
+void CollectLayers(const Draft& draft, v1::JobRecord& record) {
+  v1::Job& job = *record.mutable_job();
+  std::map<int, std::set<int>> planned;
+  for (const v1::UnitChoice& unit : job.plan().units()) planned[unit.layer()].insert(unit.bits());
+  job.clear_layers();
+  std::map<int, v1::LayerReport> layers;
+  for (const std::string& key : record.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->kind() != "quantize" || planned.count(task->layer()) == 0) continue;
+    v1::LayerReport& layer = layers[task->layer()];
+    layer.set_layer(task->layer());
+    for (const v1::LinearReport& linear : task->output().quantize().report().linears()) {
+      if (planned[task->layer()].count(linear.bits()) > 0) *layer.add_linears() = linear;
+    }
+  }
+  for (auto& [number, layer] : layers) *job.add_layers() = std::move(layer);
+}
+
+// The artifact row and SUCCEEDED, in the transaction that finished the last task.
+void CommitJob(Draft& draft, v1::JobRecord& record) {
+  v1::Job& job = *record.mutable_job();
+  if (job.spec().has_quantize()) {
+    v1::Artifact artifact;
+    artifact.set_name(absl::StrCat("artifacts/", job.name().substr(job.name().find('/') + 1)));
+    artifact.set_job(job.name());
+    *artifact.mutable_create_time() = ToTimestamp(draft.now_us());
+    for (const std::string& key : record.tasks()) {
+      const v1::TaskRecord* task = draft.FindTask(key);
+      if (task == nullptr || (task->kind() != "assemble" && task->kind() != "verify")) continue;
+      artifact.mutable_files()->MergeFrom(task->output().blobs());
+      if (task->kind() == "assemble") {
+        artifact.set_weight_bytes(task->output().assemble().weight_file_bytes());
+      }
+    }
+    int64_t total = 0;
+    for (const v1::NamedBlob& file : artifact.files()) total += file.blob().size_bytes();
+    artifact.set_total_bytes(total);
+    job.set_artifact(artifact.name());
+    draft.changes.artifacts.push_back(std::move(artifact));
+    CollectLayers(draft, record);
+  }
+  EndJob(draft, record, v1::Job::SUCCEEDED);
+}
+
+// Results of evaluation tasks, in the order of the graph.
+void CollectEvaluations(const Draft& draft, v1::JobRecord& record) {
+  v1::Job& job = *record.mutable_job();
+  job.clear_evaluations();
+  for (const std::string& key : record.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->kind() != "evaluate" || task->state() != v1::TaskRecord::DONE) {
+      continue;
+    }
+    *job.add_evaluations() = task->output().evaluate();
+  }
+}
+
+bool AllDone(const Draft& draft, const google::protobuf::RepeatedPtrField<std::string>& keys) {
+  return std::all_of(keys.begin(), keys.end(), [&](const std::string& key) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    return task != nullptr && task->state() == v1::TaskRecord::DONE;
+  });
+}
+
+void UnblockTasks(Draft& draft, const v1::JobRecord& job) {
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->state() != v1::TaskRecord::BLOCKED) continue;
+    const bool free = std::all_of(
+        task->dependencies().begin(), task->dependencies().end(), [&](const auto& dependency) {
+          const v1::TaskRecord* on = draft.FindTask(dependency.key());
+          return on == nullptr ? dependency.order_only() : on->state() == v1::TaskRecord::DONE;
+        });
+    if (!free) continue;
+    draft.EditTask(key)->set_state(v1::TaskRecord::READY);
+    draft.effects.tasks_ready = true;
+  }
+}
+
+void InstallAndAdvance(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
+                       const CachedResults& cached) {
+  InstallGraph(draft, job, graph, cached);
+  CollectEvaluations(draft, job);
+  AdvanceJob(draft, job.job().name());
+}
+
+// A record at the very beginning: no tasks, no results.
+v1::JobRecord FreshRecord(v1::Job job, const JobGraph& graph, int64_t now_us) {
+  v1::JobRecord record;
+  *record.mutable_job() = std::move(job);
+  record.set_submit_us(now_us);
+  record.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN
+                                                 : v1::JobRecord::WAITING);
+  for (const std::string& key : graph.plan_tasks) record.add_plan_tasks(key);
+  return record;
+}
+
+}  // namespace
+
+void StartJob(Draft& draft, v1::JobRecord& job) { SetState(draft, job, v1::Job::RUNNING); }
+
+void AdvanceJob(Draft& draft, const std::string& name) {
+  v1::JobRecord* job = draft.EditJob(name);
+  if (job == nullptr || IsTerminal(job->job().state())) return;
+  if (job->job().state() == v1::Job::CANCELLING) return;
+  UnblockTasks(draft, *job);
+  if (job->plan_state() == v1::JobRecord::WAITING && AllDone(draft, job->plan_tasks())) {
+    job->set_plan_state(v1::JobRecord::RUNNING);
+    draft.effects.plan_jobs.insert(name);
+    SetState(draft, *job, v1::Job::RUNNING);
+  }
+  const bool planned = job->plan_state() == v1::JobRecord::NO_PLAN ||
+                       job->plan_state() == v1::JobRecord::PLANNED;
+  UpdateProgress(draft, *job);
+  draft.effects.touched_jobs.insert(name);
+  if (planned && AllDone(draft, job->tasks())) {
+    SetState(draft, *job, v1::Job::RUNNING);
+    CommitJob(draft, *job);
+  }
+}
+
+absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
+  const std::string name = event.job.name();
+  if (draft.FindJob(name) != nullptr) {
+    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+                   absl::StrCat(name, " exists already"));
+  }
+  v1::JobRecord record = FreshRecord(std::move(event.job), event.graph, draft.now_us());
+  record.mutable_job()->set_state(v1::Job::STATE_UNSPECIFIED);
+  *record.mutable_job()->mutable_create_time() = ToTimestamp(draft.now_us());
+  v1::JobRecord& job = draft.PutJob(std::move(record));
+  SetState(draft, job, v1::Job::QUEUED);
+  if (!event.request_id.empty()) {
+    v1::RequestRecord request;
+    request.set_fingerprint(event.fingerprint);
+    request.set_resource(name);
+    request.set_created_us(draft.now_us());
+    draft.changes.requests.emplace_back(event.request_id, std::move(request));
+  }
+  InstallAndAdvance(draft, job, event.graph, event.cached);
+  return absl::OkStatus();
+}
+
+absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
+                      const CachedResults& cached) {
+  const v1::Job::State state = old.job().state();
+  if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
+    return PreconditionFailure(
+        "STATE_CONFLICT", absl::StrCat(old.job().name(), " is ", v1::Job::State_Name(state),
+                                       "; only FAILED and CANCELLED jobs can be retried"));
+  }
+  v1::Job job = std::move(*old.mutable_job());
+  job.set_generation(job.generation() + 1);
+  job.clear_failure();
+  job.clear_plan();
+  job.clear_evaluations();
+  job.clear_layers();
+  job.clear_progress();
+  job.clear_start_time();
+  job.clear_end_time();
+  v1::JobRecord& record =
+      draft.PutJob(FreshRecord(std::move(job), graph, draft.now_us()));
+  SetState(draft, record, v1::Job::QUEUED);
+  InstallAndAdvance(draft, record, graph, cached);
+  return absl::OkStatus();
+}
+
+absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& graph,
+                        const CachedResults& cached) {
+  v1::JobRecord* job = draft.EditJob(name);
+  if (job == nullptr || IsTerminal(job->job().state()) ||
+      job->job().state() == v1::Job::CANCELLING) {
+    return absl::OkStatus();
+  }
+  DropTasks(draft, *job);
+  job->clear_cached();
+  job->clear_plan_tasks();
+  job->mutable_job()->clear_plan();
+  for (const std::string& key : graph.plan_tasks) job->add_plan_tasks(key);
+  job->set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
+  InstallAndAdvance(draft, *job, graph, cached);
+  return absl::OkStatus();
+}
+
+absl::Status CancelJob(Draft& draft, const std::string& name) {
+  v1::JobRecord* job = draft.EditJob(name);
+  if (job == nullptr) {
+    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no active job ", name));
+  }
+  if (job->job().state() == v1::Job::CANCELLING) return absl::OkStatus();
+  bool running = false;
+  for (const std::string& key : job->tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->state() != v1::TaskRecord::LEASED) continue;
+    running = running || task->jobs_size() + task->models_size() == 1;
+  }
+  if (!running) {
+    EndJob(draft, *job, v1::Job::CANCELLED);
+    return absl::OkStatus();
+  }
+  SetState(draft, *job, v1::Job::CANCELLING);
+  UpdateProgress(draft, *job);
+  return absl::OkStatus();
+}
+
+absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
+                        const JobGraph& graph, const CachedResults& cached) {
+  v1::JobRecord* job = draft.EditJob(name);
+  // Cancelled, failed or planned meanwhile: the plan comes too late and changes nothing.
+  if (job == nullptr || job->plan_state() != v1::JobRecord::RUNNING ||
+      job->job().state() != v1::Job::RUNNING) {
+    return absl::OkStatus();
+  }
+  *job->mutable_job()->mutable_plan() = plan;
+  job->set_plan_state(v1::JobRecord::PLANNED);
+  v1::JobEvent event;
+  event.mutable_task()->set_task(absl::StrCat("plan-", name.substr(name.find('/') + 1)));
+  event.mutable_task()->set_kind("plan");
+  event.mutable_task()->set_layer(kNoLayer);
+  event.mutable_task()->set_state(v1::TaskEvent::DONE);
+  event.mutable_task()->set_detail(plan.explanation());
+  draft.PushEvent(*job, std::move(event));
+  InstallAndAdvance(draft, *job, graph, cached);
+  return absl::OkStatus();
+}
+
+void FailJob(Draft& draft, const std::string& name, const v1::Failure& failure) {
+  v1::JobRecord* job = draft.EditJob(name);
+  if (job == nullptr || IsTerminal(job->job().state())) return;
+  if (job->job().state() == v1::Job::CANCELLING) return;
+  SetState(draft, *job, v1::Job::RUNNING);
+  *job->mutable_job()->mutable_failure() = failure;
+  EndJob(draft, *job, v1::Job::FAILED);
+}
+
+bool IsWanted(const Draft& draft, const v1::TaskRecord& task) {
+  if (task.models_size() > 0) return true;
+  return std::any_of(task.jobs().begin(), task.jobs().end(), [&](const std::string& name) {
+    const v1::JobRecord* job = draft.FindJob(name);
+    return job != nullptr && !IsTerminal(job->job().state()) &&
+           job->job().state() != v1::Job::CANCELLING;
+  });
+}
+
+void ForgetUnwanted(Draft& draft, const std::string& key) {
+  const v1::TaskRecord* task = draft.FindTask(key);
+  if (task == nullptr || task->state() == v1::TaskRecord::LEASED || IsWanted(draft, *task)) return;
+  const std::vector<std::string> jobs(task->jobs().begin(), task->jobs().end());
+  if (jobs.empty()) draft.DeleteTask(key);
+  for (const std::string& name : jobs) {
+    v1::JobRecord* job = draft.EditJob(name);
+    if (job == nullptr || job->job().state() != v1::Job::CANCELLING) continue;
+    const bool running =
+        std::any_of(job->tasks().begin(), job->tasks().end(), [&](const std::string& other) {
+          const v1::TaskRecord* t = draft.FindTask(other);
+          return t != nullptr && t->state() == v1::TaskRecord::LEASED && !IsWanted(draft, *t);
+        });
+    if (!running) EndJob(draft, *job, v1::Job::CANCELLED);
+  }
+}
+
+absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest) {
+  model.set_state(v1::Model::VERIFYING);
+  model.clear_failure();
+  model.clear_manifest();
+  *model.mutable_create_time() = ToTimestamp(draft.now_us());
+  const std::string name = model.name();
+  draft.PutModel(std::move(model));
+  if (draft.FindTask(ingest.key()) == nullptr) {
+    v1::TaskRecord task = ingest;
+    task.set_state(v1::TaskRecord::READY);
+    draft.PutTask(std::move(task));
+  }
+  v1::TaskRecord& task = *draft.EditTask(ingest.key());
+  if (!Contains(task.models(), name)) task.add_models(name);
+  draft.effects.tasks_ready = true;
+  draft.effects.touched_models.insert(name);
+  return absl::OkStatus();
+}
+
+absl::Status RemoveModel(Draft& draft, const std::string& name) {
+  if (draft.FindModel(name) == nullptr) {
+    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no model ", name));
+  }
+  std::vector<std::string> jobs;
+  for (const auto& [job_name, job] : draft.state().jobs()) {
+    if (job.job().spec().quantize().model() == name && jobs.size() < 10) jobs.push_back(job_name);
+  }
+  if (!jobs.empty()) {
+    std::string list;
+    for (const std::string& job : jobs) absl::StrAppend(&list, list.empty() ? "" : ", ", job);
+    return PreconditionFailure("MODEL_IN_USE",
+                               absl::StrCat("deleting ", name, ": jobs still use it: ", list));
+  }
+  std::vector<std::string> waiting;
+  for (const auto& [key, task] : draft.state().tasks()) {
+    if (Contains(task.models(), name)) waiting.push_back(key);
+  }
+  for (const std::string& key : waiting) {
+    RemoveFrom(*draft.EditTask(key)->mutable_models(), name);
+    ForgetUnwanted(draft, key);
+  }
+  draft.DeleteModel(name);
+  return absl::OkStatus();
+}
+
+}  // namespace lwq

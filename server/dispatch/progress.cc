@@ -1,0 +1,98 @@
+#include "server/dispatch/progress.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "server/dispatch/job_graph.h"
+
+namespace lwq {
+
+void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
+  v1::Progress& progress = *job.mutable_job()->mutable_progress();
+  const std::set<std::string> cached(job.cached().begin(), job.cached().end());
+  std::map<int, v1::PhaseProgress> phases;
+  int done = 0, total = 0, running = 0, ready = 0, backoff = 0;
+  int phase = v1::COMMIT;
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr) continue;
+    v1::PhaseProgress& p = phases[task->phase()];
+    p.set_tasks_total(p.tasks_total() + 1);
+    ++total;
+    if (task->state() == v1::TaskRecord::DONE) {
+      ++done;
+      p.set_tasks_done(p.tasks_done() + 1);
+      if (cached.count(key) > 0) {
+        p.set_tasks_cached(p.tasks_cached() + 1);
+      } else {
+        p.set_seconds(p.seconds() + task->output().seconds());
+      }
+      continue;
+    }
+    phase = std::min<int>(phase, task->phase());
+    if (task->state() == v1::TaskRecord::LEASED) ++running;
+    if (task->state() == v1::TaskRecord::READY) {
+      ++(task->ready_us() > draft.now_us() ? backoff : ready);
+    }
+  }
+  if (job.plan_state() != v1::JobRecord::NO_PLAN) {
+    const bool planned = job.plan_state() == v1::JobRecord::PLANNED;
+    v1::PhaseProgress& p = phases[v1::PLAN];
+    p.set_tasks_total(1);
+    p.set_tasks_done(planned ? 1 : 0);
+    ++total;
+    done += planned ? 1 : 0;
+    if (!planned) phase = std::min<int>(phase, v1::PLAN);
+    if (job.plan_state() == v1::JobRecord::RUNNING) ++running;
+  }
+  progress.clear_phases();
+  for (auto& [number, p] : phases) {
+    p.set_phase(static_cast<v1::Phase>(number));
+    *progress.add_phases() = p;
+  }
+  progress.set_tasks_total(total);
+  progress.set_tasks_done(done);
+  progress.set_tasks_cached(static_cast<int32_t>(cached.size()));
+  progress.set_tasks_running(running);
+  const double all = std::max(1, total + job.expected_tasks());
+  progress.set_fraction(std::max(progress.fraction(), done / all));
+  job.mutable_job()->set_phase(static_cast<v1::Phase>(phase));
+  std::string why;
+  if (running == 0 && !IsTerminal(job.job().state())) {
+    if (draft.state().workers().empty()) {
+      why = "no worker has registered yet";
+    } else if (ready > 0) {
+      why = absl::StrCat(ready, " tasks are ready and wait for a free worker");
+    } else if (backoff > 0) {
+      why = "a task failed and waits before it runs again";
+    }
+  }
+  job.mutable_job()->set_queue_detail(why);
+}
+
+v1::Job WithoutItems(const v1::Job& job) {
+  v1::Job copy = job;
+  for (v1::EvaluationResult& result : *copy.mutable_evaluations()) {
+    if (result.has_choice()) result.mutable_choice()->clear_items();
+  }
+  return copy;
+}
+
+std::string CurrentWork(const DispatchState& state, const v1::JobRecord& job) {
+  for (const std::string& key : job.tasks()) {
+    auto task = state.tasks().find(key);
+    if (task == state.tasks().end() || task->second.state() != v1::TaskRecord::LEASED) continue;
+    auto lease = state.leases().find(key);
+    if (lease != state.leases().end() && !lease->second.current.empty()) {
+      return absl::StrCat(task->second.kind(), " ", lease->second.current);
+    }
+    if (task->second.layer() == kNoLayer) return task->second.kind();
+    if (task->second.layer() < 0) return absl::StrCat(task->second.kind(), " lm_head");
+    return absl::StrCat(task->second.kind(), " layer ", task->second.layer());
+  }
+  return "";
+}
+
+}  // namespace lwq

@@ -1,0 +1,153 @@
+// How a task ends, whoever brought the news: done, given up, or back in the queue.
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/dispatch/progress.h"
+#include "server/dispatch/transitions.h"
+
+namespace lwq {
+namespace {
+
+void CacheTask(Draft& draft, const v1::TaskRecord& task) {
+  // What lies in a directory may change: neither its verification nor its measurement is kept.
+  if (task.kind() == "ingest" || task.model().empty()) return;
+  v1::CacheRecord record;
+  record.set_kind(task.kind());
+  record.set_worker(task.worker());
+  record.set_created_us(draft.now_us());
+  record.set_completion_id(task.completion_id());
+  const v1::WorkerRecord* worker = draft.FindWorker(task.worker());
+  if (worker != nullptr) record.set_build(worker->registration().build());
+  if (task.width_keys_size() == 0) {
+    record.set_key(task.key());
+    *record.mutable_output() = task.output();
+    draft.changes.cache_puts.push_back(std::move(record));
+    return;
+  }
+  for (int bits : task.missing_bits()) {
+    v1::CacheRecord width = record;
+    width.set_key(task.width_keys().at(bits));
+    v1::TaskOutput& output = *width.mutable_output();
+    const std::string name = absl::StrCat("layer.", task.layer(), ".bits.", bits);
+    for (const v1::NamedBlob& blob : task.output().blobs()) {
+      if (blob.name() == name) *output.add_blobs() = blob;
+    }
+    v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
+    report.set_layer(task.layer());
+    for (const v1::LinearReport& linear : task.output().quantize().report().linears()) {
+      if (linear.bits() == bits) *report.add_linears() = linear;
+    }
+    output.set_seconds(task.output().seconds() / std::max(1, task.missing_bits_size()));
+    draft.changes.cache_puts.push_back(std::move(width));
+  }
+}
+
+void AddEvaluation(v1::JobRecord& job, const v1::TaskRecord& task) {
+  if (task.kind() == "evaluate") {
+    *job.mutable_job()->add_evaluations() = task.output().evaluate();
+  }
+}
+
+}  // namespace
+
+v1::TaskStatus StatusOf(const v1::TaskRecord& task, bool cached) {
+  v1::TaskStatus status;
+  status.set_task(task.key());
+  status.set_kind(task.kind());
+  status.set_layer(task.layer());
+  status.set_state(v1::TaskRecord::State_Name(task.state()));
+  status.set_cached(cached);
+  status.set_attempt(task.attempt());
+  status.set_worker(task.worker());
+  status.set_seconds(task.state() == v1::TaskRecord::DONE ? task.output().seconds() : 0);
+  if (task.has_failure()) status.set_detail(task.failure().message());
+  return status;
+}
+
+void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
+                   v1::TaskEvent::State state, absl::string_view detail) {
+  v1::JobEvent event;
+  v1::TaskEvent& e = *event.mutable_task();
+  e.set_task(task.key());
+  e.set_kind(task.kind());
+  e.set_layer(task.layer());
+  e.set_state(state);
+  e.set_worker(state == v1::TaskEvent::CACHED ? "" : task.worker());
+  if (state == v1::TaskEvent::DONE) e.set_seconds(task.output().seconds());
+  e.set_detail(std::string(detail));
+  draft.PushEvent(job, std::move(event));
+}
+
+void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output) {
+  v1::TaskRecord& task = *draft.EditTask(key);
+  // A quantize task may hold widths that the cache gave; the worker brought the others.
+  v1::TaskOutput merged = output;
+  if (task.width_keys_size() > 0) {
+    merged.mutable_blobs()->MergeFrom(task.output().blobs());
+    merged.mutable_quantize()->mutable_report()->mutable_linears()->MergeFrom(
+        task.output().quantize().report().linears());
+  }
+  *task.mutable_output() = std::move(merged);
+  task.set_state(v1::TaskRecord::DONE);
+  task.clear_failure();
+  CacheTask(draft, task);
+  const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
+  const std::vector<std::string> models(task.models().begin(), task.models().end());
+  for (const std::string& name : models) {
+    v1::Model* model = draft.EditModel(name);
+    if (model == nullptr) continue;
+    model->set_state(v1::Model::ACTIVE);
+    *model->mutable_manifest() = task.output().ingest();
+    draft.effects.touched_models.insert(name);
+  }
+  task.clear_models();
+  for (const std::string& name : jobs) {
+    v1::JobRecord* job = draft.EditJob(name);
+    if (job == nullptr) continue;
+    PushTaskEvent(draft, *job, task, v1::TaskEvent::DONE, "");
+    AddEvaluation(*job, task);
+  }
+  for (const std::string& name : jobs) AdvanceJob(draft, name);
+  ForgetUnwanted(draft, key);
+}
+
+void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure) {
+  v1::TaskRecord& task = *draft.EditTask(key);
+  task.set_state(v1::TaskRecord::FAILED);
+  *task.mutable_failure() = failure;
+  const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
+  for (const std::string& name : task.models()) {
+    v1::Model* model = draft.EditModel(name);
+    if (model == nullptr) continue;
+    model->set_state(v1::Model::REJECTED);
+    *model->mutable_failure() = failure;
+    draft.effects.touched_models.insert(name);
+  }
+  task.clear_models();
+  for (const std::string& name : jobs) {
+    v1::JobRecord* job = draft.EditJob(name);
+    if (job == nullptr) continue;
+    PushTaskEvent(draft, *job, task, v1::TaskEvent::FAILED, failure.message());
+    FailJob(draft, name, failure);
+  }
+  ForgetUnwanted(draft, key);
+}
+
+void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::string_view why) {
+  v1::TaskRecord& task = *draft.EditTask(key);
+  const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
+  for (const std::string& name : jobs) {
+    v1::JobRecord* job = draft.EditJob(name);
+    if (job != nullptr) PushTaskEvent(draft, *job, task, v1::TaskEvent::RETRY, why);
+  }
+  task.set_state(v1::TaskRecord::READY);
+  task.set_ready_us(ready_us);
+  task.clear_worker();
+  task.clear_incarnation();
+  draft.effects.tasks_ready = true;
+  for (const std::string& name : jobs) AdvanceJob(draft, name);
+  ForgetUnwanted(draft, key);
+}
+
+}  // namespace lwq

@@ -1,0 +1,89 @@
+// Every change of scheduling state, as (draft, event) -> edits, events and effects in the draft. No
+// clock, no threads, no I/O: the time is the draft's, cached results come with the event. After an
+// error the draft is to be thrown away.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/lwq/v1/worker_service.pb.h"
+#include "server/dispatch/dispatch_state.h"
+#include "server/dispatch/job_graph.h"
+
+namespace lwq {
+
+// Results by cache key (of tasks, and of each width of quantize tasks) whose blobs are all there.
+using CachedResults = std::map<std::string, v1::TaskOutput>;
+
+// ---- Jobs ----
+
+// `job` has name, spec, priority, labels, warnings set. A request id, when not empty, is recorded in
+// the same transaction.
+struct SubmitEvent {
+  v1::Job job;
+  JobGraph graph;
+  CachedResults cached;
+  std::string request_id;
+  std::string fingerprint;
+};
+absl::Status SubmitJob(Draft& draft, SubmitEvent event);
+// A terminal job, read from the store, begins again. Its finished work comes from `cached`.
+absl::Status RetryJob(Draft& draft, v1::JobRecord job, const JobGraph& graph,
+                      const CachedResults& cached);
+// Builds the graph again in place, after a blob was lost.
+absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& graph,
+                        const CachedResults& cached);
+// NOT_FOUND when the job is not active.
+absl::Status CancelJob(Draft& draft, const std::string& name);
+absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
+                        const JobGraph& graph, const CachedResults& cached);
+void FailJob(Draft& draft, const std::string& name, const v1::Failure& failure);
+
+// ---- Models ----
+
+absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest);
+// FAILED_PRECONDITION "MODEL_IN_USE" names the jobs.
+absl::Status RemoveModel(Draft& draft, const std::string& name);
+
+// ---- Workers ----
+
+absl::Status RegisterWorker(Draft& draft, const v1::RegisterWorkerRequest& request);
+// At most `max_tasks` leases; none when nothing is ready for this worker.
+absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
+                                                  const v1::LeaseTasksRequest& request);
+// The only event that changes nothing that is stored; it works on the state itself.
+absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, int64_t now_us,
+                                                const v1::HeartbeatRequest& request);
+// The fenced writes: FAILED_PRECONDITION "LEASE_LOST" when (task, epoch, incarnation) do not hold the
+// lease. A completion sent again is OK and changes nothing.
+absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request);
+absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request);
+absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request);
+// Takes back leases that expired or stand still.
+void ReapLeases(Draft& draft);
+
+// ---- Shared by the above ----
+
+// QUEUED -> RUNNING: the first of its tasks was handed out.
+void StartJob(Draft& draft, v1::JobRecord& job);
+// Unblocks tasks, starts the plan, commits the job: whatever follows from its tasks' states.
+void AdvanceJob(Draft& draft, const std::string& name);
+// Marks a task done with its output, caches it, and advances all that waited for it.
+void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output);
+// The task will not succeed: every job and model that wants it fails.
+void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure);
+// A leased task goes back to the queue (or is forgotten when nobody wants it any more).
+void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::string_view why);
+// Whether a job that is not being cancelled, or a model, wants the task.
+bool IsWanted(const Draft& draft, const v1::TaskRecord& task);
+// Deletes a task that no longer runs and that nobody wants; settles jobs being cancelled.
+void ForgetUnwanted(Draft& draft, const std::string& key);
+void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
+                   v1::TaskEvent::State state, absl::string_view detail);
+// How a task stands, for people.
+v1::TaskStatus StatusOf(const v1::TaskRecord& task, bool cached);
+
+}  // namespace lwq
