@@ -1,0 +1,142 @@
+#include "worker/engine/artifact/artifact_weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/json_file.h"
+
+namespace lwq {
+namespace {
+
+// A dense checkpoint that keeps its own files open.
+class OwnedCheckpointWeights : public WeightSource {
+ public:
+  explicit OwnedCheckpointWeights(std::unique_ptr<Checkpoint> checkpoint)
+      : checkpoint_(std::move(checkpoint)), dense_(MakeCheckpointWeights(checkpoint_.get())) {}
+
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    return dense_->ReadLinear(module, out);
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
+                         MatrixView out) const override {
+    return dense_->ReadDense(tensor, first_row, out);
+  }
+  bool HasDense(absl::string_view tensor) const override { return dense_->HasDense(tensor); }
+
+ protected:
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+
+ private:
+  const std::unique_ptr<Checkpoint> checkpoint_;
+  const std::unique_ptr<WeightSource> dense_;
+};
+
+class ArtifactWeights : public OwnedCheckpointWeights {
+ public:
+  using OwnedCheckpointWeights::OwnedCheckpointWeights;
+
+  // Finds and checks every quantized linear; each must be in one of the declared formats.
+  absl::Status Index(const std::vector<UnitFormat>& declared) {
+    const auto lookup = [&](absl::string_view name) { return checkpoint().Get(name); };
+    for (const std::string& tensor : checkpoint().tensor_names()) {
+      absl::string_view module = tensor;
+      if (!absl::ConsumeSuffix(&module, ".weight_packed")) continue;
+      LWQ_ASSIGN_OR_ANNOTATE(StoredLinear linear, FindStoredLinear(module, lookup),
+                             checkpoint().directory());
+      LWQ_RETURN_IF_ERROR(CheckDeclared(module, linear, declared));
+      linears_.emplace(std::string(module), std::move(linear));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    const auto found = linears_.find(module);
+    if (found == linears_.end()) return OwnedCheckpointWeights::ReadLinear(module, out);
+    return DequantizeStored(module, found->second, out);
+  }
+
+ private:
+  absl::Status CheckDeclared(absl::string_view module, const StoredLinear& linear,
+                             const std::vector<UnitFormat>& declared) const {
+    const auto matches = [&](const UnitFormat& format) {
+      const int64_t group = format.group_size == 0 ? linear.in_features : format.group_size;
+      return format.bits == linear.grid.bits && format.symmetric == linear.grid.symmetric &&
+             group == linear.grid.GroupSizeFor(linear.in_features);
+    };
+    if (std::any_of(declared.begin(), declared.end(), matches)) return absl::OkStatus();
+    return CorruptFailure(
+        "CONFIG_MISMATCH",
+        absl::StrCat(checkpoint().directory(), ": ", module, " is stored with ", linear.grid.bits,
+                     " bits in groups of ", linear.grid.GroupSizeFor(linear.in_features),
+                     linear.grid.symmetric ? ", symmetric" : ", with zero points",
+                     "; no group of config.json's quantization_config says so"));
+  }
+
+  absl::flat_hash_map<std::string, StoredLinear> linears_;
+};
+
+class OverlayWeights : public WeightSource {
+ public:
+  OverlayWeights(const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> linears)
+      : base_(base), linears_(std::move(linears)) {}
+
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    const auto found = linears_.find(module);
+    if (found == linears_.end()) return base_->ReadLinear(module, out);
+    return DequantizeStored(module, found->second, out);
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
+                         MatrixView out) const override {
+    return base_->ReadDense(tensor, first_row, out);
+  }
+  bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
+
+ private:
+  const WeightSource* const base_;
+  const absl::flat_hash_map<std::string, StoredLinear> linears_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& directory) {
+  const std::string config_path = JoinPath(directory, "config.json");
+  LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(config_path, {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(std::vector<UnitFormat> declared,
+                       ReadQuantizationConfig(config, config_path));
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(directory));
+  auto weights = std::make_unique<ArtifactWeights>(std::move(checkpoint));
+  LWQ_RETURN_IF_ERROR(weights->Index(declared));
+  return weights;
+}
+
+absl::StatusOr<std::unique_ptr<WeightSource>> MakeOverlayWeights(
+    const WeightSource* base, absl::flat_hash_map<std::string, const LayerBlob*> replaced) {
+  absl::flat_hash_map<std::string, StoredLinear> linears;
+  for (const auto& [module, blob] : replaced) {
+    LWQ_ASSIGN_OR_RETURN(StoredLinear linear, blob->Find(module));
+    linears.emplace(module, std::move(linear));
+  }
+  return std::make_unique<OverlayWeights>(base, std::move(linears));
+}
+
+absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(
+    const WeightSource* base, const ModelInventory& model, const std::vector<UnitFormat>& formats,
+    const BlobSet& blobs) {
+  absl::flat_hash_map<std::string, const LayerBlob*> replaced;
+  for (size_t i = 0; i < model.units.size() && i < formats.size(); ++i) {
+    if (formats[i].dense()) continue;
+    for (const LinearShape& linear : model.units[i].linears) {
+      LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob, blobs.Find(linear.module, formats[i]));
+      replaced.emplace(linear.module, blob);
+    }
+  }
+  return MakeOverlayWeights(base, std::move(replaced));
+}
+
+}  // namespace lwq

@@ -1,0 +1,234 @@
+#include "worker/engine/artifact/artifact_writer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/json_file.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kConfigFile[] = "config.json";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr int64_t kMaxCompanionBytes = int64_t{64} << 20;
+constexpr size_t kChunkBytes = size_t{8} << 20;
+
+absl::Status PlanMismatch(const TensorSpec& planned, const TensorView& found) {
+  return Failure(
+      absl::StatusCode::kInternal, "PLAN_MISMATCH",
+      absl::StrCat("tensor ", planned.name, " is ", NameOf(found.dtype), " [",
+                   absl::StrJoin(found.shape, ", "), "], planned was ", NameOf(planned.dtype), " [",
+                   absl::StrJoin(planned.shape, ", "), "]"));
+}
+
+class PlanProvider : public TensorProvider {
+ public:
+  explicit PlanProvider(const ArtifactPlan& plan) : plan_(plan) {
+    for (size_t i = 0; i < plan.model->units.size(); ++i) {
+      const UnitFormat& format = (*plan.formats)[i];
+      if (format.dense()) continue;
+      for (const LinearShape& linear : plan.model->units[i].linears) {
+        for (const TensorSpec& tensor : LinearTensors(linear, format, plan.model->weight_dtype)) {
+          quantized_.emplace(tensor.name, Origin{linear.module, format});
+        }
+      }
+    }
+  }
+
+  absl::StatusOr<absl::Span<const uint8_t>> Read(const TensorSpec& tensor) override {
+    TensorView view;
+    const auto origin = quantized_.find(tensor.name);
+    if (origin == quantized_.end()) {
+      LWQ_ASSIGN_OR_RETURN(view, plan_.source->Get(tensor.name));
+    } else {
+      LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob,
+                           plan_.blobs->Find(origin->second.module, origin->second.format));
+      LWQ_ASSIGN_OR_RETURN(view, blob->Tensor(tensor.name));
+    }
+    if (view.dtype != tensor.dtype || view.shape != tensor.shape) return PlanMismatch(tensor, view);
+    return view.bytes;
+  }
+
+ private:
+  struct Origin {
+    std::string module;
+    UnitFormat format;
+  };
+  const ArtifactPlan plan_;
+  absl::flat_hash_map<std::string, Origin> quantized_;
+};
+
+// A file and its digest, written together.
+class HashingWriter {
+ public:
+  static absl::StatusOr<std::unique_ptr<HashingWriter>> Create(const std::string& directory,
+                                                               const std::string& name) {
+    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> file,
+                         FileWriter::Create(JoinPath(directory, name)));
+    return std::unique_ptr<HashingWriter>(new HashingWriter(name, std::move(file)));
+  }
+  absl::Status Append(absl::Span<const uint8_t> bytes) {
+    hash_.Update(bytes);
+    return file_->Append(bytes);
+  }
+  absl::Status Append(absl::string_view bytes) {
+    return Append(
+        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
+  }
+  absl::StatusOr<WrittenFile> Finish() {
+    LWQ_RETURN_IF_ERROR(file_->Finish());
+    return WrittenFile{name_, file_->size(), hash_.FinishHex()};
+  }
+
+ private:
+  HashingWriter(std::string name, std::unique_ptr<FileWriter> file)
+      : name_(std::move(name)), file_(std::move(file)) {}
+  const std::string name_;
+  const std::unique_ptr<FileWriter> file_;
+  Sha256 hash_;
+};
+
+absl::StatusOr<WrittenFile> WriteWhole(const std::string& directory, const std::string& name,
+                                       absl::string_view content) {
+  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(directory, name));
+  LWQ_RETURN_IF_ERROR(writer->Append(content));
+  return writer->Finish();
+}
+
+absl::StatusOr<WrittenFile> WriteOneFile(const CheckpointLayout::File& file,
+                                         const std::string& directory, TensorProvider* provider,
+                                         const std::function<absl::Status(int64_t)>& advance) {
+  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(directory, file.name));
+  LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(file.layout.header)));
+  LWQ_RETURN_IF_ERROR(advance(static_cast<int64_t>(file.layout.header.size())));
+  for (const TensorSpec& tensor : file.layout.tensors) {
+    LWQ_ASSIGN_OR_ANNOTATE(absl::Span<const uint8_t> bytes, provider->Read(tensor), "writing ",
+                           file.name);
+    if (static_cast<int64_t>(bytes.size()) != tensor.size_bytes()) {
+      return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+                     absl::StrCat("writing ", file.name, ": tensor ", tensor.name, " has ",
+                                  bytes.size(), " bytes, forecast were ", tensor.size_bytes()));
+    }
+    for (size_t at = 0; at < bytes.size(); at += kChunkBytes) {
+      const absl::Span<const uint8_t> chunk = bytes.subspan(at, kChunkBytes);
+      LWQ_RETURN_IF_ERROR(writer->Append(chunk));
+      LWQ_RETURN_IF_ERROR(advance(static_cast<int64_t>(chunk.size())));
+    }
+  }
+  LWQ_ASSIGN_OR_RETURN(WrittenFile written, writer->Finish());
+  if (written.size_bytes != file.layout.file_bytes) {
+    return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+                   absl::StrCat(file.name, " has ", written.size_bytes, " bytes, forecast were ",
+                                file.layout.file_bytes));
+  }
+  return written;
+}
+
+}  // namespace
+
+std::unique_ptr<TensorProvider> MakePlanProvider(const ArtifactPlan& plan) {
+  return std::make_unique<PlanProvider>(plan);
+}
+
+absl::StatusOr<std::vector<WrittenFile>> WriteWeightFiles(const CheckpointLayout& layout,
+                                                          const std::string& directory,
+                                                          TensorProvider* provider,
+                                                          const WriteProgress& progress) {
+  int64_t done = 0;
+  const auto advance = [&](int64_t bytes) {
+    done += bytes;
+    return progress ? progress(done, layout.weight_bytes) : absl::OkStatus();
+  };
+  std::vector<WrittenFile> files;
+  for (const CheckpointLayout::File& file : layout.files) {
+    LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteOneFile(file, directory, provider, advance));
+    files.push_back(std::move(written));
+  }
+  if (!layout.index_json.empty()) {
+    LWQ_ASSIGN_OR_RETURN(WrittenFile index, WriteWhole(directory, kIndexFile, layout.index_json));
+    files.push_back(std::move(index));
+  }
+  return files;
+}
+
+bool IsCompanionFile(absl::string_view name) {
+  if (!IsPlainFileName(name) || name.front() == '.') return false;
+  const std::string lower = absl::AsciiStrToLower(name);
+  const size_t dot = lower.rfind('.');
+  const std::string extension = dot == std::string::npos ? "" : lower.substr(dot);
+  for (absl::string_view stem : {"license", "licence", "notice", "use_policy"}) {
+    if (absl::StartsWith(lower, stem)) {
+      return extension.empty() || extension == ".txt" || extension == ".md";
+    }
+  }
+  bool known = false;
+  for (absl::string_view stem :
+       {"tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "generation_config",
+        "chat_template", "spiece", "sentencepiece", "normalizer"}) {
+    known = known || absl::StartsWith(lower, stem);
+  }
+  for (absl::string_view accepted : {".json", ".model", ".jinja", ".txt", ".tiktoken"}) {
+    if (known && extension == accepted) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<std::vector<WrittenFile>> CopyCompanionFiles(const std::string& source_directory,
+                                                            const std::string& directory) {
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(source_directory));
+  std::vector<WrittenFile> files;
+  for (const std::string& name : names) {
+    const std::string path = JoinPath(source_directory, name);
+    if (!IsCompanionFile(name) || IsDirectory(path)) continue;
+    LWQ_ASSIGN_OR_RETURN(std::string content, ReadFile(path, kMaxCompanionBytes));
+    LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteWhole(directory, name, content));
+    files.push_back(std::move(written));
+  }
+  return files;
+}
+
+absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
+                                                       const std::string& directory,
+                                                       const WriteProgress& progress) {
+  if (plan.formats->size() != plan.model->units.size()) {
+    return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
+                   absl::StrCat("the plan has ", plan.formats->size(), " formats for ",
+                                plan.model->units.size(), " units"));
+  }
+  LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> present, ListDirectory(directory));
+  if (!present.empty()) {
+    return InvalidFailure("OUTPUT_NOT_EMPTY", absl::StrCat("writing an artifact to ", directory,
+                                                           ": it already has files in it"));
+  }
+  const std::string& source = plan.source->directory();
+  LWQ_ASSIGN_OR_RETURN(std::string source_config,
+                       ReadJsonFile(JoinPath(source, kConfigFile), {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(std::string config,
+                       ArtifactConfigJson(source_config, *plan.model, *plan.formats));
+  const auto provider = MakePlanProvider(plan);
+  LWQ_ASSIGN_OR_RETURN(
+      std::vector<WrittenFile> files,
+      WriteWeightFiles(LayOutArtifact(*plan.model, *plan.formats, plan.max_shard_bytes), directory,
+                       provider.get(), progress));
+  LWQ_ASSIGN_OR_RETURN(WrittenFile config_file, WriteWhole(directory, kConfigFile, config));
+  files.push_back(std::move(config_file));
+  LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied, CopyCompanionFiles(source, directory));
+  std::move(copied.begin(), copied.end(), std::back_inserter(files));
+  LWQ_RETURN_IF_ERROR(SyncDirectory(directory));
+  std::sort(files.begin(), files.end(),
+            [](const WrittenFile& a, const WrittenFile& b) { return a.name < b.name; });
+  return files;
+}
+
+}  // namespace lwq

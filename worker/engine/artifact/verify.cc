@@ -1,0 +1,128 @@
+#include "worker/engine/artifact/verify.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/json_file.h"
+
+namespace lwq {
+namespace {
+
+absl::Status Mismatch(absl::string_view directory, absl::string_view what) {
+  return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", directory, ": ", what));
+}
+
+bool SameFloats(const Matrix& a, const Matrix& b) {
+  return a.rows() == b.rows() && a.cols() == b.cols() &&
+         (a.size() == 0 ||
+          std::memcmp(a.data(), b.data(), static_cast<size_t>(a.size()) * sizeof(float)) == 0);
+}
+
+// Files, sizes and the exact set of tensors.
+absl::Status VerifyFiles(const CheckpointLayout& layout, const Checkpoint& artifact,
+                         const std::string& directory) {
+  std::vector<std::string> planned_files;
+  std::vector<std::string> planned_tensors;
+  for (const CheckpointLayout::File& file : layout.files) {
+    planned_files.push_back(file.name);
+    LWQ_ASSIGN_OR_RETURN(const int64_t size, FileSize(JoinPath(directory, file.name)));
+    if (size != file.layout.file_bytes) {
+      return Mismatch(directory, absl::StrCat(file.name, " has ", size, " bytes, planned were ",
+                                              file.layout.file_bytes));
+    }
+    for (const TensorSpec& tensor : file.layout.tensors) planned_tensors.push_back(tensor.name);
+  }
+  std::sort(planned_tensors.begin(), planned_tensors.end());
+  if (artifact.file_names() != planned_files) {
+    return Mismatch(directory, absl::StrCat("it has ", artifact.file_names().size(),
+                                            " weight files, planned were ", planned_files.size()));
+  }
+  if (artifact.tensor_names() != planned_tensors) {
+    return Mismatch(directory, "it does not hold exactly the planned tensors");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VerifyLinear(const std::string& module, const UnitFormat& format,
+                          const ArtifactPlan& plan, const Checkpoint& artifact) {
+  const std::string& directory = artifact.directory();
+  LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob, plan.blobs->Find(module, format));
+  LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, blob->Find(module));
+  LWQ_ASSIGN_OR_RETURN(
+      const StoredLinear written,
+      FindStoredLinear(module, [&](absl::string_view name) { return artifact.Get(name); }));
+  LWQ_ASSIGN_OR_RETURN(const QuantizedLinear a, UnpackLinear(module, planned));
+  LWQ_ASSIGN_OR_RETURN(const QuantizedLinear b, UnpackLinear(module, written));
+  if (a.grid.bits != b.grid.bits || a.grid.group_size != b.grid.group_size ||
+      a.grid.symmetric != b.grid.symmetric || written.scale.dtype != planned.scale.dtype) {
+    return Mismatch(directory, absl::StrCat(module, " has another format than planned"));
+  }
+  if (a.codes != b.codes) return Mismatch(directory, absl::StrCat(module, ": codes differ"));
+  if (!SameFloats(a.scales, b.scales)) {
+    return Mismatch(directory, absl::StrCat(module, ": scales differ"));
+  }
+  if (!SameFloats(a.zeros, b.zeros)) {
+    return Mismatch(directory, absl::StrCat(module, ": zero points differ"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VerifyDense(const std::string& name, const ArtifactPlan& plan,
+                         const Checkpoint& artifact) {
+  LWQ_ASSIGN_OR_RETURN(const TensorView source, plan.source->Get(name));
+  LWQ_ASSIGN_OR_RETURN(const TensorView written, artifact.Get(name));
+  if (source.dtype != written.dtype || source.shape != written.shape ||
+      source.bytes != written.bytes) {
+    return Mismatch(artifact.directory(),
+                    absl::StrCat("tensor ", name, " differs from the source's"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VerifyConfig(const ArtifactPlan& plan, const std::string& directory) {
+  constexpr char kConfigFile[] = "config.json";
+  const JsonLimits limits{.reason = "CONFIG_INVALID"};
+  LWQ_ASSIGN_OR_RETURN(std::string source,
+                       ReadJsonFile(JoinPath(plan.source->directory(), kConfigFile), limits));
+  LWQ_ASSIGN_OR_RETURN(std::string planned, ArtifactConfigJson(source, *plan.model, *plan.formats));
+  LWQ_ASSIGN_OR_RETURN(std::string written, ReadJsonFile(JoinPath(directory, kConfigFile), limits));
+  if (planned != written) return Mismatch(directory, "config.json is not the planned one");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<VerifyReport> VerifyArtifact(const ArtifactPlan& plan,
+                                            const std::string& directory) {
+  LWQ_RETURN_IF_ERROR(VerifyConfig(plan, directory));
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> artifact, Checkpoint::Open(directory));
+  const CheckpointLayout layout = LayOutArtifact(*plan.model, *plan.formats, plan.max_shard_bytes);
+  LWQ_RETURN_IF_ERROR(VerifyFiles(layout, *artifact, directory));
+  VerifyReport report;
+  report.weight_bytes = layout.weight_bytes;
+  for (size_t i = 0; i < plan.model->units.size(); ++i) {
+    const UnitFormat& format = (*plan.formats)[i];
+    for (const LinearShape& linear : plan.model->units[i].linears) {
+      if (format.dense()) {
+        LWQ_RETURN_IF_ERROR(VerifyDense(linear.module + ".weight", plan, *artifact));
+        ++report.num_dense_tensors;
+      } else {
+        LWQ_RETURN_IF_ERROR(VerifyLinear(linear.module, format, plan, *artifact));
+        ++report.num_quantized_linears;
+      }
+    }
+  }
+  for (const TensorSpec& tensor : plan.model->dense) {
+    LWQ_RETURN_IF_ERROR(VerifyDense(tensor.name, plan, *artifact));
+    ++report.num_dense_tensors;
+  }
+  return report;
+}
+
+}  // namespace lwq
