@@ -1,0 +1,102 @@
+#include "worker/engine/plan/artifact_layout.h"
+
+#include "absl/strings/str_cat.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq {
+namespace {
+
+using testing::FailsWith;
+using ::testing::HasSubstr;
+
+ModelInventory TwoLayers() {
+  ModelInventory model;
+  model.num_layers = 2;
+  model.weight_dtype = DType::kBF16;
+  for (int l = 0; l < 2; ++l) {
+    const std::string module = absl::StrCat("model.layers.", l, ".");
+    model.units.push_back(
+        {absl::StrCat("layers.", l, ".self_attn.qkv_proj"),
+         l,
+         {{module + "self_attn.q_proj", 128, 128}, {module + "self_attn.k_proj", 64, 128}}});
+    model.units.push_back(
+        {absl::StrCat("layers.", l, ".mlp.down_proj"), l, {{module + "mlp.down_proj", 128, 256}}});
+    model.dense.push_back({module + "input_layernorm.weight", DType::kBF16, {128}});
+    model.dense.push_back({module + "self_attn.q_proj.bias", DType::kBF16, {128}});
+  }
+  model.units.push_back({"lm_head", -1, {{"lm_head", 512, 128}}});
+  model.dense.push_back({"model.embed_tokens.weight", DType::kBF16, {512, 128}});
+  model.dense.push_back({"model.norm.weight", DType::kBF16, {128}});
+  return model;
+}
+
+TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
+  const LinearShape linear{"m", 64, 96};
+  const auto three = LinearTensors(linear, {3, 32, true}, DType::kBF16);
+  ASSERT_EQ(three.size(), 3u);
+  EXPECT_EQ(three[0].name, "m.weight_packed");
+  EXPECT_EQ(three[0].dtype, DType::kI32);
+  EXPECT_EQ(three[0].shape, (std::vector<int64_t>{64, 9}));
+  EXPECT_EQ(three[1].dtype, DType::kBF16);
+  EXPECT_EQ(three[1].shape, (std::vector<int64_t>{64, 3}));
+  EXPECT_EQ(three[2].dtype, DType::kI64);
+  const auto channel = LinearTensors(linear, {4, 0, false}, DType::kF32);
+  ASSERT_EQ(channel.size(), 4u);
+  EXPECT_EQ(channel[1].dtype, DType::kF16);
+  EXPECT_EQ(channel[1].shape, (std::vector<int64_t>{64, 1}));
+  EXPECT_EQ(channel[3].name, "m.weight_zero_point");
+  EXPECT_EQ(channel[3].shape, (std::vector<int64_t>{8, 1}));
+  const auto dense = LinearTensors(linear, {}, DType::kF32);
+  ASSERT_EQ(dense.size(), 1u);
+  EXPECT_EQ(dense[0].name, "m.weight");
+  EXPECT_EQ(dense[0].dtype, DType::kF32);
+}
+
+TEST(ArtifactLayoutTest, BitsPerWeightCountCodesScalesAndShapes) {
+  ModelInventory model;
+  model.units.push_back({"u", 0, {{"m", 128, 256}}});
+  // 4 bits of codes, 16 / 128 of scales, and 16 bytes of weight_shape.
+  EXPECT_DOUBLE_EQ(BitsPerWeight(model, {{4, 128, true}}), 4.125 + 128.0 / (128 * 256));
+  EXPECT_DOUBLE_EQ(BitsPerWeight(model, {{}}), 16.0);
+}
+
+TEST(ArtifactLayoutTest, FilesGoFromEmbeddingThroughLayersToHead) {
+  const ModelInventory model = TwoLayers();
+  const std::vector<UnitFormat> formats = {
+      {4, 128, true}, {2, 128, true}, {}, {8, 128, true}, {3, 128, true}};
+  // A limit below any group puts each group into its own file, in order.
+  const CheckpointLayout layout = LayOutArtifact(model, formats, 1);
+  std::vector<std::string> firsts;
+  size_t num_tensors = 0;
+  for (const auto& file : layout.files) {
+    std::string name = file.layout.tensors[0].name;
+    firsts.push_back(name.substr(0, name.rfind('.')));
+    num_tensors += file.layout.tensors.size();
+  }
+  EXPECT_THAT(firsts, ::testing::ElementsAre(
+                          "model.embed_tokens", "model.layers.0.self_attn.q_proj",
+                          "model.layers.0.self_attn.k_proj", "model.layers.0.mlp.down_proj",
+                          "model.layers.0.input_layernorm", "model.layers.1.self_attn.q_proj",
+                          "model.layers.1.self_attn.k_proj", "model.layers.1.mlp.down_proj",
+                          "model.layers.1.input_layernorm", "model.norm", "lm_head"));
+  // 6 dense tensors, 5 quantized linears of 3 tensors, 2 dense linears of the unit kept.
+  EXPECT_EQ(num_tensors, 6u + 5 * 3 + 2);
+  EXPECT_EQ(layout.files[1].layout.tensors.size(), 4u) << "the bias belongs to its linear";
+}
+
+TEST(ArtifactLayoutTest, FormatsThatCannotBeStoredAreRefused) {
+  const AllocationUnit odd{"u", 0, {{"m", 64, 96}}};
+  EXPECT_OK(CheckFormat(odd, {4, 32, true}));
+  EXPECT_OK(CheckFormat(odd, {4, 0, true}));
+  EXPECT_OK(CheckFormat({"u", 0, {{"m", 7, 9}}}, {}));
+  EXPECT_THAT(CheckFormat(odd, {4, 128, true}),
+              FailsWith("GROUP_SIZE", HasSubstr("m: group size 128 does not divide its "
+                                                "in_features 96")));
+  EXPECT_THAT(CheckFormat(odd, {4, -1, true}), FailsWith("GROUP_SIZE", HasSubstr("-1")));
+  EXPECT_THAT(CheckFormat({"u", 0, {{"m", 40, 96}}}, {4, 32, true}),
+              FailsWith("GROUP_SIZE", HasSubstr("multiples of 32")));
+  EXPECT_THAT(CheckFormat(odd, {9, 32, true}), FailsWith("BITS_UNSUPPORTED", HasSubstr("9 bits")));
+}
+
+}  // namespace
+}  // namespace lwq
