@@ -75,6 +75,9 @@ class Decoder {
 
  private:
   Decoder(DecoderSpec spec, const WeightSource* weights, Device* device, ComputeType compute);
+  // A norm's weight (plus `offset`) or a bias, [1, size] on the device.
+  absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
+                                                           double offset) const;
   const DecoderSpec spec_;
   const WeightSource* const weights_;
   Device* const device_;

@@ -1,0 +1,35 @@
+"""KL(source || artifact) as `lwqctl quantize` reports it equals the definition, worked out with
+transformers from the two directories on the same windows: for each position, the sum over the
+vocabulary of p (log p - log q); mean, median and 99th percentile over the positions."""
+import os
+
+import numpy as np
+import torch
+
+import lwq
+
+WINDOW = 256
+TOKENS = 16384  # the defaults of lwqctl, said here because the peer needs them
+text_file = os.path.join(lwq.SAMPLE, "held-out.txt")
+out = os.path.join(lwq.TMP, "out")
+report = lwq.quantize(lwq.SAMPLE, out, "--budget", "3.25bpw", "--method", "rtn", "--scorer", "random", "--eval-text", text_file)
+ours = next(r["text"] for r in lwq.evaluations(report) if "text" in r and "kl" in r["text"])
+
+from tokenizers import Tokenizer
+
+with open(text_file, encoding="utf-8") as f:
+    ids = Tokenizer.from_file(os.path.join(lwq.SAMPLE, "tokenizer.json")).encode(f.read(), add_special_tokens=True).ids
+ids = torch.tensor(ids[: TOKENS // WINDOW * WINDOW]).reshape(-1, WINDOW)
+source, artifact, kl = lwq.load(lwq.SAMPLE), lwq.load(out), []
+with torch.no_grad():
+    for batch in ids.split(8):
+        p = source(batch).logits.double().log_softmax(-1)
+        q = artifact(batch).logits.double().log_softmax(-1)
+        kl.append((p.exp() * (p - q)).sum(-1).numpy().ravel())
+kl = np.concatenate(kl)
+for name, theirs in (("mean", kl.mean()), ("median", np.median(kl)), ("p99", np.quantile(kl, 0.99))):
+    # Logits agree to about 1e-5; KL is quadratic near zero, so a relative 1e-3 is roomy for the mean
+    # and for quantiles of 16,384 values.
+    lwq.below(f"KL {name}: {ours['kl'][name]:.6g}, by definition {theirs:.6g}: relative difference",
+              abs(ours["kl"][name] / theirs - 1), 1e-3)
+lwq.finish()

@@ -1,0 +1,49 @@
+// Reads fields of a config.json with their accepted ranges, so that every family's parser is a list
+// of fields and every error names the field, what was found and what is accepted.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace lwq {
+
+// All errors are INVALID_ARGUMENT "CONFIG_INVALID". A field that is null counts as absent. Cheap to
+// copy; immutable.
+class ConfigReader {
+ public:
+  // The text must be one JSON object within the limits of a config.json (io/json_file.h).
+  static absl::StatusOr<ConfigReader> Parse(absl::string_view json);
+
+  bool Has(absl::string_view field) const;
+  // Without `fallback` the field is required. Bounds are inclusive.
+  absl::StatusOr<int64_t> Int(absl::string_view field, int64_t min, int64_t max,
+                              std::optional<int64_t> fallback = std::nullopt) const;
+  absl::StatusOr<double> Number(absl::string_view field, double min, double max,
+                                std::optional<double> fallback = std::nullopt) const;
+  absl::StatusOr<bool> Bool(absl::string_view field, std::optional<bool> fallback) const;
+  absl::StatusOr<std::string> String(absl::string_view field,
+                                     std::optional<std::string> fallback = std::nullopt) const;
+  // An array of strings; empty when absent.
+  absl::StatusOr<std::vector<std::string>> Strings(absl::string_view field) const;
+  // A token id: a number, or a list of them of which the first counts; -1 when absent.
+  absl::StatusOr<int64_t> TokenId(absl::string_view field, int64_t vocab_size) const;
+  // A nested object; its fields are named "field.inner" in errors.
+  absl::StatusOr<ConfigReader> Object(absl::string_view field) const;
+
+  // The error for a field of which the value is not accepted.
+  absl::Status Refuse(absl::string_view field, absl::string_view accepted) const;
+
+ private:
+  struct Json;
+  ConfigReader(std::shared_ptr<const Json> json, std::string prefix);
+  std::shared_ptr<const Json> json_;
+  std::string prefix_;
+};
+
+}  // namespace lwq
