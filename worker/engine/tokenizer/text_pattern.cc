@@ -5,6 +5,7 @@
 
 #include <pcre2.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -79,6 +80,12 @@ absl::StatusOr<std::string> Translate(absl::string_view regex) {
         default:
           out.push_back('\\');
           out.push_back(escaped);
+          // The braces of \p{L} and \x{41} are no repetition.
+          if (i + 1 < regex.size() && regex[i + 1] == '{') {
+            const size_t close = std::min(regex.find('}', i), regex.size() - 1);
+            absl::StrAppend(&out, regex.substr(i + 1, close - i));
+            i = close;
+          }
           continue;
       }
     }
