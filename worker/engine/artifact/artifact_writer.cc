@@ -171,7 +171,7 @@ bool IsCompanionFile(absl::string_view name) {
       return extension.empty() || extension == ".txt" || extension == ".md";
     }
   }
-  bool known = false;
+  bool known = extension == ".tiktoken";  // vocabularies are named after their model
   for (absl::string_view stem :
        {"tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "generation_config",
         "chat_template", "spiece", "sentencepiece", "normalizer"}) {

@@ -1,0 +1,188 @@
+#include "worker/engine/artifact/quantization_config.h"
+
+#include <regex>
+
+#include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq {
+namespace {
+
+using testing::FailsWith;
+using ::testing::HasSubstr;
+using Json = nlohmann::ordered_json;
+
+ModelInventory Model(int num_layers, bool untied) {
+  ModelInventory model;
+  model.num_layers = num_layers;
+  for (int l = 0; l < num_layers; ++l) {
+    const std::string module = absl::StrCat("model.layers.", l, ".");
+    const auto unit = [&](absl::string_view parent, absl::string_view fused,
+                          const std::vector<std::string>& leaves) {
+      AllocationUnit u{absl::StrCat("layers.", l, ".", parent, ".", fused), l, {}};
+      for (const std::string& leaf : leaves) {
+        u.linears.push_back({absl::StrCat(module, parent, ".", leaf), 64, 64});
+      }
+      model.units.push_back(u);
+    };
+    unit("self_attn", "qkv_proj", {"q_proj", "k_proj", "v_proj"});
+    unit("self_attn", "o_proj", {"o_proj"});
+    unit("mlp", "gate_up_proj", {"gate_proj", "up_proj"});
+    unit("mlp", "down_proj", {"down_proj"});
+  }
+  if (untied) model.units.push_back({"lm_head", -1, {{"lm_head", 512, 64}}});
+  return model;
+}
+
+bool Matches(const std::string& target, const std::string& module) {
+  if (target.rfind("re:", 0) != 0) return target == module;
+  return std::regex_search(module, std::regex(target.substr(3)));
+}
+
+// Names of the groups (or "ignore") whose targets match the module.
+std::vector<std::string> WhereMatched(const Json& config, const std::string& module) {
+  std::vector<std::string> found;
+  for (const auto& group : config["config_groups"].items()) {
+    for (const std::string target : group.value()["targets"]) {
+      if (Matches(target, module)) found.push_back(group.key());
+    }
+  }
+  for (const std::string target : config["ignore"]) {
+    if (Matches(target, module)) found.push_back("ignore");
+  }
+  return found;
+}
+
+TEST(QuantizationConfigTest, EveryLinearAndFusedNameMatchesExactlyOnce) {
+  const ModelInventory model = Model(12, true);
+  std::vector<UnitFormat> formats;
+  const UnitFormat cycle[] = {{4, 128, true}, {}, {2, 64, true}, {8, 0, true}, {3, 32, false}};
+  for (size_t i = 0; i < model.units.size(); ++i) formats.push_back(cycle[i % 5]);
+  const Json config = Json::parse(QuantizationConfigJson(model, formats));
+  const std::vector<std::string> names = {"group_w4_g128", "ignore", "group_w2_g64",
+                                          "group_w8_channel", "group_w3_g32_asym"};
+  for (size_t i = 0; i < model.units.size(); ++i) {
+    std::vector<std::string> modules = {"model." + model.units[i].name,
+                                        model.units[i].name};  // as engines call the fused one
+    if (model.units[i].layer < 0) modules = {};
+    for (const LinearShape& linear : model.units[i].linears) {
+      modules.push_back(linear.module);
+      // A multimodal wrapper puts a component in front.
+      if (model.units[i].layer >= 0) modules.push_back("language_model." + linear.module);
+    }
+    for (const std::string& module : modules) {
+      EXPECT_THAT(WhereMatched(config, module), ::testing::ElementsAre(names[i % 5])) << module;
+    }
+  }
+  EXPECT_TRUE(WhereMatched(config, "model.embed_tokens").empty());
+  EXPECT_TRUE(WhereMatched(config, "model.layers.120.mlp.down_proj").empty());
+  EXPECT_TRUE(WhereMatched(config, "model.layers.1.mlp.xdown_proj").empty());
+}
+
+TEST(QuantizationConfigTest, TheHeadIsIgnoredUnlessItIsQuantized) {
+  const std::vector<UnitFormat> one_layer(4, {4, 32, true});
+  EXPECT_THAT(
+      WhereMatched(Json::parse(QuantizationConfigJson(Model(1, false), one_layer)), "lm_head"),
+      ::testing::ElementsAre("ignore"));
+  std::vector<UnitFormat> with_head = one_layer;
+  with_head.push_back({});
+  EXPECT_THAT(
+      WhereMatched(Json::parse(QuantizationConfigJson(Model(1, true), with_head)), "lm_head"),
+      ::testing::ElementsAre("ignore"));
+  with_head.back() = {8, 32, true};
+  EXPECT_THAT(
+      WhereMatched(Json::parse(QuantizationConfigJson(Model(1, true), with_head)), "lm_head"),
+      ::testing::ElementsAre("group_w8_g32"));
+}
+
+// The whole dictionary as docs/formats/compressed_tensors.md shows it.
+TEST(QuantizationConfigTest, EqualsTheDocumentedDictionary) {
+  const ModelInventory model = Model(2, false);
+  const std::vector<UnitFormat> formats = {{4, 128, true}, {8, 0, true}, {}, {4, 128, true},
+                                           {4, 128, true}, {8, 0, true}, {}, {8, 0, true}};
+  const std::string expected =
+      R"({"quant_method":"compressed-tensors","format":"pack-quantized",)"
+      R"("quantization_status":"compressed",)"
+      R"("ignore":["lm_head",)"
+      R"("re:^(?:.*\\.)?layers\\.(?:0|1)\\.mlp\\.(?:gate_proj|up_proj|gate_up_proj)$"],)"
+      R"("kv_cache_scheme":null,"global_compression_ratio":null,"sparsity_config":{},)"
+      R"("transform_config":{},"version":"0.18.0","config_groups":{)"
+      R"("group_w4_g128":{"targets":[)"
+      R"("re:^(?:.*\\.)?layers\\.(?:0|1)\\.self_attn\\.(?:q_proj|k_proj|v_proj|qkv_proj)$",)"
+      R"("re:^(?:.*\\.)?layers\\.(?:0)\\.mlp\\.down_proj$"],)"
+      R"("weights":{"num_bits":4,"type":"int","symmetric":true,"strategy":"group",)"
+      R"("group_size":128,"dynamic":false},)"
+      R"("input_activations":null,"output_activations":null,"format":"pack-quantized"},)"
+      R"("group_w8_channel":{"targets":[)"
+      R"("re:^(?:.*\\.)?layers\\.(?:0|1)\\.self_attn\\.o_proj$",)"
+      R"("re:^(?:.*\\.)?layers\\.(?:1)\\.mlp\\.down_proj$"],)"
+      R"("weights":{"num_bits":8,"type":"int","symmetric":true,"strategy":"channel",)"
+      R"("dynamic":false},)"
+      R"("input_activations":null,"output_activations":null,"format":"pack-quantized"}}})";
+  EXPECT_EQ(QuantizationConfigJson(model, formats), expected);
+}
+
+TEST(QuantizationConfigTest, OtherKeysOfTheSourceKeepTheirOrderAndValues) {
+  const ModelInventory model = Model(1, false);
+  const std::string source =
+      R"({"z": 1e-05, "a": [1, {"b": null}], "torch_dtype": "float16", "rope_theta": 10000.0})";
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const std::string text,
+      ArtifactConfigJson(source, model, std::vector<UnitFormat>(4, {4, 32, true})));
+  EXPECT_EQ(text.rfind("{\n  \"z\": 1e-05,\n  \"a\": [", 0), 0u) << text;
+  EXPECT_THAT(text, HasSubstr("\"rope_theta\": 10000.0"));
+  Json config = Json::parse(text);
+  EXPECT_TRUE(config.contains("quantization_config"));
+  config.erase("quantization_config");
+  EXPECT_EQ(config, Json::parse(source));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string dense,
+                           ArtifactConfigJson(source, model, std::vector<UnitFormat>(4)));
+  EXPECT_EQ(Json::parse(dense), Json::parse(source)) << "all dense: nothing to declare";
+  EXPECT_THAT(ArtifactConfigJson("[]", model, std::vector<UnitFormat>(4)),
+              FailsWith("CONFIG_INVALID", HasSubstr("object")));
+}
+
+TEST(QuantizationConfigTest, WhatIsWrittenIsRead) {
+  const ModelInventory model = Model(1, false);
+  const std::vector<UnitFormat> formats = {
+      {2, 64, true}, {3, 0, true}, {8, 32, false}, {2, 64, true}};
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string text, ArtifactConfigJson("{}", model, formats));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto read, ReadQuantizationConfig(text, "config.json"));
+  EXPECT_THAT(read, ::testing::ElementsAre(UnitFormat{2, 64, true}, UnitFormat{3, 0, true},
+                                           UnitFormat{8, 32, false}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto none, ReadQuantizationConfig("{}", "config.json"));
+  EXPECT_TRUE(none.empty());
+}
+
+TEST(QuantizationConfigTest, WhatCannotBeReadIsRefused) {
+  const auto with_weights = [](const std::string& weights, const std::string& rest) {
+    return absl::StrCat(R"({"quantization_config":{"quant_method":"compressed-tensors",)"
+                        R"("format":"pack-quantized","config_groups":{"g":{"weights":)",
+                        weights, rest, "}}}}");
+  };
+  const std::string good = R"({"num_bits":4,"type":"int","strategy":"channel"})";
+  EXPECT_OK(ReadQuantizationConfig(with_weights(good, ""), "c"));
+  const std::string bad[] = {
+      R"({"quantization_config":{"quant_method":"gptq"}})",
+      R"({"quantization_config":{}})",
+      R"({"quantization_config":7})",
+      R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{}}})",
+      R"({"quantization_config":{"quant_method":"compressed-tensors","config_groups":{"g":1}}})",
+      with_weights(good, R"(,"format":"int-quantized")"),
+      with_weights(good, R"(,"input_activations":{"num_bits":8})"),
+      with_weights(R"({"num_bits":4,"type":"float","strategy":"channel"})", ""),
+      with_weights(R"({"num_bits":9,"type":"int","strategy":"channel"})", ""),
+      with_weights(R"({"num_bits":-4,"type":"int","strategy":"channel"})", ""),
+      with_weights(R"({"num_bits":4,"type":"int","strategy":"block"})", ""),
+      with_weights(R"({"num_bits":4,"type":"int","strategy":"group"})", ""),
+      with_weights(R"({"num_bits":4,"type":"int","strategy":"channel","actorder":"group"})", "")};
+  for (const std::string& config : bad) {
+    EXPECT_THAT(ReadQuantizationConfig(config, "c"),
+                FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("c: quantization_config")))
+        << config;
+  }
+}
+
+}  // namespace
+}  // namespace lwq
