@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -65,6 +66,13 @@ class CpuWeight : public PreparedWeight {
   std::vector<Panel> panels_;
   std::unique_ptr<uint8_t[], Free> data_;
 };
+
+// Room for one tile of a product's result, dense, for the thread that runs it. oneDNN has a fast
+// kernel for a packed weight only where rows of the result follow each other.
+float* DenseTile() {
+  static thread_local Matrix tile(kTokenTile, kPanel);
+  return tile.data();
+}
 
 // Runs body(i) for each i on the pool; the failure with the lowest i is returned.
 absl::Status RunAll(ThreadPool& pool, int64_t count,
@@ -153,12 +161,19 @@ absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, 
                           .n = panel.size,
                           .k = x.cols,
                           .a_row_stride = source.stride,
-                          .c_stride = y.stride,
+                          .c_stride = panel.size,
                           .bf16 = source.bf16,
                           .packed_b = true};
     LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
-    return OnednnGemm::Run(*kernel, source.At(row, 0), w->PanelData(panel),
-                           y.Row(row) + panel.begin);
+    const bool direct = y.stride == panel.size;
+    float* result = direct ? y.Row(row) : DenseTile();
+    if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
+    LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, source.At(row, 0), w->PanelData(panel), result));
+    for (int64_t r = 0; r < shape.m && !direct; ++r) {
+      std::memcpy(y.Row(row + r) + panel.begin, result + r * panel.size,
+                  static_cast<size_t>(panel.size) * sizeof(float));
+    }
+    return absl::OkStatus();
   });
 }
 

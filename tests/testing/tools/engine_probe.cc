@@ -1,0 +1,129 @@
+// What the comparisons with other programs (tests/peers) need to see of the engine.
+//   engine_probe tokens MODEL_DIR TEXTS OUT [--special]
+//       TEXTS: UTF-8 texts, each ended by a NUL. OUT: int32 ids, each text ended by a -1.
+//   engine_probe logits MODEL_DIR IDS OUT [--window N] [--compute f32|bf16] [--threads N]
+//       IDS: int32; OUT: float32 [ids, vocabulary]. The ids are cut into windows of N that do not
+//       see each other. MODEL_DIR is a model or one of lwq's artifacts.
+// Numbers are little-endian, as the machine has them.
+#include <algorithm>
+#include <cstring>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/device/device.h"
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/weight_source.h"
+#include "worker/engine/tokenizer/tokenizer.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kMaxInput = int64_t{1} << 30;
+constexpr int64_t kRowsAtOnce = 256;
+
+struct Options {
+  std::string model, input, output, compute = "f32";
+  bool special = false;
+  int64_t window = 500;
+  int threads = 0;
+};
+
+template <typename T>
+absl::Span<const uint8_t> AsBytes(const T* values, size_t count) {
+  return {reinterpret_cast<const uint8_t*>(values), count * sizeof(T)};
+}
+
+absl::Status WriteTokens(const Options& o) {
+  LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(o.model));
+  LWQ_ASSIGN_OR_RETURN(const std::string texts, ReadFile(o.input, kMaxInput));
+  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(o.output));
+  for (size_t begin = 0; begin < texts.size();) {
+    const size_t end = texts.find('\0', begin);
+    if (end == std::string::npos) return absl::InvalidArgumentError("the last text has no NUL");
+    LWQ_ASSIGN_OR_RETURN(
+        auto ids,
+        tokenizer->Encode(absl::string_view(texts).substr(begin, end - begin), o.special));
+    ids.push_back(-1);
+    LWQ_RETURN_IF_ERROR(writer->Append(AsBytes(ids.data(), ids.size())));
+    begin = end + 1;
+  }
+  return writer->Finish();
+}
+
+absl::StatusOr<TokenBatch> ReadBatch(const Options& o) {
+  LWQ_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(o.input, kMaxInput));
+  std::vector<int32_t> ids(bytes.size() / sizeof(int32_t));
+  std::memcpy(ids.data(), bytes.data(), ids.size() * sizeof(int32_t));
+  TokenBatch batch;
+  const int64_t count = static_cast<int64_t>(ids.size());
+  for (int64_t begin = 0; begin < count; begin += o.window) {
+    batch.Add(absl::MakeConstSpan(ids).subspan(begin, std::min(o.window, count - begin)));
+  }
+  return batch;
+}
+
+absl::Status WriteLogits(const Options& o) {
+  LWQ_ASSIGN_OR_RETURN(const TokenBatch batch, ReadBatch(o));
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(o.model));
+  LWQ_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(o.model));
+  const auto weights = MakeCheckpointWeights(checkpoint.get());
+  DeviceOptions device_options;
+  device_options.num_threads = o.threads;
+  LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice(device_options));
+  const ComputeType compute = o.compute == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
+  const int64_t vocabulary = spec.vocab_size;
+  const int64_t width = spec.hidden_size;
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(std::move(spec), weights.get(), device.get(), compute));
+  Matrix hidden(batch.num_tokens(), width);
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
+  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
+  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(kRowsAtOnce, vocabulary));
+  Matrix host(kRowsAtOnce, vocabulary);
+  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(o.output));
+  for (int64_t begin = 0; begin < batch.num_tokens(); begin += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, batch.num_tokens() - begin);
+    const MatrixView out = logits->view().Rows(0, rows);
+    LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view().Rows(begin, rows), out));
+    LWQ_RETURN_IF_ERROR(device->Download(out, host.view().Rows(0, rows)));
+    LWQ_RETURN_IF_ERROR(
+        writer->Append(AsBytes(host.data(), static_cast<size_t>(rows * vocabulary))));
+  }
+  return writer->Finish();
+}
+
+}  // namespace
+}  // namespace lwq
+
+int main(int argc, char** argv) {
+  lwq::Options options;
+  CLI::App app{"Shows tokens and logits of the engine"};
+  app.require_subcommand(1);
+  CLI::App* tokens = app.add_subcommand("tokens");
+  CLI::App* logits = app.add_subcommand("logits");
+  for (CLI::App* command : {tokens, logits}) {
+    command->add_option("model", options.model)->required();
+    command->add_option("input", options.input)->required();
+    command->add_option("output", options.output)->required();
+  }
+  tokens->add_flag("--special", options.special);
+  logits->add_option("--window", options.window)->check(CLI::PositiveNumber);
+  logits->add_option("--compute", options.compute)->check(CLI::IsMember({"f32", "bf16"}));
+  logits->add_option("--threads", options.threads);
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status =
+      tokens->parsed() ? lwq::WriteTokens(options) : lwq::WriteLogits(options);
+  if (status.ok()) return 0;
+  std::cerr << "engine_probe: " << status << "\n";
+  return 1;
+}
