@@ -38,7 +38,7 @@ absl::Status CheckRowsFinite(int64_t first, ConstMatrixView rows) {
     const float* bad = std::find_if(rows.Row(r), rows.Row(r) + rows.cols,
                                     [](float w) { return !std::isfinite(w); });
     return InvalidFailure(
-        "WEIGHT_NOT_FINITE",
+        "NON_FINITE_WEIGHTS",
         absl::StrCat("quantizing a weight: element [", first + r, ", ", bad - rows.Row(r), "] is ",
                      *bad, "; the source model is damaged"));
   }

@@ -10,7 +10,7 @@
 
 namespace lwq {
 
-// INVALID_ARGUMENT: "WEIGHT_NOT_FINITE" for a NaN or infinity in `weight` (device memory), naming
+// INVALID_ARGUMENT: "NON_FINITE_WEIGHTS" for a NaN or infinity in `weight` (device memory), naming
 // its place; "BITS" or "GROUP_SIZE" for a grid that does not fit; "SHAPE" for an empty weight.
 absl::Status CheckQuantizable(Device* device, ConstMatrixView weight,
                               absl::Span<const GridSpec> grids);
