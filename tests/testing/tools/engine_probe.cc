@@ -18,8 +18,8 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/device/device.h"
-#include "worker/engine/io/checkpoint.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/weight_source.h"
@@ -75,8 +75,7 @@ absl::StatusOr<TokenBatch> ReadBatch(const Options& o) {
 absl::Status WriteLogits(const Options& o) {
   LWQ_ASSIGN_OR_RETURN(const TokenBatch batch, ReadBatch(o));
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(o.model));
-  LWQ_ASSIGN_OR_RETURN(auto checkpoint, Checkpoint::Open(o.model));
-  const auto weights = MakeCheckpointWeights(checkpoint.get());
+  LWQ_ASSIGN_OR_RETURN(const auto weights, OpenWeights(o.model));
   DeviceOptions device_options;
   device_options.num_threads = o.threads;
   LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice(device_options));
