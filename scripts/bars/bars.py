@@ -26,21 +26,17 @@ def program(name):
 
 
 def quantize_command(model, out, data_dir, *options):
-    return [program("lwqctl"), "quantize", model, "--out", out, "--data-dir", data_dir, *map(str, options)]
+    return [program("lwqctl"), "quantize", model, "--out", out, "--data-dir", data_dir, "--json", *map(str, options)]
 
 
 def quantize(model, out, data_dir, *options, check=True):
-    """One job; (seconds, finished process). Ends the script when it fails, unless told otherwise."""
+    """One job; (seconds, what --json printed, finished process). Ends the script when it fails, unless told otherwise."""
     begin = time.monotonic()
     done = subprocess.run(quantize_command(model, out, data_dir, *options), capture_output=True, text=True)
     if check and done.returncode != 0:
         sys.exit(f"{' '.join(done.args)}\nended with {done.returncode}:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return time.monotonic() - begin, done
-
-
-def report(out):
-    with open(os.path.join(out, "lwq-report.json")) as f:
-        return json.load(f)
+    seconds = time.monotonic() - begin
+    return seconds, json.loads(done.stdout) if done.returncode == 0 else {}, done
 
 
 def find(tree, key):
@@ -116,17 +112,3 @@ def row(*cells):
 def header(*cells):
     row(*cells)
     row(*["---"] * len(cells))
-
-
-def last_json(text):
-    """The last JSON document in what a program printed, whether lines or one indented document."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    for line in reversed(text.strip().splitlines()):
-        try:
-            return json.loads(line)
-        except ValueError:
-            continue
-    return {}

@@ -13,7 +13,7 @@ import bars
 
 options = sys.argv[1:] or ["--budget", "3.25bpw", "--method", "gptq"]
 undisturbed = os.path.join(bars.TMP, "undisturbed")
-seconds, _ = bars.quantize(bars.SAMPLE, undisturbed, os.path.join(bars.TMP, "undisturbed-service"), *options)
+seconds, _, _ = bars.quantize(bars.SAMPLE, undisturbed, os.path.join(bars.TMP, "undisturbed-service"), *options)
 expected = bars.digests(undisturbed)
 bars.header("run", "result", "seconds")
 bars.row("undisturbed", f"{len(expected)} files", f"{seconds:.1f}")
@@ -31,7 +31,7 @@ def judge(name, out, elapsed, note=""):
 for threads in (1, 2):
     name = f"{threads} thread{'s' * (threads > 1)}"
     out = os.path.join(bars.TMP, f"threads-{threads}")
-    elapsed, _ = bars.quantize(bars.SAMPLE, out, os.path.join(bars.TMP, f"service-{threads}"), "--threads", threads, *options)
+    elapsed, _, _ = bars.quantize(bars.SAMPLE, out, os.path.join(bars.TMP, f"service-{threads}"), "--threads", threads, *options)
     judge(name, out, elapsed)
 
 

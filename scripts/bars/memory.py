@@ -12,7 +12,7 @@ options = sys.argv[2:] or ["--budget", "3.25bpw"]
 data_dir, out = os.path.join(bars.TMP, "service"), os.path.join(bars.TMP, "out")
 watch = bars.MemoryWatch(data_dir)
 watch.start()
-seconds, _ = bars.quantize(model, out, data_dir, *options)
+seconds, _, _ = bars.quantize(model, out, data_dir, *options)
 peak = watch.stop()
 size = bars.weight_bytes(model)
 bars.header("process", "peak anonymous MiB", "share of the model")

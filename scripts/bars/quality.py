@@ -27,11 +27,11 @@ for method in arguments.methods.split(","):
         cells = []
         for budget in budgets:
             out = os.path.join(bars.TMP, f"{method}-{way}-{budget}".replace(" ", "-").replace(",", ""))
-            _, done = bars.quantize(arguments.model, out, os.path.join(bars.TMP, "service"), "--method", method, "--budget", budget,
+            _, answer, done = bars.quantize(arguments.model, out, os.path.join(bars.TMP, "service"), "--method", method, "--budget", budget,
                                     "--eval-text", bars.HELD_OUT, *options, check=False)
             if done.returncode != 0:
                 cells.append((done.stderr.strip().splitlines() or ["failed"])[-1][:60])
                 continue
-            kl = bars.find(bars.report(out), "kl")
+            kl = bars.find(answer, "kl")
             cells.append(f"{kl['mean']:.5f} ({bars.weight_bytes(out):,})")
         bars.row(way, *cells)

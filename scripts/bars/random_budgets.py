@@ -14,8 +14,8 @@ bars.header("budget", "forecast", "written", "used")
 for i in range(count):
     budget = draw.randrange(4_700_000, 11_000_000)  # between all linears at 2 bits and at 8
     out = os.path.join(bars.TMP, f"out-{i}")
-    bars.quantize(bars.SAMPLE, out, os.path.join(bars.TMP, "service"), "--method", "rtn", "--budget", budget)
-    forecast, written = int(bars.find(bars.report(out), "weight_file_bytes")), bars.weight_bytes(out)
+    _, answer, _ = bars.quantize(bars.SAMPLE, out, os.path.join(bars.TMP, "service"), "--method", "rtn", "--no-eval", "--budget", budget)
+    forecast, written = int(answer["weight_file_bytes"]), bars.weight_bytes(out)
     good = forecast == written <= budget and written >= 0.99 * budget
     bad += not good
     bars.row(f"{budget:,}", f"{forecast:,}", f"{written:,}", f"{written / budget:.2%}" + ("" if good else " FAIL"))

@@ -9,9 +9,8 @@ import bars
 method = sys.argv[1] if len(sys.argv) > 1 else "gptq"
 data_dir = os.path.join(bars.TMP, "service")
 bars.header("run", "budget", "seconds", "tasks", "from the cache")
-for run, budget in (("first", "3.25bpw"), ("second", "4.0bpw"), ("first again", "3.25bpw")):
+for run, budget in (("first", "3.25bpw"), ("second", "4.0bpw"), ("third", "3.0bpw")):
     out = os.path.join(bars.TMP, run.replace(" ", "-"))
-    seconds, done = bars.quantize(bars.SAMPLE, out, data_dir, "--method", method, "--budget", budget, "--json")
-    progress = bars.find(bars.last_json(done.stdout), "progress") or {}
-    total, cached = (int(progress.get(k, 0)) for k in ("tasks_total", "tasks_cached"))
+    seconds, answer, _ = bars.quantize(bars.SAMPLE, out, data_dir, "--method", method, "--budget", budget)
+    total, cached = int(answer["tasks_total"]), int(answer["tasks_cached"])
     bars.row(run, budget, f"{seconds:.1f}", total, f"{cached} ({cached / max(total, 1):.0%})")
