@@ -1,0 +1,132 @@
+// quantize: a model directory and a budget in, an artifact directory out, in one command.
+#include <array>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "client/commands/command.h"
+#include "client/download.h"
+#include "client/errors.h"
+#include "client/job_run.h"
+#include "client/results.h"
+#include "client/size_text.h"
+#include "client/spec_flags.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr std::array<FlagDef, 2> kFlags = {{
+    {"out", "DIR", "where the artifact goes; must not exist, or be an empty directory"},
+    {"threads", "N", "threads of the own worker (default: all processors)"},
+}};
+
+std::string WithoutSlashes(std::string path) {
+  while (path.size() > 1 && absl::EndsWith(path, "/")) path.pop_back();
+  return path;
+}
+
+// Where unfinished downloads of a command with its own server lie; beside DIR otherwise.
+std::string StagingDirectory(Session* session, const v1::Artifact& artifact,
+                             const std::string& out) {
+  if (session->embedded() == nullptr) return absl::StrCat(out, ".partial");
+  return JoinPath(session->embedded()->paths().downloads, Basename(artifact.name()));
+}
+
+absl::StatusOr<v1::Artifact> Fetch(Session* session, const std::string& name,
+                                   const std::string& out) {
+  LWQ_ASSIGN_OR_RETURN(v1::Artifact artifact, session->client()->GetArtifact(name));
+  const std::string staging = StagingDirectory(session, artifact, out);
+  LWQ_RETURN_IF_ERROR(DownloadArtifact(session->client(), artifact, staging));
+  LWQ_RETURN_IF_ERROR(PublishDirectory(staging, out));
+  return artifact;
+}
+
+absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
+                                         const std::string& model_directory, JobDisplay* display,
+                                         v1::QuantizeSpec spec) {
+  QuantizeOutcome outcome;
+  outcome.directory = WithoutSlashes(flags.Get("out"));
+  Client* client = session->client();
+  LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory));
+  spec.set_model(model.name());
+  LWQ_RETURN_IF_ERROR(UploadDatasets(client, flags, &spec, &outcome.names));
+  v1::JobSpec job_spec;
+  *job_spec.mutable_quantize() = spec;
+  const std::string digest = RequestDigest(job_spec, model.manifest().digest());
+  if (session->embedded() != nullptr && session->embedded()->started_here()) {
+    CancelLeftovers(client, digest);
+  }
+  LWQ_ASSIGN_OR_RETURN(outcome.job, FindOrSubmit(client, job_spec, digest, !spec.no_cache()));
+  LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display));
+  if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
+  LWQ_ASSIGN_OR_RETURN(outcome.artifact, Fetch(session, outcome.job.artifact(), outcome.directory));
+  return outcome;
+}
+
+// A job that did not succeed: three lines and exit code 1.
+int ReportFailure(const v1::Job& job, std::ostream* err) {
+  const absl::Status why =
+      job.state() == v1::Job::CANCELLED
+          ? Failure(absl::StatusCode::kCancelled, "CANCELLED", "somebody cancelled the job")
+          : StatusOfFailure(job.failure());
+  *err << ErrorText(absl::StrCat(job.name(), " ended as ", StateName(job.state())), why);
+  return kExitJobFailed;
+}
+
+absl::StatusOr<int> Run(Invocation& invocation) {
+  const absl::Time begin = absl::Now();
+  const Flags& flags = invocation.flags;
+  // Everything that can be refused without a server is refused first.
+  if (!flags.Has("out") || flags.Get("out").empty()) {
+    return InvalidFailure("USAGE", "--out is missing");
+  }
+  LWQ_ASSIGN_OR_RETURN(const v1::QuantizeSpec spec, SpecFromFlags(flags));
+  LWQ_RETURN_IF_ERROR(CheckOutputFree(WithoutSlashes(flags.Get("out"))));
+  LWQ_RETURN_IF_ERROR(CheckDatasetFiles(flags));
+  if (!IsDirectory(invocation.arguments[0])) {
+    return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+                   absl::StrCat("there is no model directory ", invocation.arguments[0]));
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::OpenEmbedded(flags));
+  JobDisplay display(invocation.err, StderrIsTerminal());
+  absl::StatusOr<QuantizeOutcome> outcome =
+      Quantize(session.get(), flags, invocation.arguments[0], &display, spec);
+  session->Close();
+  if (!outcome.ok()) return outcome.status();
+  if (outcome->job.state() != v1::Job::SUCCEEDED) {
+    return ReportFailure(outcome->job, invocation.err);
+  }
+  outcome->seconds = absl::ToDoubleSeconds(absl::Now() - begin);
+  if (flags.Has("json")) {
+    LWQ_ASSIGN_OR_RETURN(const std::string json, QuantizeJson(*outcome));
+    *invocation.out << json << "\n";
+  } else {
+    *invocation.out << QuantizeTable(*outcome);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+extern const CommandDef kQuantizeCommand;
+constinit const CommandDef kQuantizeCommand = {
+    .name = "quantize",
+    .arguments = "MODEL_DIR",
+    .summary = "Makes a smaller model within a budget: all in one command, no set-up.",
+    .examples =
+        "  lwqctl quantize ./llama --budget 3.25bpw --out ./llama-3.25\n"
+        "  lwqctl quantize ./llama --budget 900MiB --method gptq --bits 2,3,4,8 \\\n"
+        "      --eval-text held-out.txt --eval-tasks choices.jsonl --out ./small\n"
+        "A command that was broken off goes on where it was when it is given again.\n",
+    .flags = kFlags,
+    .more_flags = SpecFlags,
+    .fewest_arguments = 1,
+    .most_arguments = 1,
+    .run = Run,
+};
+
+}  // namespace lwq::client

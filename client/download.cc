@@ -1,0 +1,238 @@
+#include "client/download.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr absl::Duration kIdleLimit = absl::Seconds(60);
+constexpr char kPartial[] = ".partial";
+
+// A file that is appended to and can be cut back.
+class PartialFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<PartialFile>> Open(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening ", path));
+    return std::unique_ptr<PartialFile>(new PartialFile(path, fd));
+  }
+  ~PartialFile() { ::close(fd_); }
+
+  absl::Status Append(absl::string_view data) {
+    while (!data.empty()) {
+      const ssize_t n = ::write(fd_, data.data(), data.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return absl::ErrnoToStatus(errno, absl::StrCat("writing ", path_));
+      data.remove_prefix(static_cast<size_t>(n));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Sync() {
+    if (::fsync(fd_) == 0) return absl::OkStatus();
+    return absl::ErrnoToStatus(errno, absl::StrCat("flushing ", path_));
+  }
+
+ private:
+  PartialFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  const std::string path_;
+  const int fd_;
+};
+
+// One file of one artifact.
+class FileDownload {
+ public:
+  FileDownload(Client* client, const std::string& artifact, const v1::NamedBlob& file,
+               const std::string& staging)
+      : client_(client),
+        artifact_(artifact),
+        file_(file),
+        path_(JoinPath(staging, file.name())),
+        partial_(absl::StrCat(path_, kPartial)) {}
+
+  absl::Status Run(const std::function<void(int64_t)>& progress) {
+    if (FileExists(path_)) {
+      const absl::StatusOr<std::string> sha256 = Sha256HexOfFile(path_);
+      if (sha256.ok() && *sha256 == file_.blob().sha256()) return absl::OkStatus();
+      LWQ_RETURN_IF_ERROR(RemoveAll(path_));
+    }
+    // Twice: a partial file of an earlier attempt may be damaged, a fresh one may not.
+    for (bool fresh : {false, true}) {
+      if (fresh) LWQ_RETURN_IF_ERROR(RemoveAll(partial_));
+      LWQ_RETURN_IF_ERROR(Fetch(progress));
+      LWQ_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(partial_));
+      if (sha256 == file_.blob().sha256()) return RenameFile(partial_, path_);
+    }
+    LWQ_RETURN_IF_ERROR(RemoveAll(partial_));
+    return CorruptFailure(
+        "DIGEST_MISMATCH",
+        absl::StrCat("the server's bytes of ", LogSafe(file_.name()), " do not have the digest ",
+                     file_.blob().sha256(), " that the artifact names"));
+  }
+
+ private:
+  // Fills the partial file to its full size.
+  absl::Status Fetch(const std::function<void(int64_t)>& progress) {
+    LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<PartialFile> out, PartialFile::Open(partial_));
+    LWQ_ASSIGN_OR_RETURN(int64_t offset, FileSize(partial_));
+    if (offset > file_.blob().size_bytes()) {
+      if (::truncate(partial_.c_str(), 0) != 0) {
+        return absl::ErrnoToStatus(errno, absl::StrCat("cutting ", partial_));
+      }
+      offset = 0;
+    }
+    RetryLoop retry(client_->options());
+    while (offset < file_.blob().size_bytes()) {
+      v1::ReadArtifactRequest request;
+      request.set_name(artifact_);
+      request.set_file(file_.name());
+      request.set_read_offset(offset);
+      request.set_if_sha256(file_.blob().sha256());
+      const auto take = [&](const v1::ReadArtifactResponse& part) {
+        return Take(part, out.get(), &offset, &retry, progress);
+      };
+      absl::Status ended = client_->StreamArtifact(request, kIdleLimit, take);
+      if (ended.ok() && offset < file_.blob().size_bytes()) {
+        ended = absl::UnavailableError("the stream ended before the file did");
+      }
+      if (ended.ok()) break;
+      LWQ_RETURN_IF_ERROR(Annotate(retry.BeforeRetry(ended), "downloading ", LogSafe(file_.name()),
+                                   " of ", artifact_));
+    }
+    return out->Sync();
+  }
+
+  absl::Status Take(const v1::ReadArtifactResponse& part, PartialFile* out, int64_t* offset,
+                    RetryLoop* retry, const std::function<void(int64_t)>& progress) {
+    const int64_t size = static_cast<int64_t>(part.data().size());
+    if (part.offset() != *offset || size > file_.blob().size_bytes() - *offset) {
+      return CorruptFailure("OFFSET_MISMATCH",
+                            absl::StrCat("the server sent ", size, " bytes at ", part.offset(),
+                                         " of ", LogSafe(file_.name()), "; expected offset ",
+                                         *offset, " of ", file_.blob().size_bytes()));
+    }
+    LWQ_RETURN_IF_ERROR(out->Append(part.data()));
+    *offset += size;
+    if (size > 0) retry->Reset();
+    progress(*offset);
+    return absl::OkStatus();
+  }
+
+  Client* const client_;
+  const std::string artifact_;
+  const v1::NamedBlob& file_;
+  const std::string path_;
+  const std::string partial_;
+};
+
+absl::Status CheckNames(const v1::Artifact& artifact) {
+  std::set<std::string> names;
+  for (const v1::NamedBlob& file : artifact.files()) {
+    if (!IsPlainFileName(file.name()) || absl::EndsWith(file.name(), kPartial) ||
+        !IsSha256Hex(file.blob().sha256()) || file.blob().size_bytes() < 0) {
+      return InvalidFailure(
+          "ARTIFACT_FILE_NAME",
+          absl::StrCat(artifact.name(), " lists the file \"", LogSafe(file.name()),
+                       "\", which is no plain name with a digest"));
+    }
+    if (!names.insert(file.name()).second) {
+      return InvalidFailure("ARTIFACT_FILE_NAME",
+                            absl::StrCat(artifact.name(), " lists ", file.name(), " twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Removes what is not the artifact's: leftovers of a damaged or another attempt.
+absl::Status RemoveStrangers(const v1::Artifact& artifact, const std::string& staging) {
+  std::set<std::string> names;
+  for (const v1::NamedBlob& file : artifact.files()) names.insert(file.name());
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> present, ListDirectory(staging));
+  for (const std::string& name : present) {
+    if (names.count(name) == 0) LWQ_RETURN_IF_ERROR(RemoveAll(JoinPath(staging, name)));
+  }
+  return SyncDirectory(staging);
+}
+
+absl::Status CopyDirectory(const std::string& from, const std::string& to) {
+  LWQ_RETURN_IF_ERROR(RemoveAll(to));
+  LWQ_RETURN_IF_ERROR(MakeDirectories(to));
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(from));
+  for (const std::string& name : names) {
+    LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> source,
+                         MappedFile::Open(JoinPath(from, name)));
+    LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<FileWriter> target,
+                         FileWriter::Create(JoinPath(to, name)));
+    LWQ_RETURN_IF_ERROR(target->Append(source->bytes()));
+    LWQ_RETURN_IF_ERROR(target->Finish());
+  }
+  return SyncDirectory(to);
+}
+
+}  // namespace
+
+absl::Status DownloadArtifact(Client* client, const v1::Artifact& artifact,
+                              const std::string& staging, const DownloadProgress& progress) {
+  LWQ_RETURN_IF_ERROR(CheckNames(artifact));
+  LWQ_RETURN_IF_ERROR(MakeDirectories(staging));
+  int64_t total = 0;
+  for (const v1::NamedBlob& file : artifact.files()) total += file.blob().size_bytes();
+  int64_t before = 0;
+  for (const v1::NamedBlob& file : artifact.files()) {
+    FileDownload download(client, artifact.name(), file, staging);
+    LWQ_RETURN_IF_ERROR(download.Run([&](int64_t done) {
+      if (progress) progress(before + done, total);
+    }));
+    before += file.blob().size_bytes();
+    if (progress) progress(before, total);
+  }
+  return RemoveStrangers(artifact, staging);
+}
+
+absl::Status CheckOutputFree(const std::string& directory) {
+  if (!FileExists(directory)) return absl::OkStatus();
+  if (IsDirectory(directory)) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
+    if (names.empty()) return absl::OkStatus();
+  }
+  return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+                 absl::StrCat(directory, " exists and is not an empty directory"));
+}
+
+absl::Status PublishDirectory(const std::string& staging, const std::string& directory) {
+  LWQ_RETURN_IF_ERROR(CheckOutputFree(directory));
+  const std::string parent = Dirname(directory);
+  LWQ_RETURN_IF_ERROR(MakeDirectories(parent));
+  // rename(2) replaces an empty directory and refuses any other.
+  if (::rename(staging.c_str(), directory.c_str()) == 0) return SyncDirectory(parent);
+  if (errno != EXDEV) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("renaming ", staging, " to ", directory));
+  }
+  const std::string partial = absl::StrCat(directory, kPartial);
+  absl::Status status = CopyDirectory(staging, partial);
+  if (status.ok() && ::rename(partial.c_str(), directory.c_str()) != 0) {
+    status = absl::ErrnoToStatus(errno, absl::StrCat("renaming ", partial, " to ", directory));
+  }
+  if (!status.ok()) {
+    RemoveAll(partial).IgnoreError();
+    return status;
+  }
+  LWQ_RETURN_IF_ERROR(SyncDirectory(parent));
+  return RemoveAll(staging);
+}
+
+}  // namespace lwq::client

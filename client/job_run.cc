@@ -1,0 +1,118 @@
+#include "client/job_run.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "client/errors.h"
+#include "client/watch.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr int kWaitSeconds = 20;
+
+absl::StatusOr<std::string> AbsoluteDirectory(const std::string& directory) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::canonical(directory, error);
+  if (error || !IsDirectory(path.string())) {
+    return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+                   absl::StrCat("there is no model directory ", LogSafe(directory)));
+  }
+  return path.string();
+}
+
+// Maps in the order of their keys, so that equal messages give equal bytes.
+std::string CanonicalBytes(const google::protobuf::Message& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&coded);
+  coded.Trim();
+  return bytes;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
+                                        const std::string& model_id) {
+  LWQ_ASSIGN_OR_RETURN(const std::string absolute, AbsoluteDirectory(directory));
+  v1::CreateModelRequest request;
+  request.set_model_id(model_id);
+  request.mutable_source()->set_directory(absolute);
+  LWQ_ASSIGN_OR_RETURN(v1::Model model, session->client()->CreateModel(request));
+  while (model.state() == v1::Model::VERIFYING) {
+    LWQ_RETURN_IF_ERROR(session->MayGoOn());
+    v1::GetModelRequest wait;
+    wait.set_name(model.name());
+    // Short waits, so that Ctrl-C is heard.
+    wait.set_wait_seconds(session->embedded() != nullptr ? 1 : kWaitSeconds);
+    LWQ_ASSIGN_OR_RETURN(model, session->client()->GetModel(wait));
+  }
+  if (model.state() == v1::Model::ACTIVE) return model;
+  return Annotate(StatusOfFailure(model.failure()), "the model in ", absolute, " was rejected");
+}
+
+std::string RequestDigest(const v1::JobSpec& spec, const std::string& model_digest) {
+  return Sha256Hex(absl::StrCat(model_digest, "\n", CanonicalBytes(spec)));
+}
+
+absl::StatusOr<v1::Job> FindOrSubmit(Client* client, const v1::JobSpec& spec,
+                                     const std::string& digest, bool reuse) {
+  if (reuse) {
+    v1::ListJobsRequest request;
+    request.set_label_key(kRequestLabel);
+    request.set_label_value(digest);
+    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse found, client->ListJobs(request));
+    for (const v1::Job& job : found.jobs()) {
+      if (job.state() == v1::Job::QUEUED || job.state() == v1::Job::RUNNING ||
+          job.state() == v1::Job::SUCCEEDED) {
+        return job;
+      }
+    }
+  }
+  v1::CreateJobRequest request;
+  *request.mutable_job()->mutable_spec() = spec;
+  (*request.mutable_job()->mutable_labels())[kRequestLabel] = digest;
+  return client->CreateJob(std::move(request));
+}
+
+void CancelLeftovers(Client* client, const std::string& digest) {
+  for (const v1::Job::State state : {v1::Job::QUEUED, v1::Job::RUNNING}) {
+    v1::ListJobsRequest request;
+    request.set_state(state);
+    const absl::StatusOr<v1::ListJobsResponse> found = client->ListJobs(request);
+    if (!found.ok()) return;
+    for (const v1::Job& job : found->jobs()) {
+      const auto label = job.labels().find(kRequestLabel);
+      if (label == job.labels().end() || label->second == digest) continue;
+      client->CancelJob(job.name()).status().IgnoreError();
+    }
+  }
+}
+
+absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display) {
+  const absl::StatusOr<v1::Job> job = WatchJob(
+      session->client(), name,
+      [&](const v1::JobEvent& event) {
+        display->OnEvent(event);
+        return absl::OkStatus();
+      },
+      [&](const absl::Status&) { display->Note("connection to the server lost; reconnecting"); });
+  display->Finish();
+  const bool own = session->embedded() != nullptr && !session->embedded()->is_kept();
+  if (!job.ok() && own && IsInterrupted(job.status())) {
+    session->client()->CancelJob(name).status().IgnoreError();
+  }
+  return job;
+}
+
+}  // namespace lwq::client

@@ -1,0 +1,36 @@
+// From a model directory and a spec to a finished job, in a way that the same command can be given
+// again after any crash.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "client/job_display.h"
+#include "client/session.h"
+
+namespace lwq::client {
+
+// Registers the directory (made absolute) and waits until the server has verified it. A rejected
+// model gives its failure as an error.
+absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
+                                        const std::string& model_id = "");
+
+// Label that holds the digest of what was asked.
+inline constexpr char kRequestLabel[] = "lwq-request";
+
+// SHA-256 over the canonical bytes of the spec and the digest of what it reads.
+std::string RequestDigest(const v1::JobSpec& spec, const std::string& model_digest);
+
+// The running or succeeded job with this digest, or a new one.
+absl::StatusOr<v1::Job> FindOrSubmit(Client* client, const v1::JobSpec& spec,
+                                     const std::string& digest, bool reuse);
+
+// Cancels jobs that a command which is gone left running on the own server; what they finished
+// stays in the cache. Jobs with `digest` are spared.
+void CancelLeftovers(Client* client, const std::string& digest);
+
+// Shows the job until it is terminal. When the user presses Ctrl-C and the pair is this command's
+// own, the job is cancelled (its finished work is kept) before the error is returned.
+absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display);
+
+}  // namespace lwq::client

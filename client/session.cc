@@ -1,0 +1,89 @@
+#include "client/session.h"
+
+#include <stdlib.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "client/interrupt.h"
+
+namespace lwq::client {
+namespace {
+
+std::string NamedServer(const Flags& flags) {
+  if (flags.Has("server")) return flags.Get("server");
+  const char* server = ::getenv("LWQ_SERVER");
+  return server != nullptr ? server : "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags) {
+  std::unique_ptr<Session> session(new Session);
+  LWQ_RETURN_IF_ERROR(session->ReadTimeout(flags));
+  CatchInterrupts();
+  std::string address = NamedServer(flags);
+  if (address.empty()) {
+    LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
+    LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, EmbeddedPaths::Of(data));
+    if (!IsEmbeddedRunning(paths)) {
+      return PreconditionFailure("NO_SERVER",
+                                 absl::StrCat("no server was named and none runs on ", data));
+    }
+    LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, {}, CheckInterrupted));
+    address = session->embedded_->paths().address;
+  }
+  session->Connect(address);
+  return session;
+}
+
+absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flags) {
+  std::unique_ptr<Session> session(new Session);
+  LWQ_RETURN_IF_ERROR(session->ReadTimeout(flags));
+  CatchInterrupts();
+  std::string address = NamedServer(flags);
+  if (address.empty()) {
+    LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
+    EmbeddedOptions options;
+    constexpr int64_t kMostThreads = 4096;
+    LWQ_RETURN_IF_ERROR(flags.GetInt("threads", 1, 1, kMostThreads).status());
+    options.threads = flags.Get("threads");
+    LWQ_ASSIGN_OR_RETURN(const int64_t memory, flags.GetBytes("memory"));
+    if (memory > 0) options.memory_bytes = absl::StrCat(memory);
+    LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, options, CheckInterrupted));
+    address = session->embedded_->paths().address;
+  }
+  session->Connect(address);
+  return session;
+}
+
+absl::Status Session::ReadTimeout(const Flags& flags) {
+  constexpr int64_t kMostSeconds = 1'000'000'000;
+  LWQ_ASSIGN_OR_RETURN(const int64_t seconds, flags.GetInt("timeout", 0, 1, kMostSeconds));
+  if (seconds > 0) deadline_ = absl::Now() + absl::Seconds(seconds);
+  return absl::OkStatus();
+}
+
+void Session::Connect(const std::string& address) {
+  ClientOptions options;
+  options.address = address;
+  options.may_go_on = [this] { return MayGoOn(); };
+  client_ = std::make_unique<Client>(std::move(options));
+}
+
+absl::Status Session::MayGoOn() {
+  LWQ_RETURN_IF_ERROR(CheckInterrupted());
+  if (absl::Now() > deadline_) {
+    return Failure(absl::StatusCode::kDeadlineExceeded, "TIMEOUT", "--timeout has passed");
+  }
+  return embedded_ == nullptr ? absl::OkStatus() : embedded_->CheckAlive();
+}
+
+void Session::Close() {
+  client_.reset();
+  if (embedded_ != nullptr) embedded_->Release();
+  embedded_.reset();
+}
+
+}  // namespace lwq::client

@@ -1,0 +1,145 @@
+#include "client/spec_flags.h"
+
+#include <array>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "client/budget_text.h"
+#include "client/upload.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr std::array<FlagDef, 22> kSpecFlags = {{
+    {"allocator", "NAME", "who chooses the widths: knapsack, two-level, uniform"},
+    {"asymmetric", "", "zero points besides scales"},
+    {"bits", "LIST", "candidate widths (default 2,3,4,8)"},
+    {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},
+    {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
+    {"calibration-tokens", "N", "tokens of it that are used (default 32768)"},
+    {"compute", "TYPE", "f32 or bf16 (default f32)"},
+    {"eval-limit", "N", "first N items of each task file (default: all)"},
+    {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
+    {"eval-text", "FILE", "held-out text for perplexity and KL"},
+    {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
+    {"group-size", "N", "weights that share a scale; channel: one a row (default 128)"},
+    {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
+    {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
+    {"method", "NAME", "quantizer: gptq, rtn (default gptq)"},
+    {"no-act-order", "", "gptq: quantize columns in their own order"},
+    {"no-cache", "", "compute everything again"},
+    {"no-eval", "", "no measurement of source and artifact"},
+    {"no-scale-search", "", "scales from the largest weight alone"},
+    {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
+    {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
+    {"seed", "N", "of the random scorer"},
+}};
+
+absl::Status SetBits(const Flags& flags, v1::QuantizeSpec* spec) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> widths, flags.GetList("bits"));
+  for (const std::string& width : widths) {
+    int32_t bits = 0;
+    if (!absl::SimpleAtoi(width, &bits) || bits < 1 || bits > 16) {
+      return InvalidFailure("FLAG_INVALID", absl::StrCat("--bits \"", LogSafe(width),
+                                                         "\": expected widths such as 2,3,4,8"));
+    }
+    spec->add_bits(bits);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
+  constexpr int64_t kMost = int64_t{1} << 40;
+  if (flags.Get("group-size") == "channel") {
+    spec->set_group_size(-1);
+  } else {
+    LWQ_ASSIGN_OR_RETURN(const int64_t group, flags.GetInt("group-size", 0, -1, kMost));
+    spec->set_group_size(group);
+  }
+  LWQ_ASSIGN_OR_RETURN(const int64_t shard, flags.GetBytes("max-shard-size"));
+  spec->set_max_shard_bytes(shard);
+  LWQ_ASSIGN_OR_RETURN(const int64_t memory, flags.GetBytes("memory"));
+  spec->set_memory_bytes(memory);
+  LWQ_ASSIGN_OR_RETURN(const int64_t seed, flags.GetInt("seed", 0, 0, kMost));
+  spec->set_seed(static_cast<uint64_t>(seed));
+  LWQ_ASSIGN_OR_RETURN(const int64_t tokens, flags.GetInt("calibration-tokens", 0, 1, kMost));
+  if (tokens > 0) spec->mutable_calibration()->set_num_tokens(tokens);
+  LWQ_ASSIGN_OR_RETURN(const int64_t limit, flags.GetInt("eval-limit", 0, 1, kMost));
+  LWQ_ASSIGN_OR_RETURN(const int64_t eval_tokens, flags.GetInt("eval-tokens", 0, 1, kMost));
+  if (limit > 0) spec->mutable_evaluation()->set_limit(limit);
+  if (eval_tokens > 0) spec->mutable_evaluation()->set_text_tokens(eval_tokens);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> UploadNamed(Client* client, const std::string& path,
+                                        std::map<std::string, std::string>* names) {
+  LWQ_ASSIGN_OR_RETURN(const v1::Dataset dataset, UploadDataset(client, path));
+  (*names)[dataset.name()] = Basename(path);
+  return dataset.name();
+}
+
+absl::Status CheckFile(absl::string_view flag, const std::string& path) {
+  if (path.empty() || (FileExists(path) && !IsDirectory(path))) return absl::OkStatus();
+  return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+                 absl::StrCat("--", flag, ": there is no file ", LogSafe(path)));
+}
+
+}  // namespace
+
+absl::Span<const FlagDef> SpecFlags() { return kSpecFlags; }
+
+absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
+  v1::QuantizeSpec spec;
+  if (!flags.Has("budget")) return InvalidFailure("USAGE", "--budget is missing");
+  LWQ_ASSIGN_OR_RETURN(*spec.mutable_budget(), ParseBudget(flags.Get("budget")));
+  spec.set_method(flags.Get("method"));
+  spec.set_scorer(flags.Get("scorer"));
+  spec.set_allocator(flags.Get("allocator"));
+  spec.set_profile(flags.Get("profile"));
+  LWQ_ASSIGN_OR_RETURN(const std::string compute, flags.GetChoice("compute", {"f32", "bf16"}));
+  spec.set_compute(compute);
+  spec.set_asymmetric(flags.Has("asymmetric"));
+  spec.set_no_act_order(flags.Has("no-act-order"));
+  spec.set_no_scale_search(flags.Has("no-scale-search"));
+  spec.set_no_cache(flags.Has("no-cache"));
+  LWQ_RETURN_IF_ERROR(SetBits(flags, &spec));
+  LWQ_RETURN_IF_ERROR(SetNumbers(flags, &spec));
+  if (flags.Has("no-eval") && (flags.Has("eval-text") || flags.Has("eval-tasks"))) {
+    return InvalidFailure("USAGE", "--no-eval contradicts --eval-text and --eval-tasks");
+  }
+  return spec;
+}
+
+absl::Status CheckDatasetFiles(const Flags& flags) {
+  LWQ_RETURN_IF_ERROR(CheckFile("calibration", flags.Get("calibration")));
+  LWQ_RETURN_IF_ERROR(CheckFile("eval-text", flags.Get("eval-text")));
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("eval-tasks"));
+  for (const std::string& task : tasks) LWQ_RETURN_IF_ERROR(CheckFile("eval-tasks", task));
+  return absl::OkStatus();
+}
+
+absl::Status UploadDatasets(Client* client, const Flags& flags, v1::QuantizeSpec* spec,
+                            std::map<std::string, std::string>* names) {
+  if (flags.Has("calibration")) {
+    LWQ_ASSIGN_OR_RETURN(const std::string name,
+                         UploadNamed(client, flags.Get("calibration"), names));
+    spec->mutable_calibration()->set_dataset(name);
+  }
+  if (flags.Has("eval-text")) {
+    LWQ_ASSIGN_OR_RETURN(const std::string name,
+                         UploadNamed(client, flags.Get("eval-text"), names));
+    spec->mutable_evaluation()->set_text_dataset(name);
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("eval-tasks"));
+  for (const std::string& task : tasks) {
+    LWQ_ASSIGN_OR_RETURN(const std::string name, UploadNamed(client, task, names));
+    spec->mutable_evaluation()->add_task_datasets(name);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lwq::client

@@ -1,0 +1,110 @@
+#include "client/upload.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr int64_t kChunkBytes = 256 << 10;
+// Enough for the slowest link that is worth using: 1 MiB/s, and a minute on top.
+constexpr int64_t kSlowestBytesPerSecond = 1 << 20;
+
+absl::StatusOr<v1::BlobRef> Describe(const std::string& path) {
+  if (!FileExists(path)) {
+    return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+                   absl::StrCat("there is no file ", path));
+  }
+  if (IsDirectory(path)) {
+    return InvalidFailure(
+        "DATASET_INVALID",
+        absl::StrCat(path, " is a directory; expected a text or JSON lines file"));
+  }
+  v1::BlobRef blob;
+  LWQ_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
+  if (size == 0) return InvalidFailure("DATASET_INVALID", absl::StrCat(path, " is empty"));
+  LWQ_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
+  blob.set_size_bytes(size);
+  blob.set_sha256(sha256);
+  return blob;
+}
+
+// One attempt, from what the server has already.
+absl::Status SendFrom(Client* client, const std::string& path, const v1::BlobRef& blob,
+                      int64_t offset) {
+  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file, MappedFile::Open(path));
+  if (static_cast<int64_t>(file->bytes().size()) != blob.size_bytes()) {
+    return Failure(absl::StatusCode::kAborted, "FILE_CHANGED",
+                   absl::StrCat(path, " changed while it was being sent; try again"));
+  }
+  bool first = true;
+  bool finished = false;
+  const auto next = [&](v1::WriteBlobRequest* request) -> absl::StatusOr<bool> {
+    if (finished) return false;
+    if (first) {
+      *request->mutable_blob() = blob;
+      request->set_write_offset(offset);
+      first = false;
+    }
+    const int64_t size = std::min(kChunkBytes, blob.size_bytes() - offset);
+    request->set_data(file->bytes().data() + offset, static_cast<size_t>(size));
+    offset += size;
+    finished = offset == blob.size_bytes();
+    request->set_finish_write(finished);
+    return true;
+  };
+  const absl::Duration timeout =
+      absl::Minutes(1) + absl::Seconds(blob.size_bytes() / kSlowestBytesPerSecond);
+  v1::WriteBlobResponse response;
+  return client->StreamBlob(timeout, next, &response);
+}
+
+}  // namespace
+
+absl::StatusOr<v1::BlobRef> UploadFile(Client* client, const std::string& path) {
+  LWQ_ASSIGN_OR_RETURN(const v1::BlobRef blob, Describe(path));
+  v1::FindMissingBlobsRequest request;
+  *request.add_blobs() = blob;
+  LWQ_ASSIGN_OR_RETURN(const v1::FindMissingBlobsResponse missing,
+                       client->FindMissingBlobs(request));
+  if (missing.missing().empty()) return blob;
+  RetryLoop retry(client->options());
+  int mismatches = 0;
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(const v1::QueryWriteStatusResponse written,
+                         client->QueryWriteStatus(blob));
+    if (written.complete()) return blob;
+    const absl::Status sent = SendFrom(client, path, blob, written.committed_bytes());
+    if (sent.ok()) return blob;
+    // Another client is sending the same bytes: ask again how far they are.
+    constexpr int kMostMismatches = 20;
+    if (ReasonOf(sent) == "OFFSET_MISMATCH" && ++mismatches <= kMostMismatches) {
+      client->options().clock->SleepFor(absl::Milliseconds(100));
+      continue;
+    }
+    LWQ_RETURN_IF_ERROR(
+        Annotate(retry.BeforeRetry(sent), "sending ", path, " to the server's blob store"));
+  }
+}
+
+absl::StatusOr<v1::Dataset> UploadDataset(Client* client, const std::string& path,
+                                          const std::string& dataset_id) {
+  LWQ_ASSIGN_OR_RETURN(const v1::BlobRef blob, UploadFile(client, path));
+  v1::CreateDatasetRequest request;
+  request.set_dataset_id(dataset_id);
+  const bool lines = absl::EndsWith(path, ".jsonl") || absl::EndsWith(path, ".json");
+  v1::Dataset* dataset = request.mutable_dataset();
+  *dataset->mutable_blob() = blob;
+  dataset->set_kind(lines ? v1::Dataset::JSONL : v1::Dataset::TEXT);
+  dataset->set_display_name(Basename(path));
+  return client->CreateDataset(std::move(request));
+}
+
+}  // namespace lwq::client
