@@ -1,0 +1,149 @@
+#include "base/hash.h"
+#include "client/download.h"
+#include "client/upload.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/client/fake_service.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::client {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kContent[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ";
+
+v1::Artifact ArtifactOf(FakeServer* server, const std::map<std::string, std::string>& files) {
+  server->artifacts.files = files;
+  v1::Artifact artifact;
+  artifact.set_name("artifacts/a-1");
+  for (const auto& [name, content] : files) {
+    v1::NamedBlob* file = artifact.add_files();
+    file->set_name(name);
+    file->mutable_blob()->set_sha256(Sha256Hex(content));
+    file->mutable_blob()->set_size_bytes(static_cast<int64_t>(content.size()));
+  }
+  return artifact;
+}
+
+std::string Content(const std::string& path) {
+  const absl::StatusOr<std::string> text = ReadFile(path, 1 << 20);
+  return text.ok() ? *text : text.status().ToString();
+}
+
+TEST(DownloadTest, GoesOnFromWhereAStreamBroke) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}, {"empty", ""}});
+  server.artifacts.break_after = 2;
+  server.artifacts.breaks = 1;
+  ASSERT_OK(DownloadArtifact(server.client(), artifact, server.File("d")));
+  EXPECT_EQ(Content(server.File("d/w")), kContent);
+  EXPECT_EQ(Content(server.File("d/empty")), "");
+  EXPECT_THAT(server.artifacts.offsets, ElementsAre(0, 20));
+}
+
+TEST(DownloadTest, UsesWhatAnEarlierCommandLeftAndRemovesStrangers) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}, {"x", "whole"}});
+  ASSERT_OK(MakeDirectories(server.File("d")));
+  ASSERT_OK(WriteFileAtomically(server.File("d/w.partial"), std::string(kContent, 30)));
+  ASSERT_OK(WriteFileAtomically(server.File("d/x"), "whole"));
+  ASSERT_OK(WriteFileAtomically(server.File("d/stranger"), "?"));
+  ASSERT_OK(DownloadArtifact(server.client(), artifact, server.File("d")));
+  EXPECT_THAT(server.artifacts.offsets, ElementsAre(30));
+  EXPECT_THAT(*ListDirectory(server.File("d")), ElementsAre("w", "x"));
+}
+
+TEST(DownloadTest, ADamagedPartialFileIsFetchedAgain) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}});
+  ASSERT_OK(MakeDirectories(server.File("d")));
+  ASSERT_OK(WriteFileAtomically(server.File("d/w.partial"), std::string(30, '#')));
+  ASSERT_OK(DownloadArtifact(server.client(), artifact, server.File("d")));
+  EXPECT_EQ(Content(server.File("d/w")), kContent);
+  EXPECT_THAT(server.artifacts.offsets, ElementsAre(30, 0));
+}
+
+TEST(DownloadTest, BytesThatDoNotHaveTheDigestAreRefusedAndLeaveNothing) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}});
+  server.artifacts.files["w"][3] = '!';
+  EXPECT_THAT(DownloadArtifact(server.client(), artifact, server.File("d")),
+              FailsWith("DIGEST_MISMATCH", HasSubstr("w")));
+  EXPECT_THAT(*ListDirectory(server.File("d")), ElementsAre());
+}
+
+TEST(DownloadTest, MoreBytesThanNamedAreRefused) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}});
+  server.artifacts.files["w"] += "more";
+  EXPECT_THAT(DownloadArtifact(server.client(), artifact, server.File("d")),
+              FailsWith("OFFSET_MISMATCH", HasSubstr("expected offset 40 of 46")));
+}
+
+TEST(DownloadTest, NamesThatArePathsAreRefused) {
+  FakeServer server;
+  for (const char* name : {"../w", "/etc/passwd", "a/b", "", "..", "w.partial"}) {
+    const v1::Artifact artifact = ArtifactOf(&server, {{name, kContent}});
+    EXPECT_THAT(DownloadArtifact(server.client(), artifact, server.File("d")),
+                FailsWith("ARTIFACT_FILE_NAME", HasSubstr("plain name")));
+  }
+  EXPECT_FALSE(FileExists(server.File("w")));
+}
+
+TEST(PublishTest, AppearsInOneStepAndNeverOverSomething) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string from = JoinPath(directory.path(), "from");
+  const std::string to = JoinPath(directory.path(), "deep/to");
+  ASSERT_OK(MakeDirectories(from));
+  ASSERT_OK(WriteFileAtomically(JoinPath(from, "w"), "x"));
+  ASSERT_OK(MakeDirectories(to));  // an empty one may be there
+  ASSERT_OK(PublishDirectory(from, to));
+  EXPECT_EQ(Content(JoinPath(to, "w")), "x");
+  EXPECT_FALSE(FileExists(from));
+  ASSERT_OK(MakeDirectories(from));
+  EXPECT_THAT(PublishDirectory(from, to), FailsWith("OUTPUT_EXISTS", HasSubstr("not an empty")));
+  EXPECT_EQ(Content(JoinPath(to, "w")), "x");
+}
+
+TEST(UploadTest, GoesOnFromWhatTheServerHas) {
+  FakeServer server;
+  std::string content(600'000, 'a');
+  content[300'000] = 'b';
+  ASSERT_OK(WriteFileAtomically(server.File("text.jsonl"), content));
+  server.blobs.break_after = 0;  // after the first message of 256 KiB
+  server.blobs.breaks = 1;
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Dataset dataset,
+                           UploadDataset(server.client(), server.File("text.jsonl")));
+  EXPECT_EQ(server.blobs.content, content);
+  EXPECT_THAT(server.blobs.offsets, ElementsAre(0, 262144));
+  EXPECT_EQ(dataset.kind(), v1::Dataset::JSONL);
+  EXPECT_EQ(dataset.blob().sha256(), Sha256Hex(content));
+}
+
+TEST(UploadTest, WhatIsThereIsNotSentAgain) {
+  FakeServer server;
+  ASSERT_OK(WriteFileAtomically(server.File("text.txt"), "words"));
+  server.blobs.complete = true;
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Dataset dataset,
+                           UploadDataset(server.client(), server.File("text.txt")));
+  EXPECT_EQ(dataset.kind(), v1::Dataset::TEXT);
+  EXPECT_THAT(server.blobs.offsets, ElementsAre());
+}
+
+TEST(UploadTest, RefusesWhatIsNoFile) {
+  FakeServer server;
+  EXPECT_THAT(UploadFile(server.client(), server.File("none")),
+              FailsWith("FILE_NOT_FOUND", HasSubstr("none")));
+  ASSERT_OK(MakeDirectories(server.File("d")));
+  EXPECT_THAT(UploadFile(server.client(), server.File("d")),
+              FailsWith("DATASET_INVALID", HasSubstr("directory")));
+  ASSERT_OK(WriteFileAtomically(server.File("e"), ""));
+  EXPECT_THAT(UploadFile(server.client(), server.File("e")),
+              FailsWith("DATASET_INVALID", HasSubstr("empty")));
+}
+
+}  // namespace
+}  // namespace lwq::client
