@@ -115,4 +115,13 @@ absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, Job
   return job;
 }
 
+int ReportFailedJob(const v1::Job& job, std::ostream* err) {
+  const absl::Status why =
+      job.state() == v1::Job::CANCELLED
+          ? Failure(absl::StatusCode::kCancelled, "CANCELLED", "somebody cancelled the job")
+          : StatusOfFailure(job.failure());
+  *err << ErrorText(absl::StrCat(job.name(), " ended as ", StateName(job.state())), why);
+  return kExitJobFailed;
+}
+
 }  // namespace lwq::client

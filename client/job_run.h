@@ -33,4 +33,7 @@ void CancelLeftovers(Client* client, const std::string& digest);
 // own, the job is cancelled (its finished work is kept) before the error is returned.
 absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display);
 
+// Prints a job that did not succeed in three lines; returns exit code 1.
+int ReportFailedJob(const v1::Job& job, std::ostream* err);
+
 }  // namespace lwq::client

@@ -67,16 +67,6 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   return outcome;
 }
 
-// A job that did not succeed: three lines and exit code 1.
-int ReportFailure(const v1::Job& job, std::ostream* err) {
-  const absl::Status why =
-      job.state() == v1::Job::CANCELLED
-          ? Failure(absl::StatusCode::kCancelled, "CANCELLED", "somebody cancelled the job")
-          : StatusOfFailure(job.failure());
-  *err << ErrorText(absl::StrCat(job.name(), " ended as ", StateName(job.state())), why);
-  return kExitJobFailed;
-}
-
 absl::StatusOr<int> Run(Invocation& invocation) {
   const absl::Time begin = absl::Now();
   const Flags& flags = invocation.flags;
@@ -98,7 +88,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   session->Close();
   if (!outcome.ok()) return outcome.status();
   if (outcome->job.state() != v1::Job::SUCCEEDED) {
-    return ReportFailure(outcome->job, invocation.err);
+    return ReportFailedJob(outcome->job, invocation.err);
   }
   outcome->seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   if (flags.Has("json")) {

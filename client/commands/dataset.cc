@@ -1,0 +1,73 @@
+// dataset add|list: texts and multiple-choice items.
+#include <array>
+
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "client/commands/output.h"
+#include "client/errors.h"
+#include "client/session.h"
+#include "client/size_text.h"
+#include "client/table.h"
+#include "client/upload.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr std::array<FlagDef, 1> kFlags = {{
+    {"id", "ID", "add: the dataset's name (default: from its digest)"},
+}};
+
+absl::StatusOr<int> Add(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  LWQ_ASSIGN_OR_RETURN(
+      const v1::Dataset dataset,
+      UploadDataset(session->client(), invocation.arguments[1], invocation.flags.Get("id")));
+  if (invocation.flags.Has("json")) return PrintJson(invocation, dataset);
+  *invocation.out << ShortName(dataset.name()) << "\n";
+  return kExitOk;
+}
+
+absl::StatusOr<int> List(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  v1::ListDatasetsResponse all;
+  v1::ListDatasetsRequest request;
+  do {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListDatasetsResponse page,
+                         session->client()->ListDatasets(request));
+    all.mutable_datasets()->MergeFrom(page.datasets());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (invocation.flags.Has("json")) return PrintJson(invocation, all);
+  Table table({"NAME", "KIND", ">SIZE", "FILE", "DESCRIPTION"});
+  for (const v1::Dataset& dataset : all.datasets()) {
+    table.AddRow({ShortName(dataset.name()), v1::Dataset::Kind_Name(dataset.kind()),
+                  FormatBytes(dataset.blob().size_bytes()), LogSafe(dataset.display_name()),
+                  LogSafe(dataset.description())});
+  }
+  *invocation.out << table.Text();
+  return kExitOk;
+}
+
+constexpr std::array<Subcommand, 2> kSubcommands = {{
+    {"add", 1, 1, Add},
+    {"list", 0, 0, List},
+}};
+
+absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
+
+}  // namespace
+
+extern const CommandDef kDatasetCommand;
+constinit const CommandDef kDatasetCommand = {
+    .name = "dataset",
+    .arguments = "add FILE | list",
+    .summary = "Uploads and lists texts (.txt) and items (.jsonl).",
+    .examples = "  lwqctl dataset add held-out.txt\n",
+    .flags = kFlags,
+    .more_flags = nullptr,
+    .fewest_arguments = 1,
+    .most_arguments = 2,
+    .run = Run,
+};
+
+}  // namespace lwq::client

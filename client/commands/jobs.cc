@@ -1,0 +1,98 @@
+// jobs: what there is, newest first.
+#include <array>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "client/budget_text.h"
+#include "client/commands/output.h"
+#include "client/progress.h"
+#include "client/session.h"
+#include "client/table.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr std::array<FlagDef, 4> kFlags = {{
+    {"label", "KEY=VALUE", "only jobs with this label"},
+    {"limit", "N", "at most so many (default 50)"},
+    {"model", "MODEL", "only jobs of this model"},
+    {"state", "STATE", "only QUEUED, RUNNING, CANCELLING, SUCCEEDED, FAILED or CANCELLED"},
+}};
+
+absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
+  v1::ListJobsRequest request;
+  if (flags.Has("model")) request.set_model(FullName("models", flags.Get("model")));
+  if (flags.Has("state")) {
+    v1::Job::State state;
+    if (!v1::Job::State_Parse(absl::AsciiStrToUpper(flags.Get("state")), &state)) {
+      return InvalidFailure("FLAG_INVALID", "--state: no such state");
+    }
+    request.set_state(state);
+  }
+  if (flags.Has("label")) {
+    const std::pair<std::string, std::string> label =
+        absl::StrSplit(flags.Get("label"), absl::MaxSplits('=', 1));
+    request.set_label_key(label.first);
+    request.set_label_value(label.second);
+  }
+  return request;
+}
+
+// All pages up to --limit.
+absl::StatusOr<v1::ListJobsResponse> List(Client* client, const Flags& flags) {
+  LWQ_ASSIGN_OR_RETURN(v1::ListJobsRequest request, Filter(flags));
+  constexpr int64_t kMostJobs = 1'000'000;
+  constexpr int64_t kMostOnAPage = 1000;
+  LWQ_ASSIGN_OR_RETURN(const int64_t limit, flags.GetInt("limit", 50, 1, kMostJobs));
+  v1::ListJobsResponse all;
+  do {
+    request.set_page_size(static_cast<int32_t>(std::min(kMostOnAPage, limit - all.jobs_size())));
+    request.set_page_token(all.next_page_token());
+    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse page, client->ListJobs(request));
+    all.mutable_jobs()->MergeFrom(page.jobs());
+    all.set_next_page_token(page.next_page_token());
+  } while (!all.next_page_token().empty() && all.jobs_size() < limit);
+  return all;
+}
+
+absl::StatusOr<int> Run(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs, List(session->client(), invocation.flags));
+  if (invocation.flags.Has("json")) return PrintJson(invocation, jobs);
+  Table table({"NAME", "MODEL", "BUDGET", "STATE", "PHASE", ">DONE", ">AGE", "NOTE"});
+  for (const v1::Job& job : jobs.jobs()) {
+    const bool quantize = job.spec().has_quantize();
+    table.AddRow({ShortName(job.name()),
+                  quantize ? ShortName(job.spec().quantize().model())
+                           : ShortName(job.spec().evaluate().model_directory()),
+                  quantize ? FormatBudget(job.spec().quantize().budget()) : "evaluation",
+                  StateName(job.state()), PhaseName(job.phase()),
+                  absl::StrFormat("%.0f%% %d/%d", 100 * job.progress().fraction(),
+                                  job.progress().tasks_done(), job.progress().tasks_total()),
+                  AgeText(job.create_time()),
+                  job.has_failure() ? job.failure().reason() : job.queue_detail()});
+  }
+  *invocation.out << table.Text();
+  return 0;
+}
+
+}  // namespace
+
+extern const CommandDef kJobsCommand;
+constinit const CommandDef kJobsCommand = {
+    .name = "jobs",
+    .arguments = "",
+    .summary = "Lists jobs, newest first.",
+    .examples = "  lwqctl jobs\n  lwqctl jobs --state running --json\n",
+    .flags = kFlags,
+    .more_flags = nullptr,
+    .fewest_arguments = 0,
+    .most_arguments = 0,
+    .run = Run,
+};
+
+}  // namespace lwq::client

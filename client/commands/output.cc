@@ -1,0 +1,106 @@
+#include "client/commands/output.h"
+
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "client/budget_text.h"
+#include "client/errors.h"
+#include "client/progress.h"
+#include "client/results.h"
+#include "client/size_text.h"
+#include "client/table.h"
+
+namespace lwq::client {
+
+std::string FullName(absl::string_view collection, const std::string& name) {
+  return absl::StrContains(name, '/') ? name : absl::StrCat(collection, "/", name);
+}
+
+std::string ShortName(const std::string& name) {
+  const size_t slash = name.rfind('/');
+  return LogSafe(slash == std::string::npos ? name : name.substr(slash + 1));
+}
+
+absl::StatusOr<int> PrintJson(const Invocation& invocation,
+                              const google::protobuf::Message& message) {
+  LWQ_ASSIGN_OR_RETURN(const std::string json, ToJson(message));
+  *invocation.out << json << "\n";
+  return kExitOk;
+}
+
+std::string AgeText(const google::protobuf::Timestamp& time) {
+  if (time.seconds() == 0) return "-";
+  const absl::Duration age = absl::Now() - absl::FromUnixSeconds(time.seconds());
+  return FormatSeconds(std::max(0.0, absl::ToDoubleSeconds(age)));
+}
+
+int JobExitCode(const v1::Job& job) {
+  return job.state() == v1::Job::FAILED || job.state() == v1::Job::CANCELLED ? kExitJobFailed
+                                                                             : kExitOk;
+}
+
+std::string JobText(const v1::Job& job) {
+  Table table({"", ""});
+  table.AddRow({"job", ShortName(job.name())});
+  table.AddRow({"state", StateName(job.state())});
+  if (job.phase() != v1::PHASE_UNSPECIFIED) table.AddRow({"phase", PhaseName(job.phase())});
+  const v1::Progress& progress = job.progress();
+  table.AddRow({"progress", absl::StrFormat("%.0f%%, %d of %d tasks done, %d from the cache",
+                                            100 * progress.fraction(), progress.tasks_done(),
+                                            progress.tasks_total(), progress.tasks_cached())});
+  if (!job.queue_detail().empty()) table.AddRow({"waits for", LogSafe(job.queue_detail())});
+  if (job.spec().has_quantize()) {
+    const v1::QuantizeSpec& spec = job.spec().quantize();
+    table.AddRow({"model", ShortName(spec.model())});
+    table.AddRow({"budget", FormatBudget(spec.budget())});
+    table.AddRow({"method", absl::StrCat(spec.method(), ", scorer ", spec.scorer(), ", allocator ",
+                                         spec.allocator())});
+  }
+  if (job.spec().has_evaluate()) {
+    table.AddRow({"model", LogSafe(job.spec().evaluate().model_directory())});
+  }
+  if (job.plan().units_size() > 0) {
+    table.AddRow({"weights", absl::StrCat(FormatCount(job.plan().weight_file_bytes()), " bytes, ",
+                                          absl::StrFormat("%.3f", job.plan().bits_per_weight()),
+                                          " bits per weight")});
+    table.AddRow({"widths", WidthsText(job.plan())});
+  }
+  if (!job.artifact().empty()) table.AddRow({"artifact", ShortName(job.artifact())});
+  if (job.has_failure()) {
+    table.AddRow(
+        {"failure", absl::StrCat(job.failure().reason(), ": ", LogSafe(job.failure().message()))});
+  }
+  for (const std::string& warning : job.warnings()) table.AddRow({"warning", LogSafe(warning)});
+  table.AddRow({"age", AgeText(job.create_time())});
+  std::string text = table.Text();
+  const std::string evaluation = EvaluationTable(job, {});
+  if (!evaluation.empty()) absl::StrAppend(&text, "\n", evaluation);
+  return text;
+}
+
+absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands,
+                                  Invocation& invocation) {
+  std::vector<std::string> names;
+  for (const Subcommand& subcommand : subcommands) {
+    names.push_back(subcommand.name);
+    if (invocation.arguments[0] != subcommand.name) continue;
+    const int count = static_cast<int>(invocation.arguments.size()) - 1;
+    if (count >= subcommand.fewest_arguments && count <= subcommand.most_arguments) {
+      return subcommand.run(invocation);
+    }
+    return InvalidFailure(
+        "USAGE", absl::StrCat("\"", subcommand.name, "\" takes ", subcommand.fewest_arguments,
+                              " to ", subcommand.most_arguments, " arguments; got ", count));
+  }
+  return InvalidFailure("USAGE", absl::StrCat("there is no \"", LogSafe(invocation.arguments[0]),
+                                              "\" here; expected ", absl::StrJoin(names, ", ")));
+}
+
+}  // namespace lwq::client

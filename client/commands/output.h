@@ -1,0 +1,42 @@
+// What the service commands share: resource names, JSON, times.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "client/commands/command.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/timestamp.pb.h"
+#include "proto/lwq/v1/job.pb.h"
+
+namespace lwq::client {
+
+// "j-1" and "jobs/j-1" both as "jobs/j-1".
+std::string FullName(absl::string_view collection, const std::string& name);
+// "jobs/j-1" as "j-1".
+std::string ShortName(const std::string& name);
+
+// Prints the message as JSON.
+absl::StatusOr<int> PrintJson(const Invocation& invocation,
+                              const google::protobuf::Message& message);
+
+// "12s ago"; "-" when unset.
+std::string AgeText(const google::protobuf::Timestamp& time);
+
+// A job in full, for `show`, and the code that a finished one gives: 0, or 1 when it did not
+// succeed.
+std::string JobText(const v1::Job& job);
+int JobExitCode(const v1::Job& job);
+
+// Runs subcommand `arguments[0]` of a command such as "model add"; USAGE with the choices
+// otherwise.
+struct Subcommand {
+  const char* name;
+  int fewest_arguments;  // after the subcommand's name
+  int most_arguments;
+  absl::StatusOr<int> (*run)(Invocation& invocation);
+};
+absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands, Invocation& invocation);
+
+}  // namespace lwq::client
