@@ -1,6 +1,7 @@
-// Each term is what one task kind holds at once, at its widest layer. The largest task decides, but
-// the terms are added: a bound that is a little high refuses a ceiling that would just have done,
-// one that is low lets a job die half-way.
+// Tasks hold different things: calibration a prepared layer and the Gram matrices of its inputs,
+// quantization one linear in several copies and the packed layer, scoring a layer, the head and the
+// hidden states of candidates. The forecast is the largest of the three, each taken at the widest
+// layer with everything it may hold at once.
 #include "worker/engine/plan/memory_model.h"
 
 #include <algorithm>
@@ -14,13 +15,18 @@ namespace {
 
 // Tokens that pass through a layer at a time.
 constexpr int64_t kChunkTokens = 2048;
-// Rows of logits computed at a time.
-constexpr int64_t kLogitRows = 256;
+// Logits held at once, for the source and for a candidate: rows, and a bound for large
+// vocabularies.
+constexpr int64_t kLogitRows = 1024;
+constexpr int64_t kMaxLogits = int64_t{1} << 24;
+// Hidden states of the candidates of one scoring task.
+constexpr int64_t kCandidateStateBytes = int64_t{192} << 20;
 // Widths quantized together from one factor: 2, 3, 4, 8.
 constexpr int64_t kMaxWidths = 4;
+constexpr int64_t kSumOfWidths = 2 + 3 + 4 + 8;
 // Smallest group of any profile: what scales and zeros weigh at most.
 constexpr int64_t kSmallestGroup = 32;
-// Libraries, code, RPC buffers and oneDNN's scratchpads: measured below this on the sample model.
+// Allowance for libraries, code, RPC buffers and oneDNN's scratchpads; preflight measures.
 constexpr int64_t kFixedBytes = int64_t{200} << 20;
 constexpr int64_t kF32 = 4;
 
@@ -57,27 +63,34 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   if (head_weights == 0) head_weights = model.vocab_size * model.hidden_size;  // tied
 
   MemoryForecast f;
-  // A linear being read or quantized: F32 as read, and per width a working copy, its codes and its
-  // scales and zeros.
-  const int64_t staging = widest_linear * kF32 + widest_linear * kMaxWidths * (kF32 + 1) +
-                          widest_linear / kSmallestGroup * kMaxWidths * 2 * kF32;
-  f.layer_bytes = largest.weights * prepared + staging;
-  f.head_bytes = head_weights * prepared + 2 * kLogitRows * model.vocab_size * kF32;
-  // Grams of a layer while calibrating, or one Gram, its permuted copy and factor while quantizing.
-  if (calibrated) {
-    const int64_t widest_gram = kF32 * widest_input * widest_input;
-    f.hessian_bytes = std::max(largest.gram_bytes + widest_gram, 3 * widest_gram);
-  }
+  // A linear is read as F32 before it is prepared; so is the head.
+  f.layer_bytes = largest.weights * prepared + widest_linear * kF32;
+  const int64_t logit_rows =
+      std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
+  f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
+  // One Gram matrix, its permuted copy and the factor.
+  const int64_t widest_gram = kF32 * widest_input * widest_input;
+  if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
   // Residual stream in and out, its norm, attention output; q, k, v before and after the rotation;
   // gate, up and their product.
-  const int64_t qkv = int64_t{model.num_heads + 2 * model.num_kv_heads} * model.head_dim;
-  const int64_t floats_per_token = 4 * model.hidden_size + 2 * qkv +
-                                   int64_t{model.num_heads} * model.head_dim +
-                                   3 * model.intermediate_size;
+  const int64_t attention = int64_t{model.num_heads} * model.head_dim;
+  const int64_t qkv = attention + 2 * int64_t{model.num_kv_heads} * model.head_dim;
+  const int64_t floats_per_token =
+      4 * model.hidden_size + 2 * qkv + attention + 3 * model.intermediate_size;
   f.activation_bytes = kChunkTokens * kF32 * floats_per_token;
   f.fixed_bytes = kFixedBytes;
-  f.total_bytes =
-      f.layer_bytes + f.head_bytes + f.hessian_bytes + f.activation_bytes + f.fixed_bytes;
+
+  // The linear as read and on the device; per width a working copy, its codes, scales and zeros;
+  // and the layer's packed linears at every width.
+  const int64_t scales = widest_linear / kSmallestGroup * 2 * kF32;
+  const int64_t linear_copies =
+      widest_linear * 2 * kF32 + kMaxWidths * (widest_linear * (kF32 + 1) + scales);
+  const int64_t packed =
+      largest.weights * kSumOfWidths / 8 + largest.weights / kSmallestGroup * kMaxWidths * kF32;
+  const int64_t calibrate = f.layer_bytes + f.hessian_bytes + f.activation_bytes;
+  const int64_t quantize = linear_copies + packed + f.hessian_bytes;
+  const int64_t score = f.layer_bytes + f.head_bytes + kCandidateStateBytes + f.activation_bytes;
+  f.total_bytes = f.fixed_bytes + std::max({calibrate, quantize, score});
   return f;
 }
 
@@ -89,7 +102,7 @@ absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_
                    forecast.total_bytes, " bytes that this job needs (layer ", forecast.layer_bytes,
                    ", output head ", forecast.head_bytes, ", calibration statistics ",
                    forecast.hessian_bytes, ", activations ", forecast.activation_bytes, ", fixed ",
-                   forecast.fixed_bytes, "); raise it to that"));
+                   forecast.fixed_bytes, "; not all at once); raise it to that"));
 }
 
 }  // namespace lwq

@@ -8,6 +8,7 @@
 
 namespace lwq {
 
+// The total is of the largest task, not the sum: no task holds all of these at once.
 struct MemoryForecast {
   int64_t layer_bytes = 0;    // largest layer's weights as prepared for compute
   int64_t head_bytes = 0;     // output head and one block of logits
