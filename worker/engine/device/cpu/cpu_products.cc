@@ -102,6 +102,15 @@ void RoundRow(const float* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
 }
 
+// oneDNN's packed kernels want dense rows on the left too.
+absl::StatusOr<Source> CopyInput(ThreadPool& pool, ConstMatrixView x, Matrix& copy) {
+  if (copy.size() < x.rows * x.cols) copy = Matrix(x.rows, x.cols);
+  if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a dense copy");
+  pool.ParallelFor(x.rows,
+                   [&](int64_t r) { std::copy_n(x.Row(r), x.cols, copy.data() + r * x.cols); });
+  return Source{copy.data(), x.cols, false};
+}
+
 // Rounds x into the buffers that `rounded` and `widened` keep between calls.
 absl::StatusOr<Source> RoundInput(ThreadPool& pool, ConstMatrixView x, bool native,
                                   std::vector<uint16_t>& rounded, Matrix& widened) {
@@ -152,6 +161,8 @@ absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, 
   if (w->type() == ComputeType::kBF16) {
     LWQ_ASSIGN_OR_RETURN(source, RoundInput(pool_, x, OnednnGemm::HasNativeBF16(),
                                             products_->rounded, products_->widened));
+  } else if (x.stride != x.cols) {
+    LWQ_ASSIGN_OR_RETURN(source, CopyInput(pool_, x, products_->widened));
   }
   const int64_t panels = static_cast<int64_t>(w->panels().size());
   return RunAll(pool_, CeilDiv(x.rows, kTokenTile) * panels, [&](int64_t i) -> absl::Status {

@@ -12,7 +12,7 @@ namespace lwq {
 struct CpuDevice::Products {
   OnednnGemm gemm;
   std::vector<uint16_t> rounded;  // BF16 copy of a call's inputs, kept for the next call
-  Matrix widened;  // inputs rounded to BF16 but held as F32, where BF16 is not native
+  Matrix widened;                 // a dense F32 copy of them: strided, or rounded without BF16
 };
 
 }  // namespace lwq
