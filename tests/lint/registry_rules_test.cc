@@ -159,6 +159,19 @@ TEST(RegistryRulesTest, EveryTestMirrorsASource) {
   }
 }
 
+// Comments send readers to docs/formats and docs/decisions: what they name is there.
+TEST(RegistryRulesTest, DocumentsThatAreNamedExist) {
+  const std::regex document("docs/(formats|decisions|results)/[\\w-]+\\.md");
+  for (const SourceFile& file :
+       SourceFiles("", {".h", ".cc", ".def", ".proto", ".py", ".cmake", ".txt", ".md"})) {
+    for (std::sregex_iterator it(file.text.begin(), file.text.end(), document), end; it != end;
+         ++it) {
+      EXPECT_TRUE(std::filesystem::exists(std::string(LWQ_SOURCE_DIR "/") + it->str()))
+          << file.path << " names " << it->str();
+    }
+  }
+}
+
 TEST(RegistryRulesTest, FilesAreShort) {
   for (const char* root : {"base", "worker", "server", "client", "tests", "bench", "proto"}) {
     for (const SourceFile& file : SourceFiles(root, {".h", ".cc", ".proto", ".py"})) {

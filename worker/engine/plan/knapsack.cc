@@ -18,6 +18,8 @@ namespace {
 // A JSON header entry has seven numbers that a wider format may lengthen by a digit, and padding.
 constexpr int64_t kHeaderSlackPerTensor = 8;
 constexpr int64_t kTensorsPerLinear = 4;
+// What one more shard adds: length word, metadata, padding. There is at most one a tensor.
+constexpr int64_t kShardSlackPerTensor = 128;
 constexpr size_t kMaxFrontierPoints = 1000;
 constexpr int kMaxCorrections = 64;
 
@@ -72,6 +74,7 @@ Knapsack::Knapsack(const AllocationProblem& p) : problem(p) {
     num_tensors += kTensorsPerLinear * static_cast<int64_t>(unit.linears.size());
   }
   header_slack += kHeaderSlackPerTensor * num_tensors;
+  if (p.max_shard_bytes > 0) header_slack += kShardSlackPerTensor * num_tensors;
   front = ParetoFront::Build(options);
   allowed = BudgetBytes(p.budget, *p.model);
 }
