@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/status_macros.h"
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/engine/artifact/simple_quantizer.h"
 #include "worker/engine/artifact/artifact_writer.h"

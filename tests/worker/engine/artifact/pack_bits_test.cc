@@ -4,8 +4,9 @@
 #include <random>
 #include <vector>
 
-#include "gmock/gmock.h"
-#include "gtest/gtest.h"
+#include "base/file.h"
+#include "nlohmann/json.hpp"
+#include "tests/testing/status_matchers.h"
 
 namespace lwq {
 namespace {
@@ -56,6 +57,41 @@ TEST(PackBitsTest, EveryWidthAndLengthFollowsTheDefinitionAndComesBack) {
 
 TEST(PackBitsTest, CodesTooLargeDoNotSpillIntoTheirNeighbours) {
   EXPECT_THAT(Pack({0xFF, 0, 0xFF, 0, 0xFF, 0, 0xFF, 0}, 4), ::testing::ElementsAre(0x0F0F0F0Fu));
+}
+
+// tests/golden/compressed_tensors/record.py: what the compressed-tensors library itself packs,
+// along rows (weights) and along columns (zero points).
+TEST(PackBitsTest, EqualsTheLibrarysRecordedStreams) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const std::string text,
+      ReadFile(LWQ_SOURCE_DIR "/tests/golden/compressed_tensors/packed_streams.json", 1 << 20));
+  const nlohmann::json cases = nlohmann::json::parse(text);
+  ASSERT_EQ(cases.size(), 8u);
+  for (const nlohmann::json& one : cases) {
+    const int bits = one["bits"];
+    const size_t rows = one["rows"];
+    const size_t cols = one["cols"];
+    const std::vector<uint8_t> codes = one["codes"];
+    std::vector<int32_t> by_row;
+    for (size_t r = 0; r < rows; ++r) {
+      const auto begin = codes.begin() + static_cast<int64_t>(r * cols);
+      for (uint32_t word : Pack({begin, begin + static_cast<int64_t>(cols)}, bits)) {
+        by_row.push_back(static_cast<int32_t>(word));
+      }
+    }
+    EXPECT_EQ(by_row, one["row_words"].get<std::vector<int32_t>>()) << bits;
+    const std::vector<int32_t> by_column = one["column_words"];
+    const size_t words = one["column_words_shape"][0];
+    for (size_t c = 0; c < cols; ++c) {
+      std::vector<uint8_t> column;
+      for (size_t r = 0; r < rows; ++r) column.push_back(codes[r * cols + c]);
+      const std::vector<uint32_t> packed = Pack(column, bits);
+      ASSERT_EQ(packed.size(), words);
+      for (size_t w = 0; w < words; ++w) {
+        EXPECT_EQ(static_cast<int32_t>(packed[w]), by_column[w * cols + c]) << bits;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "worker/engine/plan/safetensors_layout.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq {
@@ -31,6 +32,26 @@ TEST(SafetensorsLayoutTest, TensorsGoByAlignmentThenName) {
   EXPECT_THAT(names, ::testing::ElementsAre("s", "c", "d", "a", "y", "z", "b"));
   EXPECT_THAT(layout.offsets, ::testing::ElementsAre(0, 16, 20, 24, 26, 28, 30));
   EXPECT_EQ(layout.header.size() % 8, 0u);
+}
+
+// tests/golden/safetensors/record.py: a file of the reference writer, scalar and empty tensor
+// included.
+TEST(SafetensorsLayoutTest, EqualsTheReferenceWritersHeader) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const std::string reference,
+      ReadFile(LWQ_SOURCE_DIR "/tests/golden/safetensors/reference.safetensors", 1 << 20));
+  const SafetensorsLayout layout =
+      LayOutSafetensors({{"model.b.weight", DType::kF16, {2, 3}},
+                         {"model.a.weight", DType::kBF16, {4}},
+                         {"model.a.weight_packed", DType::kI32, {1, 5}},
+                         {"model.a.weight_shape", DType::kI64, {2}},
+                         {"norm", DType::kF32, {3}},
+                         {"flags", DType::kBool, {3}},
+                         {"bytes", DType::kU8, {3}},
+                         {"scalar", DType::kF64, {}},
+                         {"empty", DType::kF16, {0, 4}}});
+  EXPECT_EQ(layout.header, reference.substr(0, layout.header.size()));
+  EXPECT_EQ(layout.file_bytes, static_cast<int64_t>(reference.size()));
 }
 
 TEST(SafetensorsLayoutTest, AnEmptyFileAndOddNamesAreStillJson) {
