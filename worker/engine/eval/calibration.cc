@@ -27,10 +27,10 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
   const bool with_bos = tokenizer.adds_bos() && tokenizer.bos_id() >= 0;
   const int64_t piece = options.sequence_length - (with_bos ? 1 : 0);
   if (piece < 1 || options.num_tokens < 1) {
-    return InvalidFailure("CALIBRATION_INVALID",
-                          absl::StrCat("calibration of ", options.num_tokens,
-                                       " tokens in sequences of ", options.sequence_length,
-                                       ": both must be positive, sequences at least 2"));
+    return InvalidFailure(
+        "CALIBRATION_INVALID",
+        absl::StrCat("calibration of ", options.num_tokens, " tokens in sequences of ",
+                     options.sequence_length, ": both must be positive, sequences at least 2"));
   }
   std::vector<int32_t> tokens;
   for (const std::string& document : documents) {

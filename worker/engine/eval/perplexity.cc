@@ -1,0 +1,288 @@
+// See perplexity.h.
+#include "worker/engine/eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "worker/engine/eval/hellaswag_text.h"
+#include "worker/engine/tokenizer/utf8.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kMaxPassTokens = 65536;
+
+// A chosen token's row in the batch and the document that its score belongs to.
+struct RollingPass {
+  TokenBatch batch;
+  std::vector<TokenTarget> targets;
+  std::vector<size_t> documents;
+};
+
+absl::Status RunRollingPass(const Decoder& decoder, const EvalOptions& options, RollingPass* pass,
+                            std::vector<double>* log_likelihoods) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<TokenScore> scores,
+                       ScoreTargets(decoder, pass->batch, pass->targets, options));
+  for (size_t i = 0; i < scores.size(); ++i) {
+    (*log_likelihoods)[pass->documents[i]] += scores[i].log_probability;
+  }
+  *pass = RollingPass();
+  return absl::OkStatus();
+}
+
+void AddWindow(const RollingWindow& window, size_t document, RollingPass* pass) {
+  pass->batch.Add(window.input);
+  const int64_t first = pass->batch.num_tokens() - static_cast<int64_t>(window.predicted.size());
+  for (size_t i = 0; i < window.predicted.size(); ++i) {
+    pass->targets.push_back({first + static_cast<int64_t>(i), window.predicted[i]});
+    pass->documents.push_back(document);
+  }
+}
+
+int64_t ArgMax(const float* row, int64_t size) { return std::max_element(row, row + size) - row; }
+
+// One model's side of a comparison: its hidden states and a block of log-probabilities.
+class BlockReader {
+ public:
+  static absl::StatusOr<BlockReader> Create(const Decoder& decoder, const TokenBatch& batch,
+                                            const EvalOptions& options) {
+    LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden, RunBatch(decoder, batch, options));
+    LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder.LoadHead());
+    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMatrix> device,
+                         decoder.device()->NewMatrix(LogitBlockRows(decoder.spec().vocab_size),
+                                                     decoder.spec().vocab_size));
+    return BlockReader(&decoder, std::move(hidden), std::move(head), std::move(device));
+  }
+
+  // Log-probabilities of rows [begin, begin + count) in device and in host memory.
+  absl::Status Read(int64_t begin, int64_t count) {
+    const MatrixView rows = device_->Rows(0, count);
+    LWQ_RETURN_IF_ERROR(decoder_->Logits(head_, hidden_.view().Rows(begin, count), rows));
+    LWQ_RETURN_IF_ERROR(decoder_->device()->LogSoftmax(rows));
+    return decoder_->device()->Download(rows, host_.view().Rows(0, count));
+  }
+  ConstMatrixView on_device(int64_t count) const { return device_->view().Rows(0, count); }
+  const float* Row(int64_t r) const { return host_.Row(r); }
+
+ private:
+  BlockReader(const Decoder* decoder, MappedMatrix hidden, HeadWeights head,
+              std::unique_ptr<DeviceMatrix> device)
+      : decoder_(decoder),
+        hidden_(std::move(hidden)),
+        head_(std::move(head)),
+        device_(std::move(device)),
+        host_(LogitBlockRows(decoder->spec().vocab_size), decoder->spec().vocab_size) {}
+
+  const Decoder* decoder_;
+  MappedMatrix hidden_;
+  HeadWeights head_;
+  std::unique_ptr<DeviceMatrix> device_;
+  Matrix host_;
+};
+
+// Sums over the predictions of one run.
+struct WindowSums {
+  std::vector<double> window_nll;
+  std::vector<double> kl;
+  int64_t agreeing = 0;
+};
+
+absl::Status AddBlock(const TokenBatch& windows, const Segment& window, size_t window_index,
+                      int64_t begin, int64_t count, const BlockReader& candidate,
+                      const BlockReader* source, Device* device, int64_t vocab_size,
+                      WindowSums* sums) {
+  for (int64_t r = 0; r < count; ++r) {
+    const int32_t next = windows.tokens[window.begin + begin + r + 1];
+    sums->window_nll[window_index] -= candidate.Row(r)[next];
+    if (source != nullptr) {
+      sums->agreeing += ArgMax(candidate.Row(r), vocab_size) == ArgMax(source->Row(r), vocab_size);
+    }
+  }
+  if (source == nullptr) return absl::OkStatus();
+  std::vector<double> kl(count);
+  LWQ_RETURN_IF_ERROR(device->KlDivergence(source->on_device(count), candidate.on_device(count),
+                                           absl::MakeSpan(kl)));
+  sums->kl.insert(sums->kl.end(), kl.begin(), kl.end());
+  return absl::OkStatus();
+}
+
+absl::Status CheckTokens(const TokenBatch& windows, int64_t vocab_size) {
+  for (const int32_t token : windows.tokens) {
+    if (token >= 0 && token < vocab_size) continue;
+    return InvalidFailure("TOKEN_OUT_OF_RANGE",
+                          absl::StrCat("token ", token, " is outside the model's vocabulary of ",
+                                       vocab_size, "; does the tokenizer belong to the model?"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t CountWords(absl::string_view text) {
+  int64_t words = 1;
+  bool in_space = false;
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = NextCodePoint(text, &at);
+    const bool space = IsWhitespace(c) || (c >= 0x1C && c <= 0x1F);
+    words += space && !in_space;
+    in_space = space;
+  }
+  return words;
+}
+
+RollingResult SummarizeRolling(std::vector<double> log_likelihoods, int64_t num_tokens,
+                               const std::vector<std::string>& documents) {
+  RollingResult result;
+  result.num_tokens = num_tokens;
+  double words = 0, bytes = 0;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    result.nll -= log_likelihoods[i];
+    words += static_cast<double>(CountWords(documents[i]));
+    bytes += static_cast<double>(documents[i].size());
+  }
+  result.word_perplexity = std::exp(result.nll / words);
+  result.byte_perplexity = std::exp(result.nll / bytes);
+  result.bits_per_byte = result.nll / bytes / std::log(2.0);
+  result.log_likelihoods = std::move(log_likelihoods);
+  return result;
+}
+
+absl::StatusOr<RollingResult> RollingPerplexity(const Decoder& decoder,
+                                                const RequestEncoder& encoder,
+                                                const std::vector<std::string>& documents,
+                                                const EvalOptions& options) {
+  std::vector<double> log_likelihoods(documents.size(), 0.0);
+  std::vector<std::pair<size_t, RollingWindow>> windows;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, encoder.EncodeText(documents[i]));
+    for (RollingWindow& window :
+         RollingWindows(tokens, encoder.prefix_token(), decoder.spec().max_positions)) {
+      windows.emplace_back(i, std::move(window));
+    }
+  }
+  if (windows.empty()) return InvalidFailure("TEXT_TOO_SHORT", "the text has no tokens");
+  RollingPass pass;
+  int64_t num_tokens = 0;
+  size_t first_of_pass = 0;
+  for (size_t i = 0; i < windows.size(); ++i) {
+    num_tokens += static_cast<int64_t>(windows[i].second.predicted.size());
+    AddWindow(windows[i].second, windows[i].first, &pass);
+    if (pass.batch.num_tokens() < kMaxPassTokens && i + 1 < windows.size()) continue;
+    const double total = static_cast<double>(windows.size());
+    LWQ_RETURN_IF_ERROR(
+        RunRollingPass(decoder,
+                       SubProgress(options, static_cast<double>(first_of_pass) / total,
+                                   static_cast<double>(i + 1 - first_of_pass) / total),
+                       &pass, &log_likelihoods));
+    first_of_pass = i + 1;
+  }
+  return SummarizeRolling(std::move(log_likelihoods), num_tokens, documents);
+}
+
+absl::StatusOr<TokenBatch> DisjointWindows(const RequestEncoder& encoder,
+                                           const std::vector<std::string>& documents,
+                                           int64_t sequence_length, int64_t max_windows) {
+  if (sequence_length < 2) {
+    return InvalidFailure("SEQUENCE_LENGTH_INVALID",
+                          absl::StrCat("windows of ", sequence_length, " tokens; at least 2"));
+  }
+  std::vector<int32_t> tokens;
+  for (const std::string& document : documents) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, encoder.EncodeText(document));
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+  }
+  int64_t count = static_cast<int64_t>(tokens.size()) / sequence_length;
+  if (count == 0) {
+    return InvalidFailure("TEXT_TOO_SHORT",
+                          absl::StrCat("the text has ", tokens.size(), " tokens; one window needs ",
+                                       sequence_length));
+  }
+  if (max_windows > 0) count = std::min(count, max_windows);
+  TokenBatch batch;
+  for (int64_t i = 0; i < count; ++i) {
+    batch.Add(absl::MakeConstSpan(tokens).subspan(i * sequence_length, sequence_length));
+  }
+  return batch;
+}
+
+DivergenceResult SummarizeDivergence(std::vector<double> kl, int64_t num_agreeing) {
+  DivergenceResult result;
+  result.num_tokens = static_cast<int64_t>(kl.size());
+  if (kl.empty()) return result;
+  const double n = static_cast<double>(kl.size());
+  double sum = 0, squares = 0;
+  for (const double value : kl) sum += value;
+  result.mean = sum / n;
+  for (const double value : kl) squares += (value - result.mean) * (value - result.mean);
+  if (kl.size() > 1) result.standard_error = std::sqrt(squares / (n - 1) / n);
+  std::sort(kl.begin(), kl.end());
+  const auto quantile = [&kl](double q) {
+    const double rank = q * static_cast<double>(kl.size() - 1);
+    const auto low = static_cast<size_t>(rank);
+    const size_t high = std::min(low + 1, kl.size() - 1);
+    return kl[low] + (rank - static_cast<double>(low)) * (kl[high] - kl[low]);
+  };
+  result.median = quantile(0.5);
+  result.p99 = quantile(0.99);
+  result.top1_agreement = static_cast<double>(num_agreeing) / n;
+  return result;
+}
+
+absl::StatusOr<WindowResult> WindowPerplexity(const Decoder& decoder, const Decoder* source,
+                                              const TokenBatch& windows,
+                                              const EvalOptions& options) {
+  const int64_t vocab_size = decoder.spec().vocab_size;
+  if (source != nullptr && source->spec().vocab_size != vocab_size) {
+    return InvalidFailure("VOCABULARY_MISMATCH",
+                          absl::StrCat("the model has ", vocab_size, " tokens, its source ",
+                                       source->spec().vocab_size));
+  }
+  LWQ_RETURN_IF_ERROR(CheckTokens(windows, vocab_size));
+  const double share = source != nullptr ? 0.4 : 0.8;
+  LWQ_ASSIGN_OR_RETURN(BlockReader candidate,
+                       BlockReader::Create(decoder, windows, SubProgress(options, 0, share)));
+  std::optional<BlockReader> reference;
+  if (source != nullptr) {
+    LWQ_ASSIGN_OR_RETURN(reference,
+                         BlockReader::Create(*source, windows, SubProgress(options, share, share)));
+  }
+  WindowSums sums;
+  sums.window_nll.assign(windows.segments.size(), 0.0);
+  const int64_t block = LogitBlockRows(vocab_size);
+  WindowResult result;
+  for (size_t w = 0; w < windows.segments.size(); ++w) {
+    const Segment& window = windows.segments[w];
+    const int64_t predictions = window.size - 1;
+    for (int64_t begin = 0; begin < predictions; begin += block) {
+      const int64_t count = std::min(block, predictions - begin);
+      LWQ_RETURN_IF_ERROR(candidate.Read(window.begin + begin, count));
+      if (reference.has_value()) {
+        LWQ_RETURN_IF_ERROR(reference->Read(window.begin + begin, count));
+      }
+      LWQ_RETURN_IF_ERROR(AddBlock(windows, window, w, begin, count, candidate,
+                                   reference.has_value() ? &*reference : nullptr, decoder.device(),
+                                   vocab_size, &sums));
+    }
+    result.num_tokens += predictions;
+    result.sequence_length = std::max(result.sequence_length, window.size);
+    sums.window_nll[w] /= static_cast<double>(std::max<int64_t>(predictions, 1));
+    if (options.progress) {
+      LWQ_RETURN_IF_ERROR(options.progress(0.8 + 0.2 * static_cast<double>(w + 1) /
+                                                     static_cast<double>(windows.segments.size())));
+    }
+  }
+  double mean = 0;
+  for (const double nll : sums.window_nll) mean += nll;
+  result.token_perplexity = std::exp(mean / static_cast<double>(windows.segments.size()));
+  if (source != nullptr) {
+    result.divergence = SummarizeDivergence(std::move(sums.kl), sums.agreeing);
+  }
+  return result;
+}
+
+}  // namespace lwq
