@@ -248,8 +248,9 @@ absl::StatusOr<WindowResult> WindowPerplexity(const Decoder& decoder, const Deco
                        BlockReader::Create(decoder, windows, SubProgress(options, 0, share)));
   std::optional<BlockReader> reference;
   if (source != nullptr) {
-    LWQ_ASSIGN_OR_RETURN(reference,
+    LWQ_ASSIGN_OR_RETURN(BlockReader reader,
                          BlockReader::Create(*source, windows, SubProgress(options, share, share)));
+    reference.emplace(std::move(reader));
   }
   WindowSums sums;
   sums.window_nll.assign(windows.segments.size(), 0.0);

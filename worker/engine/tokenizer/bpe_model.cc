@@ -19,6 +19,16 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
+// U+2581, SentencePiece's blank, after another character.
+bool HasInnerMark(absl::string_view token) {
+  constexpr absl::string_view kMark = "\u2581";
+  for (size_t at = token.find(kMark, 1); at != absl::string_view::npos;
+       at = token.find(kMark, at + 1)) {
+    if (at < kMark.size() || token.substr(at - kMark.size(), kMark.size()) != kMark) return true;
+  }
+  return false;
+}
+
 // Shortens text taken from a file for a message.
 std::string Quoted(absl::string_view text) {
   return absl::StrCat("\"", text.substr(0, 60), text.size() > 60 ? "...\"" : "\"");
@@ -70,6 +80,7 @@ absl::StatusOr<BpeModel> BpeModel::Create(
                                                                                     : merged),
                                                               " is not in the vocabulary"));
     }
+    if (HasInnerMark(merged)) model.merges_across_marks_ = true;
     model.merges_[PairKey(left_id, right_id)] = {static_cast<int32_t>(rank), id};
   }
   if (!model.options_.unk_token.empty()) {
@@ -91,6 +102,11 @@ absl::StatusOr<BpeModel> BpeModel::Create(
 int32_t BpeModel::IdOf(absl::string_view token) const {
   const auto it = vocabulary_.find(token);
   return it == vocabulary_.end() ? -1 : it->second;
+}
+
+bool BpeModel::has_all_bytes() const {
+  return !byte_ids_.empty() &&
+         std::none_of(byte_ids_.begin(), byte_ids_.end(), [](int32_t id) { return id < 0; });
 }
 
 absl::string_view BpeModel::TokenOf(int32_t id) const {

@@ -36,6 +36,13 @@ class BpeModel {
   // Appends the ids of one word (valid UTF-8).
   void EncodeWord(absl::string_view word, std::vector<int32_t>* ids) const;
 
+  // Whether some merge makes a token with U+2581 after another character. Where none does, a text
+  // may be cut in front of each U+2581 that follows one: merges do not cross the cut.
+  bool merges_across_marks() const { return merges_across_marks_; }
+  // Whether every byte has its token, so that no character is unknown.
+  bool has_all_bytes() const;
+  const BpeOptions& options() const { return options_; }
+
   // -1 when there is no such token.
   int32_t IdOf(absl::string_view token) const;
   // Empty for ids that are not in the vocabulary.
@@ -63,6 +70,7 @@ class BpeModel {
   absl::flat_hash_map<uint64_t, Merge> merges_;
   std::vector<int32_t> byte_ids_;  // of <0x00> ... <0xFF>, -1 where missing; empty without fallback
   int32_t unk_id_ = -1;
+  bool merges_across_marks_ = false;
 };
 
 }  // namespace lwq

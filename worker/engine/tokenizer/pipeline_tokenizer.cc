@@ -16,6 +16,22 @@ namespace {
 // Words longer than this are not worth remembering.
 constexpr size_t kMaxCachedWordBytes = 64;
 
+// Cuts in front of each U+2581 that follows another character.
+std::vector<Piece> CutAtMarks(absl::string_view text) {
+  constexpr absl::string_view kMark = "\u2581";
+  std::vector<Piece> words;
+  size_t begin = 0;
+  for (size_t at = text.find(kMark); at != absl::string_view::npos;
+       at = text.find(kMark, at + kMark.size())) {
+    if (at > begin && text.substr(at - kMark.size(), kMark.size()) != kMark) {
+      words.push_back({std::string(text.substr(begin, at - begin)), false});
+      begin = at;
+    }
+  }
+  if (begin < text.size()) words.push_back({std::string(text.substr(begin)), false});
+  return words;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
@@ -38,6 +54,12 @@ absl::Status PipelineTokenizer::Index(const TokenizerConfig& config) {
       raw_matcher_.Add(token, token.content);
     }
   }
+  // An exact short cut: words can be remembered, and a whole book is no single heap of pairs.
+  // Unknown characters fuse across words, so a model that has them keeps its text whole.
+  const BpeModel& model = pipeline_.model;
+  cuts_at_marks_ = pipeline_.pre_tokenizer.empty() && !model.merges_across_marks() &&
+                   !model.options().ignore_merges &&
+                   (model.options().unk_token.empty() || model.has_all_bytes());
   bos_id_ = IdOf(config.bos_token);
   eos_id_ = IdOf(config.eos_token);
   const bool wants_bos = config.add_bos.value_or(false), wants_eos = config.add_eos.value_or(false);
@@ -72,12 +94,13 @@ bool PipelineTokenizer::adds_bos() const {
 
 absl::Status PipelineTokenizer::EncodeNormalized(absl::string_view text, bool at_start,
                                                  std::vector<int32_t>* ids) const {
-  if (pipeline_.pre_tokenizer.empty()) {
+  if (pipeline_.pre_tokenizer.empty() && !cuts_at_marks_) {
     pipeline_.model.EncodeWord(text, ids);
     return absl::OkStatus();
   }
   std::vector<Piece> words = {{std::string(text), at_start}};
   LWQ_RETURN_IF_ERROR(PreTokenize(pipeline_.pre_tokenizer, &words));
+  if (cuts_at_marks_) words = CutAtMarks(text);
   absl::flat_hash_map<absl::string_view, std::vector<int32_t>> cache;
   for (const Piece& word : words) {
     if (word.text.size() > kMaxCachedWordBytes) {

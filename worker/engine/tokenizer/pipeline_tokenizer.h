@@ -51,6 +51,7 @@ class PipelineTokenizer : public Tokenizer {
   TokenizerPipeline pipeline_;
   AddedTokenMatcher raw_matcher_, normalized_matcher_;
   absl::flat_hash_map<int32_t, std::string> added_content_;
+  bool cuts_at_marks_ = false;
   int64_t vocab_size_ = 0;
   int32_t bos_id_ = -1;
   int32_t eos_id_ = -1;
