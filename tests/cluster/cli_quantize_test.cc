@@ -1,0 +1,138 @@
+// lwqctl quantize over the real server and worker.
+#include <signal.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "base/hash.h"
+#include "client/embedded.h"
+#include "gmock/gmock.h"
+#include "tests/cluster/cli.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::Contains;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class CliQuantizeTest : public CliTest {
+ protected:
+  // The digests of every file but the reports, which hold times.
+  std::map<std::string, std::string> Digests(const std::string& out) const {
+    std::map<std::string, std::string> digests;
+    for (const std::string& name : ListDirectory(File(out)).value_or(std::vector<std::string>())) {
+      if (name.rfind("lwq-", 0) == 0) continue;
+      digests[name] = Sha256HexOfFile(JoinPath(File(out), name)).value_or("unreadable");
+    }
+    return digests;
+  }
+
+  // Three lines on stderr at the end, no DIR, nothing beside it.
+  void ExpectRefused(const CliAnswer& answer, const std::string& reason) const {
+    EXPECT_GT(answer.code, 0) << answer.out;
+    EXPECT_THAT(answer.err, HasSubstr("lwqctl: "));
+    EXPECT_THAT(answer.err, HasSubstr(reason));
+    EXPECT_THAT(answer.err, HasSubstr("\n  do: "));
+    EXPECT_FALSE(FileExists(File("out")));
+    EXPECT_FALSE(FileExists(File("out.partial")));
+  }
+
+  // A process that the pair's supervisor started, by the name of its program; 0 when there is none.
+  static pid_t FindChild(const std::string& program, const std::string& data) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      int pid = 0;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
+      std::FILE* file = std::fopen((entry.path() / "cmdline").c_str(), "r");
+      if (file == nullptr) continue;
+      std::string line(8192, '\0');
+      line.resize(std::fread(line.data(), 1, line.size(), file));
+      std::fclose(file);
+      const std::string name = line.substr(0, line.find('\0'));
+      if (Basename(name) == program && line.find(data) != std::string::npos) return pid;
+    }
+    return 0;
+  }
+
+  // Kills the program once the running quantize has finished some tasks; whether it was there.
+  bool KillDuringJob(const std::string& program) const {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    while (absl::Now() < deadline) {
+      const std::string progress = ReadFile(File("run.err"), 1 << 20).value_or("");
+      const pid_t pid = FindChild(program, data());
+      if (pid > 0 && progress.find(": done in") != std::string::npos) {
+        return ::kill(pid, SIGKILL) == 0;
+      }
+      absl::SleepFor(absl::Milliseconds(2));
+    }
+    return false;
+  }
+};
+
+TEST_F(CliQuantizeTest, OneCommandGivesAnArtifactAndASecondOneTheSameFromTheCache) {
+  const CliAnswer first = Lwqctl(QuickQuantize("out"));
+  ASSERT_EQ(first.code, 0) << first.err;
+  const google::protobuf::Struct result = Json(first.out);
+  EXPECT_EQ(result.fields().at("directory").string_value(), File("out"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<std::string> names, ListDirectory(File("out")));
+  EXPECT_THAT(names, Contains("config.json"));
+  EXPECT_THAT(names, Contains("lwq-manifest.json"));
+  EXPECT_THAT(names, Contains("lwq-report.json"));
+  EXPECT_THAT(names, Not(Contains(EndsWith(".partial"))));
+  LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(File("out/model.safetensors")));
+  EXPECT_EQ(static_cast<double>(size), Number(result, "weight_file_bytes"));
+  // Nothing runs any more, and nothing is left half done.
+  EXPECT_EQ(Lwqctl("down").code, 3);
+  EXPECT_THAT(*ListDirectory(File("data/downloads")), ::testing::IsEmpty());
+
+  const CliAnswer second = Lwqctl(QuickQuantize("again"));
+  ASSERT_EQ(second.code, 0) << second.err;
+  EXPECT_EQ(Digests("again"), Digests("out"));
+}
+
+TEST_F(CliQuantizeTest, AKilledWorkerAndAKilledServerChangeNothing) {
+  ASSERT_EQ(Lwqctl(QuickQuantize("out")).code, 0);
+  for (const std::string program : {"lwq-worker", "lwq-server"}) {
+    std::FILE* run = ::popen(Line(QuickQuantize("killed") + " --no-cache", "run").c_str(), "r");
+    ASSERT_NE(run, nullptr);
+    EXPECT_TRUE(KillDuringJob(program)) << program;
+    const int code = WEXITSTATUS(::pclose(run));
+    EXPECT_EQ(code, 0) << program << "\n" << Read(code, "run").err;
+    EXPECT_EQ(Digests("killed"), Digests("out")) << program;
+    ASSERT_OK(RemoveAll(File("killed")));
+    ASSERT_OK(RemoveAll(File("run.err")));
+  }
+}
+
+TEST_F(CliQuantizeTest, ABrokenModelIsRefusedByName) {
+  std::filesystem::copy(SampleModelPath(), File("model"));
+  std::filesystem::resize_file(File("model/model.safetensors"), 100'000);
+  const CliAnswer answer =
+      Lwqctl(absl::StrCat("quantize ", File("model"), " --budget 4bpw --out ", File("out")));
+  ExpectRefused(answer, "ST_");
+  EXPECT_THAT(answer.err, HasSubstr("model.safetensors"));
+}
+
+TEST_F(CliQuantizeTest, ABudgetThatCannotBeKeptIsRefusedWithTheSmallest) {
+  const CliAnswer answer = Lwqctl(
+      absl::StrCat("quantize ", SampleModelPath(), " --budget 1000 --no-eval --out ", File("out")));
+  ExpectRefused(answer, "BUDGET_INFEASIBLE");
+  EXPECT_EQ(answer.code, 8);
+}
+
+TEST_F(CliQuantizeTest, AnUnknownMethodIsRefusedWithTheKnownOnes) {
+  const CliAnswer answer =
+      Lwqctl(absl::StrCat("quantize ", SampleModelPath(),
+                          " --budget 4bpw --method no-such --no-eval --out ", File("out")));
+  ExpectRefused(answer, "no-such");
+  EXPECT_THAT(answer.err, HasSubstr("rtn"));
+}
+
+}  // namespace
+}  // namespace lwq::testing

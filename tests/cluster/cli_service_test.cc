@@ -1,0 +1,61 @@
+// The service commands of lwqctl over the real server and worker.
+#include "absl/strings/ascii.h"
+#include "gmock/gmock.h"
+#include "tests/cluster/cli.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class CliServiceTest : public CliTest {};
+
+TEST_F(CliServiceTest, AddPlanSubmitWatchGet) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  const CliAnswer added = Lwqctl("model add " + SampleModelPath() + " --id sample");
+  ASSERT_EQ(added.code, 0) << added.err;
+  EXPECT_THAT(added.out, HasSubstr("ACTIVE"));
+  EXPECT_THAT(Lwqctl("model list").out, HasSubstr("sample"));
+  const std::string spec =
+      "sample --budget 4.5bpw --method rtn --scorer lim --allocator two-level"
+      " --calibration-tokens 512 --no-eval";
+  const CliAnswer plan = Lwqctl("plan " + spec);
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_THAT(plan.out, HasSubstr("smallest plan"));
+  const CliAnswer submitted = Lwqctl("submit " + spec);
+  ASSERT_EQ(submitted.code, 0) << submitted.err;
+  const std::string job(absl::StripAsciiWhitespace(submitted.out));
+  const CliAnswer watched = Lwqctl("watch " + job);
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  EXPECT_THAT(watched.err, HasSubstr("-> SUCCEEDED"));
+  EXPECT_THAT(Lwqctl("jobs --state succeeded").out, HasSubstr(job));
+  EXPECT_THAT(Lwqctl("show " + job).out, HasSubstr("SUCCEEDED"));
+  EXPECT_THAT(Lwqctl("tasks " + job).out, HasSubstr("quantize"));
+  EXPECT_THAT(Lwqctl("workers").out, HasSubstr("embedded"));
+  EXPECT_EQ(Json(Lwqctl("server info --json").out).fields().count("version"), 1u);
+  const CliAnswer got = Lwqctl("artifact get jobs/" + job + " --out " + File("got"));
+  EXPECT_EQ(got.code, 0) << got.err;
+  EXPECT_TRUE(FileExists(File("got/model.safetensors")));
+  EXPECT_FALSE(FileExists(File("got.partial")));
+}
+
+TEST_F(CliServiceTest, UnknownNamesHaveTheirExitCode) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  EXPECT_EQ(Lwqctl("show no-such-job").code, 3);
+  EXPECT_EQ(Lwqctl("model show no-such-model").code, 3);
+  EXPECT_EQ(Lwqctl("submit no-such-model --budget 4bpw").code, 3);
+  EXPECT_EQ(Lwqctl("model add " + File("nowhere")).code, 3);
+}
+
+TEST_F(CliServiceTest, EvaluatesAModelWhereItLies) {
+  const CliAnswer answer = Lwqctl("eval " + SampleModelPath() + " --text " + SampleModelPath() +
+                                  "/held-out.txt --tasks " + SampleModelPath() +
+                                  "/choices.jsonl --tokens 1024 --limit 8 --threads 1");
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("perplexity per token, held-out.txt"));
+  EXPECT_THAT(answer.out, HasSubstr("accuracy, choices.jsonl (8 items)"));
+}
+
+}  // namespace
+}  // namespace lwq::testing
