@@ -1,0 +1,272 @@
+#include "worker/engine/device/cpu/cpu_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_kernels.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+// After highway.h: it is written for the target that is being compiled.
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lwq {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes, so that two vectors fit kAttentionPad.
+using D = hn::CappedTag<float, 16>;
+using V = hn::Vec<D>;
+// F64, and the F32 vector with as many lanes.
+using DD = hn::CappedTag<double, 8>;
+using DH = hn::Rebind<float, DD>;
+using VD = hn::Vec<DD>;
+
+HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
+
+// Calls body(i, mask) for each vector of [0, n); the last mask may be partial.
+template <class Tag, class Body>
+HWY_INLINE void ForVectors(Tag tag, int64_t n, Body&& body) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(tag));
+  int64_t i = 0;
+  const auto all = hn::FirstN(tag, static_cast<size_t>(lanes));
+  for (; i + lanes <= n; i += lanes) body(i, all);
+  if (i < n) body(i, hn::FirstN(tag, static_cast<size_t>(n - i)));
+}
+
+HWY_INLINE float Sum(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+HWY_INLINE double Sum(VD v) { return hn::GetLane(hn::SumOfLanes(DD(), v)); }
+
+void RmsNormRowT(const float* x, const float* weight, float epsilon, int64_t n, float* out) {
+  const D d;
+  V squares = hn::Zero(d);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V v = hn::MaskedLoad(mask, d, x + i);
+    squares = hn::MulAdd(v, v, squares);
+  });
+  const float mean = Sum(squares) / static_cast<float>(n);
+  const V scale = hn::Set(d, 1.0f / std::sqrt(mean + epsilon));
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V v = hn::Mul(hn::MaskedLoad(mask, d, x + i), scale);
+    hn::BlendedStore(hn::Mul(v, hn::MaskedLoad(mask, d, weight + i)), mask, d, out + i);
+  });
+}
+
+void RotateHeadT(const float* cosine, const float* sine, int64_t half, float* x) {
+  const D d;
+  ForVectors(d, half, [&](int64_t i, auto mask) HWY_ATTR {
+    const V c = hn::MaskedLoad(mask, d, cosine + i), s = hn::MaskedLoad(mask, d, sine + i);
+    const V a = hn::MaskedLoad(mask, d, x + i), b = hn::MaskedLoad(mask, d, x + half + i);
+    hn::BlendedStore(hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), mask, d, x + i);
+    hn::BlendedStore(hn::Add(hn::Mul(b, c), hn::Mul(a, s)), mask, d, x + half + i);
+  });
+}
+
+void SwiGluRowT(const float* gate, const float* up, int64_t n, float* out) {
+  const D d;
+  const V one = hn::Set(d, 1.0f);
+  // Past this exp(-gate) overflows; the quotient is then 0 to F32 anyway.
+  const V floor = hn::Set(d, -88.0f);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V g = hn::MaskedLoad(mask, d, gate + i);
+    const V e = hn::Exp(d, hn::Neg(hn::Max(g, floor)));
+    const V silu = hn::Div(g, hn::Add(one, e));
+    hn::BlendedStore(hn::Mul(silu, hn::MaskedLoad(mask, d, up + i)), mask, d, out + i);
+  });
+}
+
+void AddRowT(const float* x, int64_t n, float* y) {
+  const D d;
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V sum = hn::Add(hn::MaskedLoad(mask, d, x + i), hn::MaskedLoad(mask, d, y + i));
+    hn::BlendedStore(sum, mask, d, y + i);
+  });
+}
+
+HWY_INLINE float MaxOf(const float* x, int64_t n) {
+  const D d;
+  const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  V top = lowest;
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    top = hn::Max(top, hn::IfThenElse(mask, hn::MaskedLoad(mask, d, x + i), lowest));
+  });
+  return hn::GetLane(hn::MaxOfLanes(d, top));
+}
+
+void LogSoftmaxRowT(int64_t n, float* x) {
+  constexpr int64_t kBlock = 512;
+  const D d;
+  const float top = MaxOf(x, n);
+  const V shift = hn::Set(d, top);
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    V sum = hn::Zero(d);
+    ForVectors(d, std::min(kBlock, n - begin), [&](int64_t i, auto mask) HWY_ATTR {
+      const V v = hn::Sub(hn::MaskedLoad(mask, d, x + begin + i), shift);
+      sum = hn::Add(sum, hn::IfThenElseZero(mask, hn::Exp(d, v)));
+    });
+    total += Sum(sum);
+  }
+  // Two steps, so that the log of the sum is not rounded at the size of the maximum.
+  const V log_total = hn::Set(d, static_cast<float>(std::log(total)));
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V v = hn::Sub(hn::Sub(hn::MaskedLoad(mask, d, x + i), shift), log_total);
+    hn::BlendedStore(v, mask, d, x + i);
+  });
+}
+
+double KlRowT(const float* p, const float* q, int64_t n) {
+  const DD dd;
+  const DH dh;
+  VD total = hn::Zero(dd);
+  ForVectors(dh, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const auto log_p = hn::MaskedLoad(mask, dh, p + i), log_q = hn::MaskedLoad(mask, dh, q + i);
+    const auto weight = hn::Exp(dh, log_p);
+    const auto some = hn::Gt(weight, hn::Zero(dh));  // what has no probability has no share
+    const auto gap = hn::IfThenElseZero(some, hn::Sub(log_p, log_q));
+    total = hn::MulAdd(hn::PromoteTo(dd, weight), hn::PromoteTo(dd, gap), total);
+  });
+  return Sum(total);
+}
+
+double CosineRowT(const float* x, const float* y, int64_t n) {
+  const DD dd;
+  const DH dh;
+  VD xy = hn::Zero(dd), xx = hn::Zero(dd), yy = hn::Zero(dd);
+  ForVectors(dh, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const VD a = hn::PromoteTo(dd, hn::MaskedLoad(mask, dh, x + i));
+    const VD b = hn::PromoteTo(dd, hn::MaskedLoad(mask, dh, y + i));
+    xy = hn::MulAdd(a, b, xy);
+    xx = hn::MulAdd(a, a, xx);
+    yy = hn::MulAdd(b, b, yy);
+  });
+  const double norms = std::sqrt(Sum(xx)) * std::sqrt(Sum(yy));
+  return norms > 0 ? Sum(xy) / norms : 0;
+}
+
+// c [R, n] = a [R, k] b [k, n] for n a multiple of two vectors; R rows of a tile stay in registers.
+template <int R>
+HWY_INLINE void MultiplyRows(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                             int64_t n, int64_t k, float* c, int64_t c_stride) {
+  const D d;
+  const int64_t lanes = Lanes();
+  for (int64_t col = 0; col < n; col += 2 * lanes) {
+    V left[R], right[R];
+    for (int r = 0; r < R; ++r) left[r] = right[r] = hn::Zero(d);
+    for (int64_t i = 0; i < k; ++i) {
+      const V b0 = hn::LoadU(d, b + i * b_stride + col);
+      const V b1 = hn::LoadU(d, b + i * b_stride + col + lanes);
+      for (int r = 0; r < R; ++r) {
+        const V v = hn::Set(d, a[r * a_stride + i]);
+        left[r] = hn::MulAdd(v, b0, left[r]);
+        right[r] = hn::MulAdd(v, b1, right[r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      hn::StoreU(left[r], d, c + r * c_stride + col);
+      hn::StoreU(right[r], d, c + r * c_stride + col + lanes);
+    }
+  }
+}
+
+void Multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t m,
+              int64_t n, int64_t k, float* c, int64_t c_stride) {
+  int64_t r = 0;
+  for (; r + 4 <= m; r += 4) {
+    MultiplyRows<4>(a + r * a_stride, a_stride, b, b_stride, n, k, c + r * c_stride, c_stride);
+  }
+  for (; r < m; ++r) {
+    MultiplyRows<1>(a + r * a_stride, a_stride, b, b_stride, n, k, c + r * c_stride, c_stride);
+  }
+}
+
+// Scores [0, n) of one query become exp(score - max), zero outside [begin, end). Returns their sum.
+float SoftmaxScores(const AttentionBlock& block, int64_t begin, int64_t end, int64_t n,
+                    float* scores) {
+  const D d;
+  const int64_t lanes = Lanes();
+  const V scale = hn::Set(d, block.scale);
+  const V cap = hn::Set(d, block.softcap);
+  for (int64_t i = 0; i < n; i += lanes) {
+    V v = hn::Mul(hn::LoadU(d, scores + i), scale);
+    if (block.softcap > 0) v = hn::Mul(cap, hn::Tanh(d, hn::Div(v, cap)));
+    hn::StoreU(v, d, scores + i);
+  }
+  std::fill(scores, scores + begin, -std::numeric_limits<float>::infinity());
+  std::fill(scores + end, scores + n, -std::numeric_limits<float>::infinity());
+  const V top = hn::Set(d, MaxOf(scores, n));
+  V sum = hn::Zero(d);
+  for (int64_t i = 0; i < n; i += lanes) {
+    const V e = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), top));
+    hn::StoreU(e, d, scores + i);
+    sum = hn::Add(sum, e);
+  }
+  return Sum(sum);
+}
+
+void AttendBlockT(const AttentionBlock& block) {
+  const D d;
+  const int64_t last = block.first_seen + block.rows - 1;  // keys that the last query sees
+  const int64_t low = block.window > 0 ? std::max<int64_t>(0, block.first_seen - block.window) : 0;
+  const int64_t begin = low / kAttentionPad * kAttentionPad;
+  const int64_t n = (last - begin + kAttentionPad - 1) / kAttentionPad * kAttentionPad;
+  Multiply(block.query, block.query_stride, block.keys + begin, block.key_stride, block.rows, n,
+           block.head_dim, block.scores, block.key_stride);
+  float totals[kAttentionRows];
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const int64_t end = block.first_seen + r;
+    const int64_t from = block.window > 0 ? std::max<int64_t>(0, end - block.window) : 0;
+    totals[r] =
+        SoftmaxScores(block, from - begin, end - begin, n, block.scores + r * block.key_stride);
+  }
+  Multiply(block.scores, block.key_stride, block.values + begin * block.value_stride,
+           block.value_stride, block.rows, block.value_stride, n, block.sums, block.value_stride);
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const V inverse = hn::Set(d, 1.0f / totals[r]);
+    const float* sums = block.sums + r * block.value_stride;
+    float* out = block.out + r * block.out_stride;
+    ForVectors(d, block.head_dim, [&](int64_t i, auto mask) HWY_ATTR {
+      hn::BlendedStore(hn::Mul(hn::LoadU(d, sums + i), inverse), mask, d, out + i);
+    });
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lwq
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lwq {
+
+HWY_EXPORT(RmsNormRowT);
+HWY_EXPORT(RotateHeadT);
+HWY_EXPORT(SwiGluRowT);
+HWY_EXPORT(AddRowT);
+HWY_EXPORT(LogSoftmaxRowT);
+HWY_EXPORT(KlRowT);
+HWY_EXPORT(CosineRowT);
+HWY_EXPORT(AttendBlockT);
+
+void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(RmsNormRowT)(x, weight, epsilon, n, out);
+}
+void RotateHead(const float* cosine, const float* sine, int64_t half, float* x) {
+  HWY_DYNAMIC_DISPATCH(RotateHeadT)(cosine, sine, half, x);
+}
+void SwiGluRow(const float* gate, const float* up, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(SwiGluRowT)(gate, up, n, out);
+}
+void AddRow(const float* x, int64_t n, float* y) { HWY_DYNAMIC_DISPATCH(AddRowT)(x, n, y); }
+void LogSoftmaxRow(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(LogSoftmaxRowT)(n, x); }
+double KlRow(const float* p, const float* q, int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(KlRowT)(p, q, n);
+}
+double CosineRow(const float* x, const float* y, int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(CosineRowT)(x, y, n);
+}
+void AttendBlock(const AttentionBlock& block) { HWY_DYNAMIC_DISPATCH(AttendBlockT)(block); }
+
+}  // namespace lwq
+#endif  // HWY_ONCE
