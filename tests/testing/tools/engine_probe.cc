@@ -4,6 +4,10 @@
 //   engine_probe logits MODEL_DIR IDS OUT [--window N] [--compute f32|bf16] [--threads N]
 //       IDS: int32; OUT: float32 [ids, vocabulary]. The ids are cut into windows of N that do not
 //       see each other. MODEL_DIR is a model or one of lwq's artifacts.
+//   engine_probe artifact MODEL_DIR SCRATCH OUT [--max-shard BYTES] [--asymmetric]
+//       Writes an artifact with every width and group size in it, without any service and
+//       with the simplest codes: for what other programs make of the format. SCRATCH: made,
+//       deleted.
 // Numbers are little-endian, as the machine has them.
 #include <algorithm>
 #include <cstring>
@@ -18,6 +22,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "tests/worker/engine/artifact/made_artifact.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/model/decoder.h"
@@ -33,9 +38,10 @@ constexpr int64_t kRowsAtOnce = 256;
 
 struct Options {
   std::string model, input, output, compute = "f32";
-  bool special = false;
+  bool special = false, asymmetric = false;
   int64_t window = 500;
   int threads = 0;
+  int64_t max_shard = 0;
 };
 
 template <typename T>
@@ -101,16 +107,37 @@ absl::Status WriteLogits(const Options& o) {
   return writer->Finish();
 }
 
+absl::Status WriteMixedArtifact(const Options& o) {
+  LWQ_RETURN_IF_ERROR(MakeDirectories(o.input));
+  LWQ_ASSIGN_OR_RETURN(TempDirectory scratch, TempDirectory::Create(o.input));
+  testing::MadeArtifact made;
+  made.scratch = std::make_unique<TempDirectory>(std::move(scratch));
+  LWQ_ASSIGN_OR_RETURN(made.source, Checkpoint::Open(o.model));
+  LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(o.model));
+  LWQ_ASSIGN_OR_RETURN(made.model, TakeInventory(spec, *made.source));
+  made.formats = testing::MixedFormats(made.model);
+  for (UnitFormat& format : made.formats) format.symmetric |= !o.asymmetric;
+  LWQ_RETURN_IF_ERROR(testing::MakeBlobs(&made));
+  return WriteArtifact(made.Plan(o.max_shard), o.output).status();
+}
+
+absl::Status RunCommand(absl::string_view command, const Options& o) {
+  if (command == "tokens") return WriteTokens(o);
+  if (command == "logits") return WriteLogits(o);
+  return WriteMixedArtifact(o);
+}
+
 }  // namespace
 }  // namespace lwq
 
 int main(int argc, char** argv) {
   lwq::Options options;
-  CLI::App app{"Shows tokens and logits of the engine"};
+  CLI::App app{"Shows what the engine computes and writes"};
   app.require_subcommand(1);
   CLI::App* tokens = app.add_subcommand("tokens");
   CLI::App* logits = app.add_subcommand("logits");
-  for (CLI::App* command : {tokens, logits}) {
+  CLI::App* artifact = app.add_subcommand("artifact");
+  for (CLI::App* command : {tokens, logits, artifact}) {
     command->add_option("model", options.model)->required();
     command->add_option("input", options.input)->required();
     command->add_option("output", options.output)->required();
@@ -119,9 +146,10 @@ int main(int argc, char** argv) {
   logits->add_option("--window", options.window)->check(CLI::PositiveNumber);
   logits->add_option("--compute", options.compute)->check(CLI::IsMember({"f32", "bf16"}));
   logits->add_option("--threads", options.threads);
+  artifact->add_option("--max-shard", options.max_shard);
+  artifact->add_flag("--asymmetric", options.asymmetric);
   CLI11_PARSE(app, argc, argv);
-  const absl::Status status =
-      tokens->parsed() ? lwq::WriteTokens(options) : lwq::WriteLogits(options);
+  const absl::Status status = lwq::RunCommand(app.get_subcommands().front()->get_name(), options);
   if (status.ok()) return 0;
   std::cerr << "engine_probe: " << status << "\n";
   return 1;
