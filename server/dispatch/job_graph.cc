@@ -6,12 +6,14 @@
 
 #include "base/hash.h"
 #include "server/dispatch/task_key.h"
+#include "worker/engine/plan/profile.h"
 
 namespace lwq {
 namespace {
 
 constexpr char kBuiltinDataset[] = "datasets/builtin-books";
 constexpr int kLmHeadLayer = -1;
+constexpr int kDenseBits = 16;
 // What a small machine does of a segment's floating-point operations in half a minute.
 constexpr double kSegmentFlops = 1.5e12;
 
@@ -61,6 +63,14 @@ class QuantizeGraph {
            (scores() && (input_.scorer.needs_calibration() || measured()));
   }
 
+  // The widths that have to be computed: 16 bits are the source's own.
+  std::vector<int> Widths() const {
+    std::vector<int> widths;
+    for (int b : spec_.bits()) {
+      if (b != kDenseBits) widths.push_back(b);
+    }
+    return widths;
+  }
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
   std::string StatisticsKey(int layer) const;
@@ -201,7 +211,7 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
   task.set_layer(layer);
   task.set_seed(spec_.seed());
   if (input_.scorer.gives_costs()) {
-    for (int b : spec_.bits()) task.add_bits(b);
+    for (int b : Widths()) task.add_bits(b);
     *task.mutable_recipe() = RecipeOf(spec_);
   }
   if (input_.scorer.needs_calibration() || measured()) {
@@ -273,9 +283,8 @@ JobGraph QuantizeGraph::FirstStage() {
   graph.tasks.push_back(preflight);
   for (const TaskNode& segment : segments_) graph.tasks.push_back(segment);
   if (measured()) {
-    const std::vector<int> bits(spec_.bits().begin(), spec_.bits().end());
     for (int layer : layers_) {
-      TaskNode quantized = Quantize(layer, bits, preflight);
+      TaskNode quantized = Quantize(layer, Widths(), preflight);
       TaskNode score = Score(layer, &quantized, preflight);
       graph.plan_tasks.push_back(score.key());
       graph.tasks.push_back(std::move(quantized));
@@ -304,7 +313,7 @@ JobGraph QuantizeGraph::SecondStage(const v1::PlanSummary& plan) {
   const TaskNode preflight = graph.tasks.front();
   std::map<int, std::set<int>> widths;  // of each layer
   for (const v1::UnitChoice& unit : plan.units()) {
-    if (unit.bits() != 16) widths[unit.layer()].insert(unit.bits());
+    if (unit.bits() != kDenseBits) widths[unit.layer()].insert(unit.bits());
   }
   v1::TaskSpec spec;
   v1::AssembleTask& assemble_task = *spec.mutable_assemble();
@@ -316,7 +325,7 @@ JobGraph QuantizeGraph::SecondStage(const v1::PlanSummary& plan) {
   std::vector<std::string> width_keys;
   for (const auto& [layer, bits] : widths) {
     const std::vector<int> wanted = measured()
-                                        ? std::vector<int>(spec_.bits().begin(), spec_.bits().end())
+                                        ? Widths()
                                         : std::vector<int>(bits.begin(), bits.end());
     quantized.push_back(Quantize(layer, wanted, preflight));
     for (int b : bits) width_keys.push_back(quantized.back().width_keys().at(b));
@@ -375,7 +384,10 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (spec.group_size() == 0) spec.set_group_size(128);
   if (spec.damping() == 0) spec.set_damping(0.01);
   std::set<int> bits(spec.bits().begin(), spec.bits().end());
-  if (bits.empty()) bits = {2, 3, 4, 8};
+  // An unknown profile is refused later, by name.
+  if (auto profile = FindProfile(spec.profile()); bits.empty() && profile.ok()) {
+    bits.insert((*profile)->bits.begin(), (*profile)->bits.end());
+  }
   spec.clear_bits();
   for (int b : bits) spec.add_bits(b);
   v1::Calibration& calibration = *spec.mutable_calibration();

@@ -1,0 +1,39 @@
+// From stored results to a plan: the bridge between the records and the planner of the engine. Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/lwq/v1/job.pb.h"
+#include "proto/lwq/v1/model.pb.h"
+#include "proto/lwq/v1/task.pb.h"
+#include "worker/engine/plan/allocator.h"
+
+namespace lwq {
+
+// INVALID_ARGUMENT "DTYPE_UNKNOWN" for a dtype that the planner does not know.
+absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory);
+// INVALID_ARGUMENT "BUDGET_INVALID" when none is set or its numbers make no sense.
+absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget);
+
+struct Feasibility {
+  int64_t budget_bytes = 0;  // all in the budget's own measure
+  int64_t smallest_bytes = 0;
+  int64_t largest_bytes = 0;
+  int64_t source_bytes = 0;
+  int64_t memory_bytes = 0;  // of a worker
+  std::vector<std::string> warnings;
+};
+
+// Everything that can be told from sizes alone: formats, budget, memory. `calibrated`: statistics or
+// hidden states are collected. Errors are those of CreateJob's contract.
+absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
+                                             const v1::ModelManifest& manifest, bool calibrated);
+
+// `scores`: one a layer, empty when the allocator needs none.
+absl::StatusOr<v1::PlanSummary> MakePlan(const v1::QuantizeSpec& spec,
+                                         const v1::ModelManifest& manifest,
+                                         const std::vector<v1::ScoreResult>& scores);
+
+}  // namespace lwq

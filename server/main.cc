@@ -1,0 +1,130 @@
+// lwq-server: flags, start, drain. Exit codes: 0 drained, 70 internal, 74 storage, 78 configuration.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "server/service/server.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kExitInternal = 70;
+constexpr int kExitIo = 74;
+constexpr int kExitConfiguration = 78;
+constexpr absl::Duration kWatchdogGrace = absl::Seconds(10);
+
+int ExitCodeOf(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  if (reason == "STORE_LOCKED" || reason == "SCHEMA_TOO_NEW" || reason == "STORE_CORRUPT" ||
+      reason == "ADDRESS_IN_USE" || absl::IsInvalidArgument(status)) {
+    return kExitConfiguration;
+  }
+  return absl::IsInternal(status) ? kExitInternal : kExitIo;
+}
+
+// Handles SIGTERM and SIGINT on a thread of its own; a second one ends the process at once.
+void HandleSignals(Server* server, sigset_t signals) {
+  std::thread([server, signals] {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    server->RequestDrain();
+    sigwait(&signals, &signal);
+    _exit(kExitInternal);
+  }).detach();
+}
+
+absl::Status WriteReadyFile(const std::string& path, const Server& server) {
+  const nlohmann::json ready = {{"pid", ::getpid()},
+                                {"address", server.address()},
+                                {"metrics_address", server.metrics_address()}};
+  return WriteFileAtomically(path, ready.dump() + "\n");
+}
+
+int Run(const ServerOptions& options, const std::string& ready_file) {
+  // Before any thread is made, so that all of them leave these signals to the one that waits.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  auto server = Server::Start(options);
+  if (!server.ok()) {
+    spdlog::error("lwq-server cannot start: {} ({})", LogSafe(server.status().message()),
+                  ReasonOf(server.status()));
+    return ExitCodeOf(server.status());
+  }
+  HandleSignals(server->get(), signals);
+  if (!ready_file.empty()) {
+    absl::Status written = WriteReadyFile(ready_file, **server);
+    if (!written.ok()) {
+      spdlog::error("writing the ready file: {}", LogSafe(written.message()));
+      return kExitIo;
+    }
+  }
+  spdlog::info("ready: serving on {}{}{}", (*server)->address(),
+               (*server)->metrics_address().empty() ? "" : ", metrics on ",
+               (*server)->metrics_address());
+  (*server)->WaitForDrainRequest();
+  spdlog::info("draining");
+  std::thread([budget = options.drain_budget] {
+    std::this_thread::sleep_for(absl::ToChronoMilliseconds(budget + kWatchdogGrace));
+    _exit(kExitInternal);
+  }).detach();
+  (*server)->Drain();
+  if (!ready_file.empty()) RemoveAll(ready_file).IgnoreError();
+  spdlog::info("drained");
+  spdlog::shutdown();
+  // The signal thread still waits; nothing of the server is left for it to touch.
+  _exit(0);
+}
+
+}  // namespace
+}  // namespace lwq
+
+int main(int argc, char** argv) {
+  CLI::App app("lwq-server: the scheduler of lwq");
+  lwq::ServerOptions options;
+  std::string ready_file, log_format = "text", log_level = "info";
+  double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60;
+  app.add_option("--listen", options.listen, "unix:/path, or host:port on the loopback")
+      ->required();
+  app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
+      ->required();
+  app.add_option("--metrics-listen", options.metrics_listen,
+                 "host:port of /metrics, /livez and /readyz; none without it");
+  app.add_option("--model-root", options.model_roots,
+                 "models may lie under these folders only (repeatable; default: anywhere)");
+  app.add_option("--ready-file", ready_file, "JSON {pid, address, metrics_address} once it serves");
+  app.add_option("--log-format", log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
+  app.add_option("--lease-ttl", lease_ttl, "seconds until a silent worker's tasks are taken back")
+      ->check(CLI::Range(0.1, 3600.0));
+  app.add_option("--heartbeat", heartbeat, "seconds between heartbeats of a worker")
+      ->check(CLI::Range(0.02, 600.0));
+  app.add_option("--stall-timeout", stall, "seconds without progress until a task is taken back")
+      ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--drain-timeout", drain, "seconds that open calls get when the server stops")
+      ->check(CLI::Range(0.1, 3600.0));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? 0 : 78;
+  }
+  lwq::InitLogging("lwq-server",
+                   log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
+  options.dispatch.lease_ttl_us = static_cast<int64_t>(lease_ttl * 1e6);
+  options.dispatch.heartbeat_us = static_cast<int64_t>(heartbeat * 1e6);
+  options.dispatch.stall_us = static_cast<int64_t>(stall * 1e6);
+  options.drain_budget = absl::Seconds(drain);
+  return lwq::Run(options, ready_file);
+}

@@ -1,0 +1,141 @@
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "server/service/validation.h"
+#include "server/service/worker_service.h"
+#include "worker/engine/plan/allocator.h"
+#include "worker/engine/plan/profile.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kService[] = "AdminService";
+
+google::protobuf::Timestamp ToTimestamp(int64_t us) {
+  google::protobuf::Timestamp time;
+  time.set_seconds(us / 1'000'000);
+  time.set_nanos(static_cast<int32_t>(us % 1'000'000) * 1000);
+  return time;
+}
+
+}  // namespace
+
+std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us) {
+  std::vector<v1::Worker> workers;
+  for (const auto& [id, record] : state.workers()) {
+    v1::Worker& worker = workers.emplace_back();
+    worker.set_name(absl::StrCat("workers/", id));
+    worker.set_incarnation(record.registration().incarnation());
+    *worker.mutable_registration() = record.registration();
+    worker.set_cordoned(record.cordoned());
+    worker.set_tasks_done(record.tasks_done());
+    const int64_t seen = std::max(state.SeenUs(id), record.registered_us());
+    *worker.mutable_seen_time() = ToTimestamp(seen);
+    for (const auto& [key, task] : state.tasks()) {
+      if (task.state() == v1::TaskRecord::LEASED && task.worker() == id) worker.add_tasks(key);
+    }
+    // An idle worker is heard of at each long poll, at least every 20 s.
+    const int64_t silence = 2 * std::max<int64_t>(state.options().lease_ttl_us, 30'000'000);
+    worker.set_state(seen + silence < now_us     ? v1::Worker::LOST
+                     : worker.tasks().empty() ? v1::Worker::READY
+                                              : v1::Worker::BUSY);
+  }
+  return workers;
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext* context,
+                                                          const v1::GetServerInfoRequest*,
+                                                          v1::ServerInfo* response) {
+  return RunUnary(env_, context, kService, "GetServerInfo", *env_.read, [=, this] {
+    Scheduler& scheduler = *env_.scheduler;
+    response->set_version(LWQ_VERSION);
+    response->set_store(std::string(scheduler.store().name()));
+    response->set_data_directory(env_.data_directory);
+    *response->mutable_start_time() = ToTimestamp(absl::ToUnixMicros(env_.start_time));
+    std::vector<v1::Capability> quantizers, scorers;
+    std::vector<std::string> families;
+    scheduler.Capabilities(quantizers, scorers, families);
+    for (const auto& c : quantizers) *response->add_quantizers() = c;
+    for (const auto& c : scorers) *response->add_scorers() = c;
+    for (const auto& f : families) response->add_families(f);
+    for (const AllocatorDef* a : Allocators()) response->add_allocators(std::string(a->name));
+    for (const ProfileDef& p : Profiles()) response->add_profiles(std::string(p.name));
+    scheduler.View([&](const DispatchState& state) {
+      for (const v1::Worker& worker : WorkersOf(state, scheduler.NowUs())) {
+        if (worker.state() != v1::Worker::LOST) {
+          response->set_live_workers(response->live_workers() + 1);
+        }
+      }
+    });
+    response->set_server_pid(::getpid());
+    response->set_blob_bytes(scheduler.blobs().total_bytes());
+    response->set_blob_count(scheduler.blobs().total_count());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
+                                                        const v1::ListWorkersRequest* request,
+                                                        v1::ListWorkersResponse* response) {
+  return RunUnary(env_, context, kService, "ListWorkers", *env_.read, [=, this]() -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
+    ListQuery after;
+    LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
+    std::vector<v1::Worker> workers;
+    env_.scheduler->View([&](const DispatchState& state) {
+      workers = WorkersOf(state, env_.scheduler->NowUs());
+    });
+    for (v1::Worker& worker : workers) {
+      if (worker.name() <= after.after_key) continue;
+      if (response->workers_size() == page) {
+        response->set_next_page_token(
+            MakePageToken({.key = response->workers(page - 1).name()}, "workers"));
+        break;
+      }
+      *response->add_workers() = std::move(worker);
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerContext* context,
+                                                         const v1::CordonWorkerRequest* request,
+                                                         v1::Worker* response) {
+  return RunUnary(env_, context, kService, "CordonWorker", *env_.write, [=, this]() -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
+    const std::string id = request->name().substr(sizeof("workers/") - 1);
+    LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+      v1::WorkerRecord* worker = draft.EditWorker(id);
+      if (worker == nullptr) {
+        return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                       absl::StrCat("no worker ", request->name()));
+      }
+      worker->set_cordoned(request->cordoned());
+      draft.effects.tasks_ready = true;
+      return absl::OkStatus();
+    }));
+    env_.scheduler->View([&](const DispatchState& state) {
+      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->NowUs())) {
+        if (worker.name() == request->name()) *response = std::move(worker);
+      }
+    });
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,
+                                                        const v1::DrainServerRequest*,
+                                                        v1::DrainServerResponse*) {
+  return RunUnary(env_, context, kService, "DrainServer", *env_.read, [this] {
+    spdlog::info("drain was asked for");
+    if (env_.request_drain) env_.request_drain();
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace lwq

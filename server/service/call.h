@@ -1,0 +1,107 @@
+// The life of an RPC on the server: finished exactly once, counted, logged, and its status turned
+// into gRPC's with the reason in the trailer "lwq-reason". Handlers never block: RunUnary posts the
+// body to an executor.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "server/service/executor.h"
+#include "server/service/scheduler.h"
+
+namespace lwq {
+
+// A call that stays open for long: it has to be told when the server drains.
+class LongCall {
+ public:
+  virtual ~LongCall() = default;
+  // Ends the call soon. Called from any thread, at most once.
+  virtual void Drain() = 0;
+};
+
+// All open calls. Thread-safe.
+class LiveCalls {
+ public:
+  void Add(LongCall* call);  // null for short ones
+  void Remove(LongCall* call);
+  void DrainAll();
+  int count() const;
+  bool WaitUntilNone(absl::Duration timeout);
+
+ private:
+  mutable Mutex mu_;
+  CondVar changed_;
+  int count_ ABSL_GUARDED_BY(mu_) = 0;
+  std::set<LongCall*> long_calls_ ABSL_GUARDED_BY(mu_);
+};
+
+// What every service is given; all of it outlives the services.
+struct ServiceEnv {
+  Scheduler* scheduler = nullptr;
+  Executor* write = nullptr;  // one thread: everything that commits
+  Executor* read = nullptr;
+  Executor* blob = nullptr;
+  LiveCalls* calls = nullptr;
+  std::string data_directory;
+  std::vector<std::string> model_roots;  // empty: any absolute directory
+  std::function<void()> request_drain;
+  absl::Time start_time;
+};
+
+// Bookkeeping of one call; a member of each reactor.
+class CallRecord {
+ public:
+  CallRecord(ServiceEnv& env, grpc::CallbackServerContext* context, const char* service,
+             const char* method, LongCall* long_call = nullptr);
+  ~CallRecord();
+
+  // True for the first caller alone: that one must finish the call with what Close returns.
+  bool TakeFinish() { return !finished_.exchange(true); }
+  bool finished() const { return finished_; }
+  grpc::Status Close(const absl::Status& status);
+  grpc::CallbackServerContext* context() const { return context_; }
+  ServiceEnv& env() const { return env_; }
+
+ private:
+  ServiceEnv& env_;
+  grpc::CallbackServerContext* const context_;
+  const char* const service_;
+  const char* const method_;
+  LongCall* const long_call_;
+  const absl::Time start_;
+  std::atomic<bool> finished_{false};
+};
+
+absl::Status OverloadedError();
+absl::Status DrainingError();
+
+class UnaryCall final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryCall(ServiceEnv& env, grpc::CallbackServerContext* context, const char* service,
+            const char* method)
+      : record_(env, context, service, method) {}
+  void End(const absl::Status& status) {
+    if (record_.TakeFinish()) Finish(record_.Close(status));
+  }
+  void OnDone() override { delete this; }
+  void OnCancel() override {}
+
+ private:
+  CallRecord record_;
+};
+
+// Runs `body` on `executor` and finishes the call with its status.
+grpc::ServerUnaryReactor* RunUnary(ServiceEnv& env, grpc::CallbackServerContext* context,
+                                   const char* service, const char* method, Executor& executor,
+                                   std::function<absl::Status()> body);
+
+}  // namespace lwq

@@ -1,0 +1,136 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "server/service/model_service.h"
+#include "server/service/record_writes.h"
+#include "server/service/validation.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kService[] = "DatasetService";
+
+}  // namespace
+
+absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset) {
+  const int64_t now = scheduler.NowUs();
+  dataset.mutable_create_time()->set_seconds(now / 1'000'000);
+  dataset.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
+  Write write{.table = Table::kDatasets};
+  write.record.key = dataset.name();
+  write.record.order = now;
+  dataset.SerializeToString(&write.record.value);
+  return scheduler.store().Commit({write});
+}
+
+absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& request,
+                                          v1::Dataset& response) {
+  Scheduler& scheduler = *env_.scheduler;
+  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  v1::Dataset dataset = request.dataset();
+  FieldErrors errors;
+  if (!request.dataset_id().empty() && !IsResourceId(request.dataset_id())) {
+    errors.Add("dataset_id", "is not a lower-case id of at most 63 letters, digits and dashes",
+               "NAME_INVALID");
+  }
+  if (dataset.kind() != v1::Dataset::TEXT && dataset.kind() != v1::Dataset::JSONL) {
+    errors.Add("dataset.kind", "is neither TEXT nor JSONL");
+  }
+  if (dataset.description().size() > 4096 || dataset.display_name().size() > 256) {
+    errors.Add("dataset", "description over 4,096 or display_name over 256 bytes");
+  }
+  LWQ_RETURN_IF_ERROR(errors.status());
+  const BlobId blob{dataset.blob().sha256(), dataset.blob().size_bytes()};
+  LWQ_ASSIGN_OR_RETURN(const bool there, scheduler.blobs().Has(blob));
+  if (!there) {
+    return PreconditionFailure("BLOB_MISSING", absl::StrCat("blob ", blob.sha256,
+                                                            " is not there: write it first"));
+  }
+  const std::string id =
+      request.dataset_id().empty()
+          ? absl::StrCat("d-", blob.sha256.substr(0, 20),
+                         dataset.kind() == v1::Dataset::JSONL ? "-jsonl" : "")
+          : request.dataset_id();
+  dataset.set_name(absl::StrCat("datasets/", id));
+  absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
+  if (existing.ok()) {
+    if (existing->blob().sha256() == blob.sha256 && existing->kind() == dataset.kind()) {
+      response = *std::move(existing);
+      return absl::OkStatus();
+    }
+    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+                   absl::StrCat(dataset.name(), " stands for other content"));
+  }
+  if (!absl::IsNotFound(existing.status())) return existing.status();
+  LWQ_RETURN_IF_ERROR(PutDataset(scheduler, dataset));
+  response = std::move(dataset);
+  return absl::OkStatus();
+}
+
+absl::Status DatasetServiceImpl::DoList(const v1::ListDatasetsRequest& request,
+                                        v1::ListDatasetsResponse& response) {
+  ListQuery query;
+  query.order = ListQuery::Order::kNewestFirst;
+  LWQ_ASSIGN_OR_RETURN(query.limit, PageSize(request.page_size(), 50));
+  LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "datasets", query));
+  LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
+                       env_.scheduler->store().List(Table::kDatasets, query));
+  for (const Record& row : rows) response.add_datasets()->ParseFromString(row.value);
+  if (static_cast<int>(rows.size()) == query.limit) {
+    response.set_next_page_token(MakePageToken(rows.back(), "datasets"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& request) {
+  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "datasets"));
+  LWQ_RETURN_IF_ERROR(env_.scheduler->GetDataset(request.name()).status());
+  std::string user;
+  env_.scheduler->View([&](const DispatchState& state) {
+    for (const auto& [name, job] : state.jobs()) {
+      const std::vector<std::string> used = DatasetsOf(job.job().spec());
+      if (std::find(used.begin(), used.end(), request.name()) != used.end()) user = name;
+    }
+  });
+  if (!user.empty()) {
+    return PreconditionFailure("DATASET_IN_USE", absl::StrCat(request.name(), " is used by ", user));
+  }
+  Write write{.table = Table::kDatasets, .remove = true};
+  write.record.key = request.name();
+  return env_.scheduler->store().Commit({write});
+}
+
+grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(
+    grpc::CallbackServerContext* context, const v1::CreateDatasetRequest* request,
+    v1::Dataset* response) {
+  return RunUnary(env_, context, kService, "CreateDataset", *env_.write,
+                  [=, this] { return DoCreate(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* DatasetServiceImpl::GetDataset(grpc::CallbackServerContext* context,
+                                                         const v1::GetDatasetRequest* request,
+                                                         v1::Dataset* response) {
+  return RunUnary(env_, context, kService, "GetDataset", *env_.read, [=, this]() -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "datasets"));
+    LWQ_ASSIGN_OR_RETURN(*response, env_.scheduler->GetDataset(request->name()));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* DatasetServiceImpl::ListDatasets(grpc::CallbackServerContext* context,
+                                                           const v1::ListDatasetsRequest* request,
+                                                           v1::ListDatasetsResponse* response) {
+  return RunUnary(env_, context, kService, "ListDatasets", *env_.read,
+                  [=, this] { return DoList(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(
+    grpc::CallbackServerContext* context, const v1::DeleteDatasetRequest* request,
+    v1::DeleteDatasetResponse*) {
+  return RunUnary(env_, context, kService, "DeleteDataset", *env_.write,
+                  [=, this] { return DoDelete(*request); });
+}
+
+}  // namespace lwq

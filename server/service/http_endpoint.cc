@@ -1,0 +1,64 @@
+#include "server/service/http_endpoint.h"
+
+#include <civetweb.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+
+namespace lwq {
+namespace {
+
+void Answer(mg_connection* connection, int code, const char* phrase, const std::string& body) {
+  const std::string text = absl::StrCat(
+      "HTTP/1.1 ", code, " ", phrase,
+      "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: ", body.size(),
+      "\r\nConnection: close\r\n\r\n", body);
+  mg_write(connection, text.data(), text.size());
+}
+
+}  // namespace
+
+int HttpEndpoint::Serve(mg_connection* connection, void* self) {
+  const auto& handlers = static_cast<HttpEndpoint*>(self)->handlers_;
+  const mg_request_info* request = mg_get_request_info(connection);
+  const std::string path = request->local_uri == nullptr ? "" : request->local_uri;
+  if (path == "/metrics") {
+    Answer(connection, 200, "OK", handlers.metrics());
+  } else if (path == "/livez") {
+    Answer(connection, 200, "OK", "ok\n");
+  } else if (path == "/readyz") {
+    const bool ready = handlers.ready();
+    Answer(connection, ready ? 200 : 503, ready ? "OK" : "Service Unavailable",
+           ready ? "ok\n" : "not ready\n");
+  } else {
+    Answer(connection, 404, "Not Found", "/metrics /livez /readyz\n");
+  }
+  return 1;
+}
+
+absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::string& address,
+                                                                  Handlers handlers) {
+  auto endpoint = std::unique_ptr<HttpEndpoint>(new HttpEndpoint(std::move(handlers)));
+  const char* options[] = {"listening_ports", address.c_str(), "num_threads", "2",
+                           "request_timeout_ms", "5000", nullptr};
+  mg_callbacks callbacks = {};
+  endpoint->context_ = mg_start(&callbacks, nullptr, options);
+  if (endpoint->context_ == nullptr) {
+    return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+                   absl::StrCat("listening for metrics on ", address,
+                                ": the address is taken or cannot be used"));
+  }
+  mg_set_request_handler(endpoint->context_, "**", &HttpEndpoint::Serve, endpoint.get());
+  mg_server_port port = {};
+  mg_get_server_ports(endpoint->context_, 1, &port);
+  const size_t colon = address.rfind(':');
+  const std::string host = colon == std::string::npos ? "0.0.0.0" : address.substr(0, colon);
+  endpoint->address_ = absl::StrCat(host, ":", port.port);
+  return endpoint;
+}
+
+HttpEndpoint::~HttpEndpoint() {
+  if (context_ != nullptr) mg_stop(context_);
+}
+
+}  // namespace lwq

@@ -1,0 +1,369 @@
+#include "server/service/job_service.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/failure.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "server/dispatch/progress.h"
+#include "server/service/record_writes.h"
+#include "server/service/validation.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kService[] = "JobService";
+constexpr int64_t kMaxQueuedJobs = 20'000;
+
+// Sorts by time of creation, and no two are equal.
+std::string NewJobId(int64_t now_us) {
+  return absl::StrFormat("j-%013x%s", now_us, RandomHex(5));
+}
+
+bool NeedsForwardPass(const GraphInput& input) {
+  return input.method.needs_calibration() ||
+         (input.scores_needed &&
+          (input.scorer.needs_calibration() || input.scorer.needs_quantized()));
+}
+
+// The answer to a request_id that was used before: the job of then, when the body is the same.
+absl::StatusOr<std::string> Replayed(Store& store, const std::string& request_id,
+                                     const std::string& fingerprint) {
+  if (request_id.empty()) return std::string();
+  absl::StatusOr<Record> row = store.Get(Table::kRequests, request_id);
+  if (absl::IsNotFound(row.status())) return std::string();
+  LWQ_RETURN_IF_ERROR(row.status());
+  v1::RequestRecord request;
+  if (!request.ParseFromString(row->value)) {
+    return CorruptFailure("STORE_CORRUPT", absl::StrCat("request ", request_id));
+  }
+  if (request.fingerprint() != fingerprint) {
+    return InvalidFailure("REQUEST_ID_REUSED",
+                          absl::StrCat("request_id ", request_id, " made ", request.resource(),
+                                       " with another body"));
+  }
+  return request.resource();
+}
+
+}  // namespace
+
+absl::Status JobServiceImpl::ReadJob(const std::string& name, v1::Job& response) {
+  LWQ_RETURN_IF_ERROR(CheckName(name, "jobs"));
+  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, env_.scheduler->GetJob(name));
+  response = std::move(*record.mutable_job());
+  return absl::OkStatus();
+}
+
+absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::Job& response) {
+  Scheduler& scheduler = *env_.scheduler;
+  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  v1::CreateJobRequest body = request;
+  body.clear_request_id();
+  const std::string fingerprint = Fingerprint(body);
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                       Replayed(scheduler.store(), request.request_id(), fingerprint));
+  if (!replayed.empty()) {
+    scheduler.metrics().JobCreated("replayed");
+    return ReadJob(replayed, response);
+  }
+  FieldErrors errors;
+  if (!request.job_id().empty() && !IsResourceId(request.job_id())) {
+    errors.Add("job_id", "is not a lower-case id of at most 63 letters, digits and dashes",
+               "NAME_INVALID");
+  }
+  CheckLabels(request.job().labels(), errors);
+  CheckSpec(request.job().spec(), errors);
+  LWQ_RETURN_IF_ERROR(errors.status());
+  SubmitEvent event;
+  const std::string id =
+      request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
+  event.job.set_name(absl::StrCat("jobs/", id));
+  if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
+    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+                   absl::StrCat(event.job.name(), " exists already"));
+  }
+  *event.job.mutable_spec() = request.job().spec();
+  event.job.set_priority(request.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
+                             ? v1::Job::NORMAL
+                             : request.job().priority());
+  *event.job.mutable_labels() = request.job().labels();
+  v1::JobSpec& spec = *event.job.mutable_spec();
+  if (spec.has_quantize()) {
+    LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(spec.quantize().model()));
+    FillDefaults(model.manifest(), *spec.mutable_quantize());
+  } else {
+    FillDefaults(*spec.mutable_evaluate()->mutable_evaluation());
+  }
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.job.name(), spec));
+  if (spec.has_quantize()) {
+    LWQ_ASSIGN_OR_RETURN(const Feasibility feasible,
+                         CheckFeasibility(spec.quantize(), source->model.manifest(),
+                                          NeedsForwardPass(source->input)));
+    for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
+  }
+  int64_t active = 0;
+  scheduler.View([&](const DispatchState& state) { active = state.jobs().size(); });
+  if (active >= kMaxQueuedJobs) {
+    return Failure(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
+                   absl::StrCat(active, " jobs are waiting, at most ", kMaxQueuedJobs));
+  }
+  event.graph = scheduler.BuildFirst(*source);
+  if (request.validate_only()) {
+    response = event.job;
+    return absl::OkStatus();
+  }
+  LWQ_ASSIGN_OR_RETURN(event.cached, scheduler.LookUp(event.graph));
+  event.request_id = request.request_id();
+  event.fingerprint = fingerprint;
+  const std::string name = event.job.name();
+  LWQ_RETURN_IF_ERROR(
+      scheduler.Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); }));
+  scheduler.metrics().JobCreated("accepted");
+  return ReadJob(name, response);
+}
+
+absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
+                                    v1::ListJobsResponse& response) {
+  LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 50));
+  v1::ListJobsRequest filters = request;
+  filters.clear_page_size();
+  filters.clear_page_token();
+  const std::string filter = Fingerprint(filters);
+  ListQuery query;
+  query.order = ListQuery::Order::kNewestFirst;
+  query.limit = page;
+  if (request.state() != v1::Job::STATE_UNSPECIFIED) query.state = request.state();
+  if (!request.model().empty()) query.tag = request.model();
+  if (request.has_created_after()) query.order_at_least = ToMicros(request.created_after()) + 1;
+  LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), filter, query));
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
+                         env_.scheduler->store().List(Table::kJobs, query));
+    for (const Record& row : rows) {
+      query.after_key = row.key;
+      query.after_order = row.order;
+      v1::JobRecord record;
+      if (!record.ParseFromString(row.value)) continue;
+      if (!request.label_key().empty()) {
+        auto label = record.job().labels().find(request.label_key());
+        if (label == record.job().labels().end()) continue;
+        if (!request.label_value().empty() && label->second != request.label_value()) continue;
+      }
+      *response.add_jobs() = WithoutItems(record.job());
+      // What happened to each linear is in GetJob; a page has room for many jobs.
+      response.mutable_jobs(response.jobs_size() - 1)->clear_layers();
+      if (response.jobs_size() == page) {
+        response.set_next_page_token(MakePageToken(row, filter));
+        return absl::OkStatus();
+      }
+    }
+    if (static_cast<int>(rows.size()) < query.limit) return absl::OkStatus();
+  }
+}
+
+absl::Status JobServiceImpl::DoUpdate(const v1::UpdateJobRequest& request, v1::Job& response) {
+  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
+  FieldErrors errors;
+  CheckLabels(request.labels(), errors);
+  LWQ_RETURN_IF_ERROR(errors.status());
+  LWQ_ASSIGN_OR_RETURN(v1::JobRecord stored, env_.scheduler->GetJob(request.name()));
+  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) {
+    v1::JobRecord* record = draft.EditJob(request.name());
+    if (record == nullptr) record = &draft.PutJob(stored);
+    v1::Job& job = *record->mutable_job();
+    if (request.priority() != v1::Job::PRIORITY_UNSPECIFIED) job.set_priority(request.priority());
+    if (request.replace_labels()) job.clear_labels();
+    for (const auto& [key, value] : request.labels()) (*job.mutable_labels())[key] = value;
+    return absl::OkStatus();
+  }));
+  return ReadJob(request.name(), response);
+}
+
+absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::Job& response) {
+  LWQ_RETURN_IF_ERROR(ReadJob(request.name(), response));
+  if (IsTerminal(response.state())) return absl::OkStatus();
+  absl::Status cancelled = env_.scheduler->Run(
+      [&](Draft& draft) { return lwq::CancelJob(draft, request.name()); });
+  // It may have ended between the two; then it is returned as it is.
+  if (!absl::IsNotFound(cancelled)) LWQ_RETURN_IF_ERROR(cancelled);
+  return ReadJob(request.name(), response);
+}
+
+absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job& response) {
+  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
+  Scheduler& scheduler = *env_.scheduler;
+  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, scheduler.GetJob(request.name()));
+  const v1::Job::State state = record.job().state();
+  if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
+    return PreconditionFailure(
+        "STATE_CONFLICT", absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
+                                       "; only FAILED and CANCELLED jobs can be retried"));
+  }
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
+  const JobGraph graph = scheduler.BuildFirst(*source);
+  LWQ_ASSIGN_OR_RETURN(const CachedResults cached, scheduler.LookUp(graph));
+  LWQ_RETURN_IF_ERROR(scheduler.Run(
+      [&](Draft& draft) { return lwq::RetryJob(draft, std::move(record), graph, cached); }));
+  return ReadJob(request.name(), response);
+}
+
+absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
+                                    v1::PlanJobResponse& response) {
+  Scheduler& scheduler = *env_.scheduler;
+  v1::JobSpec spec;
+  *spec.mutable_quantize() = request.spec();
+  FieldErrors errors;
+  CheckSpec(spec, errors);
+  LWQ_RETURN_IF_ERROR(errors.status());
+  LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(request.spec().model()));
+  FillDefaults(model.manifest(), *spec.mutable_quantize());
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
+  LWQ_ASSIGN_OR_RETURN(const Feasibility feasible,
+                       CheckFeasibility(spec.quantize(), source->model.manifest(),
+                                        NeedsForwardPass(source->input)));
+  response.set_smallest_bytes(feasible.smallest_bytes);
+  response.set_largest_bytes(feasible.largest_bytes);
+  response.set_memory_bytes(feasible.memory_bytes);
+  for (const std::string& warning : feasible.warnings) response.add_warnings(warning);
+  response.mutable_plan()->set_budget_bytes(feasible.budget_bytes);
+  response.mutable_plan()->set_source_bytes(source->model.manifest().weight_bytes());
+  JobGraph graph = scheduler.BuildFirst(*source);
+  LWQ_ASSIGN_OR_RETURN(CachedResults cached, scheduler.LookUp(graph));
+  std::vector<v1::ScoreResult> scores;
+  bool known = true;
+  for (const TaskNode& node : graph.tasks) {
+    if (node.kind() != "score") continue;
+    auto score = cached.find(node.key());
+    known = known && score != cached.end();
+    if (score != cached.end()) scores.push_back(score->second.score());
+  }
+  if (known) {
+    LWQ_ASSIGN_OR_RETURN(*response.mutable_plan(),
+                         MakePlan(spec.quantize(), source->model.manifest(), scores));
+    graph = BuildSecondStage(source->input, response.plan());
+    LWQ_ASSIGN_OR_RETURN(cached, scheduler.LookUp(graph));
+  }
+  response.set_tasks_total(static_cast<int>(graph.tasks.size()) + graph.expected_tasks + 1);
+  for (const TaskNode& node : graph.tasks) {
+    bool hit = cached.count(node.key()) > 0;
+    if (node.width_keys_size() > 0) {
+      hit = std::all_of(node.width_keys().begin(), node.width_keys().end(),
+                        [&](const auto& width) { return cached.count(width.second) > 0; });
+    }
+    response.set_tasks_cached(response.tasks_cached() + (hit ? 1 : 0));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobServiceImpl::DoListTasks(const v1::ListTasksRequest& request,
+                                         v1::ListTasksResponse& response) {
+  LWQ_RETURN_IF_ERROR(CheckName(request.job(), "jobs"));
+  LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 1000));
+  LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, env_.scheduler->GetJob(request.job()));
+  std::vector<v1::TaskStatus> all(record.finished().begin(), record.finished().end());
+  if (!IsTerminal(record.job().state())) {
+    all.clear();
+    const std::set<std::string> cached(record.cached().begin(), record.cached().end());
+    env_.scheduler->View([&](const DispatchState& state) {
+      for (const std::string& key : record.tasks()) {
+        auto task = state.tasks().find(key);
+        if (task != state.tasks().end()) {
+          all.push_back(StatusOf(task->second, cached.count(key) > 0));
+        }
+      }
+    });
+  }
+  if (record.plan_state() != v1::JobRecord::NO_PLAN) {
+    v1::TaskStatus plan;
+    plan.set_task(absl::StrCat("plan-", request.job().substr(5)));
+    plan.set_kind("plan");
+    plan.set_layer(kNoLayer);
+    plan.set_state(record.plan_state() == v1::JobRecord::PLANNED   ? "DONE"
+                   : record.plan_state() == v1::JobRecord::RUNNING ? "LEASED"
+                                                                   : "BLOCKED");
+    all.push_back(std::move(plan));
+  }
+  int64_t first = 0;
+  if (!request.page_token().empty() &&
+      (!absl::SimpleAtoi(request.page_token(), &first) || first < 0)) {
+    return InvalidFailure("PAGE_TOKEN_INVALID", "page_token is not one of this list");
+  }
+  for (int64_t i = first; i < static_cast<int64_t>(all.size()); ++i) {
+    if (i - first == page) {
+      response.set_next_page_token(absl::StrCat(i));
+      break;
+    }
+    *response.add_tasks() = std::move(all[i]);
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext* context,
+                                                    const v1::CreateJobRequest* request,
+                                                    v1::Job* response) {
+  return RunUnary(env_, context, kService, "CreateJob", *env_.write, [=, this] {
+    absl::Status status = DoCreate(*request, *response);
+    if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
+    return status;
+  });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
+                                                 const v1::GetJobRequest* request,
+                                                 v1::Job* response) {
+  return RunUnary(env_, context, kService, "GetJob", *env_.read,
+                  [=, this] { return ReadJob(request->name(), *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* context,
+                                                   const v1::ListJobsRequest* request,
+                                                   v1::ListJobsResponse* response) {
+  return RunUnary(env_, context, kService, "ListJobs", *env_.read,
+                  [=, this] { return DoList(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::UpdateJob(grpc::CallbackServerContext* context,
+                                                    const v1::UpdateJobRequest* request,
+                                                    v1::Job* response) {
+  return RunUnary(env_, context, kService, "UpdateJob", *env_.write,
+                  [=, this] { return DoUpdate(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext* context,
+                                                    const v1::CancelJobRequest* request,
+                                                    v1::Job* response) {
+  return RunUnary(env_, context, kService, "CancelJob", *env_.write,
+                  [=, this] { return DoCancel(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* context,
+                                                   const v1::RetryJobRequest* request,
+                                                   v1::Job* response) {
+  return RunUnary(env_, context, kService, "RetryJob", *env_.write,
+                  [=, this] { return DoRetry(*request, *response); });
+}
+
+grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(
+    grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) {
+  return NewWatchCall(env_, context, *request);
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::PlanJob(grpc::CallbackServerContext* context,
+                                                  const v1::PlanJobRequest* request,
+                                                  v1::PlanJobResponse* response) {
+  return RunUnary(env_, context, kService, "PlanJob", *env_.read,
+                  [=, this] { return DoPlan(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext* context,
+                                                    const v1::ListTasksRequest* request,
+                                                    v1::ListTasksResponse* response) {
+  return RunUnary(env_, context, kService, "ListTasks", *env_.read,
+                  [=, this] { return DoListTasks(*request, *response); });
+}
+
+}  // namespace lwq

@@ -1,0 +1,227 @@
+#include "server/service/model_service.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "server/service/record_writes.h"
+#include "server/service/validation.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kService[] = "ModelService";
+constexpr int kMaxWaitSeconds = 20;
+constexpr size_t kIdPrefix = 40;
+
+struct FileStamp {
+  int64_t size = 0;
+  int64_t modified_ns = 0;
+};
+
+absl::StatusOr<FileStamp> StampOf(const std::string& path) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) return absl::NotFoundError(path);
+  return FileStamp{info.st_size,
+                   info.st_mtim.tv_sec * int64_t{1'000'000'000} + info.st_mtim.tv_nsec};
+}
+
+bool Unchanged(const v1::Model& model) {
+  if (model.manifest().files().empty()) return false;
+  return std::all_of(
+      model.manifest().files().begin(), model.manifest().files().end(), [&](const auto& file) {
+        auto stamp = StampOf(JoinPath(model.source().directory(), file.name()));
+        return stamp.ok() && stamp->size == file.size_bytes() &&
+               stamp->modified_ns == file.modified_ns();
+      });
+}
+
+// The real path of a directory that may be read. The text does not tell whether it exists.
+absl::StatusOr<std::string> CheckDirectory(const std::string& directory,
+                                           const std::vector<std::string>& roots) {
+  const absl::Status refused = InvalidFailure(
+      "PATH_NOT_ALLOWED", absl::StrCat("\"", directory.substr(0, 500),
+                                       "\" is not an absolute directory that this server may read"));
+  if (!absl::StartsWith(directory, "/") || directory.find('\0') != std::string::npos) {
+    return refused;
+  }
+  char* resolved = ::realpath(directory.c_str(), nullptr);
+  if (resolved == nullptr) return refused;
+  const std::string real = resolved;
+  std::free(resolved);
+  if (!IsDirectory(real)) return refused;
+  if (roots.empty()) return real;
+  for (const std::string& root : roots) {
+    if (real == root || absl::StartsWith(real, absl::StrCat(root, "/"))) return real;
+  }
+  return refused;
+}
+
+// From the directory's name and the names, sizes and times of its files.
+absl::StatusOr<std::string> IdOf(const std::string& directory) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
+  Sha256 hash;
+  hash.Update(directory);
+  for (const std::string& name : names) {
+    auto stamp = StampOf(JoinPath(directory, name));
+    if (!stamp.ok()) continue;
+    hash.Update(absl::StrCat("\n", name, "\n", stamp->size, "\n", stamp->modified_ns));
+  }
+  return absl::StrCat(MakeId(Basename(directory), kIdPrefix), "-", hash.FinishHex().substr(0, 10));
+}
+
+// GetModel that waits for the end of verification.
+class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
+ public:
+  ModelWait(ServiceEnv& env, grpc::CallbackServerContext* context,
+            const v1::GetModelRequest& request, v1::Model* response)
+      : env_(env),
+        name_(request.name()),
+        response_(response),
+        deadline_(absl::Now() +
+                  absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
+        record_(env, context, kService, "GetModel", this) {}
+
+  void Begin() {
+    model_hint_ = env_.scheduler->hints().Add(name_, [this] { Look(); });
+    tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Look(); });
+    Look();
+  }
+  void Drain() override { End(DrainingError()); }
+  void OnCancel() override { End(absl::CancelledError("the caller has gone")); }
+  void OnDone() override {
+    env_.scheduler->hints().Remove(model_hint_);
+    env_.scheduler->hints().Remove(tick_hint_);
+    delete this;
+  }
+
+ private:
+  // Models are in memory, so this may run anywhere.
+  void Look() {
+    absl::StatusOr<v1::Model> model = env_.scheduler->GetModel(name_);
+    if (!model.ok()) return End(model.status());
+    if (model->state() == v1::Model::VERIFYING && absl::Now() < deadline_ &&
+        !env_.scheduler->draining) {
+      return;
+    }
+    if (!record_.TakeFinish()) return;
+    *response_ = *std::move(model);
+    Finish(record_.Close(absl::OkStatus()));
+  }
+  void End(const absl::Status& status) {
+    if (record_.TakeFinish()) Finish(record_.Close(status));
+  }
+
+  ServiceEnv& env_;
+  const std::string name_;
+  v1::Model* const response_;
+  const absl::Time deadline_;
+  CallRecord record_;
+  int64_t model_hint_ = 0;
+  int64_t tick_hint_ = 0;
+};
+
+}  // namespace
+
+absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
+                                        v1::Model& response) {
+  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  FieldErrors errors;
+  if (!request.model_id().empty() && !IsResourceId(request.model_id())) {
+    errors.Add("model_id", "is not a lower-case id of at most 63 letters, digits and dashes",
+               "NAME_INVALID");
+  }
+  CheckLabels(request.labels(), errors);
+  LWQ_RETURN_IF_ERROR(errors.status());
+  LWQ_ASSIGN_OR_RETURN(const std::string directory,
+                       CheckDirectory(request.source().directory(), env_.model_roots));
+  std::string id = request.model_id();
+  if (id.empty()) {
+    LWQ_ASSIGN_OR_RETURN(id, IdOf(directory));
+  }
+  v1::Model model;
+  model.set_name(absl::StrCat("models/", id));
+  model.mutable_source()->set_directory(directory);
+  *model.mutable_labels() = request.labels();
+  absl::StatusOr<v1::Model> existing = env_.scheduler->GetModel(model.name());
+  if (existing.ok() && existing->state() != v1::Model::REJECTED) {
+    const bool same = existing->source().directory() == directory;
+    if (same && (existing->state() == v1::Model::VERIFYING || Unchanged(*existing))) {
+      response = *std::move(existing);
+      return absl::OkStatus();
+    }
+    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+                   absl::StrCat(model.name(), " stands for other content: its files have changed "
+                                "or it lies elsewhere; choose another model_id or delete it"));
+  }
+  const TaskNode ingest = BuildIngest(model, RandomHex(8));
+  LWQ_RETURN_IF_ERROR(
+      env_.scheduler->Run([&](Draft& draft) { return StartModel(draft, model, ingest); }));
+  LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(model.name()));
+  return absl::OkStatus();
+}
+
+absl::Status ModelServiceImpl::DoList(const v1::ListModelsRequest& request,
+                                      v1::ListModelsResponse& response) {
+  LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 50));
+  ListQuery after;
+  LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "models", after));
+  env_.scheduler->View([&](const DispatchState& state) {
+    for (auto it = state.models().upper_bound(after.after_key); it != state.models().end(); ++it) {
+      if (response.models_size() == page) {
+        response.set_next_page_token(
+            MakePageToken({.key = response.models(page - 1).name()}, "models"));
+        return;
+      }
+      *response.add_models() = it->second;
+      // Digests and inventories are in GetModel; a page has room for many models.
+      v1::ModelManifest& manifest =
+          *response.mutable_models(response.models_size() - 1)->mutable_manifest();
+      manifest.clear_layer_digests();
+      manifest.mutable_inventory()->clear_units();
+      manifest.mutable_inventory()->clear_dense();
+    }
+  });
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerContext* context,
+                                                        const v1::CreateModelRequest* request,
+                                                        v1::Model* response) {
+  return RunUnary(env_, context, kService, "CreateModel", *env_.write,
+                  [=, this] { return DoCreate(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* context,
+                                                     const v1::GetModelRequest* request,
+                                                     v1::Model* response) {
+  auto* call = new ModelWait(env_, context, *request, response);
+  call->Begin();
+  return call;
+}
+
+grpc::ServerUnaryReactor* ModelServiceImpl::ListModels(grpc::CallbackServerContext* context,
+                                                       const v1::ListModelsRequest* request,
+                                                       v1::ListModelsResponse* response) {
+  return RunUnary(env_, context, kService, "ListModels", *env_.read,
+                  [=, this] { return DoList(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerContext* context,
+                                                        const v1::DeleteModelRequest* request,
+                                                        v1::DeleteModelResponse*) {
+  return RunUnary(env_, context, kService, "DeleteModel", *env_.write, [=, this]() -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
+    return env_.scheduler->Run(
+        [&](Draft& draft) { return RemoveModel(draft, request->name()); });
+  });
+}
+
+}  // namespace lwq

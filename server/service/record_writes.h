@@ -1,0 +1,20 @@
+// Changes of the state machine as writes of the store: which table, which key, which columns.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "server/dispatch/dispatch_state.h"
+#include "server/store/store.h"
+
+namespace lwq {
+
+std::vector<Write> ToWrites(const Changes& changes);
+
+// Key of an event; events of a job sort by number.
+std::string EventKey(const std::string& job, int64_t seq);
+std::string EventPrefix(const std::string& job);
+
+int64_t ToMicros(const google::protobuf::Timestamp& time);
+
+}  // namespace lwq

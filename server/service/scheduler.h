@@ -1,0 +1,101 @@
+// The running state machine: decides under a lock, commits to the store, applies, and does what
+// follows. The only writer of jobs, tasks, workers and models.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "server/blob/blob_store.h"
+#include "server/dispatch/job_planner.h"
+#include "server/dispatch/transitions.h"
+#include "server/service/executor.h"
+#include "server/service/hints.h"
+#include "server/service/server_metrics.h"
+#include "server/store/store.h"
+
+namespace lwq {
+
+// What a graph is built from, with what it borrows.
+struct GraphSource {
+  v1::Model model;
+  GraphInput input;  // input.model points to `model`
+};
+
+// Thread-safe. All calls may block on the store: from executors only, never from an RPC thread.
+// `store`, `blobs`, `clock`, `metrics`, `cpu` outlive this.
+class Scheduler {
+ public:
+  Scheduler(Store* store, BlobStore* blobs, Clock* clock, ServerMetrics* metrics, Executor* cpu,
+            const DispatchOptions& options);
+
+  // Reads all that is not terminal, and asks again for plans that were not finished.
+  absl::Status Start();
+
+  // Decides with `transition`, commits, applies, then does the effects. Nothing happens after an error.
+  absl::Status Run(const std::function<absl::Status(Draft&)>& transition);
+  // Looks at the state under its lock.
+  void View(const std::function<void(const DispatchState&)>& look) const;
+
+  absl::StatusOr<v1::HeartbeatResponse> Beat(const v1::HeartbeatRequest& request);
+  void SawWorker(const std::string& worker);
+  bool AnyReady() const;
+  // Takes back expired leases.
+  absl::Status Reap();
+
+  // A job as it is now, terminal or not. NOT_FOUND.
+  absl::StatusOr<v1::JobRecord> GetJob(const std::string& name) const;
+  absl::StatusOr<v1::Dataset> GetDataset(const std::string& name) const;
+  absl::StatusOr<v1::Model> GetModel(const std::string& name) const;
+  // Methods and scorers of all workers that ever registered.
+  void Capabilities(std::vector<v1::Capability>& quantizers, std::vector<v1::Capability>& scorers,
+                    std::vector<std::string>& families) const;
+
+  // Reads what `spec` names. Errors are those of CreateJob.
+  absl::StatusOr<std::unique_ptr<GraphSource>> MakeSource(const std::string& job,
+                                                          const v1::JobSpec& spec) const;
+  JobGraph BuildFirst(const GraphSource& source) const;
+  // Results of these tasks whose blobs are all there; entries that lost one are deleted.
+  absl::StatusOr<CachedResults> LookUp(const JobGraph& graph);
+  absl::StatusOr<bool> HasBlobs(const v1::TaskOutput& output) const;
+
+  Hints& hints() { return hints_; }
+  Store& store() const { return *store_; }
+  BlobStore& blobs() const { return *blobs_; }
+  Clock& clock() const { return *clock_; }
+  ServerMetrics& metrics() const { return *metrics_; }
+  int64_t NowUs() const;
+  const DispatchOptions& options() const { return options_; }
+
+  std::atomic<bool> draining{false};
+
+ private:
+  void DoEffects(const Effects& effects);
+  void PlanJob(const std::string& name);
+  absl::StatusOr<v1::PlanSummary> ComputePlan(const v1::JobRecord& job, const GraphSource& source);
+  void Rebuild(const std::string& name);
+  void CountChanges(const Changes& changes);
+  void SetGauges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  Store* const store_;
+  BlobStore* const blobs_;
+  Clock* const clock_;
+  ServerMetrics* const metrics_;
+  Executor* const cpu_;
+  const DispatchOptions options_;
+  Hints hints_;
+
+  Mutex commit_mu_;  // one transition at a time; taken before mu_
+  mutable Mutex mu_;
+  DispatchState state_ ABSL_GUARDED_BY(mu_);
+};
+
+v1::Failure ToFailure(const absl::Status& status);
+
+}  // namespace lwq

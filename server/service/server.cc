@@ -1,0 +1,278 @@
+#include "server/service/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "server/service/blob_service.h"
+#include "server/service/builtin_dataset.h"
+#include "server/service/http_endpoint.h"
+#include "server/service/job_service.h"
+#include "server/service/model_service.h"
+#include "server/service/validation.h"
+#include "server/service/worker_service.h"
+#include "server/store/sqlite_store.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kMaxMessageBytes = 4 << 20;
+constexpr int kMaxQueued = 1024;
+constexpr absl::Duration kTick = absl::Milliseconds(250);
+constexpr absl::Duration kReapInterval = absl::Seconds(1);
+
+// Without authentication only this machine may connect.
+absl::Status CheckListenAddress(const std::string& address) {
+  if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
+  const size_t colon = address.rfind(':');
+  const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
+  if (colon != std::string::npos && (host == "localhost" || absl::StartsWith(host, "127.") ||
+                                     host == "[::1]" || host == "::1")) {
+    return absl::OkStatus();
+  }
+  return InvalidFailure("ADDRESS_NOT_ALLOWED",
+                        absl::StrCat("listening on \"", address,
+                                     "\": without authentication only unix:/path or a loopback "
+                                     "address such as 127.0.0.1:7421 is accepted"));
+}
+
+void ApplySettings(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
+}
+
+absl::Status RegisterBuiltinDataset(Scheduler& scheduler) {
+  const absl::string_view text = BuiltinBooksText();
+  if (text.empty()) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(const BlobId blob, scheduler.blobs().Put(text));
+  v1::Dataset dataset;
+  dataset.set_name("datasets/builtin-books");
+  dataset.mutable_blob()->set_sha256(blob.sha256);
+  dataset.mutable_blob()->set_size_bytes(blob.size_bytes);
+  dataset.set_kind(v1::Dataset::TEXT);
+  dataset.set_display_name("books.txt");
+  dataset.set_description("Excerpts of public-domain books, for calibration without a network.");
+  absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
+  if (existing.ok() && existing->blob().sha256() == blob.sha256) return absl::OkStatus();
+  return PutDataset(scheduler, dataset);
+}
+
+}  // namespace
+
+struct Server::State {
+  ServerOptions options;
+  ServerMetrics metrics;
+  std::unique_ptr<SqliteStore> store;
+  std::unique_ptr<BlobStore> blobs;
+  std::unique_ptr<Executor> write, read, blob, cpu;
+  std::unique_ptr<Scheduler> scheduler;
+  LiveCalls calls;
+  ServiceEnv env;
+  std::unique_ptr<JobServiceImpl> jobs;
+  std::unique_ptr<ModelServiceImpl> models;
+  std::unique_ptr<DatasetServiceImpl> datasets;
+  std::unique_ptr<ArtifactServiceImpl> artifacts;
+  std::unique_ptr<BlobServiceImpl> blob_service;
+  std::unique_ptr<WorkerServiceImpl> workers;
+  std::unique_ptr<AdminServiceImpl> admin;
+  std::unique_ptr<grpc::Server> grpc_server;
+  std::unique_ptr<HttpEndpoint> http;
+  std::string address;
+  std::string metrics_address;
+
+  Mutex mu;
+  CondVar changed;
+  bool drain_requested ABSL_GUARDED_BY(mu) = false;
+  bool stop_ticking ABSL_GUARDED_BY(mu) = false;
+  bool drained ABSL_GUARDED_BY(mu) = false;
+  std::thread ticker;
+
+  absl::Status Open();
+  absl::Status Listen();
+  void Tick();
+  void SetGauges();
+};
+
+absl::Status Server::State::Open() {
+  LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
+  LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
+  LWQ_ASSIGN_OR_RETURN(store, SqliteStore::Open(options.data_directory));
+  LWQ_ASSIGN_OR_RETURN(blobs, BlobStore::Open(JoinPath(options.data_directory, "blobs")));
+  const int cores = std::max(1u, std::thread::hardware_concurrency());
+  write = std::make_unique<Executor>("write", 1, kMaxQueued);
+  read = std::make_unique<Executor>("read", 4, kMaxQueued);
+  blob = std::make_unique<Executor>("blob", 4 + std::min(cores, 12), kMaxQueued);
+  cpu = std::make_unique<Executor>("cpu", std::min(cores, 4), kMaxQueued);
+  scheduler = std::make_unique<Scheduler>(store.get(), blobs.get(), Clock::Real(), &metrics,
+                                          cpu.get(), options.dispatch);
+  LWQ_RETURN_IF_ERROR(RegisterBuiltinDataset(*scheduler));
+  LWQ_RETURN_IF_ERROR(scheduler->Start());
+  env.scheduler = scheduler.get();
+  env.write = write.get();
+  env.read = read.get();
+  env.blob = blob.get();
+  env.calls = &calls;
+  env.data_directory = options.data_directory;
+  env.model_roots = options.model_roots;
+  env.start_time = absl::Now();
+  env.request_drain = [this] {
+    MutexLock lock(&mu);
+    drain_requested = true;
+    changed.SignalAll();
+  };
+  return absl::OkStatus();
+}
+
+absl::Status Server::State::Listen() {
+  jobs = std::make_unique<JobServiceImpl>(env);
+  models = std::make_unique<ModelServiceImpl>(env);
+  datasets = std::make_unique<DatasetServiceImpl>(env);
+  artifacts = std::make_unique<ArtifactServiceImpl>(env);
+  blob_service = std::make_unique<BlobServiceImpl>(env);
+  workers = std::make_unique<WorkerServiceImpl>(env);
+  admin = std::make_unique<AdminServiceImpl>(env);
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  ApplySettings(builder);
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  for (grpc::Service* service :
+       std::initializer_list<grpc::Service*>{jobs.get(), models.get(), datasets.get(),
+                                             artifacts.get(), blob_service.get(), workers.get(),
+                                             admin.get()}) {
+    builder.RegisterService(service);
+  }
+  grpc_server = builder.BuildAndStart();
+  if (grpc_server == nullptr || port == 0) {
+    return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+                   absl::StrCat("listening on ", options.listen,
+                                ": the address is taken or cannot be used"));
+  }
+  address = options.listen;
+  if (!absl::StartsWith(address, "unix:")) {
+    address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+  }
+  if (!options.metrics_listen.empty()) {
+    HttpEndpoint::Handlers handlers;
+    handlers.metrics = [this] {
+      SetGauges();
+      return metrics.Expose();
+    };
+    handlers.ready = [this] { return !scheduler->draining; };
+    LWQ_ASSIGN_OR_RETURN(http, HttpEndpoint::Start(options.metrics_listen, std::move(handlers)));
+    metrics_address = http->address();
+  }
+  ticker = std::thread([this] { Tick(); });
+  return absl::OkStatus();
+}
+
+void Server::State::SetGauges() {
+  std::map<std::string, int> by_state;
+  scheduler->View([&](const DispatchState& state) {
+    for (const v1::Worker& worker : WorkersOf(state, scheduler->NowUs())) {
+      ++by_state[worker.state() == v1::Worker::LOST    ? "lost"
+                 : worker.cordoned()                  ? "cordoned"
+                 : worker.state() == v1::Worker::BUSY ? "busy"
+                                                      : "ready"];
+    }
+  });
+  metrics.SetWorkers(by_state);
+  metrics.SetBlobs(blobs->total_bytes(), blobs->total_count(), blobs->FreeBytes().value_or(0));
+  for (const Executor* executor : {write.get(), read.get(), blob.get(), cpu.get()}) {
+    metrics.SetQueued(executor->name(), executor->queued());
+  }
+}
+
+void Server::State::Tick() {
+  const absl::Duration reap_every =
+      std::min(kReapInterval, absl::Microseconds(options.dispatch.lease_ttl_us) / 4);
+  absl::Time next_reap = absl::Now() + reap_every;
+  while (true) {
+    {
+      MutexLock lock(&mu);
+      if (!stop_ticking) changed.WaitFor(&mu, kTick);
+      if (stop_ticking) return;
+    }
+    scheduler->hints().Notify(kTickTopic);
+    if (absl::Now() < next_reap) continue;
+    next_reap = absl::Now() + reap_every;
+    write->Post([this] {
+      absl::Status status = scheduler->Reap();
+      if (!status.ok()) spdlog::warn("taking back leases: {}", LogSafe(status.ToString()));
+    });
+  }
+}
+
+Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Server::~Server() { Drain(); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto server = std::unique_ptr<Server>(new Server(std::make_unique<State>()));
+  server->state_->options = options;
+  LWQ_RETURN_IF_ERROR(server->state_->Open());
+  LWQ_RETURN_IF_ERROR(server->state_->Listen());
+  return server;
+}
+
+const std::string& Server::address() const { return state_->address; }
+const std::string& Server::metrics_address() const { return state_->metrics_address; }
+
+void Server::WaitForDrainRequest() {
+  MutexLock lock(&state_->mu);
+  while (!state_->drain_requested) state_->changed.Wait(&state_->mu);
+}
+
+void Server::RequestDrain() {
+  MutexLock lock(&state_->mu);
+  state_->drain_requested = true;
+  state_->changed.SignalAll();
+}
+
+void Server::Drain() {
+  State& s = *state_;
+  {
+    MutexLock lock(&s.mu);
+    if (s.drained) return;
+    s.drained = true;
+  }
+  if (s.scheduler != nullptr) s.scheduler->draining = true;
+  if (s.grpc_server != nullptr) {
+    if (auto* health = s.grpc_server->GetHealthCheckService()) health->SetServingStatus(false);
+    s.calls.DrainAll();
+    s.calls.WaitUntilNone(std::min(s.options.drain_budget, absl::Seconds(30)));
+    s.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+  }
+  {
+    MutexLock lock(&s.mu);
+    s.stop_ticking = true;
+    s.changed.SignalAll();
+  }
+  if (s.ticker.joinable()) s.ticker.join();
+  s.http.reset();
+  for (Executor* executor : {s.cpu.get(), s.write.get(), s.read.get(), s.blob.get()}) {
+    if (executor != nullptr) executor->Shutdown();
+  }
+  s.grpc_server.reset();
+  s.scheduler.reset();
+  s.store.reset();
+}
+
+}  // namespace lwq

@@ -1,0 +1,48 @@
+// A whole server in one object: stores, executors, services, ports. main.cc and the cluster tests
+// make one.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/dispatch/dispatch_state.h"
+
+namespace lwq {
+
+struct ServerOptions {
+  std::string listen;          // unix:/path, or host:port on the loopback; port 0 takes a free one
+  std::string data_directory;  // of the store and the blobs
+  std::string metrics_listen;  // host:port; empty: none
+  std::vector<std::string> model_roots;  // empty: any absolute directory
+  DispatchOptions dispatch;
+  absl::Duration drain_budget = absl::Seconds(60);
+};
+
+class Server {
+ public:
+  // Serves when it returns. FAILED_PRECONDITION "STORE_LOCKED", "SCHEMA_TOO_NEW" and INVALID_ARGUMENT
+  // "ADDRESS_NOT_ALLOWED" are configuration errors; UNAVAILABLE "ADDRESS_IN_USE".
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  ~Server();
+
+  // Where clients reach it, and the metrics; the latter "" when there are none.
+  const std::string& address() const;
+  const std::string& metrics_address() const;
+
+  // Returns when a drain was asked for, by RPC or RequestDrain.
+  void WaitForDrainRequest();
+  // Async-signal-unsafe; call from a thread.
+  void RequestDrain();
+  // No new calls, watchers and polls sent away, open calls finished, store closed. Once.
+  void Drain();
+
+ private:
+  struct State;
+  explicit Server(std::unique_ptr<State> state);
+  const std::unique_ptr<State> state_;
+};
+
+}  // namespace lwq

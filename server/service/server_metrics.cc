@@ -1,0 +1,205 @@
+#include "server/service/server_metrics.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "google/protobuf/descriptor.h"
+#include "proto/lwq/v1/admin_service.pb.h"
+#include "proto/lwq/v1/artifact_service.pb.h"
+#include "proto/lwq/v1/job_service.pb.h"
+#include "proto/lwq/v1/model_service.pb.h"
+#include "proto/lwq/v1/worker_service.pb.h"
+#include "server/dispatch/task_key.h"
+
+namespace lwq {
+namespace {
+
+std::string Lower(const std::string& text) { return absl::AsciiStrToLower(text); }
+
+std::vector<std::string> Kinds(bool with_plan) {
+  std::vector<std::string> kinds;
+  for (absl::string_view kind : TaskKinds()) kinds.emplace_back(kind);
+  if (with_plan) kinds.push_back("plan");
+  return kinds;
+}
+
+std::vector<std::string> JobStates() {
+  std::vector<std::string> states;
+  for (int s = v1::Job::State_MIN + 1; s <= v1::Job::State_MAX; ++s) {
+    states.push_back(Lower(v1::Job::State_Name(static_cast<v1::Job::State>(s))));
+  }
+  return states;
+}
+
+std::vector<std::string> Codes() {
+  std::vector<std::string> codes;
+  for (int c = 0; c <= 16; ++c) {
+    codes.push_back(absl::StatusCodeToString(static_cast<absl::StatusCode>(c)));
+  }
+  return codes;
+}
+
+const char* BlameName(v1::Failure::Blame blame) {
+  switch (blame) {
+    case v1::Failure::USER: return "user";
+    case v1::Failure::MODEL: return "model";
+    case v1::Failure::CAPACITY: return "capacity";
+    case v1::Failure::SERVICE: return "service";
+    default: return "none";
+  }
+}
+
+}  // namespace
+
+std::vector<std::vector<std::string>> ApiMethods() {
+  std::vector<std::vector<std::string>> methods;
+  for (const google::protobuf::FileDescriptor* file :
+       {v1::GetJobRequest::descriptor()->file(), v1::GetModelRequest::descriptor()->file(),
+        v1::GetArtifactRequest::descriptor()->file(), v1::Lease::descriptor()->file(),
+        v1::ServerInfo::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m) {
+        methods.push_back({file->service(s)->name(), file->service(s)->method(m)->name()});
+      }
+    }
+  }
+  return methods;
+}
+
+ServerMetrics::ServerMetrics() {
+  jobs_ = metrics_.AddGauge("lwq_jobs", "Jobs that are not finished, by state.", {"state"},
+                            AllOf({{"queued", "running", "cancelling"}}));
+  jobs_created_ = metrics_.AddCounter("lwq_jobs_created_total", "CreateJob calls by outcome.",
+                                      {"outcome"}, AllOf({{"accepted", "replayed", "rejected"}}));
+  jobs_finished_ = metrics_.AddCounter(
+      "lwq_jobs_finished_total", "Jobs that ended, by state and who can mend the failure.",
+      {"state", "blame"},
+      AllOf({JobStates(), {"none", "user", "model", "capacity", "service"}}));
+  job_seconds_ = metrics_.AddHistogram("lwq_job_seconds", "From submission to the end.",
+                                       JobBuckets(), {"state"}, AllOf({JobStates()}));
+  tasks_ready_ = metrics_.AddGauge("lwq_tasks_ready", "Tasks that wait for a worker.", {"kind"},
+                                   AllOf({Kinds(false)}));
+  tasks_leased_ = metrics_.AddGauge("lwq_tasks_leased", "Tasks that a worker has.", {"kind"},
+                                    AllOf({Kinds(false)}));
+  task_seconds_ = metrics_.AddHistogram("lwq_task_duration_seconds",
+                                        "Compute time of finished tasks.", TaskBuckets(), {"kind"},
+                                        AllOf({Kinds(true)}));
+  task_events_ = metrics_.AddCounter(
+      "lwq_task_events_total", "What happened to tasks, once for each job that wants them.",
+      {"kind", "event"}, AllOf({Kinds(true), {"leased", "done", "cached", "retry", "failed"}}));
+  cache_lookups_ = metrics_.AddCounter(
+      "lwq_cache_lookups_total", "Looks for results of earlier jobs.", {"kind", "result"},
+      AllOf({Kinds(false), {"hit", "miss", "incomplete"}}));
+  leases_granted_ =
+      metrics_.AddCounter("lwq_leases_granted_total", "Tasks handed out.", {}, AllOf({}));
+  leases_expired_ = metrics_.AddCounter(
+      "lwq_leases_expired_total", "Leases taken back because the worker went silent.", {},
+      AllOf({}));
+  leases_rejected_ = metrics_.AddCounter(
+      "lwq_leases_rejected_total", "Writes of workers that no longer held the lease.", {"reason"},
+      AllOf({{"lease_lost", "superseded", "unknown"}}));
+  workers_ = metrics_.AddGauge("lwq_workers", "Registered workers.", {"state"},
+                               AllOf({{"ready", "busy", "cordoned", "lost"}}));
+  blob_bytes_ = metrics_.AddGauge("lwq_blob_bytes", "Bytes of all blobs.", {}, AllOf({}));
+  blob_objects_ = metrics_.AddGauge("lwq_blob_objects", "Number of blobs.", {}, AllOf({}));
+  blob_free_ = metrics_.AddGauge("lwq_blob_free_bytes", "Free bytes of the blobs' file system.", {},
+                                 AllOf({}));
+  blob_io_ = metrics_.AddCounter("lwq_blob_io_bytes_total", "Bytes of blobs moved.", {"op"},
+                                 AllOf({{"read", "write"}}));
+  store_seconds_ = metrics_.AddHistogram("lwq_store_op_seconds", "Time of store operations.",
+                                         LatencyBuckets(), {"op"}, AllOf({{"commit"}}));
+  store_errors_ = metrics_.AddCounter("lwq_store_errors_total", "Store operations that failed.",
+                                      {"op"}, AllOf({{"commit"}}));
+  executor_queue_ = metrics_.AddGauge("lwq_executor_queue", "Work waiting for a thread.",
+                                      {"executor"}, AllOf({{"write", "read", "blob", "cpu"}}));
+  Metrics::LabelSets with_code;
+  for (const auto& method : ApiMethods()) {
+    for (const std::string& code : Codes()) with_code.push_back({method[0], method[1], code});
+  }
+  rpc_requests_ = metrics_.AddCounter("lwq_grpc_requests_total", "RPCs that ended.",
+                                      {"service", "method", "code"}, with_code);
+  rpc_seconds_ = metrics_.AddHistogram("lwq_grpc_request_seconds", "Time of RPCs.",
+                                       LatencyBuckets(), {"service", "method"}, ApiMethods());
+  rpc_in_flight_ = metrics_.AddGauge("lwq_grpc_in_flight", "RPCs that are open.",
+                                     {"service", "method"}, ApiMethods());
+  metrics_.AddGauge("lwq_build_info", "The build; always 1.", {"version"}, {{LWQ_VERSION}})
+      ->Set({LWQ_VERSION}, 1);
+}
+
+void ServerMetrics::SetCounts(const StateCounts& counts) {
+  for (int s : {v1::Job::QUEUED, v1::Job::RUNNING, v1::Job::CANCELLING}) {
+    auto it = counts.jobs.find(s);
+    jobs_->Set({Lower(v1::Job::State_Name(static_cast<v1::Job::State>(s)))},
+               it == counts.jobs.end() ? 0 : it->second);
+  }
+  for (const std::string& kind : Kinds(false)) {
+    auto ready = counts.ready.find(kind);
+    auto leased = counts.leased.find(kind);
+    tasks_ready_->Set({kind}, ready == counts.ready.end() ? 0 : ready->second);
+    tasks_leased_->Set({kind}, leased == counts.leased.end() ? 0 : leased->second);
+  }
+}
+
+void ServerMetrics::SetWorkers(const std::map<std::string, int>& by_state) {
+  for (const char* state : {"ready", "busy", "cordoned", "lost"}) {
+    auto it = by_state.find(state);
+    workers_->Set({state}, it == by_state.end() ? 0 : it->second);
+  }
+}
+
+void ServerMetrics::SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes) {
+  blob_bytes_->Set({}, static_cast<double>(bytes));
+  blob_objects_->Set({}, static_cast<double>(count));
+  blob_free_->Set({}, static_cast<double>(free_bytes));
+}
+
+void ServerMetrics::SetQueued(const std::string& executor, int queued) {
+  executor_queue_->Set({executor}, queued);
+}
+
+void ServerMetrics::JobCreated(const std::string& outcome) { jobs_created_->Add({outcome}); }
+
+void ServerMetrics::JobFinished(v1::Job::State state, v1::Failure::Blame blame, double seconds) {
+  const std::string name = Lower(v1::Job::State_Name(state));
+  jobs_finished_->Add({name, BlameName(blame)});
+  job_seconds_->Observe({name}, seconds);
+}
+
+void ServerMetrics::TaskEvent(const std::string& kind, v1::TaskEvent::State state,
+                              double seconds) {
+  task_events_->Add({kind, Lower(v1::TaskEvent::State_Name(state))});
+  if (state == v1::TaskEvent::DONE) task_seconds_->Observe({kind}, seconds);
+  if (state == v1::TaskEvent::LEASED) leases_granted_->Add({});
+}
+
+void ServerMetrics::CacheLookup(const std::string& kind, const std::string& result) {
+  cache_lookups_->Add({kind, result});
+}
+
+void ServerMetrics::LeasesExpired(int64_t count) {
+  if (count > 0) leases_expired_->Add({}, static_cast<double>(count));
+}
+
+void ServerMetrics::LeaseRejected(const std::string& reason) { leases_rejected_->Add({reason}); }
+
+void ServerMetrics::StoreOp(const std::string& op, double seconds, const absl::Status& status) {
+  store_seconds_->Observe({op}, seconds);
+  if (!status.ok()) store_errors_->Add({op});
+}
+
+void ServerMetrics::BlobIo(const std::string& op, int64_t bytes) {
+  blob_io_->Add({op}, static_cast<double>(bytes));
+}
+
+void ServerMetrics::RpcStarted(const std::string& service, const std::string& method) {
+  rpc_in_flight_->Add({service, method}, 1);
+}
+
+void ServerMetrics::RpcEnded(const std::string& service, const std::string& method,
+                             absl::StatusCode code, double seconds) {
+  rpc_in_flight_->Add({service, method}, -1);
+  rpc_requests_->Add({service, method, absl::StatusCodeToString(code)});
+  rpc_seconds_->Observe({service, method}, seconds);
+}
+
+}  // namespace lwq

@@ -1,0 +1,72 @@
+// The server's metrics: names, labels and what counts. docs in the HELP lines.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/metrics/metrics.h"
+#include "proto/lwq/v1/event.pb.h"
+#include "proto/lwq/v1/job.pb.h"
+
+namespace lwq {
+
+struct StateCounts {
+  std::map<int, int> jobs;                  // by Job.State
+  std::map<std::string, int> ready, leased;  // by kind
+};
+
+// Thread-safe.
+class ServerMetrics {
+ public:
+  ServerMetrics();
+
+  void SetCounts(const StateCounts& counts);
+  void SetWorkers(const std::map<std::string, int>& by_state);
+  void SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes);
+  void SetQueued(const std::string& executor, int queued);
+  void JobCreated(const std::string& outcome);  // accepted, replayed, rejected
+  void JobFinished(v1::Job::State state, v1::Failure::Blame blame, double seconds);
+  void TaskEvent(const std::string& kind, v1::TaskEvent::State state, double seconds);
+  void CacheLookup(const std::string& kind, const std::string& result);
+  void LeasesExpired(int64_t count);
+  void LeaseRejected(const std::string& reason);  // lease_lost, superseded, unknown
+  void StoreOp(const std::string& op, double seconds, const absl::Status& status);
+  void BlobIo(const std::string& op, int64_t bytes);  // read, write
+  void RpcStarted(const std::string& service, const std::string& method);
+  void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
+                double seconds);
+
+  std::string Expose() const { return metrics_.Expose(); }
+
+ private:
+  Metrics metrics_;
+  GaugeFamily* jobs_;
+  CounterFamily* jobs_created_;
+  CounterFamily* jobs_finished_;
+  HistogramFamily* job_seconds_;
+  GaugeFamily* tasks_ready_;
+  GaugeFamily* tasks_leased_;
+  HistogramFamily* task_seconds_;
+  CounterFamily* task_events_;
+  CounterFamily* cache_lookups_;
+  CounterFamily* leases_granted_;
+  CounterFamily* leases_expired_;
+  CounterFamily* leases_rejected_;
+  GaugeFamily* workers_;
+  GaugeFamily* blob_bytes_;
+  GaugeFamily* blob_objects_;
+  GaugeFamily* blob_free_;
+  CounterFamily* blob_io_;
+  HistogramFamily* store_seconds_;
+  CounterFamily* store_errors_;
+  GaugeFamily* executor_queue_;
+  CounterFamily* rpc_requests_;
+  HistogramFamily* rpc_seconds_;
+  GaugeFamily* rpc_in_flight_;
+};
+
+// Every method of the public API: {service, method}.
+std::vector<std::vector<std::string>> ApiMethods();
+
+}  // namespace lwq
