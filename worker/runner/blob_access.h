@@ -1,5 +1,5 @@
-// How a task gets at blobs: by local files. The runner knows no network; worker/blob_cache.h fetches
-// and uploads.
+// How a task gets at blobs: by local files. The runner knows no network; worker/blob_cache.h
+// fetches and uploads.
 #pragma once
 
 #include <string>

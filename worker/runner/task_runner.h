@@ -1,5 +1,5 @@
-// Runs one leased task on the worker's device: the only bridge between stored records (proto) and the
-// numeric engine. One file a task kind.
+// Runs one leased task on the worker's device: the only bridge between stored records (proto) and
+// the numeric engine. One file a task kind.
 #pragma once
 
 #include <functional>

@@ -27,10 +27,10 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
   const bool with_bos = tokenizer.adds_bos() && tokenizer.bos_id() >= 0;
   const int64_t piece = options.sequence_length - (with_bos ? 1 : 0);
   if (piece < 1 || options.num_tokens < 1) {
-    return InvalidFailure(
-        "CALIBRATION_INVALID",
-        absl::StrCat("calibration of ", options.num_tokens, " tokens in sequences of ",
-                     options.sequence_length, ": both must be positive, sequences at least 2"));
+    return InvalidFailure("CALIBRATION_INVALID",
+                          absl::StrCat("calibration of ", options.num_tokens,
+                                       " tokens in sequences of ", options.sequence_length,
+                                       ": both must be positive, sequences at least 2"));
   }
   std::vector<int32_t> tokens;
   for (const std::string& document : documents) {
@@ -46,8 +46,9 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
   const int64_t wanted =
       std::clamp<int64_t>(options.num_tokens / options.sequence_length, 1, available);
   std::vector<std::vector<int32_t>> sequences;
-  for (int64_t slot : SpreadOrder(wanted)) {
-    const auto begin = tokens.begin() + slot * available / wanted * piece;
+  const std::vector<int64_t> order = SpreadOrder(available);
+  for (int64_t i = 0; i < wanted; ++i) {
+    const auto begin = tokens.begin() + order[i] * piece;
     std::vector<int32_t> sequence;
     sequence.reserve(options.sequence_length);
     if (with_bos) sequence.push_back(tokenizer.bos_id());

@@ -16,17 +16,17 @@ struct CalibrationOptions {
 };
 
 // Cuts the tokens of `documents` (each encoded by itself, joined end to end) into pieces of
-// sequence_length (one less where the tokenizer adds BOS, which then comes first in every
-// sequence), and takes num_tokens / sequence_length of them, evenly spread over the whole text.
-// Their order is SpreadOrder, so that any leading part of the sample is spread evenly too: scorers
-// use the first few. A text too short for that many sequences gives as many as it has.
+// sequence_length (one less where the tokenizer adds BOS, which then comes first in every sequence)
+// and takes the first num_tokens / sequence_length of them in SpreadOrder. So every sample is spread
+// over the whole text, and a smaller sample is the beginning of a larger one: scorers use the first
+// few sequences of what the quantizer saw. A text too short for that many gives as many as it has.
 // INVALID_ARGUMENT "CALIBRATION_INVALID" when it has not even one.
 absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
     const Tokenizer& tokenizer, const std::vector<std::string>& documents,
     const CalibrationOptions& options);
 
-// 0, n/2, n/4, 3n/4, ... (bit-reversed counting): a permutation of [0, n) whose every prefix is
-// spread evenly.
+// 0, n/2, n/4, 3n/4, ... (bit-reversed counting): a permutation of [0, n) whose every prefix is spread
+// evenly.
 std::vector<int64_t> SpreadOrder(int64_t n);
 
 }  // namespace lwq

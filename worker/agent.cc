@@ -1,0 +1,252 @@
+#include "worker/agent.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/memory_usage.h"
+#include "base/rpc/channel.h"
+#include "base/rpc/grpc_status.h"
+#include "base/status_macros.h"
+#include "worker/engine/model/families.h"
+#include "worker/engine/quant/quantizer.h"
+#include "worker/engine/score/scorer.h"
+#include "worker/failure_proto.h"
+#include "worker/runner/task_runner.h"
+
+namespace lwq {
+namespace {
+
+constexpr absl::Duration kMaxBackoff = absl::Seconds(10);
+constexpr int kPollSeconds = 20;
+
+void SetDeadline(grpc::ClientContext& context, absl::Duration timeout) {
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+}
+
+// Waits 0.1 s, then twice as long each time, up to kMaxBackoff.
+class Backoff {
+ public:
+  void Wait() {
+    absl::SleepFor(delay_);
+    delay_ = std::min(delay_ * 2, kMaxBackoff);
+  }
+  void Reset() { delay_ = absl::Milliseconds(100); }
+
+ private:
+  absl::Duration delay_ = absl::Milliseconds(100);
+};
+
+}  // namespace
+
+Agent::Agent(AgentOptions options, Device* device)
+    : options_(std::move(options)),
+      device_(device),
+      incarnation_(RandomHex(16)),
+      channel_(MakeChannel(options_.server)),
+      stub_(v1::WorkerService::NewStub(channel_)) {}
+
+absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
+  std::unique_ptr<Agent> agent(new Agent(std::move(options), device));
+  LWQ_ASSIGN_OR_RETURN(agent->blobs_,
+                       BlobCache::Open(agent->options_.work_directory, agent->channel_,
+                                       agent->options_.cache_bytes));
+  return agent;
+}
+
+v1::RegisterWorkerRequest Agent::Registration() const {
+  v1::RegisterWorkerRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.set_device(std::string(device_->name()));
+  request.set_device_description(device_->Description());
+  request.set_numerics_class(device_->NumericsClass());
+  request.set_build(LWQ_VERSION);
+  request.set_memory_bytes(options_.memory_bytes);
+  request.set_protocol(1);
+  for (const QuantizerDef* def : Quantizers()) {
+    v1::Capability* capability = request.add_quantizers();
+    capability->set_name(std::string(def->name));
+    capability->set_help(std::string(def->help));
+    capability->set_needs_calibration(def->needs_calibration);
+  }
+  for (const ScorerDef* def : Scorers()) {
+    v1::Capability* capability = request.add_scorers();
+    capability->set_name(std::string(def->name));
+    capability->set_help(std::string(def->help));
+    capability->set_needs_calibration(def->needs_calibration);
+    capability->set_needs_quantized(def->needs_quantized);
+    capability->set_gives_costs(def->gives_costs);
+  }
+  for (const ModelFamilyDef* def : ModelFamilies()) request.add_families(std::string(def->name));
+  return request;
+}
+
+absl::Status Agent::Register() {
+  grpc::ClientContext context;
+  SetDeadline(context, absl::Seconds(10));
+  v1::RegisterWorkerResponse response;
+  LWQ_RETURN_IF_ERROR(FromGrpcStatus(stub_->RegisterWorker(&context, Registration(), &response)));
+  if (response.has_heartbeat_interval()) {
+    heartbeat_interval_ = absl::Seconds(response.heartbeat_interval().seconds()) +
+                          absl::Nanoseconds(response.heartbeat_interval().nanos());
+  }
+  spdlog::info("registered with {} as {}", options_.server, options_.worker_id);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
+  grpc::ClientContext context;
+  SetDeadline(context, absl::Seconds(kPollSeconds + 10));
+  v1::LeaseTasksRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.set_max_tasks(1);
+  request.set_wait_seconds(kPollSeconds);
+  // Asynchronously waited for in short steps, so that Stop() is noticed within half a second.
+  v1::LeaseTasksResponse response;
+  Mutex mu;
+  CondVar answered;
+  bool done = false;
+  grpc::Status status;
+  stub_->async()->LeaseTasks(&context, &request, &response, [&](grpc::Status result) {
+    MutexLock lock(&mu);
+    status = std::move(result);
+    done = true;
+    answered.SignalAll();
+  });
+  MutexLock lock(&mu);
+  while (!done) {
+    answered.WaitFor(&mu, absl::Milliseconds(500));
+    if (stopping_) context.TryCancel();
+  }
+  LWQ_RETURN_IF_ERROR(FromGrpcStatus(status));
+  return response;
+}
+
+absl::Status Agent::Run() {
+  bool registered = false;
+  Backoff backoff;
+  while (!stopping_ && !draining_) {
+    if (!registered) {
+      absl::Status status = Register();
+      if (!status.ok()) {
+        if (!IsRetryable(status)) return Annotate(status, "registering with ", options_.server);
+        spdlog::debug("server {} not reachable: {}", options_.server, LogSafe(status.message()));
+        backoff.Wait();
+        continue;
+      }
+      registered = true;
+      backoff.Reset();
+    }
+    absl::StatusOr<v1::LeaseTasksResponse> polled = Poll();
+    if (!polled.ok()) {
+      const std::string reason = ReasonOf(polled.status());
+      if (reason == "INCARNATION_SUPERSEDED") return polled.status();
+      if (reason == "WORKER_UNKNOWN") registered = false;
+      if (!stopping_) backoff.Wait();
+      continue;
+    }
+    backoff.Reset();
+    for (const v1::Lease& lease : polled->leases()) {
+      if (stopping_) {
+        Release(lease);
+      } else {
+        RunLease(lease);
+      }
+    }
+    draining_ = draining_ || polled->drain();
+  }
+  return absl::OkStatus();
+}
+
+void Agent::RunLease(const v1::Lease& lease) {
+  spdlog::info("task {} attempt {}", lease.task(), lease.attempt());
+  const absl::Time start = absl::Now();
+  absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
+  {
+    LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_);
+    TaskContext context;
+    context.device = device_;
+    context.blobs = blobs_.get();
+    context.memory_bytes = options_.memory_bytes;
+    context.lease = &lease;
+    context.progress = [&](double fraction, const std::string& current) {
+      if (stopping_) keeper.Cancel();
+      return keeper.Progress(fraction, current);
+    };
+    result = RunTask(context);
+    draining_ = draining_ || keeper.drain_requested();
+    if (result.ok()) {
+      result->set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+      result->set_peak_anonymous_bytes(
+          std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes()));
+    }
+    // Reported while the lease is still kept alive: a slow server cannot lose it meanwhile.
+    Report(lease, result);
+  }
+  if (absl::Status status = blobs_->EndTask(); !status.ok()) {
+    spdlog::warn("tidying up: {}", LogSafe(status.message()));
+  }
+}
+
+void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result) {
+  const std::string completion_id = RandomHex(16);
+  if (!result.ok() && absl::IsCancelled(result.status())) {
+    spdlog::info("task {} given up: {}", lease.task(), LogSafe(result.status().message()));
+    Release(lease);
+    return;
+  }
+  Backoff backoff;
+  while (true) {
+    grpc::ClientContext context;
+    SetDeadline(context, absl::Seconds(30));
+    absl::Status status;
+    if (result.ok()) {
+      v1::CompleteTaskRequest request;
+      request.set_worker_id(options_.worker_id);
+      request.set_incarnation(incarnation_);
+      request.set_task(lease.task());
+      request.set_epoch(lease.epoch());
+      request.set_completion_id(completion_id);
+      *request.mutable_output() = *result;
+      v1::CompleteTaskResponse response;
+      status = FromGrpcStatus(stub_->CompleteTask(&context, request, &response));
+    } else {
+      v1::FailTaskRequest request;
+      request.set_worker_id(options_.worker_id);
+      request.set_incarnation(incarnation_);
+      request.set_task(lease.task());
+      request.set_epoch(lease.epoch());
+      *request.mutable_failure() = FailureFromStatus(result.status());
+      v1::FailTaskResponse response;
+      status = FromGrpcStatus(stub_->FailTask(&context, request, &response));
+      spdlog::warn("task {} failed: {}", lease.task(), LogSafe(result.status().ToString()));
+    }
+    if (status.ok()) return;
+    if (!IsRetryable(status)) {
+      spdlog::warn("task {}: the server refused the report: {}", lease.task(),
+                   LogSafe(status.message()));
+      return;
+    }
+    if (stopping_) return;
+    backoff.Wait();
+  }
+}
+
+void Agent::Release(const v1::Lease& lease) {
+  grpc::ClientContext context;
+  SetDeadline(context, absl::Seconds(5));
+  v1::ReleaseTasksRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.add_tasks(lease.task());
+  v1::ReleaseTasksResponse response;
+  stub_->ReleaseTasks(&context, request, &response);  // unheard, the lease ends by itself
+}
+
+}  // namespace lwq

@@ -1,0 +1,60 @@
+// The worker's conversation with the server: registers, polls for a lease, keeps it alive by
+// heartbeats on a thread of their own, runs the task, reports. One task at a time. Every call may
+// fail: the agent goes on computing, keeps the result and tries again until the server answers or
+// says that the lease is lost.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "grpcpp/channel.h"
+#include "proto/lwq/v1/worker_service.grpc.pb.h"
+#include "worker/blob_cache.h"
+#include "worker/engine/device/device.h"
+#include "worker/lease_keeper.h"
+
+namespace lwq {
+
+struct AgentOptions {
+  std::string server;  // unix:/path or host:port
+  std::string worker_id;
+  std::string work_directory;
+  int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
+  int64_t cache_bytes = int64_t{64} << 30;
+};
+
+class Agent {
+ public:
+  static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
+
+  // Works until Stop() or a drain directive (OK), or until another worker took over this worker's
+  // id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED").
+  absl::Status Run();
+
+  // Asks Run to give its lease back and return; async-signal-safe.
+  void Stop() { stopping_ = true; }
+
+ private:
+  Agent(AgentOptions options, Device* device);
+  absl::Status Register();
+  absl::StatusOr<v1::LeaseTasksResponse> Poll();
+  void RunLease(const v1::Lease& lease);
+  void Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result);
+  void Release(const v1::Lease& lease);
+  v1::RegisterWorkerRequest Registration() const;
+
+  const AgentOptions options_;
+  Device* const device_;
+  const std::string incarnation_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::WorkerService::Stub> stub_;
+  std::unique_ptr<BlobCache> blobs_;
+  absl::Duration heartbeat_interval_ = absl::Seconds(10);
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> draining_{false};
+};
+
+}  // namespace lwq

@@ -1,0 +1,12 @@
+// What a failed task tells the server.
+#pragma once
+
+#include "absl/status/status.h"
+#include "proto/lwq/v1/failure.pb.h"
+
+namespace lwq {
+
+// Reason, message, code, whether a retry can help and who can mend it, from a status of the engine.
+v1::Failure FailureFromStatus(const absl::Status& status);
+
+}  // namespace lwq

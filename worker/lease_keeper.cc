@@ -1,0 +1,112 @@
+#include "worker/lease_keeper.h"
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/memory_usage.h"
+#include "base/rpc/grpc_status.h"
+
+namespace lwq {
+namespace {
+
+constexpr absl::Duration kMemorySampleInterval = absl::Milliseconds(100);
+
+}  // namespace
+
+LeaseKeeper::LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id,
+                         std::string incarnation, const v1::Lease& lease, absl::Duration interval)
+    : stub_(stub),
+      worker_id_(std::move(worker_id)),
+      incarnation_(std::move(incarnation)),
+      task_(lease.task()),
+      epoch_(lease.epoch()),
+      interval_(interval),
+      thread_([this] { Loop(); }) {}
+
+LeaseKeeper::~LeaseKeeper() {
+  {
+    MutexLock lock(&mu_);
+    done_ = true;
+  }
+  wake_.SignalAll();
+  thread_.join();
+}
+
+absl::Status LeaseKeeper::Progress(double fraction, const std::string& current) {
+  MutexLock lock(&mu_);
+  ++progress_;
+  fraction_ = std::max(fraction_, fraction);
+  current_ = current;
+  return verdict_;
+}
+
+void LeaseKeeper::Cancel() {
+  MutexLock lock(&mu_);
+  if (verdict_.ok()) verdict_ = absl::CancelledError("the worker is stopping");
+}
+
+bool LeaseKeeper::drain_requested() {
+  MutexLock lock(&mu_);
+  return drain_;
+}
+
+int64_t LeaseKeeper::peak_anonymous_bytes() {
+  MutexLock lock(&mu_);
+  return peak_anonymous_bytes_;
+}
+
+void LeaseKeeper::Loop() {
+  absl::Time next_beat = absl::Now() + interval_;
+  while (true) {
+    const int64_t anonymous = AnonymousMemoryBytes();
+    {
+      MutexLock lock(&mu_);
+      peak_anonymous_bytes_ = std::max(peak_anonymous_bytes_, anonymous);
+      if (!done_) wake_.WaitFor(&mu_, kMemorySampleInterval);
+      if (done_) return;
+    }
+    if (absl::Now() >= next_beat) {
+      Beat();
+      next_beat = absl::Now() + interval_;
+    }
+  }
+}
+
+void LeaseKeeper::Beat() {
+  v1::HeartbeatRequest request;
+  request.set_worker_id(worker_id_);
+  request.set_incarnation(incarnation_);
+  v1::LeaseBeat* beat = request.add_beats();
+  beat->set_task(task_);
+  beat->set_epoch(epoch_);
+  {
+    MutexLock lock(&mu_);
+    beat->set_progress(progress_);
+    beat->set_fraction(fraction_);
+    beat->set_current(current_);
+  }
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + interval_));
+  v1::HeartbeatResponse response;
+  absl::Status status = FromGrpcStatus(stub_->Heartbeat(&context, request, &response));
+  MutexLock lock(&mu_);
+  if (!status.ok()) {
+    // An outage: keep computing, the result is fenced anyway. A refusal: the lease is gone.
+    if (status.code() == absl::StatusCode::kFailedPrecondition && verdict_.ok()) {
+      verdict_ = Failure(absl::StatusCode::kAborted, "LEASE_LOST", status.message());
+    }
+    return;
+  }
+  drain_ = drain_ || response.drain();
+  for (const v1::LeaseDirective& directive : response.directives()) {
+    if (directive.task() != task_ || directive.epoch() != epoch_ || !verdict_.ok()) continue;
+    if (directive.directive() == v1::LeaseDirective::CANCEL) {
+      verdict_ = absl::CancelledError("the job was cancelled");
+    } else if (directive.directive() == v1::LeaseDirective::LEASE_LOST) {
+      verdict_ = Failure(absl::StatusCode::kAborted, "LEASE_LOST", "another worker has the task");
+    }
+  }
+}
+
+}  // namespace lwq

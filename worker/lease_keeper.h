@@ -1,0 +1,55 @@
+// Keeps one lease alive while its task computes: a thread that sends heartbeats, takes the server's
+// directives and samples the process's anonymous memory.
+#pragma once
+
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "proto/lwq/v1/worker_service.grpc.pb.h"
+
+namespace lwq {
+
+class LeaseKeeper {
+ public:
+  // `stub` must outlive it. Sends the first heartbeat after one interval.
+  LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id, std::string incarnation,
+              const v1::Lease& lease, absl::Duration interval);
+  ~LeaseKeeper();
+
+  // Called by the task. CANCELLED when nobody wants the result any more, ABORTED "LEASE_LOST" when
+  // another worker has the task.
+  absl::Status Progress(double fraction, const std::string& current);
+  // Makes Progress return CANCELLED from now on.
+  void Cancel();
+
+  bool drain_requested();
+  int64_t peak_anonymous_bytes();
+
+ private:
+  void Loop();
+  void Beat();
+
+  v1::WorkerService::Stub* const stub_;
+  const std::string worker_id_;
+  const std::string incarnation_;
+  const std::string task_;
+  const int64_t epoch_;
+  const absl::Duration interval_;
+
+  Mutex mu_;
+  CondVar wake_;
+  bool done_ ABSL_GUARDED_BY(mu_) = false;
+  bool drain_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status verdict_ ABSL_GUARDED_BY(mu_);
+  int64_t progress_ ABSL_GUARDED_BY(mu_) = 0;
+  double fraction_ ABSL_GUARDED_BY(mu_) = 0;
+  std::string current_ ABSL_GUARDED_BY(mu_);
+  int64_t peak_anonymous_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+
+  std::thread thread_;  // last: starts when all else is there
+};
+
+}  // namespace lwq

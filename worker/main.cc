@@ -1,0 +1,91 @@
+// lwq-worker: flags and composition, nothing else.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "worker/agent.h"
+#include "worker/engine/device/device.h"
+
+namespace {
+
+// Exit codes: see docs/operations.md.
+constexpr int kExitInternal = 70;
+constexpr int kExitTemporary = 75;
+constexpr int kExitConfiguration = 78;
+
+lwq::Agent* running_agent = nullptr;
+
+void HandleStop(int) {
+  static volatile sig_atomic_t signalled = 0;
+  if (signalled) _exit(kExitTemporary);  // a second signal means now
+  signalled = 1;
+  if (running_agent != nullptr) running_agent->Stop();
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  if (status.ok()) return 0;
+  if (lwq::ReasonOf(status) == "INCARNATION_SUPERSEDED") return kExitTemporary;
+  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ? kExitConfiguration
+                                                                          : kExitInternal;
+}
+
+absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOptions& device_options) {
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Device> device, lwq::MakeDevice(device_options));
+  spdlog::info("device {}", device->Description());
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Agent> agent,
+                       lwq::Agent::Create(options, device.get()));
+  running_agent = agent.get();
+  struct sigaction action = {};
+  action.sa_handler = HandleStop;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+  absl::Status status = agent->Run();
+  running_agent = nullptr;
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Runs lwq's tasks on one device: asks the server for work, computes, reports.");
+  lwq::AgentOptions options;
+  lwq::DeviceOptions device;
+  std::string log_format = "text", log_level = "info";
+  std::string memory;
+  app.add_option("--server", options.server, "unix:/path/to/socket or host:port")->required();
+  app.add_option("--work-dir", options.work_directory, "local cache and scratch space")->required();
+  app.add_option("--worker-id", options.worker_id,
+                 "name that stays the same over restarts (default: host name and process id)");
+  app.add_option("--device", device.device, "auto, cpu or reference")->capture_default_str();
+  app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--memory", options.memory_bytes,
+                 "ceiling of anonymous memory in bytes (suffixes KiB, MiB, GiB); 0: none")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--log-format", log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
+  app.set_version_flag("--version", LWQ_VERSION);
+  CLI11_PARSE(app, argc, argv);
+  lwq::InitLogging("lwq-worker",
+                   log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
+  signal(SIGPIPE, SIG_IGN);
+  if (options.worker_id.empty()) {
+    char host[256] = "worker";
+    gethostname(host, sizeof host - 1);
+    options.worker_id = absl::StrCat(host, "-", getpid());
+  }
+  absl::Status status = RunWorker(options, device);
+  if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));
+  return ExitCodeOf(status);
+}

@@ -1,0 +1,59 @@
+#include "worker/runner/artifact_input.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/runner/inventory_proto.h"
+
+namespace lwq {
+
+absl::StatusOr<std::unique_ptr<PlannedArtifact>> OpenPlannedArtifact(const TaskContext& context,
+                                                                     const v1::ModelInput& model,
+                                                                     const v1::PlanSummary& plan) {
+  auto artifact = std::make_unique<PlannedArtifact>();
+  LWQ_ASSIGN_OR_RETURN(artifact->model, OpenModel(model));
+  LWQ_ASSIGN_OR_RETURN(artifact->formats, FormatsFromPlan(plan, artifact->model.inventory));
+  std::set<std::pair<int, int>> wanted;  // layer, bits
+  for (size_t u = 0; u < artifact->formats.size(); ++u) {
+    if (artifact->formats[u].dense()) continue;
+    wanted.emplace(artifact->model.inventory.units[u].layer, artifact->formats[u].bits);
+  }
+  for (const auto& [layer, bits] : wanted) {
+    LWQ_ASSIGN_OR_RETURN(std::string path,
+                         FetchInputBlob(context, "quantize", LayerBlobName(layer, bits)));
+    LWQ_ASSIGN_OR_RETURN(auto blob, LayerBlob::Open(path));
+    artifact->blob_set.Add(blob.get());
+    artifact->blobs.push_back(std::move(blob));
+  }
+  return artifact;
+}
+
+absl::StatusOr<std::string> MaterializeArtifact(const TaskContext& context) {
+  const std::string directory = JoinPath(context.blobs->ScratchDirectory(), "artifact");
+  LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+  int num_files = 0;
+  for (const v1::TaskInput& input : context.lease->inputs()) {
+    if (input.role() != "assemble") continue;
+    for (const v1::NamedBlob& file : input.output().blobs()) {
+      if (!IsPlainFileName(file.name())) {
+        return absl::InternalError(absl::StrCat("artifact file name ", file.name()));
+      }
+      LWQ_ASSIGN_OR_RETURN(std::string path, context.blobs->Fetch(file.blob()));
+      const std::string link = JoinPath(directory, file.name());
+      if (::link(path.c_str(), link.c_str()) != 0 && errno != EEXIST) {
+        return absl::ErrnoToStatus(errno, absl::StrCat("linking ", link));
+      }
+      ++num_files;
+    }
+  }
+  if (num_files == 0) return absl::InternalError("leased without an assembled artifact");
+  return directory;
+}
+
+}  // namespace lwq

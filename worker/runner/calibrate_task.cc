@@ -1,0 +1,168 @@
+// One pass of the source model over the calibration tokens, collecting what quantizers and scorers
+// declared they need: second moments of each linear's input, hidden states at layer boundaries, and
+// the cosine between each layer's input and output.
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/score/scorer.h"
+#include "worker/engine/tensor/mapped_matrix.h"
+#include "worker/runner/task_input.h"
+
+namespace lwq {
+namespace {
+
+// Lower triangle by rows, F32 little-endian: what GramBlobName names.
+absl::Status AddGramBlob(const TaskContext& context, const std::string& name, DeviceMatrix& gram,
+                         v1::TaskOutput& output) {
+  const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);
+  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(path));
+  const int64_t size = gram.view().rows;
+  constexpr int64_t kRows = 128;
+  Matrix rows(std::min(kRows, size), size);
+  for (int64_t begin = 0; begin < size; begin += kRows) {
+    const int64_t count = std::min(kRows, size - begin);
+    MatrixView host = rows.view().Rows(0, count);
+    LWQ_RETURN_IF_ERROR(context.device->Download(gram.Rows(begin, count), host));
+    for (int64_t r = 0; r < count; ++r) {
+      LWQ_RETURN_IF_ERROR(
+          writer->Append(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(host.Row(r)),
+                                             static_cast<size_t>(begin + r + 1) * sizeof(float))));
+    }
+  }
+  LWQ_RETURN_IF_ERROR(writer->Finish());
+  return AddBlob(context, name, path, output);
+}
+
+// Accumulates X^T X of the four inputs of one layer.
+class LayerGrams {
+ public:
+  static absl::StatusOr<LayerGrams> Create(Device* device, const DecoderSpec& spec,
+                                           ComputeType compute) {
+    LayerGrams grams;
+    grams.device_ = device;
+    grams.compute_ = compute;
+    for (LinearRole role :
+         {LinearRole::kQuery, LinearRole::kOutput, LinearRole::kGate, LinearRole::kDown}) {
+      const int64_t size = spec.InFeatures(role);
+      auto& gram = grams.grams_[static_cast<int>(InputOf(role))];
+      LWQ_ASSIGN_OR_RETURN(gram, device->NewMatrix(size, size));
+      LWQ_RETURN_IF_ERROR(device->FillZero(gram->view()));
+    }
+    return grams;
+  }
+
+  LinearInputObserver Observer() {
+    return [this](LinearInput input, ConstMatrixView x) {
+      return device_->AccumulateGram(x, compute_, grams_[static_cast<int>(input)]->view());
+    };
+  }
+
+  absl::Status AddBlobs(const TaskContext& context, int layer, v1::TaskOutput& output) {
+    for (int input = 0; input < kNumLinearInputs; ++input) {
+      LWQ_RETURN_IF_ERROR(AddGramBlob(context, GramBlobName(layer, static_cast<LinearInput>(input)),
+                                      *grams_[input], output));
+      grams_[input].reset();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  Device* device_ = nullptr;
+  ComputeType compute_ = ComputeType::kF32;
+  std::array<std::unique_ptr<DeviceMatrix>, kNumLinearInputs> grams_;
+};
+
+// Second moments of what the output head reads, for models whose head is quantized.
+absl::Status AddHeadGram(const TaskContext& context, const Decoder& decoder, ComputeType compute,
+                         ConstMatrixView hidden, v1::TaskOutput& output) {
+  LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder.LoadHead());
+  Device* device = context.device;
+  LWQ_ASSIGN_OR_RETURN(auto gram, device->NewMatrix(hidden.cols, hidden.cols));
+  LWQ_RETURN_IF_ERROR(device->FillZero(gram->view()));
+  const int64_t rows = std::min(Decoder::kChunkTokens, hidden.rows);
+  LWQ_ASSIGN_OR_RETURN(auto x, device->NewMatrix(rows, hidden.cols));
+  for (int64_t begin = 0; begin < hidden.rows; begin += rows) {
+    MatrixView chunk = x->Rows(0, std::min(rows, hidden.rows - begin));
+    LWQ_RETURN_IF_ERROR(device->Upload(hidden.Rows(begin, chunk.rows), chunk));
+    LWQ_RETURN_IF_ERROR(device->RmsNorm(chunk, head.final_norm->view().data,
+                                        static_cast<float>(decoder.spec().norm_epsilon), chunk));
+    LWQ_RETURN_IF_ERROR(device->AccumulateGram(chunk, compute, gram->view()));
+  }
+  return AddGramBlob(context, HeadGramBlobName(), *gram, output);
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
+                                            const v1::CalibrateTask& task) {
+  LWQ_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(task.model()));
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
+  LWQ_ASSIGN_OR_RETURN(TokenBatch batch, LoadCalibration(context, task.model().directory(),
+                                                         model.spec, task.calibration()));
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
+  const int64_t num_tokens = batch.num_tokens();
+  const int64_t kept_rows = LeadingSequences(batch, task.score_tokens()).num_tokens();
+  const std::string scratch = context.blobs->ScratchDirectory();
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
+                       MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix before,
+                       MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
+  if (task.first_layer() == 0) {
+    LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
+  } else {
+    LWQ_ASSIGN_OR_RETURN(std::string path,
+                         FetchInputBlob(context, "calibrate", StateBlobName(task.first_layer())));
+    LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, hidden.view()));
+  }
+
+  v1::TaskOutput output;
+  v1::CalibrateResult& result = *output.mutable_calibrate();
+  result.set_num_tokens(num_tokens);
+  const int num_layers = task.end_layer() - task.first_layer();
+  for (int layer = task.first_layer(); layer < task.end_layer(); ++layer) {
+    LWQ_RETURN_IF_ERROR(
+        context.progress(static_cast<double>(layer - task.first_layer()) / num_layers,
+                         absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers)));
+    if (task.hidden_states()) {
+      LWQ_RETURN_IF_ERROR(
+          AddRowsBlob(context, HiddenBlobName(layer), hidden.view().Rows(0, kept_rows), output));
+    }
+    std::copy_n(hidden.view().data, num_tokens * model.spec.hidden_size, before.view().data);
+    LWQ_ASSIGN_OR_RETURN(LayerWeights weights, decoder->LoadLayer(layer));
+    if (task.statistics()) {
+      LWQ_ASSIGN_OR_RETURN(LayerGrams grams,
+                           LayerGrams::Create(context.device, model.spec, compute));
+      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view(), grams.Observer()));
+      weights = LayerWeights{};
+      LWQ_RETURN_IF_ERROR(grams.AddBlobs(context, layer, output));
+    } else {
+      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view()));
+    }
+    LWQ_ASSIGN_OR_RETURN(double cosine,
+                         MeanRowCosine(context.device, before.view(), hidden.view()));
+    result.add_layer_cosine(cosine);
+  }
+
+  if (task.end_layer() < model.spec.num_layers) {
+    LWQ_RETURN_IF_ERROR(
+        AddRowsBlob(context, StateBlobName(task.end_layer()), hidden.view(), output));
+    return output;
+  }
+  if (task.hidden_states()) {
+    LWQ_RETURN_IF_ERROR(AddRowsBlob(context, HiddenBlobName(task.end_layer()),
+                                    hidden.view().Rows(0, kept_rows), output));
+  }
+  if (task.statistics() && model.inventory.units.back().layer < 0) {
+    LWQ_RETURN_IF_ERROR(AddHeadGram(context, *decoder, compute, hidden.view(), output));
+  }
+  return output;
+}
+
+}  // namespace lwq

@@ -1,0 +1,176 @@
+// Measures one model on one dataset: perplexity and, against a source, KL divergence of a text;
+// accuracy on multiple-choice items.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/eval/multiple_choice.h"
+#include "worker/engine/eval/perplexity.h"
+#include "worker/runner/artifact_input.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kDefaultTextTokens = 16384;
+constexpr int64_t kDefaultSequenceLength = 256;
+
+// Any model that lwq reads, dense or one of its artifacts.
+struct ReadableModel {
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<Decoder> decoder;
+};
+
+absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const std::string& directory,
+                                           ComputeType compute) {
+  ReadableModel model;
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(directory));
+  LWQ_ASSIGN_OR_ANNOTATE(model.weights, OpenWeights(directory), "model ", directory);
+  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(std::move(spec), model.weights.get(),
+                                                      context.device, compute));
+  return model;
+}
+
+v1::KlResult ToProto(const DivergenceResult& divergence) {
+  v1::KlResult proto;
+  proto.set_mean(divergence.mean);
+  proto.set_median(divergence.median);
+  proto.set_p99(divergence.p99);
+  proto.set_standard_error(divergence.standard_error);
+  proto.set_top1_agreement(divergence.top1_agreement);
+  proto.set_num_tokens(divergence.num_tokens);
+  return proto;
+}
+
+// The leading bytes of the documents that the rolling form scores: about as many tokens as the
+// windows have, so that a long text does not make a job long. Whole documents, except that the
+// first is cut at a line's end when it alone is too long.
+std::vector<std::string> LeadingDocuments(const std::vector<std::string>& documents,
+                                          int64_t max_bytes) {
+  std::vector<std::string> leading;
+  int64_t bytes = 0;
+  for (const std::string& document : documents) {
+    const int64_t size = static_cast<int64_t>(document.size());
+    if (bytes + size > max_bytes) {
+      if (leading.empty()) {
+        const size_t end = document.rfind('\n', static_cast<size_t>(max_bytes));
+        leading.push_back(document.substr(0, end == std::string::npos ? max_bytes : end + 1));
+      }
+      break;
+    }
+    leading.push_back(document);
+    bytes += size;
+  }
+  return leading;
+}
+
+absl::Status EvaluateText(const v1::EvaluateTask& task, const Decoder& decoder,
+                          const Decoder* source, const RequestEncoder& encoder,
+                          const std::vector<std::string>& documents, const EvalOptions& options,
+                          v1::TextResult& result) {
+  const int64_t length =
+      std::min(task.sequence_length() > 0 ? task.sequence_length() : kDefaultSequenceLength,
+               decoder.spec().max_positions);
+  // Negative: the whole text.
+  const int64_t tokens = task.text_tokens() == 0 ? kDefaultTextTokens : task.text_tokens();
+  const int64_t max_windows = tokens < 0 ? 0 : std::max<int64_t>(1, tokens / length);
+  LWQ_ASSIGN_OR_RETURN(TokenBatch windows,
+                       DisjointWindows(encoder, documents, length, max_windows));
+  LWQ_ASSIGN_OR_RETURN(WindowResult window,
+                       WindowPerplexity(decoder, source, windows, SubProgress(options, 0, 0.6)));
+  result.set_num_tokens(window.num_tokens);
+  result.set_token_perplexity(window.token_perplexity);
+  result.set_sequence_length(window.sequence_length);
+  if (window.divergence) *result.mutable_kl() = ToProto(*window.divergence);
+
+  constexpr int64_t kBytesPerToken = 4;
+  LWQ_ASSIGN_OR_RETURN(
+      RollingResult rolling,
+      RollingPerplexity(
+          decoder, encoder,
+          tokens < 0 ? documents : LeadingDocuments(documents, tokens * kBytesPerToken),
+          SubProgress(options, 0.6, 0.4)));
+  result.set_rolling_nll(rolling.nll);
+  result.set_num_rolling_tokens(rolling.num_tokens);
+  result.set_word_perplexity(rolling.word_perplexity);
+  result.set_byte_perplexity(rolling.byte_perplexity);
+  result.set_bits_per_byte(rolling.bits_per_byte);
+  return absl::OkStatus();
+}
+
+absl::Status EvaluateChoices(const v1::EvaluateTask& task, const Decoder& decoder,
+                             const RequestEncoder& encoder, const std::string& bytes,
+                             const EvalOptions& options, v1::ChoiceResult& result) {
+  LWQ_ASSIGN_OR_RETURN(ChoiceDataset dataset, ReadChoiceDataset(bytes, task.limit()));
+  LWQ_ASSIGN_OR_RETURN(MultipleChoiceResult measured,
+                       EvaluateMultipleChoice(decoder, encoder, dataset.items, options));
+  result.set_num_items(measured.num_items);
+  result.set_acc(measured.acc);
+  result.set_acc_stderr(measured.acc_stderr);
+  result.set_acc_norm(measured.acc_norm);
+  result.set_acc_norm_stderr(measured.acc_norm_stderr);
+  for (const ChoiceItemResult& item : measured.items) {
+    v1::ChoiceItem* out = result.add_items();
+    for (double log_likelihood : item.log_likelihoods) out->add_log_likelihoods(log_likelihood);
+    for (bool greedy : item.is_greedy) out->add_is_greedy(greedy);
+    out->set_gold(item.gold);
+    out->set_predicted(item.predicted);
+    out->set_predicted_norm(item.predicted_norm);
+  }
+  return absl::OkStatus();
+}
+
+// A text dataset, or JSON lines of documents, is for perplexity; other JSON lines are choices.
+bool HasChoices(const v1::EvaluateTask& task, const std::string& bytes) {
+  return task.dataset_kind() == v1::Dataset::JSONL && ReadChoiceDataset(bytes, 1).ok();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
+                                           const v1::EvaluateTask& task) {
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
+  const bool is_artifact = task.directory().empty() && task.subject() == "artifact";
+  std::string directory = task.directory().empty() ? task.model().directory() : task.directory();
+  std::string against = task.against_directory();
+  if (is_artifact) {
+    LWQ_ASSIGN_OR_RETURN(directory, MaterializeArtifact(context));
+    against = task.model().directory();
+  }
+  LWQ_ASSIGN_OR_RETURN(std::string bytes, ReadDataset(context, task.dataset()));
+  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, directory, compute));
+  LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(directory));
+  LWQ_ASSIGN_OR_RETURN(BosMode bos, ParseBosMode(task.bos()));
+  LWQ_ASSIGN_OR_RETURN(RequestEncoder encoder, RequestEncoder::Create(tokenizer.get(), bos));
+  EvalOptions options;
+  options.scratch_directory = context.blobs->ScratchDirectory();
+  options.progress = [&](double fraction) {
+    return context.progress(fraction, absl::StrCat(task.subject(), " on ", task.dataset_name()));
+  };
+
+  v1::TaskOutput output;
+  v1::EvaluationResult& result = *output.mutable_evaluate();
+  result.set_subject(task.subject());
+  result.set_dataset(task.dataset_name());
+  result.set_bos(std::string(NameOf(bos)));
+  if (HasChoices(task, bytes)) {
+    LWQ_RETURN_IF_ERROR(
+        EvaluateChoices(task, *model.decoder, encoder, bytes, options, *result.mutable_choice()));
+    return output;
+  }
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> documents,
+                       ReadDocuments(bytes, KindOf(task.dataset_kind())));
+  ReadableModel source;
+  if (!against.empty()) {
+    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, against, compute));
+  }
+  LWQ_RETURN_IF_ERROR(EvaluateText(task, *model.decoder, source.decoder.get(), encoder, documents,
+                                   options, *result.mutable_text()));
+  return output;
+}
+
+}  // namespace lwq

@@ -1,0 +1,134 @@
+// Validates a model directory, hashes its files and layers, and describes it for the planner.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "worker/runner/inventory_proto.h"
+#include "worker/runner/task_input.h"
+
+namespace lwq {
+namespace {
+
+// Files beside the weights that an artifact or a tokenizer may need.
+bool IsCompanionFile(absl::string_view name) {
+  return name == "config.json" || name == "generation_config.json" ||
+         absl::StartsWith(name, "tokenizer") || name == "special_tokens_map.json" ||
+         name == "added_tokens.json" || name == "vocab.json" || name == "merges.txt" ||
+         name == "chat_template.jinja";
+}
+
+absl::StatusOr<v1::ModelFile> DescribeFile(const std::string& directory, const std::string& name) {
+  const std::string path = JoinPath(directory, name);
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("reading ", path));
+  }
+  v1::ModelFile file;
+  file.set_name(name);
+  file.set_size_bytes(info.st_size);
+  file.set_modified_ns(info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec);
+  LWQ_ASSIGN_OR_RETURN(std::string sha256, Sha256HexOfFile(path));
+  file.set_sha256(sha256);
+  return file;
+}
+
+// Digest over names, dtypes, shapes and bytes of the tensors for which `wanted` holds.
+template <typename Predicate>
+absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint, Predicate wanted) {
+  Sha256 hash;
+  for (const std::string& name : checkpoint.tensor_names()) {
+    if (!wanted(name)) continue;
+    LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name));
+    std::string shape;
+    for (int64_t dimension : tensor.shape) absl::StrAppend(&shape, dimension, ",");
+    hash.Update(absl::StrCat(name, "\n", NameOf(tensor.dtype), "\n", shape, "\n"));
+    hash.Update(tensor.bytes);
+  }
+  return hash.FinishHex();
+}
+
+absl::Status RefuseNonFinite(const OpenedModel& model, const AllocationUnit& unit) {
+  constexpr int64_t kRows = 256;  // bounds the F32 copy
+  for (const LinearShape& linear : unit.linears) {
+    Matrix chunk(std::min(kRows, linear.out_features), linear.in_features);
+    const std::string name = absl::StrCat(linear.module, ".weight");
+    LWQ_ASSIGN_OR_RETURN(TensorView tensor, model.checkpoint->Get(name));
+    const int64_t row_bytes = linear.in_features * SizeOf(tensor.dtype);
+    for (int64_t row = 0; row < linear.out_features; row += kRows) {
+      const int64_t count = std::min(kRows, linear.out_features - row);
+      TensorView rows{tensor.dtype,
+                      {count, linear.in_features},
+                      tensor.bytes.subspan(row * row_bytes, count * row_bytes)};
+      LWQ_RETURN_IF_ERROR(WidenToFloat(name, rows, true, chunk.view().Rows(0, count)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::IngestTask& task) {
+  LWQ_RETURN_IF_ERROR(context.progress(0, "checking files"));
+  LWQ_ASSIGN_OR_ANNOTATE(OpenedModel model, OpenModel(task.directory()), "model ",
+                         task.directory());
+  LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(task.directory()));
+
+  v1::TaskOutput output;
+  v1::ModelManifest& manifest = *output.mutable_ingest();
+  manifest.set_family(model.spec.family);
+  manifest.set_architecture(model.spec.architecture);
+  *manifest.mutable_inventory() = InventoryToProto(model.inventory);
+  manifest.set_weight_bytes(model.checkpoint->total_file_bytes());
+
+  const double total = static_cast<double>(model.inventory.units.size());
+  for (size_t i = 0; i < model.inventory.units.size(); ++i) {
+    const AllocationUnit& unit = model.inventory.units[i];
+    LWQ_RETURN_IF_ERROR(context.progress(0.4 * i / total, absl::StrCat("values of ", unit.name)));
+    LWQ_RETURN_IF_ERROR(RefuseNonFinite(model, unit));
+  }
+
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(task.directory()));
+  Sha256 digest, tokenizer_digest;
+  for (const std::string& name : names) {
+    const auto& weights = model.checkpoint->file_names();
+    const bool is_weight = std::find(weights.begin(), weights.end(), name) != weights.end();
+    if (!is_weight && !IsCompanionFile(name)) continue;
+    LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("hashing ", name)));
+    LWQ_ASSIGN_OR_RETURN(v1::ModelFile file, DescribeFile(task.directory(), name));
+    const std::string line = absl::StrCat(name, " ", file.size_bytes(), " ", file.sha256(), "\n");
+    digest.Update(line);
+    if (name == "config.json") manifest.set_config_digest(file.sha256());
+    if (!is_weight && name != "config.json" && name != "generation_config.json") {
+      tokenizer_digest.Update(line);
+    }
+    *manifest.add_files() = std::move(file);
+  }
+  manifest.set_digest(digest.FinishHex());
+  manifest.set_tokenizer_digest(tokenizer_digest.FinishHex());
+
+  for (int layer = 0; layer < model.spec.num_layers; ++layer) {
+    LWQ_RETURN_IF_ERROR(context.progress(0.6 + 0.4 * layer / model.spec.num_layers,
+                                         absl::StrCat("hashing layer ", layer)));
+    const std::string prefix = model.spec.LayerPrefix(layer);
+    LWQ_ASSIGN_OR_RETURN(std::string layer_digest,
+                         DigestTensors(*model.checkpoint, [&](const std::string& name) {
+                           return absl::StartsWith(name, prefix);
+                         }));
+    manifest.add_layer_digests(layer_digest);
+  }
+  LWQ_ASSIGN_OR_RETURN(std::string rest,
+                       DigestTensors(*model.checkpoint, [&](const std::string& name) {
+                         return !absl::StartsWith(name, "model.layers.");
+                       }));
+  manifest.set_embedding_digest(rest);
+  return output;
+}
+
+}  // namespace lwq

@@ -1,0 +1,98 @@
+// Runs the largest layer through forward and quantization on a few tokens in the first minute of a
+// job, and holds the memory that took against the forecast and the ceiling: running out of memory
+// after forty minutes is the worst way to learn it.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/memory_usage.h"
+#include "base/status_macros.h"
+#include "worker/engine/plan/memory_model.h"
+#include "worker/engine/quant/quantizer.h"
+#include "worker/runner/task_input.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kTokens = 256;
+
+// The linear with the widest input decides the size of the second-order information.
+LinearShape WidestLinear(const ModelInventory& inventory) {
+  LinearShape widest;
+  for (const AllocationUnit& unit : inventory.units) {
+    for (const LinearShape& linear : unit.linears) {
+      if (linear.in_features > widest.in_features) widest = linear;
+    }
+  }
+  return widest;
+}
+
+absl::Status RunForward(const TaskContext& context, const OpenedModel& model, ComputeType compute) {
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
+  std::vector<int32_t> tokens(std::min(kTokens, model.spec.max_positions));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<int32_t>(i * 37 % model.spec.vocab_size);
+  }
+  TokenBatch batch;
+  batch.Add(tokens);
+  Matrix hidden(batch.num_tokens(), model.spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
+  LWQ_ASSIGN_OR_RETURN(LayerWeights layer, decoder->LoadLayer(0));
+  return decoder->RunLayer(layer, batch, hidden.view());
+}
+
+absl::Status RunFactor(const TaskContext& context, const LinearShape& linear) {
+  LWQ_ASSIGN_OR_RETURN(auto gram,
+                       context.device->NewMatrix(linear.in_features, linear.in_features));
+  LWQ_RETURN_IF_ERROR(context.device->FillZero(gram->view()));
+  Matrix one(1, 1);
+  one.data()[0] = 1;
+  for (int64_t i = 0; i < linear.in_features; ++i) {
+    LWQ_RETURN_IF_ERROR(context.device->Upload(one.view(), gram->Rows(i, 1).Cols(i, 1)));
+  }
+  return InputStatistics::Create(context.device, std::move(gram), 1, {}).status();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
+                                            const v1::PreflightTask& task) {
+  const absl::Time start = absl::Now();
+  LWQ_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(task.model()));
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
+  if (!context.device->Supports(compute)) {
+    return absl::UnimplementedError(absl::StrCat("device ", context.device->Description(),
+                                                 " cannot compute in ", NameOf(compute)));
+  }
+  LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(task.recipe().method()));
+  const MemoryForecast forecast =
+      ForecastWorkerMemory(model.inventory, def->needs_calibration, compute == ComputeType::kBF16);
+  const int64_t ceiling = task.memory_bytes() > 0 ? task.memory_bytes() : context.memory_bytes;
+  LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(forecast, ceiling));
+  LWQ_RETURN_IF_ERROR(context.progress(0.1, "forward of one layer"));
+  LWQ_RETURN_IF_ERROR(RunForward(context, model, compute));
+  const int64_t measured = AnonymousMemoryBytes();
+  if (def->needs_calibration) {
+    const LinearShape widest = WidestLinear(model.inventory);
+    LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("factor of ", widest.module)));
+    LWQ_RETURN_IF_ERROR(RunFactor(context, widest));
+  }
+  v1::TaskOutput output;
+  v1::PreflightResult& result = *output.mutable_preflight();
+  result.set_measured_bytes(std::max(measured, AnonymousMemoryBytes()));
+  result.set_forecast_bytes(forecast.total_bytes);
+  result.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+  if (ceiling > 0 && result.measured_bytes() > ceiling) {
+    return Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+                   absl::StrCat("one layer took ", result.measured_bytes(),
+                                " bytes of memory, the ceiling is ", ceiling));
+  }
+  return output;
+}
+
+}  // namespace lwq

@@ -1,0 +1,72 @@
+// What the tasks share: finding their inputs in the lease, opening the model, the calibration
+// tokens.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "proto/lwq/v1/task.pb.h"
+#include "worker/engine/eval/dataset.h"
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/weight_source.h"
+#include "worker/engine/plan/model_inventory.h"
+#include "worker/engine/tokenizer/tokenizer.h"
+#include "worker/runner/task_runner.h"
+
+namespace lwq {
+
+// A source model, checked and open.
+struct OpenedModel {
+  std::unique_ptr<Checkpoint> checkpoint;
+  DecoderSpec spec;
+  ModelInventory inventory;
+  std::unique_ptr<WeightSource> weights;
+};
+
+// Opens a directory with all checks.
+absl::StatusOr<OpenedModel> OpenModel(const std::string& directory);
+// The same, and compares the files' sizes and times with the manifest: FAILED_PRECONDITION
+// "MODEL_CHANGED" names the file when the model is no longer the one that was registered.
+absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model);
+
+// The output of the input task of `role`, whose blob `blob_name` it is; INTERNAL when the lease has
+// none.
+absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::string_view role,
+                                           absl::string_view blob_name);
+// "hidden.3", "gram.3.mlp", "layer.3.bits.4": the names of task.proto.
+std::string HiddenBlobName(int layer);
+std::string StateBlobName(int layer);
+std::string GramBlobName(int layer, LinearInput input);
+std::string HeadGramBlobName();
+std::string LayerBlobName(int layer, int bits);
+
+// "" and "f32": F32; "bf16". INVALID_ARGUMENT "COMPUTE_UNKNOWN".
+absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text);
+
+// The bytes of a dataset blob, at most 1 GiB, and how to read them.
+absl::StatusOr<std::string> ReadDataset(const TaskContext& context, const v1::BlobRef& blob);
+DatasetKind KindOf(v1::Dataset::Kind kind);
+
+// The calibration sequences: the same for every task of a job.
+absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std::string& directory,
+                                           const DecoderSpec& spec,
+                                           const v1::CalibrationInput& calibration);
+// The first whole sequences of `batch` up to `num_tokens` tokens.
+TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens);
+
+// Adds a file under `name` to the output's blobs.
+absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
+                     v1::TaskOutput& output);
+
+// Writes rows as F32 to a new scratch file and adds it.
+absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, ConstMatrixView rows,
+                         v1::TaskOutput& output);
+// Reads such a file into `rows`; DATA_LOSS when the size is not that of `rows`.
+absl::Status ReadRowsBlob(const std::string& path, MatrixView rows);
+
+}  // namespace lwq

@@ -1,0 +1,149 @@
+// Proves an artifact: opened again from its own files, every tensor is compared with the plan's
+// codes and scales or the source's bytes, and the logits with those of the plan's dequantized
+// weights.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+#include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/artifact/verify.h"
+#include "worker/runner/artifact_input.h"
+
+namespace lwq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int64_t kTokens = 128;
+
+absl::StatusOr<Matrix> LogitsOf(const TaskContext& context, const DecoderSpec& spec,
+                                const WeightSource& weights, ComputeType compute,
+                                absl::string_view what) {
+  LWQ_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(spec, &weights, context.device, compute));
+  std::vector<int32_t> tokens(std::min(kTokens, spec.max_positions));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens[i] = static_cast<int32_t>((i * 7919 + 1) % spec.vocab_size);
+  }
+  TokenBatch batch;
+  batch.Add(tokens);
+  Matrix hidden(batch.num_tokens(), spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view(), [&](int layer) {
+    return context.progress(0.5, absl::StrCat("logits of the ", what, ", layer ", layer));
+  }));
+  LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder->LoadHead());
+  LWQ_ASSIGN_OR_RETURN(auto logits, context.device->NewMatrix(hidden.rows(), spec.vocab_size));
+  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
+  Matrix host(hidden.rows(), spec.vocab_size);
+  LWQ_RETURN_IF_ERROR(context.device->Download(logits->view(), host.view()));
+  return host;
+}
+
+// Both sides compute with equal weights on one device, so not even the last bit may differ; NaN on
+// either side fails too.
+absl::Status CompareLogits(const Matrix& artifact, const Matrix& planned,
+                           v1::VerifyResult& result) {
+  double worst = 0;
+  for (int64_t i = 0; i < artifact.size(); ++i) {
+    const double difference = std::abs(double{artifact.data()[i]} - double{planned.data()[i]});
+    if (!(difference <= worst)) worst = difference;
+  }
+  result.set_logits_compared(artifact.size());
+  result.set_max_abs_logit_difference(worst);
+  if (worst == 0) return absl::OkStatus();
+  return CorruptFailure("VERIFY_MISMATCH",
+                        absl::StrCat("the artifact's logits differ from those of the planned "
+                                     "weights by up to ",
+                                     worst));
+}
+
+Json PlanJson(const v1::PlanSummary& plan) {
+  Json units = Json::array();
+  for (const v1::UnitChoice& unit : plan.units()) {
+    units.push_back({{"unit", unit.unit()},
+                     {"bits", unit.bits()},
+                     {"group_size", unit.group_size()},
+                     {"symmetric", !unit.asymmetric()}});
+  }
+  return {{"bits_per_weight", plan.bits_per_weight()},
+          {"weight_file_bytes", plan.weight_file_bytes()},
+          {"units", std::move(units)}};
+}
+
+// No times, names or places: the same work gives the same bytes.
+std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task) {
+  Json files = Json::array();
+  for (const v1::TaskInput& input : context.lease->inputs()) {
+    if (input.role() != "assemble") continue;
+    for (const v1::NamedBlob& file : input.output().blobs()) {
+      files.push_back({{"name", file.name()},
+                       {"bytes", file.blob().size_bytes()},
+                       {"sha256", file.blob().sha256()}});
+    }
+  }
+  Json source_files = Json::array();
+  for (const v1::ModelFile& file : task.model().manifest().files()) {
+    source_files.push_back(
+        {{"name", file.name()}, {"bytes", file.size_bytes()}, {"sha256", file.sha256()}});
+  }
+  const v1::Recipe& recipe = task.recipe();
+  const Json manifest = {{"lwq_manifest", 1},
+                         {"files", std::move(files)},
+                         {"plan", PlanJson(task.plan())},
+                         {"provenance",
+                          {{"lwq_version", LWQ_VERSION},
+                           {"numerics_class", context.device->NumericsClass()},
+                           {"recipe",
+                            {{"method", recipe.method()},
+                             {"group_size", recipe.group_size()},
+                             {"symmetric", !recipe.asymmetric()},
+                             {"compute", recipe.compute().empty() ? "f32" : recipe.compute()},
+                             {"damping", recipe.damping()},
+                             {"act_order", recipe.act_order()},
+                             {"scale_search", recipe.scale_search()}}},
+                           {"source",
+                            {{"digest", task.model().manifest().digest()},
+                             {"architecture", task.model().manifest().architecture()},
+                             {"files", std::move(source_files)}}}}}};
+  return absl::StrCat(manifest.dump(1), "\n");
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::VerifyTask& task) {
+  LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
+  LWQ_ASSIGN_OR_RETURN(std::string directory, MaterializeArtifact(context));
+  LWQ_RETURN_IF_ERROR(context.progress(0.1, "comparing tensors"));
+  LWQ_ASSIGN_OR_RETURN(VerifyReport report,
+                       VerifyArtifact(planned->plan(task.max_shard_bytes()), directory));
+
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(directory));
+  LWQ_ASSIGN_OR_RETURN(auto stored_weights, OpenWeights(directory));
+  LWQ_ASSIGN_OR_RETURN(auto planned_weights,
+                       MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
+                                       planned->formats, planned->blob_set));
+  LWQ_ASSIGN_OR_RETURN(Matrix stored,
+                       LogitsOf(context, spec, *stored_weights, compute, "artifact"));
+  LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->model.spec, *planned_weights,
+                                                 compute, "planned weights"));
+  v1::TaskOutput output;
+  v1::VerifyResult& result = *output.mutable_verify();
+  result.set_tensors_compared(report.num_quantized_linears + report.num_dense_tensors);
+  LWQ_RETURN_IF_ERROR(CompareLogits(stored, expected, result));
+
+  const std::string path = JoinPath(context.blobs->ScratchDirectory(), "lwq-manifest.json");
+  LWQ_RETURN_IF_ERROR(WriteFileAtomically(path, ManifestJson(context, task)));
+  LWQ_RETURN_IF_ERROR(AddBlob(context, "lwq-manifest.json", path, output));
+  return output;
+}
+
+}  // namespace lwq
