@@ -10,6 +10,7 @@
 #include "client/download.h"
 #include "client/errors.h"
 #include "client/job_display.h"
+#include "client/report.h"
 #include "client/session.h"
 #include "client/size_text.h"
 #include "client/table.h"
@@ -51,6 +52,7 @@ absl::StatusOr<int> Get(Invocation& invocation) {
         *invocation.err << absl::StrFormat("\r%3d%%  %s", percent, FormatBytes(done)) << std::flush;
       }));
   if (terminal) *invocation.err << "\n";
+  LWQ_RETURN_IF_ERROR(WriteReport(session->client(), artifact, staging));
   LWQ_RETURN_IF_ERROR(PublishDirectory(staging, out));
   if (invocation.flags.Has("json")) return PrintJson(invocation, artifact);
   *invocation.out << out << "\n";

@@ -12,6 +12,7 @@
 #include "client/download.h"
 #include "client/errors.h"
 #include "client/job_run.h"
+#include "client/report.h"
 #include "client/results.h"
 #include "client/size_text.h"
 #include "client/spec_flags.h"
@@ -41,6 +42,7 @@ absl::StatusOr<v1::Artifact> Fetch(Session* session, const std::string& name,
   LWQ_ASSIGN_OR_RETURN(v1::Artifact artifact, session->client()->GetArtifact(name));
   const std::string staging = StagingDirectory(session, artifact, out);
   LWQ_RETURN_IF_ERROR(DownloadArtifact(session->client(), artifact, staging));
+  LWQ_RETURN_IF_ERROR(WriteReport(session->client(), artifact, staging));
   LWQ_RETURN_IF_ERROR(PublishDirectory(staging, out));
   return artifact;
 }
