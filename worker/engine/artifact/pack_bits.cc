@@ -46,7 +46,7 @@ void PackBits(const uint8_t* codes, int64_t count, int bits, uint8_t* packed) {
   kPack[bits](codes, eights, packed);
   const int64_t done = bits * eights;
   const int64_t left = 4 * PackedWords(count, bits) - done;
-  std::memset(packed + done, 0, static_cast<size_t>(left));
+  if (left > 0) std::memset(packed + done, 0, static_cast<size_t>(left));
   for (int64_t j = 0; j < count - 8 * eights; ++j) {
     for (int b = 0; b < bits; ++b) {
       const int64_t position = j * bits + b;
