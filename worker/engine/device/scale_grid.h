@@ -67,16 +67,23 @@ inline GridCandidate MinMaxGrid(const GridSpec& grid, GroupRange range) {
   return {SnapScale(2 * extreme / LargestCode(grid.bits)), SymmetricZero(grid.bits)};
 }
 
-struct ShrinkSweep {
-  int steps;
-  float lowest;
+// The steps of the search: `steps` factors from 1 down, each `ratio` times the one before, and a
+// fourth of a step. Made once a fit, not once a group.
+class ShrinkSweep {
+ public:
+  explicit ShrinkSweep(int bits) {
+    float lowest = 0.8f;
+    if (bits <= 4) steps = 16, lowest = 0.4f;
+    if (bits == 3) steps = 20, lowest = 0.3f;
+    if (bits <= 2) steps = 24, lowest = 0.15f;
+    ratio = std::pow(lowest, 1.0f / static_cast<float>(steps - 1));
+    fine_ratio = std::pow(ratio, 0.25f);
+  }
+
+  int steps = 8;
+  float ratio;
+  float fine_ratio;
 };
-inline ShrinkSweep SweepFor(int bits) {
-  if (bits <= 2) return {24, 0.15f};
-  if (bits == 3) return {20, 0.3f};
-  if (bits == 4) return {16, 0.4f};
-  return {8, 0.8f};
-}
 
 // Keeps the best candidate so far; candidates equal to the ones pending or to the best are dropped.
 template <typename Evaluator>
@@ -123,19 +130,18 @@ class GridSearch {
 // weighted squared errors; float RefitScale(const GridCandidate&) const, the scale that fits best
 // to the codes which the candidate gives, or 0 when all are zero.
 template <typename Evaluator>
-GridCandidate FitGroup(const GridSpec& grid, GroupRange range, const Evaluator& evaluator) {
+GridCandidate FitGroup(const GridSpec& grid, const ShrinkSweep& sweep, GroupRange range,
+                       const Evaluator& evaluator) {
   if (range.low == range.high) return {kMinScale, MinMaxGrid(grid, range).zero};
   if (!grid.search) return MinMaxGrid(grid, range);
   GridSearch<Evaluator> search(evaluator);
-  const ShrinkSweep sweep = SweepFor(grid.bits);
-  const float ratio = std::pow(sweep.lowest, 1.0f / static_cast<float>(sweep.steps - 1));
   search.Try(MinMaxGrid(grid, range));
   float factor = 1;
-  for (int i = 0; i < sweep.steps; ++i, factor *= ratio)
+  for (int i = 0; i < sweep.steps; ++i, factor *= sweep.ratio)
     search.Try(ShrunkGrid(grid, range, factor));
   search.Flush();
   const GridCandidate coarse = search.best();
-  const float fine_ratio = std::pow(ratio, 0.25f);
+  const float fine_ratio = sweep.fine_ratio;
   factor = 1 / (fine_ratio * fine_ratio * fine_ratio);
   for (int i = -3; i <= 3; ++i, factor *= fine_ratio) {
     const float scale = SnapScale(coarse.scale * factor);

@@ -121,11 +121,13 @@ GroupRange LoadGroup(const float* w, int64_t n, float* padded) {
 
 // `h` holds each group's importances padded to `padded_size`; `buffer` has room for one such group.
 void FitRow(const float* w, int64_t num_groups, int64_t group_size, int64_t padded_size,
-            const GridSpec& grid, const float* h, float* buffer, float* scales, float* zeros) {
+            const GridSpec& grid, const ShrinkSweep& sweep, const float* h, float* buffer,
+            float* scales, float* zeros) {
   for (int64_t g = 0; g < num_groups; ++g) {
     const GroupRange range = LoadGroup(w + g * group_size, group_size, buffer);
-    const GridCandidate best = FitGroup(
-        grid, range, GroupSums(buffer, h + g * padded_size, padded_size, LargestCode(grid.bits)));
+    const GridCandidate best =
+        FitGroup(grid, sweep, range,
+                 GroupSums(buffer, h + g * padded_size, padded_size, LargestCode(grid.bits)));
     scales[g] = best.scale;
     if (zeros != nullptr) zeros[g] = best.zero;
   }
@@ -240,6 +242,7 @@ absl::Status CpuDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const int64_t num_groups = grid.NumGroups(weight.cols);
   const int64_t padded_size = (group_size + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  const ShrinkSweep sweep(grid.bits);
   std::vector<float> importance(num_groups * padded_size, 0.0f);
   for (int64_t g = 0; g < num_groups; ++g) {
     float* to = importance.data() + g * padded_size;
@@ -253,8 +256,8 @@ absl::Status CpuDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
     std::vector<float> buffer(padded_size, 0.0f);
     for (int64_t r = begin; r < end; ++r) {
       HWY_DYNAMIC_DISPATCH(FitRow)
-      (weight.Row(r), num_groups, group_size, padded_size, grid, importance.data(), buffer.data(),
-       scales.Row(r), grid.symmetric ? nullptr : zeros.Row(r));
+      (weight.Row(r), num_groups, group_size, padded_size, grid, sweep, importance.data(),
+       buffer.data(), scales.Row(r), grid.symmetric ? nullptr : zeros.Row(r));
     }
   });
   return absl::OkStatus();

@@ -67,6 +67,7 @@ absl::Status ReferenceDevice::FitGrid(ConstMatrixView weight, const GridSpec& gr
                                       const float* column_weight, MatrixView scales,
                                       MatrixView zeros) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  const ShrinkSweep sweep(grid.bits);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t g = 0; g < weight.cols / group_size; ++g) {
       const float* w = weight.Row(r) + g * group_size;
@@ -77,7 +78,7 @@ absl::Status ReferenceDevice::FitGrid(ConstMatrixView weight, const GridSpec& gr
       }
       const float* h = column_weight == nullptr ? nullptr : column_weight + g * group_size;
       const GridCandidate best =
-          FitGroup(grid, range, GroupSums(w, h, group_size, LargestCode(grid.bits)));
+          FitGroup(grid, sweep, range, GroupSums(w, h, group_size, LargestCode(grid.bits)));
       scales.Row(r)[g] = best.scale;
       if (!grid.symmetric) zeros.Row(r)[g] = best.zero;
     }
