@@ -109,8 +109,12 @@ absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, Job
       [&](const absl::Status&) { display->Note("connection to the server lost; reconnecting"); });
   display->Finish();
   const bool own = session->embedded() != nullptr && !session->embedded()->is_kept();
-  if (!job.ok() && own && IsInterrupted(job.status())) {
-    session->client()->CancelJob(name).status().IgnoreError();
+  if (!job.ok() && IsInterrupted(job.status())) {
+    if (own) {
+      session->client()->CancelJob(name).status().IgnoreError();
+    } else {
+      display->Note(absl::StrCat(name, " goes on; lwqctl cancel ", Basename(name), " stops it"));
+    }
   }
   return job;
 }

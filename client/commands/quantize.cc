@@ -84,6 +84,10 @@ absl::StatusOr<int> Run(Invocation& invocation) {
                    absl::StrCat("there is no model directory ", invocation.arguments[0]));
   }
   LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::OpenEmbedded(flags));
+  if (session->embedded() != nullptr && !session->embedded()->started_here() &&
+      (flags.Has("threads") || flags.Has("memory"))) {
+    *invocation.err << "the worker that runs already keeps its own --threads and --memory\n";
+  }
   JobDisplay display(invocation.err, StderrIsTerminal());
   absl::StatusOr<QuantizeOutcome> outcome =
       Quantize(session.get(), flags, invocation.arguments[0], &display, spec);
