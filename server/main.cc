@@ -1,4 +1,5 @@
-// lwq-server: flags, start, drain. Exit codes: 0 drained, 70 internal, 74 storage, 78 configuration.
+// lwq-server: flags, start, drain. Exit codes: 0 drained, 70 internal, 74 storage, 78
+// configuration.
 #include <signal.h>
 #include <unistd.h>
 

@@ -37,9 +37,7 @@ void Guarded(const std::string& name, const Make& make) {
 
 }  // namespace
 
-std::string LabelKey(const std::vector<std::string>& values) {
-  return absl::StrJoin(values, "\n");
-}
+std::string LabelKey(const std::vector<std::string>& values) { return absl::StrJoin(values, "\n"); }
 
 void CounterFamily::Add(const std::vector<std::string>& labels, double value) {
   if (auto* counter = FindIn(counters_, labels)) counter->Increment(value);
@@ -57,9 +55,7 @@ void HistogramFamily::Observe(const std::vector<std::string>& labels, double val
 std::vector<double> LatencyBuckets() {
   return {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10};
 }
-std::vector<double> TaskBuckets() {
-  return {.1, .5, 1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600};
-}
+std::vector<double> TaskBuckets() { return {.1, .5, 1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600}; }
 std::vector<double> JobBuckets() {
   return {1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400};
 }
@@ -73,14 +69,14 @@ CounterFamily* Metrics::AddCounter(const std::string& name, const std::string& h
   CounterFamily* family = counters_.emplace_back(std::make_unique<CounterFamily>()).get();
   Guarded(name, [&] {
     auto& made = prometheus::BuildCounter().Name(name).Help(help).Register(*registry_);
-    for (const auto& set : sets) family->counters_[LabelKey(set)] = &made.Add(Zip(label_names, set));
+    for (const auto& set : sets)
+      family->counters_[LabelKey(set)] = &made.Add(Zip(label_names, set));
   });
   return family;
 }
 
 GaugeFamily* Metrics::AddGauge(const std::string& name, const std::string& help,
-                               const std::vector<std::string>& label_names,
-                               const LabelSets& sets) {
+                               const std::vector<std::string>& label_names, const LabelSets& sets) {
   GaugeFamily* family = gauges_.emplace_back(std::make_unique<GaugeFamily>()).get();
   Guarded(name, [&] {
     auto& made = prometheus::BuildGauge().Name(name).Help(help).Register(*registry_);

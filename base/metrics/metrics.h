@@ -21,8 +21,8 @@ namespace lwq {
 // Values of one family's labels, in the order of its label names, joined by '\n'.
 std::string LabelKey(const std::vector<std::string>& values);
 
-// Counters of one family. Label sets that were not declared are ignored, so that nothing from outside
-// can make one. Thread-safe.
+// Counters of one family. Label sets that were not declared are ignored, so that nothing from
+// outside can make one. Thread-safe.
 class CounterFamily {
  public:
   void Add(const std::vector<std::string>& labels, double value = 1);

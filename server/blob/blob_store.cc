@@ -101,10 +101,10 @@ absl::Status BlobWriter::Finish() {
   const std::string digest = hash_.FinishHex();
   if (size_ != id_.size_bytes || digest != id_.sha256) {
     RemoveAll(path_).IgnoreError();
-    return InvalidFailure("DIGEST_MISMATCH",
-                          absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes,
-                                       " bytes: the content is ", digest, " of ", size_,
-                                       " bytes; the upload is dropped"));
+    return InvalidFailure(
+        "DIGEST_MISMATCH",
+        absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
+                     digest, " of ", size_, " bytes; the upload is dropped"));
   }
   if (::fsync(fd_) != 0) return IoError(errno, "flushing", path_);
   ::close(fd_);
@@ -228,13 +228,14 @@ absl::Status BlobStore::CheckSpace(int64_t wanted) const {
   }
   const double block = static_cast<double>(info.f_frsize);
   const double free = block * static_cast<double>(info.f_bavail);
-  const double floor = std::min(options_.min_free_share * block * static_cast<double>(info.f_blocks),
-                                static_cast<double>(options_.min_free_bytes));
+  const double floor =
+      std::min(options_.min_free_share * block * static_cast<double>(info.f_blocks),
+               static_cast<double>(options_.min_free_bytes));
   if (free - static_cast<double>(wanted) < floor) {
-    return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
-                   absl::StrCat(directory_, " has ", static_cast<int64_t>(free),
-                                " bytes free; a blob of ", wanted, " bytes would leave fewer than ",
-                                static_cast<int64_t>(floor)));
+    return Failure(
+        absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
+        absl::StrCat(directory_, " has ", static_cast<int64_t>(free), " bytes free; a blob of ",
+                     wanted, " bytes would leave fewer than ", static_cast<int64_t>(floor)));
   }
   return absl::OkStatus();
 }

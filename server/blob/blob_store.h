@@ -21,7 +21,8 @@ struct BlobId {
   std::string sha256;
   int64_t size_bytes = 0;
 };
-// INVALID_ARGUMENT "DIGEST_INVALID" unless it is 64 hexadecimal characters and a size of 0 to 256 GiB.
+// INVALID_ARGUMENT "DIGEST_INVALID" unless it is 64 hexadecimal characters and a size of 0 to 256
+// GiB.
 absl::Status CheckBlobId(const BlobId& id);
 
 // Reads of one blob; not thread-safe.
@@ -42,8 +43,8 @@ class BlobReader {
 
 class BlobStore;
 
-// One upload. What was written stays when it is given up, and a later writer goes on from there; one
-// writer of a blob at a time. Not thread-safe.
+// One upload. What was written stays when it is given up, and a later writer goes on from there;
+// one writer of a blob at a time. Not thread-safe.
 class BlobWriter {
  public:
   ~BlobWriter();

@@ -43,9 +43,8 @@ void DispatchState::Load(v1::JobRecord job) {
 void DispatchState::Load(v1::TaskRecord task, int64_t now_us) {
   std::string key = task.key();
   if (task.state() == v1::TaskRecord::LEASED) {
-    leases_[key] = {.epoch = task.epoch(),
-                    .expires_us = now_us + options_.lease_ttl_us,
-                    .progress_us = now_us};
+    leases_[key] = {
+        .epoch = task.epoch(), .expires_us = now_us + options_.lease_ttl_us, .progress_us = now_us};
   }
   tasks_[key] = std::move(task);
 }

@@ -49,7 +49,7 @@ struct Changes {
   std::optional<v1::ServerRecord> server;
   std::vector<std::pair<std::string, v1::JobEvent>> events;  // job, event
   std::vector<v1::CacheRecord> cache_puts;
-  std::vector<v1::Artifact> artifacts;  // new
+  std::vector<v1::Artifact> artifacts;                              // new
   std::vector<std::pair<std::string, v1::RequestRecord>> requests;  // new
 
   bool empty() const {
@@ -64,7 +64,7 @@ struct Effects {
   std::set<std::string> rebuild_jobs;  // a blob is lost: build their graph again
   std::set<std::string> touched_jobs;  // wake their watchers
   std::set<std::string> touched_models;
-  bool tasks_ready = false;            // wake waiting workers
+  bool tasks_ready = false;  // wake waiting workers
   int64_t leases_expired = 0;
 };
 

@@ -20,12 +20,18 @@ struct Rule {
 
 // Reasons with a rule of their own; all others go by who is to blame.
 constexpr Rule kRules[] = {
-    {"BLOB_TIMEOUT", kMaxTransient, false}, {"CANCELLED", 0, false},
-    {"DEVICE_FAULT", 3, true},              {"DEVICE_OOM", 1, true},
-    {"HOST_OOM", 1, true},                  {"INTERNAL", 1, true},
-    {"MEMORY_INFEASIBLE", 0, true},         {"OVERLOADED", kMaxTransient, false},
-    {"STORAGE_FULL", kMaxTransient, false}, {"STORE_UNAVAILABLE", kMaxTransient, false},
-    {"TASK_STALLED", 2, true},              {"UNAVAILABLE", kMaxTransient, false},
+    {"BLOB_TIMEOUT", kMaxTransient, false},
+    {"CANCELLED", 0, false},
+    {"DEVICE_FAULT", 3, true},
+    {"DEVICE_OOM", 1, true},
+    {"HOST_OOM", 1, true},
+    {"INTERNAL", 1, true},
+    {"MEMORY_INFEASIBLE", 0, true},
+    {"OVERLOADED", kMaxTransient, false},
+    {"STORAGE_FULL", kMaxTransient, false},
+    {"STORE_UNAVAILABLE", kMaxTransient, false},
+    {"TASK_STALLED", 2, true},
+    {"UNAVAILABLE", kMaxTransient, false},
 };
 
 }  // namespace
@@ -68,8 +74,8 @@ v1::Failure::Blame BlameOf(absl::string_view reason, int code) {
   }
   if (absl::StartsWith(reason, "ST_") || absl::StartsWith(reason, "MODEL_") ||
       absl::StartsWith(reason, "INDEX_") || reason == "CONFIG_MISMATCH" ||
-      reason == "NON_FINITE_WEIGHTS" || reason == "CHOLESKY_FAILED" ||
-      reason == "TENSOR_MISSING" || reason == "SHAPE_MISMATCH") {
+      reason == "NON_FINITE_WEIGHTS" || reason == "CHOLESKY_FAILED" || reason == "TENSOR_MISSING" ||
+      reason == "SHAPE_MISMATCH") {
     return v1::Failure::MODEL;
   }
   switch (static_cast<absl::StatusCode>(code)) {
@@ -77,10 +83,14 @@ v1::Failure::Blame BlameOf(absl::string_view reason, int code) {
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kOutOfRange:
-    case absl::StatusCode::kUnimplemented: return v1::Failure::USER;
-    case absl::StatusCode::kDataLoss: return v1::Failure::MODEL;
-    case absl::StatusCode::kResourceExhausted: return v1::Failure::CAPACITY;
-    default: return v1::Failure::SERVICE;
+    case absl::StatusCode::kUnimplemented:
+      return v1::Failure::USER;
+    case absl::StatusCode::kDataLoss:
+      return v1::Failure::MODEL;
+    case absl::StatusCode::kResourceExhausted:
+      return v1::Failure::CAPACITY;
+    default:
+      return v1::Failure::SERVICE;
   }
 }
 

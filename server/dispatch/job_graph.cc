@@ -89,7 +89,7 @@ class QuantizeGraph {
   const v1::QuantizeSpec& spec_;
   const v1::ModelManifest& manifest_;
   const std::string salt_;
-  std::vector<int> layers_;          // ascending, lm_head last
+  std::vector<int> layers_;  // ascending, lm_head last
   std::vector<TaskNode> segments_;
 };
 
@@ -121,8 +121,8 @@ std::string QuantizeGraph::LayerDigest(int layer) const {
   return manifest_.digest();
 }
 
-// The statistics of a layer do not depend on how calibration is cut into segments nor on what else a
-// segment keeps, so jobs with other scorers share the quantized layers.
+// The statistics of a layer do not depend on how calibration is cut into segments nor on what else
+// a segment keeps, so jobs with other scorers share the quantized layers.
 std::string QuantizeGraph::StatisticsKey(int layer) const {
   v1::TaskSpec spec;
   v1::CalibrateTask& task = *spec.mutable_calibrate();
@@ -215,9 +215,8 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
     *task.mutable_recipe() = RecipeOf(spec_);
   }
   if (input_.scorer.needs_calibration() || measured()) {
-    *task.mutable_calibration() =
-        CalibrationOf(measured() ? spec_.calibration().score_tokens()
-                                 : spec_.calibration().num_tokens());
+    *task.mutable_calibration() = CalibrationOf(measured() ? spec_.calibration().score_tokens()
+                                                           : spec_.calibration().num_tokens());
   }
   std::vector<const TaskNode*> segments;
   if (!segments_.empty() && (input_.scorer.needs_calibration() || measured())) {
@@ -303,8 +302,7 @@ JobGraph QuantizeGraph::FirstStage() {
   for (const v1::Dataset* dataset : datasets) {
     graph.tasks.push_back(Evaluate(*dataset, "source", {}));
   }
-  graph.expected_tasks =
-      static_cast<int>((measured() ? 0 : layers_.size()) + 2 + datasets.size());
+  graph.expected_tasks = static_cast<int>((measured() ? 0 : layers_.size()) + 2 + datasets.size());
   return graph;
 }
 
@@ -324,9 +322,8 @@ JobGraph QuantizeGraph::SecondStage(const v1::PlanSummary& plan) {
   std::vector<TaskNode> quantized;
   std::vector<std::string> width_keys;
   for (const auto& [layer, bits] : widths) {
-    const std::vector<int> wanted = measured()
-                                        ? Widths()
-                                        : std::vector<int>(bits.begin(), bits.end());
+    const std::vector<int> wanted =
+        measured() ? Widths() : std::vector<int>(bits.begin(), bits.end());
     quantized.push_back(Quantize(layer, wanted, preflight));
     for (int b : bits) width_keys.push_back(quantized.back().width_keys().at(b));
     if (!measured()) graph.tasks.push_back(quantized.back());

@@ -1,5 +1,6 @@
 // A job's specification and its model's manifest -> tasks and what they depend on. Pure. The graph
-// comes in two stages: all that the plan needs is known at submission, the rest when the plan stands.
+// comes in two stages: all that the plan needs is known at submission, the rest when the plan
+// stands.
 #pragma once
 
 #include <map>
@@ -17,8 +18,8 @@ namespace lwq {
 
 inline constexpr int kNoLayer = -2;
 
-// A task as its job needs it. `record` has key, kind, phase, layer, spec, model and dependencies set,
-// and for quantize tasks the cache key of each width; nothing of its state.
+// A task as its job needs it. `record` has key, kind, phase, layer, spec, model and dependencies
+// set, and for quantize tasks the cache key of each width; nothing of its state.
 using TaskNode = v1::TaskRecord;
 
 struct JobGraph {
@@ -30,10 +31,10 @@ struct JobGraph {
 };
 
 struct GraphInput {
-  std::string job;      // jobs/{id}
-  v1::JobSpec spec;     // defaults filled in
-  const v1::Model* model = nullptr;                // of a quantize job
-  std::map<std::string, v1::Dataset> datasets;     // by name: all that the spec names
+  std::string job;                              // jobs/{id}
+  v1::JobSpec spec;                             // defaults filled in
+  const v1::Model* model = nullptr;             // of a quantize job
+  std::map<std::string, v1::Dataset> datasets;  // by name: all that the spec names
   v1::Capability method;
   v1::Capability scorer;
   bool scores_needed = true;  // the allocator reads scores

@@ -27,10 +27,10 @@ absl::StatusOr<std::unique_ptr<Prepared>> Prepare(const v1::QuantizeSpec& spec,
   LWQ_ASSIGN_OR_RETURN(problem.budget, BudgetOf(spec.budget()));
   problem.max_shard_bytes = spec.max_shard_bytes();
   LWQ_ASSIGN_OR_RETURN(const ProfileDef* profile, FindProfile(spec.profile()));
-  LWQ_ASSIGN_OR_RETURN(problem.formats,
-                       FormatsFor(*profile, std::vector<int>(spec.bits().begin(), spec.bits().end()),
-                                  spec.group_size() < 0 ? 0 : spec.group_size(),
-                                  !spec.asymmetric()));
+  LWQ_ASSIGN_OR_RETURN(
+      problem.formats,
+      FormatsFor(*profile, std::vector<int>(spec.bits().begin(), spec.bits().end()),
+                 spec.group_size() < 0 ? 0 : spec.group_size(), !spec.asymmetric()));
   for (const AllocationUnit& unit : prepared->model.units) {
     for (const UnitFormat& format : problem.formats) {
       LWQ_RETURN_IF_ERROR(CheckFormat(unit, format));
@@ -125,9 +125,9 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
       result.bits_per_weight = budget.bits_per_weight();
       if (!std::isfinite(result.bits_per_weight) || result.bits_per_weight <= 0 ||
           result.bits_per_weight > 64) {
-        return InvalidFailure("BUDGET_INVALID", absl::StrCat("bits_per_weight ",
-                                                             result.bits_per_weight,
-                                                             " is not between 0 and 64"));
+        return InvalidFailure(
+            "BUDGET_INVALID",
+            absl::StrCat("bits_per_weight ", result.bits_per_weight, " is not between 0 and 64"));
       }
       return result;
     case v1::Budget::kDevice:
@@ -137,10 +137,10 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
       result.batch_size = std::max<int64_t>(1, budget.device().batch_size());
       if (result.context_length < 0 || result.context_length > (int64_t{1} << 32) ||
           result.batch_size > (int64_t{1} << 20)) {
-        return InvalidFailure("BUDGET_INVALID",
-                              absl::StrCat("device budget with context_length ",
-                                           result.context_length, " and batch_size ",
-                                           result.batch_size));
+        return InvalidFailure(
+            "BUDGET_INVALID",
+            absl::StrCat("device budget with context_length ", result.context_length,
+                         " and batch_size ", result.batch_size));
       }
       break;
     default:

@@ -1,4 +1,5 @@
-// From stored results to a plan: the bridge between the records and the planner of the engine. Pure.
+// From stored results to a plan: the bridge between the records and the planner of the engine.
+// Pure.
 #pragma once
 
 #include <string>
@@ -26,8 +27,8 @@ struct Feasibility {
   std::vector<std::string> warnings;
 };
 
-// Everything that can be told from sizes alone: formats, budget, memory. `calibrated`: statistics or
-// hidden states are collected. Errors are those of CreateJob's contract.
+// Everything that can be told from sizes alone: formats, budget, memory. `calibrated`: statistics
+// or hidden states are collected. Errors are those of CreateJob's contract.
 absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
                                              const v1::ModelManifest& manifest, bool calibrated);
 

@@ -85,8 +85,8 @@ bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks)
          node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
 }
 
-// Puts a graph's tasks under the job: shares those that are there, takes results from the cache, and
-// leaves out what nothing that still has to run depends on.
+// Puts a graph's tasks under the job: shares those that are there, takes results from the cache,
+// and leaves out what nothing that still has to run depends on.
 void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
                   const CachedResults& cached) {
   std::map<std::string, v1::TaskRecord> candidates;  // not in the state yet
@@ -181,7 +181,8 @@ void CollectLayers(const Draft& draft, v1::JobRecord& record) {
   std::map<int, v1::LayerReport> layers;
   for (const std::string& key : record.tasks()) {
     const v1::TaskRecord* task = draft.FindTask(key);
-    if (task == nullptr || task->kind() != "quantize" || planned.count(task->layer()) == 0) continue;
+    if (task == nullptr || task->kind() != "quantize" || planned.count(task->layer()) == 0)
+      continue;
     v1::LayerReport& layer = layers[task->layer()];
     layer.set_layer(task->layer());
     for (const v1::LinearReport& linear : task->output().quantize().report().linears()) {
@@ -264,8 +265,7 @@ v1::JobRecord FreshRecord(v1::Job job, const JobGraph& graph, int64_t now_us) {
   v1::JobRecord record;
   *record.mutable_job() = std::move(job);
   record.set_submit_us(now_us);
-  record.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN
-                                                 : v1::JobRecord::WAITING);
+  record.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
   for (const std::string& key : graph.plan_tasks) record.add_plan_tasks(key);
   return record;
 }
@@ -284,8 +284,8 @@ void AdvanceJob(Draft& draft, const std::string& name) {
     draft.effects.plan_jobs.insert(name);
     SetState(draft, *job, v1::Job::RUNNING);
   }
-  const bool planned = job->plan_state() == v1::JobRecord::NO_PLAN ||
-                       job->plan_state() == v1::JobRecord::PLANNED;
+  const bool planned =
+      job->plan_state() == v1::JobRecord::NO_PLAN || job->plan_state() == v1::JobRecord::PLANNED;
   UpdateProgress(draft, *job);
   draft.effects.touched_jobs.insert(name);
   if (planned && AllDone(draft, job->tasks())) {
@@ -320,9 +320,9 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
                       const CachedResults& cached) {
   const v1::Job::State state = old.job().state();
   if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
-    return PreconditionFailure(
-        "STATE_CONFLICT", absl::StrCat(old.job().name(), " is ", v1::Job::State_Name(state),
-                                       "; only FAILED and CANCELLED jobs can be retried"));
+    return PreconditionFailure("STATE_CONFLICT",
+                               absl::StrCat(old.job().name(), " is ", v1::Job::State_Name(state),
+                                            "; only FAILED and CANCELLED jobs can be retried"));
   }
   v1::Job job = std::move(*old.mutable_job());
   job.set_generation(job.generation() + 1);
@@ -333,8 +333,7 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
   job.clear_progress();
   job.clear_start_time();
   job.clear_end_time();
-  v1::JobRecord& record =
-      draft.PutJob(FreshRecord(std::move(job), graph, draft.now_us()));
+  v1::JobRecord& record = draft.PutJob(FreshRecord(std::move(job), graph, draft.now_us()));
   SetState(draft, record, v1::Job::QUEUED);
   InstallAndAdvance(draft, record, graph, cached);
   return absl::OkStatus();

@@ -19,8 +19,8 @@ constexpr int kMaxRebuilds = 3;
 absl::Status CheckWorker(const v1::WorkerRecord* worker, const std::string& worker_id,
                          const std::string& incarnation) {
   if (worker == nullptr) {
-    return PreconditionFailure("WORKER_UNKNOWN", absl::StrCat("worker ", worker_id,
-                                                              " is not registered: register first"));
+    return PreconditionFailure(
+        "WORKER_UNKNOWN", absl::StrCat("worker ", worker_id, " is not registered: register first"));
   }
   if (worker->registration().incarnation() != incarnation) {
     return PreconditionFailure(
@@ -32,7 +32,8 @@ absl::Status CheckWorker(const v1::WorkerRecord* worker, const std::string& work
 
 absl::Status LeaseLost(const std::string& task) {
   return PreconditionFailure("LEASE_LOST",
-                             absl::StrCat("task ", task, " is not leased under this epoch and "
+                             absl::StrCat("task ", task,
+                                          " is not leased under this epoch and "
                                           "incarnation; whatever was computed is not counted"));
 }
 
@@ -176,8 +177,8 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
     }
     ready.emplace_back(RankOf(draft.state(), task), key);
   }
-  const size_t count = std::min<size_t>(
-      ready.size(), std::clamp(request.max_tasks(), 1, kMaxLeasesACall));
+  const size_t count =
+      std::min<size_t>(ready.size(), std::clamp(request.max_tasks(), 1, kMaxLeasesACall));
   std::partial_sort(ready.begin(), ready.begin() + count, ready.end());
   for (size_t i = 0; i < count; ++i) {
     v1::TaskRecord& task = *draft.EditTask(ready[i].second);
@@ -201,9 +202,8 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
 absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, int64_t now_us,
                                                 const v1::HeartbeatRequest& request) {
   auto worker = state.workers().find(request.worker_id());
-  LWQ_RETURN_IF_ERROR(
-      CheckWorker(worker == state.workers().end() ? nullptr : &worker->second, request.worker_id(),
-                  request.incarnation()));
+  LWQ_RETURN_IF_ERROR(CheckWorker(worker == state.workers().end() ? nullptr : &worker->second,
+                                  request.worker_id(), request.incarnation()));
   state.SawWorker(request.worker_id(), now_us);
   const Draft view(state, now_us);
   v1::HeartbeatResponse response;
@@ -213,9 +213,9 @@ absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, int64_t no
     directive.set_epoch(beat.epoch());
     const v1::TaskRecord* task = view.FindTask(beat.task());
     LeaseStatus* lease = state.MutableLease(beat.task());
-    if (lease == nullptr || !CheckLease(task, beat.task(), beat.epoch(), request.worker_id(),
-                                        request.incarnation())
-                                 .ok()) {
+    if (lease == nullptr ||
+        !CheckLease(task, beat.task(), beat.epoch(), request.worker_id(), request.incarnation())
+             .ok()) {
       directive.set_directive(v1::LeaseDirective::LEASE_LOST);
       continue;
     }
@@ -312,8 +312,9 @@ void ReapLeases(Draft& draft) {
     if (task == nullptr || task->state() != v1::TaskRecord::LEASED) continue;
     if (lease.expires_us <= draft.now_us()) {
       ++draft.effects.leases_expired;
-      LoseLease(draft, key, absl::StrCat("nothing was heard of worker ", task->worker(),
-                                         " for the time of a lease"));
+      LoseLease(
+          draft, key,
+          absl::StrCat("nothing was heard of worker ", task->worker(), " for the time of a lease"));
     } else if (options.stall_us > 0 && lease.progress_us + options.stall_us <= draft.now_us()) {
       v1::FailTaskRequest stalled;
       stalled.set_worker_id(task->worker());

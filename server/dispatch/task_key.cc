@@ -75,14 +75,22 @@ v1::ModelInput ModelDigest(absl::string_view digest) {
 
 v1::ModelInput* MutableModelOf(v1::TaskSpec& spec) {
   switch (spec.kind_case()) {
-    case v1::TaskSpec::kPreflight: return spec.mutable_preflight()->mutable_model();
-    case v1::TaskSpec::kCalibrate: return spec.mutable_calibrate()->mutable_model();
-    case v1::TaskSpec::kScore: return spec.mutable_score()->mutable_model();
-    case v1::TaskSpec::kQuantize: return spec.mutable_quantize()->mutable_model();
-    case v1::TaskSpec::kAssemble: return spec.mutable_assemble()->mutable_model();
-    case v1::TaskSpec::kVerify: return spec.mutable_verify()->mutable_model();
-    case v1::TaskSpec::kEvaluate: return spec.mutable_evaluate()->mutable_model();
-    default: return nullptr;
+    case v1::TaskSpec::kPreflight:
+      return spec.mutable_preflight()->mutable_model();
+    case v1::TaskSpec::kCalibrate:
+      return spec.mutable_calibrate()->mutable_model();
+    case v1::TaskSpec::kScore:
+      return spec.mutable_score()->mutable_model();
+    case v1::TaskSpec::kQuantize:
+      return spec.mutable_quantize()->mutable_model();
+    case v1::TaskSpec::kAssemble:
+      return spec.mutable_assemble()->mutable_model();
+    case v1::TaskSpec::kVerify:
+      return spec.mutable_verify()->mutable_model();
+    case v1::TaskSpec::kEvaluate:
+      return spec.mutable_evaluate()->mutable_model();
+    default:
+      return nullptr;
   }
 }
 

@@ -1,7 +1,7 @@
-// Cache keys: what makes two pieces of work the same. A key is the SHA-256 of {schema, kind, version
-// of that kind's engine, parameters that reach the result, leaf inputs as content digests, derived
-// inputs as the keys of the tasks that make them}. Directories, workers, budgets and the way the
-// work is cut never enter.
+// Cache keys: what makes two pieces of work the same. A key is the SHA-256 of {schema, kind,
+// version of that kind's engine, parameters that reach the result, leaf inputs as content digests,
+// derived inputs as the keys of the tasks that make them}. Directories, workers, budgets and the
+// way the work is cut never enter.
 #pragma once
 
 #include <string>
@@ -24,8 +24,8 @@ v1::ModelInput ModelDigest(absl::string_view digest);
 // The model input of a spec, or null for ingest.
 v1::ModelInput* MutableModelOf(v1::TaskSpec& spec);
 
-// 64 hexadecimal characters. `salt` keeps results apart that must not be shared: the job's name when
-// nothing may come from the cache.
+// 64 hexadecimal characters. `salt` keeps results apart that must not be shared: the job's name
+// when nothing may come from the cache.
 std::string TaskKey(const v1::TaskSpec& spec, const std::vector<std::string>& input_keys,
                     absl::string_view salt);
 

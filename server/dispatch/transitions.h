@@ -20,8 +20,8 @@ using CachedResults = std::map<std::string, v1::TaskOutput>;
 
 // ---- Jobs ----
 
-// `job` has name, spec, priority, labels, warnings set. A request id, when not empty, is recorded in
-// the same transaction.
+// `job` has name, spec, priority, labels, warnings set. A request id, when not empty, is recorded
+// in the same transaction.
 struct SubmitEvent {
   v1::Job job;
   JobGraph graph;
@@ -57,8 +57,8 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
 // The only event that changes nothing that is stored; it works on the state itself.
 absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, int64_t now_us,
                                                 const v1::HeartbeatRequest& request);
-// The fenced writes: FAILED_PRECONDITION "LEASE_LOST" when (task, epoch, incarnation) do not hold the
-// lease. A completion sent again is OK and changes nothing.
+// The fenced writes: FAILED_PRECONDITION "LEASE_LOST" when (task, epoch, incarnation) do not hold
+// the lease. A completion sent again is OK and changes nothing.
 absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request);
 absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request);
 absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request);

@@ -41,7 +41,7 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us) {
     }
     // An idle worker is heard of at each long poll, at least every 20 s.
     const int64_t silence = 2 * std::max<int64_t>(state.options().lease_ttl_us, 30'000'000);
-    worker.set_state(seen + silence < now_us     ? v1::Worker::LOST
+    worker.set_state(seen + silence < now_us  ? v1::Worker::LOST
                      : worker.tasks().empty() ? v1::Worker::READY
                                               : v1::Worker::BUSY);
   }
@@ -87,9 +87,8 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
     ListQuery after;
     LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
     std::vector<v1::Worker> workers;
-    env_.scheduler->View([&](const DispatchState& state) {
-      workers = WorkersOf(state, env_.scheduler->NowUs());
-    });
+    env_.scheduler->View(
+        [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->NowUs()); });
     for (v1::Worker& worker : workers) {
       if (worker.name() <= after.after_key) continue;
       if (response->workers_size() == page) {
@@ -106,26 +105,27 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerContext* context,
                                                          const v1::CordonWorkerRequest* request,
                                                          v1::Worker* response) {
-  return RunUnary(env_, context, kService, "CordonWorker", *env_.write, [=, this]() -> absl::Status {
-    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
-    const std::string id = request->name().substr(sizeof("workers/") - 1);
-    LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
-      v1::WorkerRecord* worker = draft.EditWorker(id);
-      if (worker == nullptr) {
-        return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
-                       absl::StrCat("no worker ", request->name()));
-      }
-      worker->set_cordoned(request->cordoned());
-      draft.effects.tasks_ready = true;
-      return absl::OkStatus();
-    }));
-    env_.scheduler->View([&](const DispatchState& state) {
-      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->NowUs())) {
-        if (worker.name() == request->name()) *response = std::move(worker);
-      }
-    });
-    return absl::OkStatus();
-  });
+  return RunUnary(env_, context, kService, "CordonWorker", *env_.write,
+                  [=, this]() -> absl::Status {
+                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
+                    const std::string id = request->name().substr(sizeof("workers/") - 1);
+                    LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+                      v1::WorkerRecord* worker = draft.EditWorker(id);
+                      if (worker == nullptr) {
+                        return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                                       absl::StrCat("no worker ", request->name()));
+                      }
+                      worker->set_cordoned(request->cordoned());
+                      draft.effects.tasks_ready = true;
+                      return absl::OkStatus();
+                    }));
+                    env_.scheduler->View([&](const DispatchState& state) {
+                      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->NowUs())) {
+                        if (worker.name() == request->name()) *response = std::move(worker);
+                      }
+                    });
+                    return absl::OkStatus();
+                  });
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,

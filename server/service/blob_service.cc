@@ -104,9 +104,9 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
       return End(InvalidFailure("RANGE_INVALID", "offset and limit may not be negative"));
     }
     if (target->offset > blob_.size_bytes()) {
-      return End(Failure(absl::StatusCode::kOutOfRange, "OFFSET_OUT_OF_RANGE",
-                         absl::StrCat("offset ", target->offset, " is past the end at ",
-                                      blob_.size_bytes())));
+      return End(Failure(
+          absl::StatusCode::kOutOfRange, "OFFSET_OUT_OF_RANGE",
+          absl::StrCat("offset ", target->offset, " is past the end at ", blob_.size_bytes())));
     }
     absl::StatusOr<std::unique_ptr<BlobReader>> reader =
         env_.scheduler->blobs().OpenRead(IdOf(blob_));
@@ -162,20 +162,18 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
 grpc::ServerUnaryReactor* BlobServiceImpl::FindMissingBlobs(
     grpc::CallbackServerContext* context, const v1::FindMissingBlobsRequest* request,
     v1::FindMissingBlobsResponse* response) {
-  return RunUnary(env_, context, kBlobs, "FindMissingBlobs", *env_.blob,
-                  [=, this]() -> absl::Status {
-                    if (request->blobs_size() > kMaxFindBlobs) {
-                      return InvalidFailure("FIELD_INVALID",
-                                            absl::StrCat("blobs: ", request->blobs_size(),
-                                                         ", at most ", kMaxFindBlobs));
-                    }
-                    for (const v1::BlobRef& blob : request->blobs()) {
-                      LWQ_ASSIGN_OR_RETURN(const bool there,
-                                           env_.scheduler->blobs().Has(IdOf(blob)));
-                      if (!there) *response->add_missing() = blob;
-                    }
-                    return absl::OkStatus();
-                  });
+  return RunUnary(
+      env_, context, kBlobs, "FindMissingBlobs", *env_.blob, [=, this]() -> absl::Status {
+        if (request->blobs_size() > kMaxFindBlobs) {
+          return InvalidFailure("FIELD_INVALID", absl::StrCat("blobs: ", request->blobs_size(),
+                                                              ", at most ", kMaxFindBlobs));
+        }
+        for (const v1::BlobRef& blob : request->blobs()) {
+          LWQ_ASSIGN_OR_RETURN(const bool there, env_.scheduler->blobs().Has(IdOf(blob)));
+          if (!there) *response->add_missing() = blob;
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* BlobServiceImpl::QueryWriteStatus(
@@ -327,10 +325,11 @@ grpc::ServerWriteReactor<v1::ReadBlobResponse>* BlobServiceImpl::ReadBlob(
 grpc::ServerUnaryReactor* ArtifactServiceImpl::GetArtifact(grpc::CallbackServerContext* context,
                                                            const v1::GetArtifactRequest* request,
                                                            v1::Artifact* response) {
-  return RunUnary(env_, context, kArtifacts, "GetArtifact", *env_.read, [=, this]() -> absl::Status {
-    LWQ_ASSIGN_OR_RETURN(*response, LoadArtifact(env_.scheduler->store(), request->name()));
-    return absl::OkStatus();
-  });
+  return RunUnary(
+      env_, context, kArtifacts, "GetArtifact", *env_.read, [=, this]() -> absl::Status {
+        LWQ_ASSIGN_OR_RETURN(*response, LoadArtifact(env_.scheduler->store(), request->name()));
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* ArtifactServiceImpl::ListArtifacts(
@@ -342,9 +341,8 @@ grpc::ServerUnaryReactor* ArtifactServiceImpl::ListArtifacts(
                     query.order = ListQuery::Order::kNewestFirst;
                     LWQ_ASSIGN_OR_RETURN(query.limit, PageSize(request->page_size(), 50));
                     LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "artifacts", query));
-                    LWQ_ASSIGN_OR_RETURN(
-                        const std::vector<Record> rows,
-                        env_.scheduler->store().List(Table::kArtifacts, query));
+                    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
+                                         env_.scheduler->store().List(Table::kArtifacts, query));
                     for (const Record& row : rows) {
                       response->add_artifacts()->ParseFromString(row.value);
                     }
@@ -371,8 +369,8 @@ grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactServiceImpl::ReadArt
     return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
                    absl::StrCat(r.name(), " has no file \"", r.file().substr(0, 200), "\""));
   };
-  auto* call = new ReadCall<v1::ReadArtifactResponse>(env_, context, kArtifacts, "ReadArtifact",
-                                                      resolve);
+  auto* call =
+      new ReadCall<v1::ReadArtifactResponse>(env_, context, kArtifacts, "ReadArtifact", resolve);
   call->Begin();
   return call;
 }

@@ -45,14 +45,13 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
   const BlobId blob{dataset.blob().sha256(), dataset.blob().size_bytes()};
   LWQ_ASSIGN_OR_RETURN(const bool there, scheduler.blobs().Has(blob));
   if (!there) {
-    return PreconditionFailure("BLOB_MISSING", absl::StrCat("blob ", blob.sha256,
-                                                            " is not there: write it first"));
+    return PreconditionFailure("BLOB_MISSING",
+                               absl::StrCat("blob ", blob.sha256, " is not there: write it first"));
   }
-  const std::string id =
-      request.dataset_id().empty()
-          ? absl::StrCat("d-", blob.sha256.substr(0, 20),
-                         dataset.kind() == v1::Dataset::JSONL ? "-jsonl" : "")
-          : request.dataset_id();
+  const std::string id = request.dataset_id().empty()
+                             ? absl::StrCat("d-", blob.sha256.substr(0, 20),
+                                            dataset.kind() == v1::Dataset::JSONL ? "-jsonl" : "")
+                             : request.dataset_id();
   dataset.set_name(absl::StrCat("datasets/", id));
   absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
   if (existing.ok()) {
@@ -95,16 +94,17 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
     }
   });
   if (!user.empty()) {
-    return PreconditionFailure("DATASET_IN_USE", absl::StrCat(request.name(), " is used by ", user));
+    return PreconditionFailure("DATASET_IN_USE",
+                               absl::StrCat(request.name(), " is used by ", user));
   }
   Write write{.table = Table::kDatasets, .remove = true};
   write.record.key = request.name();
   return env_.scheduler->store().Commit({write});
 }
 
-grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(
-    grpc::CallbackServerContext* context, const v1::CreateDatasetRequest* request,
-    v1::Dataset* response) {
+grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServerContext* context,
+                                                            const v1::CreateDatasetRequest* request,
+                                                            v1::Dataset* response) {
   return RunUnary(env_, context, kService, "CreateDataset", *env_.write,
                   [=, this] { return DoCreate(*request, *response); });
 }
@@ -126,9 +126,9 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::ListDatasets(grpc::CallbackServerC
                   [=, this] { return DoList(*request, *response); });
 }
 
-grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(
-    grpc::CallbackServerContext* context, const v1::DeleteDatasetRequest* request,
-    v1::DeleteDatasetResponse*) {
+grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(grpc::CallbackServerContext* context,
+                                                            const v1::DeleteDatasetRequest* request,
+                                                            v1::DeleteDatasetResponse*) {
   return RunUnary(env_, context, kService, "DeleteDataset", *env_.write,
                   [=, this] { return DoDelete(*request); });
 }

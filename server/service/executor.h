@@ -23,8 +23,8 @@ class Executor {
 
   // False when the queue is full or the executor is shutting down; `work` is then not run.
   bool Post(std::function<void()> work);
-  // For work that the server itself owes and that must not be dropped: not bounded. False only after
-  // Shutdown.
+  // For work that the server itself owes and that must not be dropped: not bounded. False only
+  // after Shutdown.
   bool PostAlways(std::function<void()> work);
   // No new work; returns when all threads have ended.
   void Shutdown();

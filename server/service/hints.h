@@ -9,8 +9,8 @@
 
 namespace lwq {
 
-// Thread-safe. Callbacks run under the lock of this object: they may only note something and post to
-// an executor.
+// Thread-safe. Callbacks run under the lock of this object: they may only note something and post
+// to an executor.
 class Hints {
  public:
   int64_t Add(const std::string& topic, std::function<void()> callback);

@@ -39,8 +39,8 @@ int HttpEndpoint::Serve(mg_connection* connection, void* self) {
 absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::string& address,
                                                                   Handlers handlers) {
   auto endpoint = std::unique_ptr<HttpEndpoint>(new HttpEndpoint(std::move(handlers)));
-  const char* options[] = {"listening_ports", address.c_str(), "num_threads", "2",
-                           "request_timeout_ms", "5000", nullptr};
+  const char* options[] = {"listening_ports",    address.c_str(), "num_threads", "2",
+                           "request_timeout_ms", "5000",          nullptr};
   mg_callbacks callbacks = {};
   endpoint->context_ = mg_start(&callbacks, nullptr, options);
   if (endpoint->context_ == nullptr) {

@@ -20,9 +20,7 @@ constexpr char kService[] = "JobService";
 constexpr int64_t kMaxQueuedJobs = 20'000;
 
 // Sorts by time of creation, and no two are equal.
-std::string NewJobId(int64_t now_us) {
-  return absl::StrFormat("j-%013x%s", now_us, RandomHex(5));
-}
+std::string NewJobId(int64_t now_us) { return absl::StrFormat("j-%013x%s", now_us, RandomHex(5)); }
 
 bool NeedsForwardPass(const GraphInput& input) {
   return input.method.needs_calibration() ||
@@ -79,8 +77,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
   CheckSpec(request.job().spec(), errors);
   LWQ_RETURN_IF_ERROR(errors.status());
   SubmitEvent event;
-  const std::string id =
-      request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
+  const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
   event.job.set_name(absl::StrCat("jobs/", id));
   if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
     return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
@@ -186,8 +183,8 @@ absl::Status JobServiceImpl::DoUpdate(const v1::UpdateJobRequest& request, v1::J
 absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::Job& response) {
   LWQ_RETURN_IF_ERROR(ReadJob(request.name(), response));
   if (IsTerminal(response.state())) return absl::OkStatus();
-  absl::Status cancelled = env_.scheduler->Run(
-      [&](Draft& draft) { return lwq::CancelJob(draft, request.name()); });
+  absl::Status cancelled =
+      env_.scheduler->Run([&](Draft& draft) { return lwq::CancelJob(draft, request.name()); });
   // It may have ended between the two; then it is returned as it is.
   if (!absl::IsNotFound(cancelled)) LWQ_RETURN_IF_ERROR(cancelled);
   return ReadJob(request.name(), response);
@@ -199,9 +196,9 @@ absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job
   LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, scheduler.GetJob(request.name()));
   const v1::Job::State state = record.job().state();
   if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
-    return PreconditionFailure(
-        "STATE_CONFLICT", absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
-                                       "; only FAILED and CANCELLED jobs can be retried"));
+    return PreconditionFailure("STATE_CONFLICT",
+                               absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
+                                            "; only FAILED and CANCELLED jobs can be retried"));
   }
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
@@ -222,9 +219,9 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(request.spec().model()));
   FillDefaults(model.manifest(), *spec.mutable_quantize());
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
-  LWQ_ASSIGN_OR_RETURN(const Feasibility feasible,
-                       CheckFeasibility(spec.quantize(), source->model.manifest(),
-                                        NeedsForwardPass(source->input)));
+  LWQ_ASSIGN_OR_RETURN(
+      const Feasibility feasible,
+      CheckFeasibility(spec.quantize(), source->model.manifest(), NeedsForwardPass(source->input)));
   response.set_smallest_bytes(feasible.smallest_bytes);
   response.set_largest_bytes(feasible.largest_bytes);
   response.set_memory_bytes(feasible.memory_bytes);

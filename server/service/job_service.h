@@ -1,4 +1,5 @@
-// JobService: validation and the edge of the state machine. Semantics: proto/lwq/v1/job_service.proto.
+// JobService: validation and the edge of the state machine. Semantics:
+// proto/lwq/v1/job_service.proto.
 #pragma once
 
 #include "proto/lwq/v1/job_service.grpc.pb.h"

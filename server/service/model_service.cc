@@ -35,20 +35,21 @@ absl::StatusOr<FileStamp> StampOf(const std::string& path) {
 
 bool Unchanged(const v1::Model& model) {
   if (model.manifest().files().empty()) return false;
-  return std::all_of(
-      model.manifest().files().begin(), model.manifest().files().end(), [&](const auto& file) {
-        auto stamp = StampOf(JoinPath(model.source().directory(), file.name()));
-        return stamp.ok() && stamp->size == file.size_bytes() &&
-               stamp->modified_ns == file.modified_ns();
-      });
+  return std::all_of(model.manifest().files().begin(), model.manifest().files().end(),
+                     [&](const auto& file) {
+                       auto stamp = StampOf(JoinPath(model.source().directory(), file.name()));
+                       return stamp.ok() && stamp->size == file.size_bytes() &&
+                              stamp->modified_ns == file.modified_ns();
+                     });
 }
 
 // The real path of a directory that may be read. The text does not tell whether it exists.
 absl::StatusOr<std::string> CheckDirectory(const std::string& directory,
                                            const std::vector<std::string>& roots) {
-  const absl::Status refused = InvalidFailure(
-      "PATH_NOT_ALLOWED", absl::StrCat("\"", directory.substr(0, 500),
-                                       "\" is not an absolute directory that this server may read"));
+  const absl::Status refused =
+      InvalidFailure("PATH_NOT_ALLOWED",
+                     absl::StrCat("\"", directory.substr(0, 500),
+                                  "\" is not an absolute directory that this server may read"));
   if (!absl::StartsWith(directory, "/") || directory.find('\0') != std::string::npos) {
     return refused;
   }
@@ -158,7 +159,8 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
       return absl::OkStatus();
     }
     return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
-                   absl::StrCat(model.name(), " stands for other content: its files have changed "
+                   absl::StrCat(model.name(),
+                                " stands for other content: its files have changed "
                                 "or it lies elsewhere; choose another model_id or delete it"));
   }
   const TaskNode ingest = BuildIngest(model, RandomHex(8));
@@ -219,8 +221,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerCont
                                                         v1::DeleteModelResponse*) {
   return RunUnary(env_, context, kService, "DeleteModel", *env_.write, [=, this]() -> absl::Status {
     LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
-    return env_.scheduler->Run(
-        [&](Draft& draft) { return RemoveModel(draft, request->name()); });
+    return env_.scheduler->Run([&](Draft& draft) { return RemoveModel(draft, request->name()); });
   });
 }
 

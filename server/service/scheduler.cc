@@ -261,9 +261,9 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(const std::st
   if (!spec.has_quantize()) return source;
   LWQ_ASSIGN_OR_RETURN(source->model, GetModel(spec.quantize().model()));
   if (source->model.state() == v1::Model::REJECTED) {
-    return PreconditionFailure("MODEL_REJECTED",
-                               absl::StrCat(source->model.name(), " was rejected: ",
-                                            source->model.failure().message()));
+    return PreconditionFailure(
+        "MODEL_REJECTED",
+        absl::StrCat(source->model.name(), " was rejected: ", source->model.failure().message()));
   }
   if (source->model.state() != v1::Model::ACTIVE) {
     return PreconditionFailure("MODEL_NOT_READY",
@@ -397,10 +397,9 @@ void Scheduler::CountChanges(const Changes& changes) {
       metrics_->TaskEvent(event.task().kind(), event.task().state(), event.task().seconds());
     } else if (event.has_state() && IsTerminal(event.state().to())) {
       const v1::Job& done = event.state().job();
-      metrics_->JobFinished(event.state().to(), done.failure().blame(),
-                            static_cast<double>(ToMicros(done.end_time()) -
-                                                ToMicros(done.create_time())) /
-                                1e6);
+      metrics_->JobFinished(
+          event.state().to(), done.failure().blame(),
+          static_cast<double>(ToMicros(done.end_time()) - ToMicros(done.create_time())) / 1e6);
     }
   }
 }

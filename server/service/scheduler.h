@@ -38,7 +38,8 @@ class Scheduler {
   // Reads all that is not terminal, and asks again for plans that were not finished.
   absl::Status Start();
 
-  // Decides with `transition`, commits, applies, then does the effects. Nothing happens after an error.
+  // Decides with `transition`, commits, applies, then does the effects. Nothing happens after an
+  // error.
   absl::Status Run(const std::function<absl::Status(Draft&)>& transition);
   // Looks at the state under its lock.
   void View(const std::function<void(const DispatchState&)>& look) const;

@@ -35,8 +35,8 @@ absl::Status CheckListenAddress(const std::string& address) {
   if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
   const size_t colon = address.rfind(':');
   const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
-  if (colon != std::string::npos && (host == "localhost" || absl::StartsWith(host, "127.") ||
-                                     host == "[::1]" || host == "::1")) {
+  if (colon != std::string::npos &&
+      (host == "localhost" || absl::StartsWith(host, "127.") || host == "[::1]" || host == "::1")) {
     return absl::OkStatus();
   }
   return InvalidFailure("ADDRESS_NOT_ALLOWED",
@@ -153,17 +153,16 @@ absl::Status Server::State::Listen() {
   ApplySettings(builder);
   int port = 0;
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
-  for (grpc::Service* service :
-       std::initializer_list<grpc::Service*>{jobs.get(), models.get(), datasets.get(),
-                                             artifacts.get(), blob_service.get(), workers.get(),
-                                             admin.get()}) {
+  for (grpc::Service* service : std::initializer_list<grpc::Service*>{
+           jobs.get(), models.get(), datasets.get(), artifacts.get(), blob_service.get(),
+           workers.get(), admin.get()}) {
     builder.RegisterService(service);
   }
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr || port == 0) {
-    return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
-                   absl::StrCat("listening on ", options.listen,
-                                ": the address is taken or cannot be used"));
+    return Failure(
+        absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+        absl::StrCat("listening on ", options.listen, ": the address is taken or cannot be used"));
   }
   address = options.listen;
   if (!absl::StartsWith(address, "unix:")) {
@@ -187,7 +186,7 @@ void Server::State::SetGauges() {
   std::map<std::string, int> by_state;
   scheduler->View([&](const DispatchState& state) {
     for (const v1::Worker& worker : WorkersOf(state, scheduler->NowUs())) {
-      ++by_state[worker.state() == v1::Worker::LOST    ? "lost"
+      ++by_state[worker.state() == v1::Worker::LOST   ? "lost"
                  : worker.cordoned()                  ? "cordoned"
                  : worker.state() == v1::Worker::BUSY ? "busy"
                                                       : "ready"];

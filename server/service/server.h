@@ -23,8 +23,8 @@ struct ServerOptions {
 
 class Server {
  public:
-  // Serves when it returns. FAILED_PRECONDITION "STORE_LOCKED", "SCHEMA_TOO_NEW" and INVALID_ARGUMENT
-  // "ADDRESS_NOT_ALLOWED" are configuration errors; UNAVAILABLE "ADDRESS_IN_USE".
+  // Serves when it returns. FAILED_PRECONDITION "STORE_LOCKED", "SCHEMA_TOO_NEW" and
+  // INVALID_ARGUMENT "ADDRESS_NOT_ALLOWED" are configuration errors; UNAVAILABLE "ADDRESS_IN_USE".
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
   ~Server();
 

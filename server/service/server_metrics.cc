@@ -41,11 +41,16 @@ std::vector<std::string> Codes() {
 
 const char* BlameName(v1::Failure::Blame blame) {
   switch (blame) {
-    case v1::Failure::USER: return "user";
-    case v1::Failure::MODEL: return "model";
-    case v1::Failure::CAPACITY: return "capacity";
-    case v1::Failure::SERVICE: return "service";
-    default: return "none";
+    case v1::Failure::USER:
+      return "user";
+    case v1::Failure::MODEL:
+      return "model";
+    case v1::Failure::CAPACITY:
+      return "capacity";
+    case v1::Failure::SERVICE:
+      return "service";
+    default:
+      return "none";
   }
 }
 
@@ -73,28 +78,27 @@ ServerMetrics::ServerMetrics() {
                                       {"outcome"}, AllOf({{"accepted", "replayed", "rejected"}}));
   jobs_finished_ = metrics_.AddCounter(
       "lwq_jobs_finished_total", "Jobs that ended, by state and who can mend the failure.",
-      {"state", "blame"},
-      AllOf({JobStates(), {"none", "user", "model", "capacity", "service"}}));
+      {"state", "blame"}, AllOf({JobStates(), {"none", "user", "model", "capacity", "service"}}));
   job_seconds_ = metrics_.AddHistogram("lwq_job_seconds", "From submission to the end.",
                                        JobBuckets(), {"state"}, AllOf({JobStates()}));
   tasks_ready_ = metrics_.AddGauge("lwq_tasks_ready", "Tasks that wait for a worker.", {"kind"},
                                    AllOf({Kinds(false)}));
   tasks_leased_ = metrics_.AddGauge("lwq_tasks_leased", "Tasks that a worker has.", {"kind"},
                                     AllOf({Kinds(false)}));
-  task_seconds_ = metrics_.AddHistogram("lwq_task_duration_seconds",
-                                        "Compute time of finished tasks.", TaskBuckets(), {"kind"},
-                                        AllOf({Kinds(true)}));
+  task_seconds_ =
+      metrics_.AddHistogram("lwq_task_duration_seconds", "Compute time of finished tasks.",
+                            TaskBuckets(), {"kind"}, AllOf({Kinds(true)}));
   task_events_ = metrics_.AddCounter(
       "lwq_task_events_total", "What happened to tasks, once for each job that wants them.",
       {"kind", "event"}, AllOf({Kinds(true), {"leased", "done", "cached", "retry", "failed"}}));
-  cache_lookups_ = metrics_.AddCounter(
-      "lwq_cache_lookups_total", "Looks for results of earlier jobs.", {"kind", "result"},
-      AllOf({Kinds(false), {"hit", "miss", "incomplete"}}));
+  cache_lookups_ =
+      metrics_.AddCounter("lwq_cache_lookups_total", "Looks for results of earlier jobs.",
+                          {"kind", "result"}, AllOf({Kinds(false), {"hit", "miss", "incomplete"}}));
   leases_granted_ =
       metrics_.AddCounter("lwq_leases_granted_total", "Tasks handed out.", {}, AllOf({}));
-  leases_expired_ = metrics_.AddCounter(
-      "lwq_leases_expired_total", "Leases taken back because the worker went silent.", {},
-      AllOf({}));
+  leases_expired_ =
+      metrics_.AddCounter("lwq_leases_expired_total",
+                          "Leases taken back because the worker went silent.", {}, AllOf({}));
   leases_rejected_ = metrics_.AddCounter(
       "lwq_leases_rejected_total", "Writes of workers that no longer held the lease.", {"reason"},
       AllOf({{"lease_lost", "superseded", "unknown"}}));
@@ -165,8 +169,7 @@ void ServerMetrics::JobFinished(v1::Job::State state, v1::Failure::Blame blame, 
   job_seconds_->Observe({name}, seconds);
 }
 
-void ServerMetrics::TaskEvent(const std::string& kind, v1::TaskEvent::State state,
-                              double seconds) {
+void ServerMetrics::TaskEvent(const std::string& kind, v1::TaskEvent::State state, double seconds) {
   task_events_->Add({kind, Lower(v1::TaskEvent::State_Name(state))});
   if (state == v1::TaskEvent::DONE) task_seconds_->Observe({kind}, seconds);
   if (state == v1::TaskEvent::LEASED) leases_granted_->Add({});

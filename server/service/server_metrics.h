@@ -12,7 +12,7 @@
 namespace lwq {
 
 struct StateCounts {
-  std::map<int, int> jobs;                  // by Job.State
+  std::map<int, int> jobs;                   // by Job.State
   std::map<std::string, int> ready, leased;  // by kind
 };
 

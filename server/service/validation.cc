@@ -105,9 +105,10 @@ bool IsResourceId(absl::string_view id) {
 absl::Status CheckName(absl::string_view name, absl::string_view collection) {
   const std::string prefix = absl::StrCat(collection, "/");
   if (!absl::StartsWith(name, prefix) || !IsResourceId(name.substr(prefix.size()))) {
-    return InvalidFailure("NAME_INVALID", absl::StrCat("\"", name.substr(0, 200), "\" is not ",
-                                                       collection, "/{id}; ids are lower-case "
-                                                       "letters, digits and dashes"));
+    return InvalidFailure("NAME_INVALID",
+                          absl::StrCat("\"", name.substr(0, 200), "\" is not ", collection,
+                                       "/{id}; ids are lower-case "
+                                       "letters, digits and dashes"));
   }
   return absl::OkStatus();
 }
@@ -158,7 +159,9 @@ void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
 
 void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors) {
   switch (spec.work_case()) {
-    case v1::JobSpec::kQuantize: CheckQuantize(spec.quantize(), errors); return;
+    case v1::JobSpec::kQuantize:
+      CheckQuantize(spec.quantize(), errors);
+      return;
     case v1::JobSpec::kEvaluate: {
       const v1::EvaluateSpec& evaluate = spec.evaluate();
       CheckDirectory("evaluate.model_directory", evaluate.model_directory(), errors);
@@ -173,7 +176,8 @@ void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors) {
       }
       return;
     }
-    default: errors.Add("spec", "has neither quantize nor evaluate");
+    default:
+      errors.Add("spec", "has neither quantize nor evaluate");
   }
 }
 
@@ -189,8 +193,8 @@ std::string Fingerprint(const google::protobuf::Message& message) {
 
 absl::StatusOr<int> PageSize(int requested, int standard) {
   if (requested < 0) {
-    return InvalidFailure("PAGE_SIZE_INVALID", absl::StrCat("page_size ", requested,
-                                                            " is negative"));
+    return InvalidFailure("PAGE_SIZE_INVALID",
+                          absl::StrCat("page_size ", requested, " is negative"));
   }
   return requested == 0 ? standard : std::min(requested, kMaxPageSize);
 }

@@ -50,7 +50,8 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
   }
 
   void OnDone() override {
-    // Both wait for a hint that is running; after them no other thread but a pump knows this object.
+    // Both wait for a hint that is running; after them no other thread but a pump knows this
+    // object.
     env_.scheduler->hints().Remove(job_hint_);
     env_.scheduler->hints().Remove(tick_hint_);
     bool idle = false;

@@ -126,7 +126,8 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     release.set_worker_id(request_.worker_id());
     release.set_incarnation(request_.incarnation());
     for (const v1::Lease& lease : leases) release.add_tasks(lease.task());
-    env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, release); }).IgnoreError();
+    env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, release); })
+        .IgnoreError();
   }
 
   void End(const absl::Status& status) {
@@ -178,8 +179,8 @@ absl::Status WorkerServiceImpl::DoRegister(const v1::RegisterWorkerRequest& requ
 absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& request) {
   Scheduler& scheduler = *env_.scheduler;
   for (const v1::NamedBlob& blob : request.output().blobs()) {
-    LWQ_ASSIGN_OR_RETURN(const bool there, scheduler.blobs().Has({blob.blob().sha256(),
-                                                                  blob.blob().size_bytes()}));
+    LWQ_ASSIGN_OR_RETURN(const bool there,
+                         scheduler.blobs().Has({blob.blob().sha256(), blob.blob().size_bytes()}));
     if (!there) {
       return PreconditionFailure("OUTPUT_MISSING",
                                  absl::StrCat("output ", blob.name(), " names blob ",
@@ -249,8 +250,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
     spdlog::warn("worker {}: task {} failed: {} {}", LogSafe(request->worker_id()),
                  LogSafe(request->task()), LogSafe(request->failure().reason()),
                  LogSafe(request->failure().message()));
-    absl::Status status = env_.scheduler->Run(
-        [&](Draft& draft) { return lwq::FailTask(draft, *request); });
+    absl::Status status =
+        env_.scheduler->Run([&](Draft& draft) { return lwq::FailTask(draft, *request); });
     CountRejected(env_.scheduler->metrics(), status);
     return status;
   });
@@ -260,8 +261,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::ReleaseTasks(grpc::CallbackServerCo
                                                           const v1::ReleaseTasksRequest* request,
                                                           v1::ReleaseTasksResponse*) {
   return RunUnary(env_, context, kService, "ReleaseTasks", *env_.write, [=, this] {
-    return env_.scheduler->Run(
-        [&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
+    return env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
   });
 }
 

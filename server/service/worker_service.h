@@ -1,4 +1,5 @@
-// WorkerService and AdminService. Semantics: proto/lwq/v1/worker_service.proto, admin_service.proto.
+// WorkerService and AdminService. Semantics: proto/lwq/v1/worker_service.proto,
+// admin_service.proto.
 #pragma once
 
 #include "proto/lwq/v1/admin_service.grpc.pb.h"

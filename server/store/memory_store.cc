@@ -32,10 +32,10 @@ absl::Status MemoryStore::Commit(const std::vector<Write>& writes) {
     std::optional<Record>& row = staged[key];
     const int64_t version = row ? row->version : 0;
     if (write.expected_version && *write.expected_version != version) {
-      return Failure(absl::StatusCode::kAborted, "VERSION_CONFLICT",
-                     absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table),
-                                  ": version ", *write.expected_version, " expected, ", version,
-                                  " found"));
+      return Failure(
+          absl::StatusCode::kAborted, "VERSION_CONFLICT",
+          absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table), ": version ",
+                       *write.expected_version, " expected, ", version, " found"));
     }
     if (write.remove) {
       row.reset();
@@ -83,10 +83,9 @@ absl::StatusOr<std::vector<Record>> MemoryStore::List(Table table, const ListQue
   const bool by_key = query.order == ListQuery::Order::kKeyAscending;
   for (const auto& [key, row] : tables_[static_cast<int>(table)]) {
     if (!Matches(row, query)) continue;
-    const bool after =
-        by_key ? row.key > query.after_key
-               : row.order < query.after_order ||
-                     (row.order == query.after_order && row.key > query.after_key);
+    const bool after = by_key ? row.key > query.after_key
+                              : row.order < query.after_order ||
+                                    (row.order == query.after_order && row.key > query.after_key);
     if (after || (by_key && query.after_key.empty())) found.push_back(row);
   }
   if (!by_key) {

@@ -1,5 +1,5 @@
-// A store that forgets everything when it goes: for tests, and the model the conformance suite holds
-// the others against.
+// A store that forgets everything when it goes: for tests, and the model the conformance suite
+// holds the others against.
 #pragma once
 
 #include <array>

@@ -9,8 +9,9 @@ namespace lwq {
 absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const std::string& path,
                                                                          bool read_only) {
   sqlite3* db = nullptr;
-  const int flags = (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |
-                    SQLITE_OPEN_NOMUTEX;
+  const int flags =
+      (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |
+      SQLITE_OPEN_NOMUTEX;
   const int code = sqlite3_open_v2(path.c_str(), &db, flags, nullptr);
   auto connection = std::unique_ptr<SqliteConnection>(new SqliteConnection(db));
   if (code != SQLITE_OK) return connection->Error(absl::StrCat("opening ", path));
@@ -25,14 +26,16 @@ SqliteConnection::~SqliteConnection() {
 
 absl::Status SqliteConnection::Error(absl::string_view doing) {
   const int code = db_ == nullptr ? SQLITE_NOMEM : sqlite3_extended_errcode(db_);
-  const std::string message =
-      absl::StrCat(doing, ": ", db_ == nullptr ? "out of memory" : sqlite3_errmsg(db_), " (", code,
-                   ")");
+  const std::string message = absl::StrCat(
+      doing, ": ", db_ == nullptr ? "out of memory" : sqlite3_errmsg(db_), " (", code, ")");
   switch (code & 0xff) {
-    case SQLITE_FULL: return Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
+    case SQLITE_FULL:
+      return Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return CorruptFailure("STORE_CORRUPT", message);
-    default: return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", message);
+    case SQLITE_NOTADB:
+      return CorruptFailure("STORE_CORRUPT", message);
+    default:
+      return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", message);
   }
 }
 

@@ -83,10 +83,11 @@ absl::Status MakeSchema(SqliteConnection& db) {
   LWQ_RETURN_IF_ERROR(db.Execute("BEGIN IMMEDIATE"));
   for (int t = 0; t < kNumTables; ++t) {
     const absl::string_view name = NameOf(static_cast<Table>(t));
-    LWQ_RETURN_IF_ERROR(db.Execute(absl::StrCat(
-        "CREATE TABLE IF NOT EXISTS ", name,
-        " (key TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, state INTEGER NOT NULL, tag TEXT"
-        " NOT NULL, ord INTEGER NOT NULL, value BLOB NOT NULL) STRICT")));
+    LWQ_RETURN_IF_ERROR(
+        db.Execute(absl::StrCat("CREATE TABLE IF NOT EXISTS ", name,
+                                " (key TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, state "
+                                "INTEGER NOT NULL, tag TEXT"
+                                " NOT NULL, ord INTEGER NOT NULL, value BLOB NOT NULL) STRICT")));
     LWQ_RETURN_IF_ERROR(db.Execute(absl::StrCat("CREATE INDEX IF NOT EXISTS ", name, "_newest ON ",
                                                 name, " (ord DESC, key)")));
   }
@@ -143,7 +144,8 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
   LWQ_ASSIGN_OR_RETURN(const std::string mode, writer->QueryText("PRAGMA journal_mode=WAL"));
   if (mode != "wal") {
     return PreconditionFailure("STORE_UNAVAILABLE",
-                               absl::StrCat(path, ": this file system does not do WAL: put the "
+                               absl::StrCat(path,
+                                            ": this file system does not do WAL: put the "
                                             "data directory on a local disk"));
   }
   LWQ_RETURN_IF_ERROR(writer->Execute("PRAGMA synchronous=FULL"));
@@ -179,16 +181,16 @@ absl::Status WriteRow(SqliteConnection& db, const Write& write) {
   if (write.expected_version) {
     LWQ_ASSIGN_OR_RETURN(const int64_t version, VersionOf(db, write));
     if (version != *write.expected_version) {
-      return Failure(absl::StatusCode::kAborted, "VERSION_CONFLICT",
-                     absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table),
-                                  ": version ", *write.expected_version, " expected, ", version,
-                                  " found"));
+      return Failure(
+          absl::StatusCode::kAborted, "VERSION_CONFLICT",
+          absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table), ": version ",
+                       *write.expected_version, " expected, ", version, " found"));
     }
   }
   if (write.remove) {
-    LWQ_ASSIGN_OR_RETURN(sqlite3_stmt * statement, db.Prepare(absl::StrCat(
-                                                       "DELETE FROM ", NameOf(write.table),
-                                                       " WHERE key=?")));
+    LWQ_ASSIGN_OR_RETURN(
+        sqlite3_stmt * statement,
+        db.Prepare(absl::StrCat("DELETE FROM ", NameOf(write.table), " WHERE key=?")));
     BindText(statement, 1, write.record.key);
     return db.Step(statement).status();
   }
@@ -250,9 +252,9 @@ absl::StatusOr<std::vector<Record>> ListRows(SqliteConnection& db, Table table,
 absl::StatusOr<std::vector<Record>> GetRows(SqliteConnection& db, Table table,
                                             const std::vector<std::string>& keys) {
   std::vector<Record> rows;
-  LWQ_ASSIGN_OR_RETURN(sqlite3_stmt * statement,
-                       db.Prepare(absl::StrCat("SELECT ", kColumns, " FROM ", NameOf(table),
-                                               " WHERE key=?")));
+  LWQ_ASSIGN_OR_RETURN(
+      sqlite3_stmt * statement,
+      db.Prepare(absl::StrCat("SELECT ", kColumns, " FROM ", NameOf(table), " WHERE key=?")));
   for (const std::string& key : keys) {
     sqlite3_reset(statement);
     BindText(statement, 1, key);

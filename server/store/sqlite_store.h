@@ -11,9 +11,9 @@ namespace lwq {
 
 class SqliteStore : public Store {
  public:
-  // Opens or makes DIRECTORY/lwq.db under the lock file DIRECTORY/lock, which another server may not
-  // hold: FAILED_PRECONDITION "STORE_LOCKED". "SCHEMA_TOO_NEW" when a newer lwq wrote it; DATA_LOSS
-  // "STORE_CORRUPT" when the check after an unclean stop fails.
+  // Opens or makes DIRECTORY/lwq.db under the lock file DIRECTORY/lock, which another server may
+  // not hold: FAILED_PRECONDITION "STORE_LOCKED". "SCHEMA_TOO_NEW" when a newer lwq wrote it;
+  // DATA_LOSS "STORE_CORRUPT" when the check after an unclean stop fails.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& directory);
   ~SqliteStore() override;
 

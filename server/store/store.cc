@@ -3,9 +3,9 @@
 namespace lwq {
 namespace {
 
-constexpr absl::string_view kTableNames[kNumTables] = {"jobs",      "tasks",  "cache",    "workers",
-                                                       "models",    "datasets", "artifacts",
-                                                       "events",    "requests", "server"};
+constexpr absl::string_view kTableNames[kNumTables] = {
+    "jobs",     "tasks",     "cache",  "workers",  "models",
+    "datasets", "artifacts", "events", "requests", "server"};
 
 }  // namespace
 

@@ -35,13 +35,13 @@ struct Record {
   int64_t version = 0;  // 1 at the first write, +1 at each further one
   int32_t state = 0;    // what lists filter by; its meaning is the table's
   std::string tag;
-  int64_t order = 0;    // what lists sort by: creation, microseconds
+  int64_t order = 0;  // what lists sort by: creation, microseconds
 };
 
 struct Write {
   Table table;
-  Record record;          // version is ignored
-  bool remove = false;    // of record.key; no error when it is not there
+  Record record;        // version is ignored
+  bool remove = false;  // of record.key; no error when it is not there
   // The version that must be there: 0 for none yet. Unset: whatever is there is replaced.
   std::optional<int64_t> expected_version;
 };

@@ -1,0 +1,251 @@
+// A state machine with a hand-set clock, a small model and answers made up for every task: what the
+// scenario tests play on.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/hash.h"
+#include "gtest/gtest.h"
+#include "server/dispatch/progress.h"
+#include "server/dispatch/task_key.h"
+#include "server/dispatch/transitions.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::testing {
+
+inline v1::Model SmallModel(int layers) {
+  v1::Model model;
+  model.set_name("models/small");
+  model.set_state(v1::Model::ACTIVE);
+  model.mutable_source()->set_directory("/models/small");
+  v1::ModelManifest& manifest = *model.mutable_manifest();
+  manifest.set_digest(Sha256Hex("small"));
+  manifest.mutable_inventory()->set_num_layers(layers);
+  for (int l = 0; l < layers; ++l) {
+    manifest.add_layer_digests(Sha256Hex(absl::StrCat("layer", l)));
+    v1::InventoryUnit& unit = *manifest.mutable_inventory()->add_units();
+    unit.set_name(absl::StrCat("layers.", l, ".mlp.down_proj"));
+    unit.set_layer(l);
+    v1::InventoryLinear& linear = *unit.add_linears();
+    linear.set_module(absl::StrCat("model.layers.", l, ".mlp.down_proj"));
+    linear.set_out_features(128);
+    linear.set_in_features(128);
+  }
+  return model;
+}
+
+inline v1::Capability MakeCapability(const std::string& name, bool calibration, bool quantized,
+                                     bool costs) {
+  v1::Capability c;
+  c.set_name(name);
+  c.set_needs_calibration(calibration);
+  c.set_needs_quantized(quantized);
+  c.set_gives_costs(costs);
+  return c;
+}
+
+// The events of one process; commits always succeed.
+class Scenario {
+ public:
+  explicit Scenario(int layers = 3) : model(SmallModel(layers)), state_(Options()) {
+    state_.Load(model);
+    dataset_.set_name("datasets/builtin-books");
+    dataset_.mutable_blob()->set_sha256(Sha256Hex("books"));
+    dataset_.set_kind(v1::Dataset::TEXT);
+  }
+
+  static DispatchOptions Options() { return {}; }
+
+  absl::Status Run(const std::function<absl::Status(Draft&)>& transition) {
+    Draft draft(state_, now_us);
+    LWQ_RETURN_IF_ERROR(transition(draft));
+    for (const auto& [name, job] : draft.changes.jobs) {
+      if (job) records[name] = *job;
+    }
+    for (const auto& entry : draft.changes.cache_puts) cache[entry.key()] = entry.output();
+    for (const auto& artifact : draft.changes.artifacts) artifacts.push_back(artifact);
+    for (auto& [job, event] : draft.changes.events) events[job].push_back(event);
+    state_.Apply(draft.changes, now_us);
+    for (const std::string& job : draft.effects.plan_jobs) Plan(job);
+    return absl::OkStatus();
+  }
+
+  GraphInput InputOf(const std::string& job, const v1::JobSpec& spec) const {
+    GraphInput input;
+    input.job = job;
+    input.spec = spec;
+    input.model = &model;
+    input.datasets["datasets/builtin-books"] = dataset_;
+    input.method =
+        MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
+    const bool kl = spec.quantize().scorer() == "kl";
+    input.scorer =
+        MakeCapability(spec.quantize().scorer(), kl || spec.quantize().scorer() == "lim", kl, kl);
+    return input;
+  }
+
+  v1::JobSpec Spec(const std::string& method, const std::string& scorer, int64_t budget) const {
+    v1::JobSpec spec;
+    v1::QuantizeSpec& q = *spec.mutable_quantize();
+    q.set_model(model.name());
+    q.set_method(method);
+    q.set_scorer(scorer);
+    q.mutable_budget()->set_file_bytes(budget);
+    FillDefaults(model.manifest(), q);
+    q.mutable_evaluation()->set_text_dataset("datasets/builtin-books");
+    return spec;
+  }
+
+  absl::Status Submit(const std::string& job, const v1::JobSpec& spec) {
+    SubmitEvent event;
+    event.job.set_name(job);
+    *event.job.mutable_spec() = spec;
+    event.graph = BuildFirstStage(InputOf(job, spec));
+    event.cached = cache;
+    return Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); });
+  }
+
+  // Every unit gets `plan_bits` of its job.
+  void Plan(const std::string& job) {
+    v1::PlanSummary plan;
+    for (const auto& unit : model.manifest().inventory().units()) {
+      v1::UnitChoice& choice = *plan.add_units();
+      choice.set_unit(unit.name());
+      choice.set_layer(unit.layer());
+      choice.set_bits(plan_bits.count(job) > 0 ? plan_bits[job] : 4);
+    }
+    const v1::JobSpec spec = records[job].job().spec();
+    const JobGraph graph = BuildSecondStage(InputOf(job, spec), plan);
+    EXPECT_OK(Run([&](Draft& draft) { return FinishPlan(draft, job, plan, graph, cache); }));
+  }
+
+  void Register(const std::string& worker, const std::string& incarnation) {
+    v1::RegisterWorkerRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnation);
+    for (const char* name : {"rtn", "gptq"}) request.add_quantizers()->set_name(name);
+    for (const char* name : {"kl", "lim", "zd"}) request.add_scorers()->set_name(name);
+    EXPECT_OK(Run([&](Draft& draft) { return RegisterWorker(draft, request); }));
+    incarnations[worker] = incarnation;
+  }
+
+  std::vector<v1::Lease> Lease(const std::string& worker, int count = 1) {
+    v1::LeaseTasksRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnations[worker]);
+    request.set_max_tasks(count);
+    std::vector<v1::Lease> leases;
+    EXPECT_OK(Run([&](Draft& draft) -> absl::Status {
+      LWQ_ASSIGN_OR_RETURN(leases, LeaseTasks(draft, request));
+      return absl::OkStatus();
+    }));
+    return leases;
+  }
+
+  static v1::TaskOutput OutputOf(const v1::Lease& lease) {
+    v1::TaskOutput output;
+    output.set_seconds(1);
+    const v1::TaskSpec& spec = lease.spec();
+    if (spec.has_quantize()) {
+      for (int bits : spec.quantize().bits()) {
+        v1::NamedBlob& blob = *output.add_blobs();
+        blob.set_name(absl::StrCat("layer.", spec.quantize().layer(), ".bits.", bits));
+        blob.mutable_blob()->set_sha256(Sha256Hex(blob.name()));
+        v1::LinearReport& linear = *output.mutable_quantize()->mutable_report()->add_linears();
+        linear.set_bits(bits);
+      }
+    }
+    if (spec.has_score()) output.mutable_score()->set_layer(spec.score().layer());
+    if (spec.has_assemble()) {
+      v1::NamedBlob& blob = *output.add_blobs();
+      blob.set_name("model.safetensors");
+      blob.mutable_blob()->set_sha256(Sha256Hex("artifact"));
+      output.mutable_assemble()->set_weight_file_bytes(100);
+    }
+    if (spec.has_evaluate()) {
+      output.mutable_evaluate()->set_subject(spec.evaluate().subject());
+    }
+    return output;
+  }
+
+  absl::Status Complete(const std::string& worker, const v1::Lease& lease,
+                        const std::string& completion = "") {
+    v1::CompleteTaskRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnations[worker]);
+    request.set_task(lease.task());
+    request.set_epoch(lease.epoch());
+    request.set_completion_id(completion.empty() ? absl::StrCat("c", lease.epoch()) : completion);
+    *request.mutable_output() = OutputOf(lease);
+    return Run([&](Draft& draft) { return CompleteTask(draft, request); });
+  }
+
+  absl::Status Fail(const std::string& worker, const v1::Lease& lease, const std::string& reason) {
+    v1::FailTaskRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnations[worker]);
+    request.set_task(lease.task());
+    request.set_epoch(lease.epoch());
+    request.mutable_failure()->set_reason(reason);
+    request.mutable_failure()->set_message("made to fail");
+    return Run([&](Draft& draft) { return FailTask(draft, request); });
+  }
+
+  v1::HeartbeatResponse Beat(const std::string& worker, const v1::Lease& lease) {
+    v1::HeartbeatRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnations[worker]);
+    v1::LeaseBeat& beat = *request.add_beats();
+    beat.set_task(lease.task());
+    beat.set_epoch(lease.epoch());
+    beat.set_progress(++beats_);
+    auto response = Heartbeat(state_, now_us, request);
+    EXPECT_OK(response);
+    return response.ok() ? *response : v1::HeartbeatResponse();
+  }
+
+  void Reap() {
+    EXPECT_OK(Run([&](Draft& draft) {
+      ReapLeases(draft);
+      return absl::OkStatus();
+    }));
+  }
+
+  // Runs everything that is ready; the kinds in the order they ran.
+  std::vector<std::string> Work(const std::string& worker, int limit = 1000) {
+    std::vector<std::string> kinds;
+    for (int i = 0; i < limit; ++i) {
+      std::vector<v1::Lease> leases = Lease(worker);
+      if (leases.empty()) break;
+      kinds.emplace_back(KindOf(leases[0].spec()));
+      EXPECT_OK(Complete(worker, leases[0]));
+    }
+    return kinds;
+  }
+
+  v1::Job::State StateOf(const std::string& job) { return records[job].job().state(); }
+  const DispatchState& state() const { return state_; }
+
+  v1::Model model;
+  int64_t now_us = 1'000'000'000;
+  std::map<std::string, v1::JobRecord> records;
+  CachedResults cache;
+  std::vector<v1::Artifact> artifacts;
+  std::map<std::string, std::vector<v1::JobEvent>> events;
+  std::map<std::string, int> plan_bits;
+  std::map<std::string, std::string> incarnations;
+
+ private:
+  DispatchState state_;
+  v1::Dataset dataset_;
+  int64_t beats_ = 0;
+};
+
+inline int Count(const std::vector<std::string>& list, const std::string& what) {
+  return static_cast<int>(std::count(list.begin(), list.end(), what));
+}
+
+}  // namespace lwq::testing
