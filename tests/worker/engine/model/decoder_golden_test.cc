@@ -74,8 +74,8 @@ absl::StatusOr<Difference> Compare(const std::string& model, const std::string& 
     }
     double sum = 0;
     for (int64_t v = 0; v < spec.vocab_size; ++v) sum += std::exp(double{row[v]});
-    difference.log_sum = std::max(
-        difference.log_sum, std::abs(std::log(sum) - log_sum.values[static_cast<size_t>(t)]));
+    difference.log_sum = std::max(difference.log_sum,
+                                  std::abs(std::log(sum) - log_sum.values[static_cast<size_t>(t)]));
   }
   return difference;
 }

@@ -1,0 +1,182 @@
+// What config.json may say, what it may not, and how a checkpoint is held against it.
+#include "worker/engine/model/decoder_spec.h"
+
+#include "base/file.h"
+#include "tests/testing/shared_data.h"
+#include "tests/testing/status_matchers.h"
+#include "worker/engine/model/config_reader.h"
+#include "worker/engine/model/decoder.h"
+
+namespace lwq {
+namespace {
+
+using ::testing::AllOf;
+using testing::FailsWith;
+using ::testing::HasSubstr;
+
+// A valid config with `extra` fields put before the others; duplicates are not allowed in JSON, so
+// a field of `without` is left out.
+std::string Config(const std::string& extra, const std::string& without = "") {
+  const std::pair<const char*, const char*> fields[] = {{"architectures", "[\"LlamaForCausalLM\"]"},
+                                                        {"hidden_size", "64"},
+                                                        {"intermediate_size", "128"},
+                                                        {"num_hidden_layers", "2"},
+                                                        {"num_attention_heads", "4"},
+                                                        {"vocab_size", "96"},
+                                                        {"hidden_act", "\"silu\""}};
+  std::string text = "{" + extra;
+  for (const auto& [name, value] : fields) {
+    if (without == name) continue;
+    if (text.size() > 1) text += ",";
+    text += std::string("\"") + name + "\":" + value;
+  }
+  return text + "}";
+}
+
+absl::StatusOr<DecoderSpec> Read(const std::string& config) {
+  LWQ_ASSIGN_OR_RETURN(const TempDirectory directory, TempDirectory::Create());
+  LWQ_RETURN_IF_ERROR(WriteFileAtomically(JoinPath(directory.path(), "config.json"), config));
+  return ReadDecoderSpec(directory.path());
+}
+
+TEST(DecoderSpec, DefaultsAreThoseOfTransformers) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, Read(Config("")));
+  EXPECT_EQ(spec.family, "llama");
+  EXPECT_EQ(spec.num_kv_heads, 4);
+  EXPECT_EQ(spec.head_dim, 16);
+  EXPECT_EQ(spec.norm_epsilon, 1e-6);
+  EXPECT_EQ(spec.rope.theta, 10000);
+  EXPECT_EQ(spec.rope.type, "default");
+  EXPECT_FALSE(spec.tied_embeddings);
+  EXPECT_EQ(spec.bos_token_id, -1);
+}
+
+TEST(DecoderSpec, RotaryFieldsInBothSpellings) {
+  const std::string inner =
+      "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
+      "\"original_max_position_embeddings\":8192";
+  for (const std::string& extra :
+       {"\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\"," + inner + "}",
+        "\"rope_theta\":500000.0,\"rope_scaling\":{\"type\":\"llama3\"," + inner + "}",
+        "\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\"," + inner + "}"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, Read(Config(extra)));
+    EXPECT_EQ(spec.rope.type, "llama3") << extra;
+    EXPECT_EQ(spec.rope.theta, 500000) << extra;
+    EXPECT_EQ(spec.rope.factor, 8) << extra;
+    EXPECT_EQ(spec.rope.original_max_positions, 8192) << extra;
+  }
+}
+
+TEST(DecoderSpec, MistralHasASlidingWindowOrNone) {
+  const std::string architecture = "\"architectures\":[\"MistralForCausalLM\"]";
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      DecoderSpec spec, Read(Config(architecture + ",\"sliding_window\":4096", "architectures")));
+  EXPECT_EQ(spec.family, "mistral");
+  EXPECT_EQ(spec.sliding_window, 4096);
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      spec, Read(Config(architecture + ",\"sliding_window\":null", "architectures")));
+  EXPECT_EQ(spec.sliding_window, 0);
+}
+
+TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
+  const struct {
+    std::string config, field, found, accepted;
+  } cases[] = {
+      {Config("\"hidden_size\":-1", "hidden_size"), "hidden_size", "-1", "131072"},
+      {Config("\"hidden_size\":1e300", "hidden_size"), "hidden_size", "1e+300", "131072"},
+      {Config("", "vocab_size"), "vocab_size", "nothing", "whole number"},
+      {Config("\"num_hidden_layers\":5000", "num_hidden_layers"), "num_hidden_layers", "5000",
+       "4096"},
+      {Config("\"vocab_size\":18446744073709551615", "vocab_size"), "vocab_size",
+       "18446744073709551615", "4194304"},
+      {Config("\"num_key_value_heads\":3"), "num_key_value_heads", "3", "divisor"},
+      {Config("\"num_attention_heads\":0", "num_attention_heads"), "num_attention_heads", "0",
+       "1 to"},
+      {Config("\"head_dim\":7"), "head_dim", "7", "even"},
+      {Config("\"hidden_act\":\"gelu\"", "hidden_act"), "hidden_act", "gelu", "silu"},
+      {Config("\"tie_word_embeddings\":\"yes\""), "tie_word_embeddings", "yes", "true or false"},
+      {Config("\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}"), "rope_scaling.rope_type",
+       "yarn", "default, linear, llama3"},
+      {Config("\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}"), "rope_scaling.factor",
+       "0", "a number"},
+      {Config("\"bos_token_id\":96"), "bos_token_id", "96", "below"}};
+  for (const auto& c : cases) {
+    EXPECT_THAT(Read(c.config),
+                FailsWith("CONFIG_INVALID", AllOf(HasSubstr("field " + c.field + ":"),
+                                                  HasSubstr(c.found), HasSubstr(c.accepted))));
+  }
+}
+
+TEST(DecoderSpec, UnknownArchitecturesListTheKnown) {
+  EXPECT_THAT(Read(Config("\"architectures\":[\"GPT2LMHeadModel\"]", "architectures")),
+              FailsWith("ARCH_UNSUPPORTED",
+                        AllOf(HasSubstr("GPT2LMHeadModel"), HasSubstr("LlamaForCausalLM"))));
+  EXPECT_THAT(Read(Config("", "architectures")), FailsWith("ARCH_UNSUPPORTED", HasSubstr("none")));
+}
+
+TEST(DecoderSpec, DeepOrBrokenJsonIsRefused) {
+  EXPECT_THAT(Read(std::string(2000, '[') + std::string(2000, ']')),
+              FailsWith("CONFIG_INVALID", ::testing::_));
+  EXPECT_THAT(Read("{\"a\":"), FailsWith("CONFIG_INVALID", ::testing::_));
+  EXPECT_THAT(Read("[]"), FailsWith("CONFIG_INVALID", ::testing::_));
+}
+
+class InventoryTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+    LWQ_ASSERT_OK_AND_ASSIGN(spec_, ReadDecoderSpec(model));
+    LWQ_ASSERT_OK_AND_ASSIGN(checkpoint_, Checkpoint::Open(model));
+  }
+  DecoderSpec spec_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+TEST_F(InventoryTest, UnitsAreFusedGroupsAndTheUntiedHead) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, TakeInventory(spec_, *checkpoint_));
+  std::vector<std::string> names;
+  int64_t tensors = static_cast<int64_t>(inventory.dense.size());
+  for (const AllocationUnit& unit : inventory.units) {
+    names.push_back(unit.name);
+    tensors += static_cast<int64_t>(unit.linears.size());
+  }
+  EXPECT_THAT(names, ::testing::ElementsAre(
+                         "layers.0.self_attn.qkv_proj", "layers.0.self_attn.o_proj",
+                         "layers.0.mlp.gate_up_proj", "layers.0.mlp.down_proj",
+                         "layers.1.self_attn.qkv_proj", "layers.1.self_attn.o_proj",
+                         "layers.1.mlp.gate_up_proj", "layers.1.mlp.down_proj", "lm_head"));
+  EXPECT_EQ(inventory.units.back().layer, -1);
+  EXPECT_EQ(inventory.weight_dtype, DType::kF32);
+  EXPECT_EQ(tensors, static_cast<int64_t>(checkpoint_->tensor_names().size()));
+  EXPECT_TRUE(
+      std::is_sorted(inventory.dense.begin(), inventory.dense.end(),
+                     [](const TensorSpec& a, const TensorSpec& b) { return a.name < b.name; }));
+}
+
+TEST_F(InventoryTest, CheckpointAndConfigMustAgree) {
+  DecoderSpec wrong = spec_;
+  wrong.intermediate_size = 100;
+  EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
+              FailsWith("CONFIG_MISMATCH", AllOf(HasSubstr("gate_proj"), HasSubstr("[96, 48]"),
+                                                 HasSubstr("[100, 48]"))));
+  wrong = spec_;
+  wrong.num_layers = 3;
+  EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
+              FailsWith("TENSOR_MISSING", HasSubstr("model.layers.2")));
+  wrong = spec_;
+  wrong.num_layers = 1;
+  EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
+              FailsWith("CONFIG_MISMATCH", HasSubstr("model.layers.1")));
+}
+
+TEST_F(InventoryTest, ADecoderRefusesWhatItCannotDo) {
+  LWQ_ASSERT_OK_AND_ASSIGN(auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
+  auto weights = MakeCheckpointWeights(checkpoint_.get());
+  DecoderSpec spec = spec_;
+  spec.logit_softcap = 30;
+  EXPECT_THAT(Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32),
+              FailsWith("ARCH_UNSUPPORTED", HasSubstr("logit_softcap 30")));
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,156 @@
+// Packing, chunks and continuations: a token's hidden state depends on the tokens it sees, not on
+// what else is in the batch, on threads or on how the batch is cut.
+#include "worker/engine/model/decoder.h"
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "tests/testing/shared_data.h"
+#include "tests/testing/status_matchers.h"
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/token_chunks.h"
+
+namespace lwq {
+namespace {
+
+std::vector<int32_t> Sequence(int length, int seed) {
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < length; ++i) tokens.push_back((i * 37 + seed * 11) % 96);
+  return tokens;
+}
+
+Matrix RunTiny(const TokenBatch& batch, int threads, ComputeType compute = ComputeType::kF32,
+               const LinearInputObserver& observer = nullptr) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  auto device = MakeDevice({.device = "cpu", .num_threads = threads}).value();
+  auto checkpoint = Checkpoint::Open(model).value();
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  auto decoder =
+      Decoder::Create(ReadDecoderSpec(model).value(), weights.get(), device.get(), compute).value();
+  Matrix hidden(batch.num_tokens(), decoder->spec().hidden_size);
+  EXPECT_OK(decoder->Embed(batch.tokens, hidden.view()));
+  for (int layer = 0; layer < decoder->spec().num_layers; ++layer) {
+    auto loaded = decoder->LoadLayer(layer);
+    EXPECT_OK(loaded);
+    EXPECT_OK(decoder->RunLayer(*loaded, batch, hidden.view(), observer));
+  }
+  return hidden;
+}
+
+double LargestDifference(ConstMatrixView a, ConstMatrixView b) {
+  double largest = 0;
+  for (int64_t r = 0; r < a.rows; ++r) {
+    for (int64_t c = 0; c < a.cols; ++c) {
+      largest = std::max(largest, std::abs(double{a.Row(r)[c]} - b.Row(r)[c]));
+    }
+  }
+  return largest;
+}
+
+// Hidden states stay below 20 here; two layers of F32 sums in another order move them by some eps
+// times that.
+constexpr double kTolerance = 2e-5;
+
+TEST(Decoder, ContinuationsEqualTheSequencesWrittenOut) {
+  const std::vector<int32_t> context = Sequence(40, 1);
+  const std::vector<int32_t> choices[] = {Sequence(3, 2), Sequence(17, 3)};
+  const std::vector<int32_t> tail = Sequence(5, 4);  // continues the second choice
+  TokenBatch shared;
+  const int root = shared.Add(context);
+  shared.Add(Sequence(9, 9));  // somebody else between context and choices
+  shared.Add(choices[0], root);
+  const int second = shared.Add(choices[1], root);
+  shared.Add(tail, second);
+  const Matrix found = RunTiny(shared, 2);
+
+  std::vector<int32_t> whole = context;
+  whole.insert(whole.end(), choices[1].begin(), choices[1].end());
+  whole.insert(whole.end(), tail.begin(), tail.end());
+  TokenBatch alone;
+  alone.Add(whole);
+  const Matrix expected = RunTiny(alone, 2);
+  EXPECT_LT(LargestDifference(found.view().Rows(0, 40), expected.view().Rows(0, 40)), kTolerance);
+  EXPECT_LT(LargestDifference(found.view().Rows(52, 22), expected.view().Rows(40, 22)), kTolerance);
+  // The first choice is another text.
+  EXPECT_GT(LargestDifference(found.view().Rows(49, 3), expected.view().Rows(40, 3)), 0.1);
+}
+
+TEST(Decoder, ThreadsDoNotChangeABit) {
+  TokenBatch batch;
+  for (int i = 0; i < 9; ++i) batch.Add(Sequence(60 + i, i));
+  for (ComputeType compute : {ComputeType::kF32, ComputeType::kBF16}) {
+    const Matrix one = RunTiny(batch, 1, compute);
+    for (int threads : {2, 3}) {
+      const Matrix more = RunTiny(batch, threads, compute);
+      EXPECT_EQ(
+          std::memcmp(one.data(), more.data(), sizeof(float) * static_cast<size_t>(one.size())), 0)
+          << NameOf(compute) << " with " << threads << " threads";
+    }
+  }
+}
+
+TEST(Decoder, ObserversSeeEveryTokenOfEveryInputInOrder) {
+  TokenBatch batch;
+  for (int i = 0; i < 45; ++i) batch.Add(Sequence(100, i));  // more than two chunks
+  std::array<int64_t, kNumLinearInputs> rows{};
+  std::array<int64_t, kNumLinearInputs> cols{};
+  RunTiny(batch, 2, ComputeType::kF32, [&](LinearInput input, ConstMatrixView x) {
+    EXPECT_LE(x.rows, Decoder::kChunkTokens);
+    rows[static_cast<size_t>(input)] += x.rows;
+    cols[static_cast<size_t>(input)] = x.cols;
+    return absl::OkStatus();
+  });
+  for (int64_t r : rows) EXPECT_EQ(r, 2 * 4500);  // two layers
+  EXPECT_EQ(cols[static_cast<size_t>(LinearInput::kMlpHidden)], 96);
+  EXPECT_EQ(cols[static_cast<size_t>(LinearInput::kAttention)], 48);
+}
+
+TEST(Decoder, TokensOutsideTheVocabularyAreRefused) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  LWQ_ASSERT_OK_AND_ASSIGN(auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(model));
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  LWQ_ASSERT_OK_AND_ASSIGN(DecoderSpec spec, ReadDecoderSpec(model));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto decoder,
+                           Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32));
+  Matrix hidden(1, spec.hidden_size);
+  for (int32_t token : {-1, 96}) {
+    EXPECT_THAT(
+        decoder->Embed({token}, hidden.view()),
+        testing::FailsWith("TOKEN_OUT_OF_RANGE", ::testing::HasSubstr(std::to_string(token))));
+  }
+}
+
+TEST(CutIntoChunks, KeepsFamiliesTogetherAndFillsChunks) {
+  TokenBatch batch;
+  batch.Add(Sequence(4, 1));                   // 0
+  batch.Add(Sequence(4, 2));                   // 1
+  const int root = batch.Add(Sequence(3, 3));  // 2
+  batch.Add(Sequence(3, 4));                   // 3: between a parent and its child
+  batch.Add(Sequence(5, 5), root);             // 4
+  batch.Add(Sequence(2, 6));                   // 5
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto chunks, CutIntoChunks(batch, 9));
+  ASSERT_EQ(chunks.size(), 3u);
+  EXPECT_EQ(chunks[0].size, 8);
+  EXPECT_EQ(chunks[1].size, 11);  // larger than asked for, but one family
+  EXPECT_EQ(chunks[2].size, 2);
+  EXPECT_EQ(chunks[1].segments[2].parent, 0);
+  EXPECT_EQ(chunks[1].segments[2].begin, 6);
+  EXPECT_EQ(chunks[1].positions[6], 3);  // continues after its parent's three tokens
+  EXPECT_EQ(chunks[2].begin, 19);
+}
+
+TEST(CutIntoChunks, SegmentsThatDoNotCoverTheTokensAreRefused) {
+  TokenBatch batch;
+  batch.Add(Sequence(4, 1));
+  batch.tokens.push_back(1);
+  EXPECT_FALSE(CutIntoChunks(batch, 9).ok());
+  batch.segments[0].size = 5;
+  EXPECT_OK(CutIntoChunks(batch, 9));
+  batch.segments[0].parent = 0;
+  EXPECT_FALSE(CutIntoChunks(batch, 9).ok());
+}
+
+}  // namespace
+}  // namespace lwq
