@@ -1,60 +1,50 @@
-// See sentencepiece_model.h. Nothing of Abseil may be included here.
 #include "worker/engine/tokenizer/sentencepiece_model.h"
 
-#include <sentencepiece_processor.h>
+#include <dlfcn.h>
+#include <unistd.h>
 
-#include <exception>
+#include <climits>
 
 namespace lwq {
+namespace {
 
-struct SentencePieceModel::Processor {
-  sentencepiece::SentencePieceProcessor impl;
+using Maker = SentencePieceProcessor* (*)();
+
+// The folder of the running program, with its slash; the module lies there.
+std::string ProgramFolder() {
+  char path[PATH_MAX];
+  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof(path));
+  const std::string program(path, length > 0 ? static_cast<size_t>(length) : 0);
+  return program.substr(0, program.rfind('/') + 1);
+}
+
+Maker LoadModule(std::string* error) {
+  int flags = RTLD_NOW | RTLD_LOCAL;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  flags |= RTLD_DEEPBIND;  // which the sanitizers' run times refuse
+#endif
+  void* module = ::dlopen((ProgramFolder() + "lwq-sentencepiece.so").c_str(), flags);
+  void* symbol = module != nullptr ? ::dlsym(module, "LwqNewSentencePieceProcessor") : nullptr;
+  if (symbol == nullptr) *error = ::dlerror();
+  return reinterpret_cast<Maker>(symbol);
+}
+
+struct Module {
+  Module() : make(LoadModule(&error)) {}
+  std::string error;
+  Maker make;
 };
 
-SentencePieceModel::SentencePieceModel() : processor_(std::make_unique<Processor>()) {}
-SentencePieceModel::~SentencePieceModel() = default;
+}  // namespace
 
 bool SentencePieceModel::Load(const std::string& serialized, std::string* error) {
-  try {
-    const auto status = processor_->impl.LoadFromSerializedProto(serialized);
-    if (status.ok()) return true;
-    *error = status.ToString();
-  } catch (const std::exception& e) {
-    *error = e.what();
+  static const Module* const module = new Module;  // never unloaded
+  if (module->make == nullptr) {
+    *error = "the module for tokenizer.model cannot be loaded: " + module->error;
+    return false;
   }
-  return false;
-}
-
-bool SentencePieceModel::Encode(const std::string& text, std::vector<int>* ids,
-                                std::string* error) const {
-  try {
-    const auto status = processor_->impl.Encode(text, ids);
-    if (status.ok()) return true;
-    *error = status.ToString();
-  } catch (const std::exception& e) {
-    *error = e.what();
-  }
-  return false;
-}
-
-std::string SentencePieceModel::Decode(const std::vector<int>& ids) const {
-  std::string text;
-  try {
-    if (processor_->impl.Decode(ids, &text).ok()) return text;
-  } catch (const std::exception&) {
-  }
-  return "";
-}
-
-int SentencePieceModel::size() const { return processor_->impl.GetPieceSize(); }
-int SentencePieceModel::unk_id() const { return processor_->impl.unk_id(); }
-int SentencePieceModel::bos_id() const { return processor_->impl.bos_id(); }
-int SentencePieceModel::eos_id() const { return processor_->impl.eos_id(); }
-std::string SentencePieceModel::PieceOf(int id) const { return processor_->impl.IdToPiece(id); }
-
-int SentencePieceModel::IdOf(const std::string& piece) const {
-  const int id = processor_->impl.PieceToId(piece);
-  return id >= 0 && PieceOf(id) == piece ? id : -1;
+  processor_.reset(module->make());
+  return processor_->Load(serialized, error);
 }
 
 }  // namespace lwq
