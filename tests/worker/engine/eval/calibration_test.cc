@@ -44,9 +44,9 @@ TEST(CalibrationTest, SpreadOrderIsAPermutationWithEvenPrefixes) {
 }
 
 TEST(CalibrationTest, SequencesAreSpreadOverTheWholeText) {
-  LWQ_ASSERT_OK_AND_ASSIGN(
-      auto sequences, SampleCalibration(ByteTokenizer(false), {Alphabet(100)},
-                                        {.num_tokens = 40, .sequence_length = 10}));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto sequences,
+                           SampleCalibration(ByteTokenizer(false), {Alphabet(100)},
+                                             {.num_tokens = 40, .sequence_length = 10}));
   ASSERT_EQ(sequences.size(), 4u);
   EXPECT_EQ(sequences[0][0], 0);
   EXPECT_EQ(sequences[1][0], 80);
@@ -56,10 +56,12 @@ TEST(CalibrationTest, SequencesAreSpreadOverTheWholeText) {
 
 TEST(CalibrationTest, ASmallerSampleIsTheBeginningOfALargerOne) {
   const ByteTokenizer tokenizer(false);
-  LWQ_ASSERT_OK_AND_ASSIGN(auto large, SampleCalibration(tokenizer, {Alphabet(127)},
-                                                         {.num_tokens = 90, .sequence_length = 10}));
-  LWQ_ASSERT_OK_AND_ASSIGN(auto small, SampleCalibration(tokenizer, {Alphabet(127)},
-                                                         {.num_tokens = 35, .sequence_length = 10}));
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      auto large,
+      SampleCalibration(tokenizer, {Alphabet(127)}, {.num_tokens = 90, .sequence_length = 10}));
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      auto small,
+      SampleCalibration(tokenizer, {Alphabet(127)}, {.num_tokens = 35, .sequence_length = 10}));
   ASSERT_EQ(small.size(), 3u);
   large.resize(3);
   EXPECT_EQ(small, large);
