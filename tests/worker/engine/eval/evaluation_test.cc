@@ -111,11 +111,14 @@ TEST_F(EvaluationTest, RollingPerplexity) {
   const auto texts = expected["texts"].get<std::vector<std::string>>();
   LWQ_ASSERT_OK_AND_ASSIGN(const RequestEncoder encoder,
                            RequestEncoder::Create(tokenizer_.get(), BosMode::kTokenizer));
-  // The first text only: the others begin with a blank, before which transformers 5's
-  // LlamaTokenizer puts none of its own, unlike tokenizer.json, `tokenizers` and SentencePiece.
   LWQ_ASSERT_OK_AND_ASSIGN(const RollingResult result,
-                           RollingPerplexity(*decoder_, encoder, {texts[0]}, {}));
-  EXPECT_NEAR(result.nll / -expected["log_likelihoods"][0].get<double>(), 1, kPerplexityTolerance);
+                           RollingPerplexity(*decoder_, encoder, texts, {}));
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const double log_likelihood = expected["log_likelihoods"][i];
+    EXPECT_NEAR(result.log_likelihoods[i] / log_likelihood, 1, kPerplexityTolerance);
+  }
+  EXPECT_NEAR(result.word_perplexity / expected["results"]["word_perplexity"].get<double>(), 1,
+              kPerplexityTolerance);
 }
 
 TEST_F(EvaluationTest, RollingFigures) {
