@@ -144,8 +144,8 @@ TEST_F(EvaluationTest, DivergenceFromItselfIsZero) {
   EXPECT_EQ(result.divergence->num_tokens, 3 * 127);
   EXPECT_NEAR(result.divergence->mean, 0, 1e-12);
   EXPECT_EQ(result.divergence->top1_agreement, 1);
-  EXPECT_GT(result.token_perplexity, 20);
-  EXPECT_LT(result.token_perplexity, 400);
+  // transformers 5.23, float32, the same three windows.
+  EXPECT_NEAR(result.token_perplexity / 49.994162187949996, 1, kPerplexityTolerance);
 }
 
 TEST_F(EvaluationTest, CancelledByProgress) {
