@@ -86,7 +86,9 @@ TEST(RequestsTest, EncodePairVectors) {
 
 TEST(RequestsTest, RollingWindowVectors) {
   LWQ_SKIP_WITHOUT_SHARED_DATA("lm-eval-golden/metric-vectors.json");
-  for (const Json& c : SharedJson("lm-eval-golden/metric-vectors.json")["rolling_windows"]) {
+  const Json cases = SharedJson("lm-eval-golden/metric-vectors.json")["rolling_windows"];
+  ASSERT_GE(cases.size(), 8u);
+  for (const Json& c : cases) {
     if (c["context_len"] != 1) continue;
     std::vector<int32_t> tokens(c["tokens"].get<size_t>());
     for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
