@@ -5,8 +5,8 @@ import os
 
 import lwq
 
-TASKS = 200  # items: enough for the decisions to differ if a rule did
-TEXT = 60000  # characters of held-out text, 30 windows of the model's 512 tokens
+TASKS = 120  # items: enough for the decisions to differ if a rule did
+TEXT = 30000  # characters of held-out text, 15 windows of the model's 512 tokens
 
 text_file = os.path.join(lwq.TMP, "text.txt")
 with open(text_file, "w", encoding="utf-8") as f:
