@@ -67,13 +67,11 @@ std::vector<ChildSpec> Children(const EmbeddedPaths& paths, const std::string& b
                                 const EmbeddedOptions& options) {
   ChildSpec server;
   server.name = "the server";
-  server.argv = {JoinPath(binaries, "lwq-server"),
-                 "--listen",
-                 paths.address,
-                 "--data-dir",
-                 paths.server_data,
-                 "--ready-file",
-                 paths.ready_file};
+  server.argv = {JoinPath(binaries, "lwq-server"), "--listen", paths.address, "--data-dir",
+                 paths.server_data, "--ready-file", paths.ready_file,
+                 // Worker and server share a machine: a lease that was lost with a killed server or
+                 // a message is found after seconds, not after the half minute that networks need.
+                 "--lease-ttl", "10", "--heartbeat", "2"};
   server.log_path = paths.server_log;
   server.ready_file = paths.ready_file;
   ChildSpec worker;

@@ -100,9 +100,10 @@ std::string EvaluationTable(const v1::Job& job, const std::map<std::string, std:
     if (std::find(subjects.begin(), subjects.end(), result.subject()) == subjects.end()) {
       subjects.push_back(result.subject());
     }
-    const std::string name = NameOf(result.dataset(), names);
-    if (result.has_text()) AddText(name, result, &measures);
-    if (result.has_choice()) AddChoice(name, result, &measures);
+    if (result.has_text()) AddText(NameOf(result.dataset(), names), result, &measures);
+  }
+  for (const v1::EvaluationResult& result : job.evaluations()) {
+    if (result.has_choice()) AddChoice(NameOf(result.dataset(), names), result, &measures);
   }
   if (measures.order.empty()) return "";
   // "source" comes before what is measured against it.

@@ -59,10 +59,12 @@ class CliTest : public ::testing::Test {
 
   // A quantize of the sample that takes seconds: no statistics, no measurement.
   std::string QuickQuantize(const std::string& out) const {
-    return absl::StrCat("quantize ", SampleModelPath(),
-                        " --budget 4.5bpw --method rtn --scorer lim --allocator two-level"
-                        " --calibration-tokens 512 --threads 1 --no-eval --json --out ",
-                        File(out));
+    return absl::StrCat(
+        "quantize ", SampleModelPath(),
+        " --budget 4.5bpw --method rtn --scorer lim --allocator two-level"
+        " --calibration ",
+        SampleModelPath(),
+        "/held-out.txt --calibration-tokens 512 --threads 1 --no-eval --json --out ", File(out));
   }
 
   static google::protobuf::Struct Json(const std::string& text) {

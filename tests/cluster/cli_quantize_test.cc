@@ -120,16 +120,17 @@ TEST_F(CliQuantizeTest, ABrokenModelIsRefusedByName) {
 }
 
 TEST_F(CliQuantizeTest, ABudgetThatCannotBeKeptIsRefusedWithTheSmallest) {
-  const CliAnswer answer = Lwqctl(
-      absl::StrCat("quantize ", SampleModelPath(), " --budget 1000 --no-eval --out ", File("out")));
+  const CliAnswer answer =
+      Lwqctl(absl::StrCat("quantize ", SampleModelPath(), " --budget 1000 --no-eval --calibration ",
+                          SampleModelPath(), "/held-out.txt --out ", File("out")));
   ExpectRefused(answer, "BUDGET_INFEASIBLE");
   EXPECT_EQ(answer.code, 8);
 }
 
 TEST_F(CliQuantizeTest, AnUnknownMethodIsRefusedWithTheKnownOnes) {
-  const CliAnswer answer =
-      Lwqctl(absl::StrCat("quantize ", SampleModelPath(),
-                          " --budget 4bpw --method no-such --no-eval --out ", File("out")));
+  const CliAnswer answer = Lwqctl(absl::StrCat(
+      "quantize ", SampleModelPath(), " --budget 4bpw --method no-such --no-eval --calibration ",
+      SampleModelPath(), "/held-out.txt --out ", File("out")));
   ExpectRefused(answer, "no-such");
   EXPECT_THAT(answer.err, HasSubstr("rtn"));
 }

@@ -19,7 +19,8 @@ TEST_F(CliServiceTest, AddPlanSubmitWatchGet) {
   EXPECT_THAT(Lwqctl("model list").out, HasSubstr("sample"));
   const std::string spec =
       "sample --budget 4.5bpw --method rtn --scorer lim --allocator two-level"
-      " --calibration-tokens 512 --no-eval";
+      " --calibration " +
+      SampleModelPath() + "/held-out.txt --calibration-tokens 512 --no-eval";
   const CliAnswer plan = Lwqctl("plan " + spec);
   EXPECT_EQ(plan.code, 0) << plan.err;
   EXPECT_THAT(plan.out, HasSubstr("smallest plan"));
