@@ -2,7 +2,6 @@
 
 #include <memory>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
@@ -21,10 +20,10 @@ class JsonFormatter : public spdlog::formatter {
     spdlog::memory_buf_t time;
     time_.format(message, time);
     auto level = spdlog::level::to_string_view(message.level);
-    std::string line = absl::StrCat(
-        "{\"time\":\"", absl::string_view(time.data(), time.size()), "\",\"level\":\"",
-        absl::string_view(level.data(), level.size()), "\",\"process\":\"", process_,
-        "\",\"message\":\"");
+    std::string line =
+        absl::StrCat("{\"time\":\"", absl::string_view(time.data(), time.size()), "\",\"level\":\"",
+                     absl::string_view(level.data(), level.size()), "\",\"process\":\"", process_,
+                     "\",\"message\":\"");
     for (char c : absl::string_view(message.payload.data(), message.payload.size())) {
       const unsigned char byte = static_cast<unsigned char>(c);
       if (c == '"' || c == '\\') {
@@ -65,8 +64,17 @@ void InitLogging(absl::string_view process, LogFormat format, absl::string_view 
 
 std::string LogSafe(absl::string_view text) {
   constexpr size_t kMaxBytes = 2000;
-  if (text.size() > kMaxBytes) return absl::StrCat(absl::Utf8SafeCHexEscape(text.substr(0, kMaxBytes)), "...");
-  return absl::Utf8SafeCHexEscape(text);
+  std::string safe;
+  for (char c : text.substr(0, kMaxBytes)) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      absl::StrAppend(&safe, "\\x", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      safe.push_back(c);
+    }
+  }
+  if (text.size() > kMaxBytes) safe.append("...");
+  return safe;
 }
 
 }  // namespace lwq

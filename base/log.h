@@ -15,8 +15,8 @@ enum class LogFormat { kText, kJson };
 // error, off.
 void InitLogging(absl::string_view process, LogFormat format, absl::string_view level);
 
-// `text` with control characters escaped, at most 2,000 bytes: whatever came from outside is logged
-// and shown through this.
+// `text` with control characters as \xNN, at most 2,000 bytes: whatever came from outside is logged and
+// shown through this. Doing it twice changes nothing.
 std::string LogSafe(absl::string_view text);
 
 }  // namespace lwq

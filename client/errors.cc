@@ -16,7 +16,7 @@ struct Advice {
 };
 
 // What a person can do, by reason.
-constexpr std::array<Advice, 17> kAdvice = {{
+constexpr std::array<Advice, 19> kAdvice = {{
     {"BUDGET_INFEASIBLE", "give the budget that the line above names, or more, or smaller --bits"},
     {"BUDGET_INVALID", "see: lwqctl help quantize"},
     {"EMBEDDED_NOT_READY", "read the logs named above, then run the same command again"},
@@ -33,6 +33,8 @@ constexpr std::array<Advice, 17> kAdvice = {{
     {"PROGRAM_NOT_FOUND", "keep lwqctl, lwq-server and lwq-worker in one folder"},
     {"STATE_CONFLICT", "see how the job stands: lwqctl show JOB"},
     {"STORAGE_FULL", "free disk space where the data directory lies and try again"},
+    {"TENSOR_MISSING", "complete the model's directory: a file is missing or is of another model"},
+    {"TOKENIZER_MISSING", "put the model's tokenizer.json or tokenizer.model beside its weights"},
     {"USAGE", "see: lwqctl help"},
 }};
 

@@ -128,11 +128,11 @@ for number, (name, change, options, must_name) in enumerate(CASES):
     except subprocess.TimeoutExpired:
         code, error = None, "ran for more than a minute"
     seconds = time.monotonic() - begin
-    last = (error.splitlines() or ["(nothing on stderr)"])[-1]
+    why = next((line.strip() for line in error.splitlines() if line.strip().startswith("why:")), "(no reason on stderr)")
     wrong = [why for why, is_so in (("exit code", code in (0, None) or code < 0), ("output left", os.path.exists(out)),
-                                    (f"does not name {must_name}", must_name not in error), ("slow", seconds > 20)) if is_so]
+                                    (f"does not name {must_name}", must_name.lower() not in error.lower()), ("slow", seconds > 20)) if is_so]
     bad += bool(wrong)
-    bars.row(name, ("FAIL (" + ", ".join(wrong) + "): " if wrong else "") + "`" + last.replace("|", "/")[:200] + "`", f"{seconds:.1f}")
+    bars.row(name, ("FAIL (" + ", ".join(wrong) + "): " if wrong else "") + "`" + why.replace("|", "/").replace(bars.TMP, "")[:230] + "`", f"{seconds:.1f}")
 out = os.path.join(bars.TMP, "good")
 bars.quantize(bars.SAMPLE, out, DATA, "--budget", "3.25bpw", "--method", "rtn")
 peak = watch.stop()

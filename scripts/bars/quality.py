@@ -11,7 +11,7 @@ WAYS = {
     "two-level + lim": ["--allocator", "two-level", "--scorer", "lim"],
     "two-level + zd": ["--allocator", "two-level", "--scorer", "zd"],
     "uniform": ["--allocator", "uniform"],
-    "two-level, reverse of kl": ["--allocator", "two-level", "--scorer", "reverse"],
+    "two-level, reverse of lim": ["--allocator", "two-level", "--scorer", "reverse"],
     "two-level, random": ["--allocator", "two-level", "--scorer", "random"],
 }
 parser = argparse.ArgumentParser()
