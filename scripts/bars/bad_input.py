@@ -112,6 +112,9 @@ CASES = [  # name, what is done to a copy of the sample, other options, what the
 ]
 
 bad = 0
+# A pair that outlives the commands, so that its survival is seen.
+subprocess.run([bars.program("lwqctl"), "up", "--data-dir", DATA], check=True, capture_output=True)
+before = bars.processes(DATA)
 bars.header("input", "error", "seconds")
 watch = bars.MemoryWatch(DATA)
 watch.start()
@@ -136,6 +139,9 @@ for number, (name, change, options, must_name) in enumerate(CASES):
 out = os.path.join(bars.TMP, "good")
 bars.quantize(bars.SAMPLE, out, DATA, "--budget", "3.25bpw", "--method", "rtn")
 peak = watch.stop()
-print(f"\n{len(CASES) - bad} of {len(CASES)} as they should be; a good job on the same service afterwards succeeds; peak anonymous memory "
+after = bars.processes(DATA)
+subprocess.run([bars.program("lwqctl"), "down", "--data-dir", DATA], capture_output=True)
+print(f"\n{len(CASES) - bad} of {len(CASES)} as they should be; a good job on the same service afterwards succeeds; "
+      + ("server and worker are the processes they were" if before and after == before else f"FAIL: processes {before} became {after}") + "; peak anonymous memory "
       + ", ".join(f"{k} {v / 2**20:.0f} MiB" for k, v in sorted(peak.items())))
-sys.exit(bad > 0)
+sys.exit(bad > 0 or not before or after != before)
