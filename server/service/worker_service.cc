@@ -102,7 +102,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
 
   void TryOnce() {
     // A lease for a worker that hung up would be lost for a whole TTL.
-    if (record_.finished() || record_.context()->IsCancelled()) return;
+    if (record_.finished()) return;
     std::vector<v1::Lease> leases;
     absl::Status status = env_.scheduler->Run([&](Draft& draft) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(leases, lwq::LeaseTasks(draft, request_));
@@ -115,6 +115,11 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     env_.scheduler->SawWorker(request_.worker_id());
     if (leases.empty() && absl::Now() < deadline_) return;
     if (!record_.TakeFinish()) return GiveBack(leases);
+    // The context is there until the call is finished, and nobody else finishes it from here on.
+    if (record_.context()->IsCancelled()) {
+      GiveBack(leases);
+      return Finish(record_.Close(absl::CancelledError("the worker has gone")));
+    }
     for (v1::Lease& lease : leases) *response_->add_leases() = std::move(lease);
     Finish(record_.Close(absl::OkStatus()));
   }
