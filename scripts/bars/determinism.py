@@ -70,6 +70,24 @@ def killed(victim, phase, delay):
     bad += not victims
 
 
+def two_workers():
+    """The same with a second worker beside the first; how many tasks each did is shown."""
+    out, data_dir = os.path.join(bars.TMP, "two"), os.path.join(bars.TMP, "two-service")
+    control = bars.program("lwqctl")
+    subprocess.run([control, "up", "--data-dir", data_dir], check=True, capture_output=True)
+    second = subprocess.Popen([bars.program("lwq-worker"), "--server", f"unix:{data_dir}/run/lwq.sock", "--worker-id", "second",
+                               "--work-dir", os.path.join(bars.TMP, "second")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    elapsed, _, done = bars.quantize(bars.SAMPLE, out, data_dir, *options)
+    second.terminate()
+    second.wait()
+    subprocess.run([control, "down", "--data-dir", data_dir], capture_output=True)
+    counts = {name: done.stderr.count(f"on {name}") for name in ("embedded", "second")}
+    judge("two workers", out, elapsed, f" ({counts['embedded']} and {counts['second']} tasks)")
+    global bad
+    bad += 0 in counts.values()
+
+
+two_workers()
 killed("lwq-worker", "quantize", 0.3)
 killed("lwq-server", "quantize", 0.3)
 killed("lwq-server", "score", 0.3)
