@@ -57,6 +57,8 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
   void OnCancel() override { End(absl::CancelledError("the reader has gone")); }
   void OnWriteDone(bool ok) override {
     if (!ok) return End(absl::CancelledError("the reader has gone"));
+    // Whoever started this write has left it: offset and message are the next chunk's.
+    { MutexLock lock(&finish_mu_); }
     Post([this] { Next(); });
   }
   void OnDone() override {
