@@ -14,6 +14,16 @@ if(LWQ_SANITIZE)
   target_link_options(lwq_options INTERFACE -fsanitize=${LWQ_SANITIZE})
 endif()
 
+# What the sanitizer's run-time is told, in a test and in the programs that it starts.
+set(LWQ_TEST_ENVIRONMENT)
+if(LWQ_SANITIZE MATCHES "thread")
+  set(LWQ_TEST_ENVIRONMENT ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:\
+suppressions=${CMAKE_SOURCE_DIR}/tests/sanitizers/tsan.supp")
+elseif(LWQ_SANITIZE MATCHES "address")
+  set(LWQ_TEST_ENVIRONMENT
+      ENVIRONMENT "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1")
+endif()
+
 # lwq_library(NAME lwq_x [SRCS a.cc ...] [DEPS ...]): a static library of the folder's .cc files
 # (all but main.cc when SRCS is left out).
 function(lwq_library)
@@ -56,7 +66,7 @@ function(lwq_test)
   target_compile_definitions(${A_NAME} PRIVATE LWQ_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                                LWQ_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   gtest_discover_tests(${A_NAME} DISCOVERY_MODE PRE_TEST
-                       PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT})
+                       PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT} ${LWQ_TEST_ENVIRONMENT})
 endfunction()
 
 # Finds every folder under tests/ that has a CMakeLists.txt of its own, testing/ excepted.
