@@ -145,9 +145,10 @@ class Device {
   // --- quantization ---
   // Fits scales [rows, groups] (and, when not symmetric, integer-valued zeros of the same shape) of
   // `weight` [rows, cols]. With search, the squared error weighted by `column_weight` [cols] (device
-  // memory, or null for ones) is minimised over shrink factors. Scales are snapped to 8 significant
-  // bits within [2^-14, 65504] before they are compared or returned, so that F16, BF16 and F32 hold
-  // them exactly; an all-zero group gets 2^-14.
+  // memory, or null for ones) is minimised over shrink factors and, for symmetric grids below 8 bits,
+  // both signs of the scale (a negative one mirrors the lopsided grid). Magnitudes are snapped to 8
+  // significant bits within [2^-14, 65504] before they are compared or returned, so that F16, BF16
+  // and F32 hold them exactly; an all-zero group gets 2^-14.
   virtual absl::Status FitGrid(ConstMatrixView weight, const GridSpec& grid,
                                const float* column_weight, MatrixView scales,
                                MatrixView zeros) = 0;

@@ -20,10 +20,10 @@ namespace lwq {
 inline constexpr float kMinScale = 0x1p-14f;
 inline constexpr float kMaxScale = 65280.0f;  // the largest 8-bit significand below 65504
 
-// Nearest of the allowed scales; NaN and what is too small become the smallest.
+// Nearest of the allowed scales, sign kept; NaN and what is too small become the smallest.
 inline float SnapScale(float scale) {
-  if (!(scale > kMinScale)) return kMinScale;
-  return std::min(BF16ToFloat(FloatToBF16(scale)), kMaxScale);
+  if (!(std::abs(scale) > kMinScale)) return std::signbit(scale) ? -kMinScale : kMinScale;
+  return std::clamp(BF16ToFloat(FloatToBF16(scale)), -kMaxScale, kMaxScale);
 }
 
 struct GridCandidate {
@@ -57,6 +57,13 @@ inline GridCandidate ShrunkGrid(const GridSpec& grid, GroupRange range, float fa
   const float top = LargestCode(grid.bits);
   const float scale = SnapScale(factor * (range.high - range.low) / top);
   return {scale, std::clamp(std::nearbyint(-factor * range.low / scale), 0.0f, top)};
+}
+
+// The symmetric grid turned round: from -(2^(b-1) - 1) to 2^(b-1) times the scale's magnitude.
+inline GridCandidate MirroredGrid(const GridSpec& grid, GroupRange range, float factor) {
+  GridCandidate mirrored = ShrunkGrid(grid, {-range.high, -range.low}, factor);
+  mirrored.scale = -mirrored.scale;
+  return mirrored;
 }
 
 // Without search. Symmetric: max|w| / (2^(b-1) - 1/2), as GPTQ checkpoints have it; affine:
@@ -137,8 +144,12 @@ GridCandidate FitGroup(const GridSpec& grid, const ShrinkSweep& sweep, GroupRang
   GridSearch<Evaluator> search(evaluator);
   search.Try(MinMaxGrid(grid, range));
   float factor = 1;
-  for (int i = 0; i < sweep.steps; ++i, factor *= sweep.ratio)
+  // At 8 bits one step more or less on a side is nothing.
+  const bool mirror = grid.symmetric && grid.bits < 8;
+  for (int i = 0; i < sweep.steps; ++i, factor *= sweep.ratio) {
     search.Try(ShrunkGrid(grid, range, factor));
+    if (mirror) search.Try(MirroredGrid(grid, range, factor));
+  }
   search.Flush();
   const GridCandidate coarse = search.best();
   const float fine_ratio = sweep.fine_ratio;

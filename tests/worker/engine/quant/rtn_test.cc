@@ -107,10 +107,21 @@ TEST(RtnTest, ScalesSurviveF16AndBF16) {
         const float scale = q.scales.data()[i];
         EXPECT_EQ(F16ToFloat(FloatToF16(scale)), scale);
         EXPECT_EQ(BF16ToFloat(FloatToBF16(scale)), scale);
-        EXPECT_GE(scale, 0x1p-14f);
+        EXPECT_GE(std::abs(scale), 0x1p-14f);
       }
     }
   }
+}
+
+// The symmetric grid of 2 bits is -2, -1, 0, 1 times the scale. Weights on its mirror image are exact
+// with a negative scale and with no positive one.
+TEST(RtnTest, LopsidedGridTurnsToTheSideOfTheWeights) {
+  Matrix weight(1, 32);
+  const float values[] = {1.0f, 0.5f, 0.0f, -0.5f};
+  for (int64_t k = 0; k < 32; ++k) weight.data()[k] = values[k % 4];
+  const QuantizedLinear q = Rtn(weight.view(), {.bits = 2, .group_size = 32});
+  EXPECT_EQ(q.scales.data()[0], -0.5f);
+  EXPECT_EQ(q.record.relative_weight_error, 0);
 }
 
 // Every scale of 8 significant bits is tried; the search may miss the best one, but by little.
