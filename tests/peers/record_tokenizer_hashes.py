@@ -14,8 +14,9 @@ import os
 import struct
 import sys
 
-import sentencepiece
 import tokenizers
+
+import slow_llama_tokenizer
 
 HARD = [
     "", " ", "  ", "\n", " \n\n \t x", "Hello, world!", "  two  blanks ", "a</s>b <s> c<unk>",
@@ -40,29 +41,6 @@ def gpt2(folder):
     return tok
 
 
-def spm(path):
-    """transformers' slow LlamaTokenizer (legacy): parts between special tokens, each by sentencepiece."""
-    model = sentencepiece.SentencePieceProcessor(model_file=path)
-    special = {model.id_to_piece(i): i for i in (model.unk_id(), model.bos_id(), model.eos_id())}
-
-    def encode(text):
-        ids, part, at = [model.bos_id()], "", 0
-        while at < len(text):
-            found = next((s for s in special if text.startswith(s, at)), None)
-            if found is None:
-                part += text[at]
-                at += 1
-                continue
-            if part:
-                ids += model.encode(part)
-            ids.append(special[found])
-            part = ""
-            at += len(found)
-        return ids + (model.encode(part) if part else [])
-
-    return encode
-
-
 def digest(ids):
     return {"n": len(ids), "sha256": hashlib.sha256(struct.pack("<%di" % len(ids), *ids)).hexdigest()}
 
@@ -79,9 +57,9 @@ def main():
           for n in ("dolma2", "gpt-neox-20b", "torchtitan-test")),
     ):
         encoders[name] = lambda text, tok=tok: tok.encode(text).ids
-    encoders["sample-model"] = spm(os.path.join(sample, "tokenizer.model"))
+    encoders["sample-model"] = slow_llama_tokenizer.load(os.path.join(sample, "tokenizer.model"))
     for name in ("llama2", "mistral-v1", "mistral-v3"):
-        encoders[name] = spm(os.path.join(root, "tokenizers", name, "tokenizer.model"))
+        encoders[name] = slow_llama_tokenizer.load(os.path.join(root, "tokenizers", name, "tokenizer.model"))
 
     files = sorted(
         os.path.relpath(p, root)

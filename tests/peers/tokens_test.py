@@ -1,10 +1,11 @@
-"""lwq's tokens equal those of Hugging Face tokenizers (tokenizer.json) and of SentencePiece
-(tokenizer.model) on the bundled text and, where they are, on all of the shared texts."""
+"""lwq's tokens equal those of Hugging Face: of tokenizers (tokenizer.json) and of the slow
+LlamaTokenizer (tokenizer.model), on the bundled text and, where they are, on all of the shared texts."""
 import glob
 import json
 import os
 
 import lwq
+import slow_llama_tokenizer
 
 MAX_PIECE = 20000  # characters; both sides get the same pieces, cut after a newline
 
@@ -39,10 +40,7 @@ def peer(directory):
 
         t = Tokenizer.from_file(os.path.join(directory, "tokenizer.json"))
         return "tokenizers", lambda text, special: t.encode(text, add_special_tokens=special).ids
-    import sentencepiece
-
-    s = sentencepiece.SentencePieceProcessor(model_file=os.path.join(directory, "tokenizer.model"))
-    return "sentencepiece", lambda text, special: s.encode(text)
+    return "slow LlamaTokenizer", slow_llama_tokenizer.load(os.path.join(directory, "tokenizer.model"))
 
 
 directories = [lwq.SAMPLE]
@@ -55,7 +53,7 @@ for name in ("dolma2", "gpt-neox-20b", "torchtitan-test", "llama2", "mistral-v1"
 texts = read_texts()
 for directory in directories:
     kind, encode = peer(directory)
-    for special in (False, True) if kind == "tokenizers" else (False,):
+    for special in (False, True):
         flat = [(name, piece) for name, parts in texts.items() for piece in parts]
         ours = lwq.tokens(directory, [piece for _, piece in flat], special)
         count, wrong = 0, []
