@@ -14,7 +14,7 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 22> kSpecFlags = {{
+constexpr std::array<FlagDef, 23> kSpecFlags = {{
     {"allocator", "NAME", "who chooses the widths: knapsack, two-level, uniform"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST", "candidate widths (default 2,3,4,8)"},
@@ -33,6 +33,7 @@ constexpr std::array<FlagDef, 22> kSpecFlags = {{
     {"no-act-order", "", "gptq: quantize columns in their own order"},
     {"no-cache", "", "compute everything again"},
     {"no-eval", "", "no measurement of source and artifact"},
+    {"no-refinement", "", "gptq: no descent on codes and scales after the columns"},
     {"no-scale-search", "", "scales from the largest weight alone"},
     {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
     {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
@@ -105,6 +106,7 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   spec.set_asymmetric(flags.Has("asymmetric"));
   spec.set_no_act_order(flags.Has("no-act-order"));
   spec.set_no_scale_search(flags.Has("no-scale-search"));
+  spec.set_no_refinement(flags.Has("no-refinement"));
   spec.set_no_cache(flags.Has("no-cache"));
   LWQ_RETURN_IF_ERROR(SetBits(flags, &spec));
   LWQ_RETURN_IF_ERROR(SetNumbers(flags, &spec));

@@ -425,6 +425,7 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
   recipe.set_damping(spec.damping());
   recipe.set_act_order(!spec.no_act_order());
   recipe.set_scale_search(!spec.no_scale_search());
+  recipe.set_refinement(!spec.no_refinement());
   return recipe;
 }
 

@@ -248,12 +248,14 @@ TEST(DeviceOps, AttentionAgrees) {
   }
 }
 
-TEST(DeviceOps, SwiGluAddAndBiasAgree) {
+TEST(DeviceOps, SwiGluSumsAndBiasAgree) {
   const Matrix gate = Random(18, 77, 1, 20), up = Random(18, 77, 2), bias = Random(1, 77, 3);
   const Matrix start = Random(18, 77, 4);
   Judge([&](Device& device, MatrixView out) { return device.SwiGlu(gate.view(), up.view(), out); },
         start, Uniform(start, 8 * kEps * 20));
   Judge([&](Device& device, MatrixView out) { return device.Add(gate.view(), out); }, start,
+        Uniform(start, kEps * 42));
+  Judge([&](Device& device, MatrixView out) { return device.Subtract(gate.view(), out); }, start,
         Uniform(start, kEps * 42));
   Judge([&](Device& device, MatrixView out) { return device.AddBias(bias.data(), out); }, start,
         Uniform(start, kEps * 4));

@@ -106,6 +106,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       InputStatistics::Options options;
       options.damping = recipe.damping();
       options.act_order = recipe.act_order();
+      options.refinement = recipe.refinement();
       LWQ_ASSIGN_OR_ANNOTATE(statistics,
                              InputStatistics::Create(device, std::move(gram),
                                                      task.calibration().num_tokens(), options),

@@ -1,13 +1,13 @@
 // What the engine asks of a compute device, and nothing else: about twenty coarse operations on F32
-// matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu` and,
-// later, `cuda` implement it.
+// matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu`
+// and, later, `cuda` implement it.
 //
 // Memory: every view passed to an operation points into memory that NewMatrix of the same device
 // made; host data crosses only by Upload and Download. On the CPU both are host memory and a copy.
 // Shapes are checked by the caller except where an error is documented; sizes are in elements.
 // Results are bit-identical for any number of threads. Thread-safety: one caller at a time.
-// Errors: INVALID_ARGUMENT for shapes that do not fit, RESOURCE_EXHAUSTED for memory, INTERNAL for a
-// fault of the library below.
+// Errors: INVALID_ARGUMENT for shapes that do not fit, RESOURCE_EXHAUSTED for memory, INTERNAL for
+// a fault of the library below.
 #pragma once
 
 #include <cstdint>
@@ -76,12 +76,27 @@ struct GridSpec {
   int bits = 4;
   int64_t group_size = 128;
   bool symmetric = true;
-  bool search = true;  // scale search (methods: shrink factors, weighted squared error), else min-max
+  // Scales by search (methods: shrink factors, weighted squared error), else min-max.
+  bool search = true;
 
   int64_t GroupSizeFor(int64_t in_features) const {
     return group_size == 0 ? in_features : group_size;
   }
   int64_t NumGroups(int64_t in_features) const { return in_features / GroupSizeFor(in_features); }
+};
+
+// B columns of a weight [rows, cols] on a grid, under refinement; see Device::RefineBlock. H is the
+// damped second moment of the inputs; W the weights as they were, Q their values on the grid.
+struct RefinementBlock {
+  ConstMatrixView residual;  // [rows, B]: these columns of (W - Q) H
+  ConstMatrixView h;         // [B, B]: these rows and columns of H
+  GridSpec grid;             // its group size divides B
+  bool refit_scales = true;  // false where a group reaches beyond the block
+  MatrixView scales;         // [rows, B / group size]
+  ConstMatrixView zeros;     // the same shape; empty when symmetric
+  uint8_t* codes = nullptr;  // host memory, code_stride apart from row to row
+  int64_t code_stride = 0;
+  MatrixView change;  // [rows, B], written: Q after minus Q before
 };
 
 class Device {
@@ -121,8 +136,8 @@ class Device {
   // x [T, heads * head_dim]; positions [T] in host memory.
   virtual absl::Status Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
                             const RopeTable& table) = 0;
-  // out [T, heads * head_dim]; q likewise; k, v [T, kv_heads * head_dim]. Rows outside every segment
-  // are left alone.
+  // out [T, heads * head_dim]; q likewise; k, v [T, kv_heads * head_dim]. Rows outside every
+  // segment are left alone.
   virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                                  absl::Span<const Segment> segments, const AttentionShape& shape,
                                  MatrixView out) = 0;
@@ -130,6 +145,8 @@ class Device {
   virtual absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) = 0;
   // y += x.
   virtual absl::Status Add(ConstMatrixView x, MatrixView y) = 0;
+  // y -= x.
+  virtual absl::Status Subtract(ConstMatrixView x, MatrixView y) = 0;
   // x[r, :] += bias [cols] in device memory.
   virtual absl::Status AddBias(const float* bias, MatrixView x) = 0;
 
@@ -144,14 +161,13 @@ class Device {
 
   // --- quantization ---
   // Fits scales [rows, groups] (and, when not symmetric, integer-valued zeros of the same shape) of
-  // `weight` [rows, cols]. With search, the squared error weighted by `column_weight` [cols] (device
-  // memory, or null for ones) is minimised over shrink factors and, for symmetric grids below 8 bits,
-  // both signs of the scale (a negative one mirrors the lopsided grid). Magnitudes are snapped to 8
-  // significant bits within [2^-14, 65504] before they are compared or returned, so that F16, BF16
-  // and F32 hold them exactly; an all-zero group gets 2^-14.
+  // `weight` [rows, cols]. With search, the squared error weighted by `column_weight` [cols]
+  // (device memory, or null for ones) is minimised over shrink factors and, for symmetric grids
+  // below 8 bits, both signs of the scale (a negative one mirrors the lopsided grid). Magnitudes
+  // are snapped to 8 significant bits within [2^-14, 65504] before they are compared or returned,
+  // so that F16, BF16 and F32 hold them exactly; an all-zero group gets 2^-14.
   virtual absl::Status FitGrid(ConstMatrixView weight, const GridSpec& grid,
-                               const float* column_weight, MatrixView scales,
-                               MatrixView zeros) = 0;
+                               const float* column_weight, MatrixView scales, MatrixView zeros) = 0;
   // codes [rows, cols] (host memory) = nearest code, ties to even.
   virtual absl::Status RoundToGrid(ConstMatrixView weight, const GridSpec& grid,
                                    ConstMatrixView scales, ConstMatrixView zeros,
@@ -168,12 +184,18 @@ class Device {
   virtual absl::Status InverseCholesky(MatrixView h) = 0;
   // GPTQ inside one block of B columns, all rows at once (methods 3.1): for j = 0..B-1, code and
   // value q of column j on the grid given by scale_of[r, j], zero_of[r, j] (already looked up per
-  // column); error[r, j] = (w[r, j] - q) / u[j, j]; w[r, j+1..] -= error[r, j] u[j, j+1..]. On return
-  // w holds the quantized values, error [rows, B] the scaled errors, codes[r * code_stride + j] the
-  // codes (host memory).
-  virtual absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
-                                 ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
-                                 MatrixView error) = 0;
+  // column); error[r, j] = (w[r, j] - q) / u[j, j]; w[r, j+1..] -= error[r, j] u[j, j+1..]. On
+  // return w holds the quantized values, error [rows, B] the scaled errors, codes[r * code_stride +
+  // j] the codes (host memory).
+  virtual absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits,
+                                 ConstMatrixView scale_of, ConstMatrixView zero_of, uint8_t* codes,
+                                 int64_t code_stride, MatrixView error) = 0;
+  // One sweep of coordinate descent on (W - Q) H (W - Q)^T over a block of columns, each row by
+  // itself: group after group, first the scale that fits best to the group's codes (snapped, kept
+  // where it helps), then code after code the one that fits best while all else stays. Writes
+  // scales, codes and change; gain[r] (host memory) is how much the row's error fell, never less
+  // than zero but for rounding. The residuals of the other columns are the caller's to update.
+  virtual absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) = 0;
 };
 
 struct DeviceOptions {

@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/quant/linear_checks.h"
 #include "worker/engine/quant/quantizer.h"
+#include "worker/engine/quant/refinement.h"
 #include "worker/engine/quant/rtn.h"
 
 namespace lwq {
@@ -77,8 +78,6 @@ class GptqRun {
       LWQ_RETURN_IF_ERROR(QuantizeBlock(first, count));
     }
     out_.record.method = std::string(quantizer_gptq.name);
-    LWQ_ASSIGN_OR_RETURN(out_.record.relative_weight_error,
-                         RelativeWeightError(device_, weight_, out_));
     return std::move(out_);
   }
 
@@ -227,6 +226,11 @@ class GptqQuantizer : public Quantizer {
       } else {
         LWQ_ASSIGN_OR_RETURN(quantized,
                              GptqRun(device, weight, *statistics, column_weight, grid).Run());
+        if (statistics->hessian() != nullptr) {
+          LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &quantized));
+        }
+        LWQ_ASSIGN_OR_RETURN(quantized.record.relative_weight_error,
+                             RelativeWeightError(device, weight, quantized));
       }
       quantized.record.damping = statistics->damping_used();
       quantized.record.damping_retries = statistics->damping_retries();

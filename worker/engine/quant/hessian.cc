@@ -6,7 +6,8 @@
 // finite, or all zero, or whose ladder ends without a factor, gets none, and its quantizer rounds
 // to nearest.
 //
-// Memory: while the factor is made, one K x K copy of the second moments in host memory.
+// Memory: while the factor is made, one K x K copy of the second moments in host memory; afterwards
+// the factor and, where refinement is wanted, H itself.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -59,6 +60,20 @@ absl::Status UploadDamped(Device* device, const Matrix& gram, const std::vector<
   return absl::OkStatus();
 }
 
+// Puts scale * gram + ridge * I into `out` (device memory), both triangles.
+absl::Status UploadHessian(Device* device, const Matrix& gram, double scale, double ridge,
+                           MatrixView out) {
+  Matrix row(1, gram.cols());
+  const float factor = static_cast<float>(scale);
+  for (int64_t i = 0; i < gram.rows(); ++i) {
+    const float* from = gram.Row(i);
+    for (int64_t j = 0; j < gram.cols(); ++j) row.data()[j] = factor * from[j];
+    row.data()[i] = static_cast<float>(scale * from[i] + ridge);
+    LWQ_RETURN_IF_ERROR(device->Upload(row.view(), out.Rows(i, 1)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
@@ -107,6 +122,10 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
     const absl::Status factored = device->InverseCholesky(gram->view());
     if (factored.ok()) {
       out->factor_ = std::move(gram);
+      if (!options.refinement) return out;
+      LWQ_ASSIGN_OR_RETURN(out->hessian_, device->NewMatrix(n, n));
+      LWQ_RETURN_IF_ERROR(
+          UploadHessian(device, host, scale, damping * mean, out->hessian_->view()));
       return out;
     }
     if (factored.code() != absl::StatusCode::kFailedPrecondition) return factored;

@@ -27,8 +27,9 @@ class InputStatistics {
   // `gram` [K, K]: sum over tokens of x x^T, lower triangle; it is taken over and damped, permuted
   // and factored as `options` say. See hessian.cc for the damping ladder.
   struct Options {
-    double damping = 0.01;  // times the mean of the diagonal, at first
-    bool act_order = true;  // process columns by descending diagonal, with static groups
+    double damping = 0.01;   // times the mean of the diagonal, at first
+    bool act_order = true;   // process columns by descending diagonal, with static groups
+    bool refinement = true;  // keep H itself, for refinement.h
   };
   static absl::StatusOr<std::shared_ptr<const InputStatistics>> Create(
       Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
@@ -42,6 +43,9 @@ class InputStatistics {
   // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
   // quantizer must do without second-order information.
   const DeviceMatrix* inverse_cholesky() const { return factor_.get(); }
+  // The damped H [K, K], both triangles, original column order; null without `refinement` and where
+  // there is no factor.
+  const DeviceMatrix* hessian() const { return hessian_.get(); }
   // H = gram / num_tokens. diag(H) before damping, original column order; device memory [1, K].
   const DeviceMatrix& diagonal() const { return *diagonal_; }
   double damping_used() const { return damping_used_; }
@@ -56,6 +60,7 @@ class InputStatistics {
   bool act_order_ = false;
   std::vector<int32_t> order_;
   std::unique_ptr<DeviceMatrix> factor_;
+  std::unique_ptr<DeviceMatrix> hessian_;
   std::unique_ptr<DeviceMatrix> diagonal_;
   double damping_used_ = 0;
   int damping_retries_ = 0;
@@ -66,9 +71,10 @@ class InputStatistics {
 struct LinearRecord {
   std::string method;                // what made the codes, after any fallback
   double relative_weight_error = 0;  // |Q(W) - W|^2 / |W|^2
-  // GPTQ's own loss, the sum of squared scaled errors: tr(dW H dW^T) with the damped H, the squared
-  // output error a token. 0 without it.
+  // tr(dW H dW^T) with the damped H, the squared output error a token: GPTQ's own loss, the sum of
+  // squared scaled errors, less what refinement gained. 0 without GPTQ.
   double calibrated_error = 0;
+  double refinement_gain = 0;  // what refinement took off it
   double damping = 0;
   int damping_retries = 0;
   int64_t num_dead_columns = 0;

@@ -2,6 +2,7 @@
 // double as it is defined, tr(dW H dW^T).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -80,14 +81,15 @@ inline std::vector<double> DampedHessian(ConstMatrixView x, double damping) {
 inline double CalibratedError(ConstMatrixView w, ConstMatrixView q, const std::vector<double>& h) {
   const int64_t n = w.cols;
   double sum = 0;
-  std::vector<double> d(n);
+  std::vector<double> d(n), product(n);
   for (int64_t r = 0; r < w.rows; ++r) {
     for (int64_t k = 0; k < n; ++k) d[k] = double{w.Row(r)[k]} - q.Row(r)[k];
-    for (int64_t i = 0; i < n; ++i) {
-      double dot = 0;
-      for (int64_t j = 0; j < n; ++j) dot += h[i * n + j] * d[j];
-      sum += d[i] * dot;
+    std::fill(product.begin(), product.end(), 0.0);
+    for (int64_t i = 0; i < n; ++i) {  // whole rows of H: no chain of dependent sums
+      const double* row = &h[i * n];
+      for (int64_t j = 0; j < n; ++j) product[j] += d[i] * row[j];
     }
+    for (int64_t j = 0; j < n; ++j) sum += product[j] * d[j];
   }
   return sum;
 }

@@ -186,6 +186,12 @@ absl::Status CpuDevice::Add(ConstMatrixView x, MatrixView y) {
   return absl::OkStatus();
 }
 
+absl::Status CpuDevice::Subtract(ConstMatrixView x, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
+  ForRows(pool_, y.rows, [&](int64_t r) { SubtractRow(x.Row(r), y.cols, y.Row(r)); });
+  return absl::OkStatus();
+}
+
 absl::Status CpuDevice::AddBias(const float* bias, MatrixView x) {
   ForRows(pool_, x.rows, [&](int64_t r) { AddRow(bias, x.cols, x.Row(r)); });
   return absl::OkStatus();

@@ -44,6 +44,7 @@ class CpuDevice : public Device {
                          MatrixView out) override;
   absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) override;
   absl::Status Add(ConstMatrixView x, MatrixView y) override;
+  absl::Status Subtract(ConstMatrixView x, MatrixView y) override;
   absl::Status AddBias(const float* bias, MatrixView x) override;
   absl::Status LogSoftmax(MatrixView logits) override;
   absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
@@ -60,6 +61,9 @@ class CpuDevice : public Device {
   absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
                          ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
                          MatrixView error) override;
+
+  // cpu_refine.cc: Highway
+  absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;
 
   // cpu_factor.cc: OpenBLAS
   absl::Status InverseCholesky(MatrixView h) override;

@@ -85,6 +85,14 @@ void AddRowT(const float* x, int64_t n, float* y) {
   });
 }
 
+void SubtractRowT(const float* x, int64_t n, float* y) {
+  const D d;
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V rest = hn::Sub(hn::MaskedLoad(mask, d, y + i), hn::MaskedLoad(mask, d, x + i));
+    hn::BlendedStore(rest, mask, d, y + i);
+  });
+}
+
 HWY_INLINE float MaxOf(const float* x, int64_t n) {
   const D d;
   const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -244,6 +252,7 @@ HWY_EXPORT(RmsNormRowT);
 HWY_EXPORT(RotateHeadT);
 HWY_EXPORT(SwiGluRowT);
 HWY_EXPORT(AddRowT);
+HWY_EXPORT(SubtractRowT);
 HWY_EXPORT(LogSoftmaxRowT);
 HWY_EXPORT(KlRowT);
 HWY_EXPORT(CosineRowT);
@@ -259,6 +268,9 @@ void SwiGluRow(const float* gate, const float* up, int64_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(SwiGluRowT)(gate, up, n, out);
 }
 void AddRow(const float* x, int64_t n, float* y) { HWY_DYNAMIC_DISPATCH(AddRowT)(x, n, y); }
+void SubtractRow(const float* x, int64_t n, float* y) {
+  HWY_DYNAMIC_DISPATCH(SubtractRowT)(x, n, y);
+}
 void LogSoftmaxRow(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(LogSoftmaxRowT)(n, x); }
 double KlRow(const float* p, const float* q, int64_t n) {
   return HWY_DYNAMIC_DISPATCH(KlRowT)(p, q, n);

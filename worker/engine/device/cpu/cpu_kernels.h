@@ -14,6 +14,8 @@ void RotateHead(const float* cosine, const float* sine, int64_t half, float* x);
 void SwiGluRow(const float* gate, const float* up, int64_t n, float* out);
 // y += x.
 void AddRow(const float* x, int64_t n, float* y);
+// y -= x.
+void SubtractRow(const float* x, int64_t n, float* y);
 // x -= log(sum(exp(x))); the sum over blocks of 512 in F64.
 void LogSoftmaxRow(int64_t n, float* x);
 // sum exp(p) (p - q), in F64.

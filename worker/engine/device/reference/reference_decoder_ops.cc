@@ -126,6 +126,14 @@ absl::Status ReferenceDevice::Add(ConstMatrixView x, MatrixView y) {
   return absl::OkStatus();
 }
 
+absl::Status ReferenceDevice::Subtract(ConstMatrixView x, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
+  for (int64_t r = 0; r < y.rows; ++r) {
+    for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] -= x.Row(r)[c];
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReferenceDevice::AddBias(const float* bias, MatrixView x) {
   for (int64_t r = 0; r < x.rows; ++r) {
     for (int64_t c = 0; c < x.cols; ++c) x.Row(r)[c] += bias[c];

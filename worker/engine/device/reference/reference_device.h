@@ -35,6 +35,7 @@ class ReferenceDevice : public Device {
                          MatrixView out) override;
   absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) override;
   absl::Status Add(ConstMatrixView x, MatrixView y) override;
+  absl::Status Subtract(ConstMatrixView x, MatrixView y) override;
   absl::Status AddBias(const float* bias, MatrixView x) override;
   absl::Status LogSoftmax(MatrixView logits) override;
   absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
@@ -51,6 +52,9 @@ class ReferenceDevice : public Device {
   absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
                          ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
                          MatrixView error) override;
+
+  // reference_refine.cc
+  absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;
 
   // reference_factor.cc
   absl::Status InverseCholesky(MatrixView h) override;

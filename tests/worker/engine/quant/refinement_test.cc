@@ -1,0 +1,128 @@
+// Refinement against its definition: the calibrated error in double before and after, and the local
+// optimum that repeated sweeps must end in, found by trying every neighbouring code.
+#include "worker/engine/quant/refinement.h"
+
+#include <cmath>
+#include <utility>
+
+#include "tests/worker/engine/quant/quant_problem.h"
+#include "worker/engine/device/cpu/cpu_device.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::CalibratedError;
+using ::lwq::testing::CorrelatedInputs;
+using ::lwq::testing::DampedHessian;
+using ::lwq::testing::GaussianMatrix;
+using ::lwq::testing::OnDevice;
+using ::lwq::testing::QuantizeWith;
+using ::lwq::testing::StatisticsOf;
+using ::lwq::testing::ValuesOf;
+
+constexpr double kDamping = 0.01;
+
+struct Problem {
+  Matrix weight;
+  Matrix inputs;
+};
+
+Problem RandomProblem(int64_t rows, int64_t cols, uint64_t seed) {
+  return {GaussianMatrix(rows, cols, seed, 0.02f), CorrelatedInputs(4 * cols, cols, seed + 100)};
+}
+
+QuantizedLinear RoundedToNearest(Device* device, ConstMatrixView weight, const GridSpec& grid) {
+  return std::move(QuantizeWith("rtn", device, weight, nullptr, {grid})[0]);
+}
+
+// Grids of every kind: groups below, at and above the size of a block, symmetric and not.
+std::vector<GridSpec> Grids() {
+  return {{.bits = 2, .group_size = 32}, {.bits = 3, .group_size = 128},
+          {.bits = 4, .group_size = 96}, {.bits = 3, .group_size = 192},
+          {.bits = 2, .group_size = 0},  {.bits = 2, .group_size = 64, .symmetric = false},
+          {.bits = 8, .group_size = 128}};
+}
+
+TEST(RefinementTest, GainIsWhatTheErrorFellBy) {
+  CpuDevice device(2);
+  const Problem p = RandomProblem(20, 384, 1);
+  const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
+  const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
+  const auto weight = OnDevice(&device, p.weight.view());
+  for (const GridSpec& grid : Grids()) {
+    QuantizedLinear q = RoundedToNearest(&device, p.weight.view(), grid);
+    const double before = CalibratedError(p.weight.view(), ValuesOf(q).view(), h);
+    ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
+    const double after = CalibratedError(p.weight.view(), ValuesOf(q).view(), h);
+    EXPECT_LT(after, before) << grid.bits << " bits, groups of " << grid.group_size;
+    // The gains are sums of F32 terms, each right to some 1e-6 of `before`.
+    EXPECT_NEAR(q.record.refinement_gain, before - after, 1e-4 * before)
+        << grid.bits << " bits, groups of " << grid.group_size;
+  }
+}
+
+TEST(RefinementTest, LowersTheErrorOfGptq) {
+  CpuDevice device(2);
+  const Problem p = RandomProblem(32, 256, 2);
+  const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
+  const auto once =
+      StatisticsOf(&device, p.inputs.view(), {.damping = kDamping, .refinement = false});
+  const auto refined = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
+  for (const int bits : {2, 3, 4}) {
+    const GridSpec grid{.bits = bits, .group_size = 64};
+    const auto plain = QuantizeWith("gptq", &device, p.weight.view(), once.get(), {grid});
+    const auto better = QuantizeWith("gptq", &device, p.weight.view(), refined.get(), {grid});
+    const double error = CalibratedError(p.weight.view(), ValuesOf(better[0]).view(), h);
+    EXPECT_EQ(plain[0].record.refinement_gain, 0);
+    EXPECT_LT(error, CalibratedError(p.weight.view(), ValuesOf(plain[0]).view(), h));
+    EXPECT_NEAR(better[0].record.calibrated_error / error, 1, 1e-3) << bits << " bits";
+  }
+}
+
+// After sweeps that find nothing more, no code has a better neighbour (to within F32 sums).
+TEST(RefinementTest, EndsWhereNoSingleCodeCanImprove) {
+  CpuDevice device(1);
+  const Problem p = RandomProblem(6, 160, 3);
+  const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
+  const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
+  const auto weight = OnDevice(&device, p.weight.view());
+  QuantizedLinear q =
+      RoundedToNearest(&device, p.weight.view(), GridSpec{.bits = 3, .group_size = 32});
+  double gain = 1;
+  for (int sweep = 0; sweep < 100 && gain > 0; ++sweep) {
+    const double before = q.record.refinement_gain;
+    ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
+    gain = q.record.refinement_gain - before;
+  }
+  EXPECT_EQ(gain, 0) << "a sweep still changes something after a hundred";
+  const Matrix values = ValuesOf(q);
+  for (int64_t r = 0; r < 6; ++r) {
+    const ConstMatrixView w = p.weight.view().Rows(r, 1);
+    const double least = CalibratedError(w, values.view().Rows(r, 1), h);
+    for (int64_t k = 0; k < 160; ++k) {
+      for (const int step : {-1, 1}) {
+        const int code = q.codes[r * 160 + k] + step;
+        if (code < 0 || code > 7) continue;
+        Matrix other = ::lwq::testing::CopyOf(values.view().Rows(r, 1));
+        other.Row(0)[k] += static_cast<float>(step) * q.scales.Row(r)[k / 32];
+        EXPECT_GT(CalibratedError(w, other.view(), h), (1 - 1e-5) * least) << r << ", " << k;
+      }
+    }
+  }
+}
+
+TEST(RefinementTest, LeavesScalesThatWereNotSearched) {
+  CpuDevice device(2);
+  const Problem p = RandomProblem(9, 128, 4);
+  const auto statistics = StatisticsOf(&device, p.inputs.view());
+  const auto weight = OnDevice(&device, p.weight.view());
+  QuantizedLinear q = RoundedToNearest(&device, p.weight.view(),
+                                       GridSpec{.bits = 3, .group_size = 32, .search = false});
+  const Matrix scales = ::lwq::testing::CopyOf(q.scales.view());
+  ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
+  EXPECT_GT(q.record.refinement_gain, 0);
+  EXPECT_TRUE(std::equal(scales.data(), scales.data() + scales.size(), q.scales.data()));
+}
+
+}  // namespace
+}  // namespace lwq
