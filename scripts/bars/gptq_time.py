@@ -2,9 +2,9 @@
 """Bar 13: GPTQ of a 2048 x 5632 layer, 32,768 tokens: GPTQModel's time a layer beside lwq's, in one run on one machine.
 usage: scripts/bars/gptq_time.py [--dev-bin build/dev/bin] [--bench-bin build/bench/bin]   (with the Python of make_peers_venv.sh)
 
-GPTQModel quantizes a random model of three such layers at 4 bits, symmetric, groups of 128; its time is that of quantize() alone, over
-three. lwq's is a whole job's: the compute seconds of calibrate and quantize, over three (one width), and what gptq_bench takes for
-the four widths together, with the forward pass of that job added. Both have all cores."""
+GPTQModel quantizes a random model of a few such layers at 4 bits, symmetric, groups of 128; its time is that of quantize() alone, a
+layer. lwq's is a whole job's: the compute seconds of calibrate and quantize, a layer. gptq_bench then shows its parts, and four widths
+from one factor. Both have all cores, and compute in bf16 where the processor does, else in f32."""
 import argparse
 import os
 import subprocess
@@ -13,10 +13,15 @@ import time
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", GPTQMODEL_CPU_WORKERS="2")
 import bars
 
-LAYERS, SEQUENCES, LENGTH = 3, 64, 512
+SEQUENCES, LENGTH = 64, 512
 
 
-def gptqmodel_seconds(model):
+def has_bf16():
+    with open("/proc/cpuinfo") as f:
+        return "avx512_bf16" in f.read()
+
+
+def gptqmodel_seconds(model, layers, compute):
     import torch
     from gptqmodel import GPTQModel, QuantizeConfig
 
@@ -25,37 +30,40 @@ def gptqmodel_seconds(model):
     for _ in range(SEQUENCES):
         ids = torch.randint(5, 250, (LENGTH,), generator=generator).tolist()
         calibration.append({"input_ids": ids, "attention_mask": [1] * LENGTH})
-    peer = GPTQModel.load(model, QuantizeConfig(bits=4, group_size=128, sym=True), device="cpu", dtype=torch.bfloat16)
+    peer = GPTQModel.load(model, QuantizeConfig(bits=4, group_size=128, sym=True), device="cpu", 
+                          dtype=torch.bfloat16 if compute == "bf16" else torch.float32)
     begin = time.monotonic()
     peer.quantize(calibration, batch_size=4)
-    return (time.monotonic() - begin) / LAYERS
+    return (time.monotonic() - begin) / layers
 
 
-def lwq_seconds(model, compute):
+def lwq_seconds(model, layers, compute):
     """{phase: seconds a layer} of a job at 4 bits throughout."""
     out = os.path.join(bars.TMP, f"lwq-{compute}")
     _, answer, _ = bars.quantize(model, out, os.path.join(bars.TMP, f"service-{compute}"), "--budget", "8bpw", "--bits", "4", "--allocator",
                                  "uniform", "--compute", compute, "--calibration-tokens", SEQUENCES * LENGTH, "--no-eval")
     phases = {p["phase"].lower().removeprefix("phase_"): p.get("seconds", 0) for p in bars.find(answer, "phases")}
-    return {phase: phases[phase] / LAYERS for phase in ("calibrate", "quantize")}
+    return {phase: phases[phase] / layers for phase in ("calibrate", "quantize")}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--dev-bin", default=os.path.join(bars.ROOT, "build/dev/bin"))
     parser.add_argument("--bench-bin", default=os.path.join(bars.ROOT, "build/bench/bin"))
+    parser.add_argument("--layers", type=int, default=3)
     options = parser.parse_args()
+    compute = "bf16" if has_bf16() else "f32"
     model = os.path.join(bars.TMP, "model")
-    subprocess.run([os.path.join(options.dev_bin, "make_model"), model, "--layers", str(LAYERS), "--hidden", "2048", "--intermediate",
+    subprocess.run([os.path.join(options.dev_bin, "make_model"), model, "--layers", str(options.layers), "--hidden", "2048", "--intermediate",
                     "5632", "--heads", "16", "--kv-heads", "16", "--positions", str(LENGTH), "--dtype", "bf16"], check=True)
-    ours = {compute: lwq_seconds(model, compute) for compute in ("bf16", "f32")}
-    peer = gptqmodel_seconds(model)
-    bars.header("seconds a layer", "calibrate", "quantize", "sum", "of GPTQModel's")
+    ours = lwq_seconds(model, options.layers, compute)
+    peer = gptqmodel_seconds(model, options.layers, compute)
+    total = sum(ours.values())
+    bars.header(f"seconds a layer, {compute}", "calibrate", "quantize", "sum", "of GPTQModel's")
     bars.row("GPTQModel, 4 bits", "", "", f"{peer:.1f}", "1")
-    for compute, phases in ours.items():
-        total = sum(phases.values())
-        bars.row(f"lwq, 4 bits, {compute}", f"{phases['calibrate']:.1f}", f"{phases['quantize']:.1f}", f"{total:.1f}", f"{total / peer:.2f}")
-    subprocess.run([os.path.join(options.bench_bin, "gptq_bench"), str(SEQUENCES * LENGTH), "bf16", str(os.cpu_count()), f"{peer:.1f}"], check=True)
+    bars.row("lwq, 4 bits", f"{ours['calibrate']:.1f}", f"{ours['quantize']:.1f}", f"{total:.1f}", f"{total / peer:.2f}")
+    subprocess.run([os.path.join(options.bench_bin, "gptq_bench"), str(SEQUENCES * LENGTH), compute, str(os.cpu_count()), f"{peer:.1f}"],
+                   check=True)
 
 
 if __name__ == "__main__":
