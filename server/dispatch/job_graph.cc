@@ -58,6 +58,7 @@ class QuantizeGraph {
  private:
   bool scores() const { return input_.scores_needed; }
   bool measured() const { return scores() && input_.scorer.needs_quantized(); }
+  int64_t ScoreTokens() const { return measured() ? spec_.calibration().score_tokens() : 0; }
   bool calibrated() const {
     return input_.method.needs_calibration() ||
            (scores() && (input_.scorer.needs_calibration() || measured()));
@@ -158,13 +159,13 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
     v1::TaskSpec spec;
     v1::CalibrateTask& task = *spec.mutable_calibrate();
     *task.mutable_model() = ModelDigest(manifest_.digest());
-    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens());
+    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
+    task.set_score_tokens(ScoreTokens());
     task.set_first_layer(first);
     task.set_end_layer(std::min(first + per_segment, num_layers));
     task.set_statistics(input_.method.needs_calibration());
     task.set_hidden_states(measured());
     task.set_compute(spec_.compute());
-    if (measured()) task.set_score_tokens(spec_.calibration().score_tokens());
     std::vector<std::string> inputs;
     if (!segments_.empty()) inputs.push_back(segments_.back().key());
     TaskNode node = NewTask(std::move(spec), first, inputs);
@@ -215,8 +216,8 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
     *task.mutable_recipe() = RecipeOf(spec_);
   }
   if (input_.scorer.needs_calibration() || measured()) {
-    *task.mutable_calibration() = CalibrationOf(measured() ? spec_.calibration().score_tokens()
-                                                           : spec_.calibration().num_tokens());
+    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
+    task.set_score_tokens(ScoreTokens());
   }
   std::vector<const TaskNode*> segments;
   if (!segments_.empty() && (input_.scorer.needs_calibration() || measured())) {
@@ -391,7 +392,7 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);
   if (calibration.score_tokens() == 0) calibration.set_score_tokens(4096);
-  // The scored text is the beginning of the calibration text.
+  // A small job stays small.
   calibration.set_score_tokens(std::min(calibration.score_tokens(), calibration.num_tokens()));
   if (calibration.sequence_length() == 0) {
     const int64_t longest = manifest.inventory().max_positions();

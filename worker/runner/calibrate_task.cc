@@ -108,7 +108,12 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   const int64_t num_tokens = batch.num_tokens();
-  const int64_t kept_rows = LeadingSequences(batch, task.score_tokens()).num_tokens();
+  // The statistics see the text before the scorer's, which a text that is too short for both cuts
+  // short: then the two overlap.
+  const TokenBatch fitted =
+      LeadingSequences(batch, task.calibration().num_tokens() - task.score_tokens());
+  const TokenBatch rest = TrailingSequences(batch, num_tokens - fitted.num_tokens());
+  const int64_t scored_rows = TrailingSequences(batch, task.score_tokens()).num_tokens();
   const std::string scratch = context.blobs->ScratchDirectory();
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
@@ -124,22 +129,26 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
 
   v1::TaskOutput output;
   v1::CalibrateResult& result = *output.mutable_calibrate();
-  result.set_num_tokens(num_tokens);
+  result.set_num_tokens(fitted.num_tokens());
+  const MatrixView fitted_rows = hidden.view().Rows(0, fitted.num_tokens());
+  const MatrixView rest_rows = hidden.view().Rows(fitted.num_tokens(), rest.num_tokens());
+  const auto keep_scored = [&](int layer) {
+    return AddRowsBlob(context, HiddenBlobName(layer),
+                       hidden.view().Rows(num_tokens - scored_rows, scored_rows), output);
+  };
   const int num_layers = task.end_layer() - task.first_layer();
   for (int layer = task.first_layer(); layer < task.end_layer(); ++layer) {
     LWQ_RETURN_IF_ERROR(
         context.progress(static_cast<double>(layer - task.first_layer()) / num_layers,
                          absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers)));
-    if (task.hidden_states()) {
-      LWQ_RETURN_IF_ERROR(
-          AddRowsBlob(context, HiddenBlobName(layer), hidden.view().Rows(0, kept_rows), output));
-    }
+    if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(layer));
     std::copy_n(hidden.view().data, num_tokens * model.spec.hidden_size, before.view().data);
     LWQ_ASSIGN_OR_RETURN(LayerWeights weights, decoder->LoadLayer(layer));
     if (task.statistics()) {
       LWQ_ASSIGN_OR_RETURN(LayerGrams grams,
                            LayerGrams::Create(context.device, model.spec, compute));
-      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view(), grams.Observer()));
+      if (rest_rows.rows > 0) LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, rest, rest_rows));
+      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, fitted, fitted_rows, grams.Observer()));
       weights = LayerWeights{};
       LWQ_RETURN_IF_ERROR(grams.AddBlobs(context, layer, output));
     } else {
@@ -155,12 +164,9 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
         AddRowsBlob(context, StateBlobName(task.end_layer()), hidden.view(), output));
     return output;
   }
-  if (task.hidden_states()) {
-    LWQ_RETURN_IF_ERROR(AddRowsBlob(context, HiddenBlobName(task.end_layer()),
-                                    hidden.view().Rows(0, kept_rows), output));
-  }
+  if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(task.end_layer()));
   if (task.statistics() && model.inventory.units.back().layer < 0) {
-    LWQ_RETURN_IF_ERROR(AddHeadGram(context, *decoder, compute, hidden.view(), output));
+    LWQ_RETURN_IF_ERROR(AddHeadGram(context, *decoder, compute, fitted_rows, output));
   }
   return output;
 }

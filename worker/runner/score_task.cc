@@ -43,8 +43,9 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  LWQ_ASSIGN_OR_RETURN(TokenBatch batch, LoadCalibration(context, task.model().directory(),
-                                                         model.spec, task.calibration()));
+  LWQ_ASSIGN_OR_RETURN(const TokenBatch text, LoadCalibration(context, task.model().directory(),
+                                                              model.spec, task.calibration()));
+  const TokenBatch batch = TrailingSequences(text, task.score_tokens());
   const std::string scratch = context.blobs->ScratchDirectory();
   const int64_t hidden_size = model.spec.hidden_size;
   LWQ_ASSIGN_OR_RETURN(MappedMatrix input,

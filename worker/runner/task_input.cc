@@ -128,6 +128,26 @@ TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens) {
   return leading;
 }
 
+TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens) {
+  int64_t begin = batch.num_tokens();
+  size_t first = batch.segments.size();
+  while (num_tokens > 0 && first > 0) {
+    const Segment& segment = batch.segments[first - 1];
+    const bool fits = batch.num_tokens() - segment.begin <= num_tokens;
+    if (!fits && begin < batch.num_tokens()) break;
+    begin = segment.begin;
+    --first;
+  }
+  TokenBatch trailing;
+  for (; first < batch.segments.size(); ++first) {
+    const Segment& segment = batch.segments[first];
+    trailing.Add(
+        absl::MakeConstSpan(batch.tokens)
+            .subspan(static_cast<size_t>(segment.begin), static_cast<size_t>(segment.size)));
+  }
+  return trailing;
+}
+
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
                      v1::TaskOutput& output) {
   LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, context.blobs->Store(path));

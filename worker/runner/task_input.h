@@ -58,6 +58,8 @@ absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std
                                            const v1::CalibrationInput& calibration);
 // The first whole sequences of `batch` up to `num_tokens` tokens.
 TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens);
+// The last whole sequences of `batch` up to `num_tokens` tokens; at least one, but for 0.
+TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens);
 
 // Adds a file under `name` to the output's blobs.
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,

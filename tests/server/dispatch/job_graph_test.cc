@@ -22,5 +22,66 @@ TEST(FillDefaultsTest, SequencesFitTheModel) {
   EXPECT_EQ(spec.calibration().num_tokens(), 32768);
 }
 
+// A job of two layers with GPTQ at 2 and 4 bits, on 2,048 tokens and a scorer's 1,024.
+JobGraph GraphWith(const v1::Capability& scorer) {
+  v1::Model model;
+  model.set_name("models/m");
+  v1::ModelManifest& manifest = *model.mutable_manifest();
+  manifest.set_digest("m");
+  for (int layer = 0; layer < 2; ++layer) {
+    manifest.add_layer_digests("layer");
+    manifest.mutable_inventory()->add_units()->set_layer(layer);
+  }
+  manifest.mutable_inventory()->set_num_layers(2);
+  GraphInput input;
+  input.job = "jobs/a";
+  input.model = &model;
+  v1::QuantizeSpec& spec = *input.spec.mutable_quantize();
+  spec.set_model(model.name());
+  spec.add_bits(2);
+  spec.add_bits(4);
+  spec.mutable_calibration()->set_num_tokens(2048);
+  spec.mutable_calibration()->set_score_tokens(1024);
+  FillDefaults(manifest, spec);
+  input.datasets[spec.calibration().dataset()].set_kind(v1::Dataset::TEXT);
+  input.method.set_name("gptq");
+  input.method.set_needs_calibration(true);
+  input.scorer = scorer;
+  return BuildFirstStage(input);
+}
+
+std::map<int, std::string> WidthKeys(const JobGraph& graph) {
+  for (const TaskNode& task : graph.tasks) {
+    if (task.spec().has_quantize()) return {task.width_keys().begin(), task.width_keys().end()};
+  }
+  return {};
+}
+
+TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
+  v1::Capability kl;
+  kl.set_name("kl");
+  kl.set_needs_quantized(true);
+  kl.set_gives_costs(true);
+  int calibrated = 0, scored = 0;
+  for (const TaskNode& task : GraphWith(kl).tasks) {
+    if (task.spec().has_calibrate()) {
+      EXPECT_EQ(task.spec().calibrate().calibration().num_tokens(), 3072);
+      EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
+      ++calibrated;
+    }
+    if (task.spec().has_quantize()) {
+      EXPECT_EQ(task.spec().quantize().calibration().num_tokens(), 2048);
+    }
+    if (task.spec().has_score()) {
+      EXPECT_EQ(task.spec().score().calibration().num_tokens(), 3072);
+      EXPECT_EQ(task.spec().score().score_tokens(), 1024);
+      ++scored;
+    }
+  }
+  EXPECT_GT(calibrated, 0);
+  EXPECT_GE(scored, 2);
+  EXPECT_EQ(WidthKeys(GraphWith(kl)).size(), 2);
+}
+
 }  // namespace
 }  // namespace lwq

@@ -18,8 +18,8 @@ struct CalibrationOptions {
 // Cuts the tokens of `documents` (each encoded by itself, joined end to end) into pieces of
 // sequence_length (one less where the tokenizer adds BOS, which then comes first in every sequence)
 // and takes the first num_tokens / sequence_length of them in SpreadOrder. So every sample is spread
-// over the whole text, and a smaller sample is the beginning of a larger one: scorers use the first
-// few sequences of what the quantizer saw. A text too short for that many gives as many as it has.
+// over the whole text, and a smaller sample is the beginning of a larger one: the scorer's
+// sequences come after those that the quantizer saw. A text too short for that many gives as many as it has.
 // INVALID_ARGUMENT "CALIBRATION_INVALID" when it has not even one.
 absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
     const Tokenizer& tokenizer, const std::vector<std::string>& documents,
