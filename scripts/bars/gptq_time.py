@@ -30,7 +30,7 @@ def gptqmodel_seconds(model, layers, compute):
     for _ in range(SEQUENCES):
         ids = torch.randint(5, 250, (LENGTH,), generator=generator).tolist()
         calibration.append({"input_ids": ids, "attention_mask": [1] * LENGTH})
-    peer = GPTQModel.load(model, QuantizeConfig(bits=4, group_size=128, sym=True), device="cpu", 
+    peer = GPTQModel.load(model, QuantizeConfig(bits=4, group_size=128, sym=True), device="cpu",
                           dtype=torch.bfloat16 if compute == "bf16" else torch.float32)
     begin = time.monotonic()
     peer.quantize(calibration, batch_size=4)
@@ -48,14 +48,15 @@ def lwq_seconds(model, layers, compute):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--dev-bin", default=os.path.join(bars.ROOT, "build/dev/bin"))
-    parser.add_argument("--bench-bin", default=os.path.join(bars.ROOT, "build/bench/bin"))
+    parser.add_argument("--dev-bin", type=os.path.abspath, default=os.path.join(bars.ROOT, "build/dev/bin"))
+    parser.add_argument("--bench-bin", type=os.path.abspath, default=os.path.join(bars.ROOT, "build/bench/bin"))
     parser.add_argument("--layers", type=int, default=3)
     options = parser.parse_args()
     compute = "bf16" if has_bf16() else "f32"
     model = os.path.join(bars.TMP, "model")
     subprocess.run([os.path.join(options.dev_bin, "make_model"), model, "--layers", str(options.layers), "--hidden", "2048", "--intermediate",
                     "5632", "--heads", "16", "--kv-heads", "16", "--positions", str(LENGTH), "--dtype", "bf16"], check=True)
+    os.chdir(bars.TMP)  # where GPTQModel leaves its log
     ours = lwq_seconds(model, options.layers, compute)
     peer = gptqmodel_seconds(model, options.layers, compute)
     total = sum(ours.values())

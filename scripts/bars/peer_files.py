@@ -87,7 +87,10 @@ def main():
     parser.add_argument("--llama", help="directory with convert_hf_to_gguf.py")
     parser.add_argument("--llama-bin", help="directory with llama-imatrix and llama-quantize")
     options = parser.parse_args()
+    for name in ("out", "model", "text", "llama", "llama_bin"):
+        setattr(options, name, getattr(options, name) and os.path.abspath(getattr(options, name)))
     os.makedirs(options.out, exist_ok=True)
+    os.chdir(options.out)  # where GPTQModel leaves its log
     {"gptqmodel": gptqmodel, "auto-round": auto_round, "llama.cpp": llama_cpp}[options.peer](options)
 
 

@@ -392,7 +392,7 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);
   if (calibration.score_tokens() == 0) calibration.set_score_tokens(4096);
-  // A small job stays small.
+  // The scorer reads no more text than the quantizer: a small job stays small.
   calibration.set_score_tokens(std::min(calibration.score_tokens(), calibration.num_tokens()));
   if (calibration.sequence_length() == 0) {
     const int64_t longest = manifest.inventory().max_positions();

@@ -32,6 +32,17 @@ absl::string_view InputName(LinearInput input) {
   return "";
 }
 
+// Sequences [first, end) of `batch` as a batch of their own.
+TokenBatch Sequences(const TokenBatch& batch, size_t first, size_t end) {
+  TokenBatch out;
+  for (size_t i = first; i < end; ++i) {
+    const Segment& segment = batch.segments[i];
+    out.Add(absl::MakeConstSpan(batch.tokens)
+                .subspan(static_cast<size_t>(segment.begin), static_cast<size_t>(segment.size)));
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<OpenedModel> OpenModel(const std::string& directory) {
@@ -120,32 +131,18 @@ absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std
 }
 
 TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens) {
-  TokenBatch leading;
-  for (const Segment& segment : batch.segments) {
-    if (segment.begin + segment.size > num_tokens && leading.num_tokens() > 0) break;
-    leading.Add(absl::MakeConstSpan(batch.tokens).subspan(segment.begin, segment.size));
-  }
-  return leading;
+  const std::vector<Segment>& all = batch.segments;
+  size_t end = 0;
+  while (end < all.size() && all[end].begin + all[end].size <= num_tokens) ++end;
+  return Sequences(batch, 0, std::min(std::max<size_t>(end, 1), all.size()));
 }
 
 TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens) {
-  int64_t begin = batch.num_tokens();
-  size_t first = batch.segments.size();
-  while (num_tokens > 0 && first > 0) {
-    const Segment& segment = batch.segments[first - 1];
-    const bool fits = batch.num_tokens() - segment.begin <= num_tokens;
-    if (!fits && begin < batch.num_tokens()) break;
-    begin = segment.begin;
-    --first;
-  }
-  TokenBatch trailing;
-  for (; first < batch.segments.size(); ++first) {
-    const Segment& segment = batch.segments[first];
-    trailing.Add(
-        absl::MakeConstSpan(batch.tokens)
-            .subspan(static_cast<size_t>(segment.begin), static_cast<size_t>(segment.size)));
-  }
-  return trailing;
+  const std::vector<Segment>& all = batch.segments;
+  if (num_tokens <= 0 || all.empty()) return {};
+  size_t first = all.size() - 1;
+  while (first > 0 && batch.num_tokens() - all[first - 1].begin <= num_tokens) --first;
+  return Sequences(batch, first, all.size());
 }
 
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,

@@ -56,7 +56,7 @@ DatasetKind KindOf(v1::Dataset::Kind kind);
 absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std::string& directory,
                                            const DecoderSpec& spec,
                                            const v1::CalibrationInput& calibration);
-// The first whole sequences of `batch` up to `num_tokens` tokens.
+// The first whole sequences of `batch` up to `num_tokens` tokens; at least one.
 TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens);
 // The last whole sequences of `batch` up to `num_tokens` tokens; at least one, but for 0.
 TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens);

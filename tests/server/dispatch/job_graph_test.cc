@@ -1,5 +1,8 @@
 #include "server/dispatch/job_graph.h"
 
+#include <map>
+#include <string>
+
 #include "gtest/gtest.h"
 
 namespace lwq {
@@ -22,8 +25,8 @@ TEST(FillDefaultsTest, SequencesFitTheModel) {
   EXPECT_EQ(spec.calibration().num_tokens(), 32768);
 }
 
-// A job of two layers with GPTQ at 2 and 4 bits, on 2,048 tokens and a scorer's 1,024.
-JobGraph GraphWith(const v1::Capability& scorer) {
+// A job of two layers with GPTQ at 2 and 4 bits, on 2,048 tokens and the scorer's.
+JobGraph GraphWith(const v1::Capability& scorer, int64_t score_tokens) {
   v1::Model model;
   model.set_name("models/m");
   v1::ModelManifest& manifest = *model.mutable_manifest();
@@ -41,7 +44,7 @@ JobGraph GraphWith(const v1::Capability& scorer) {
   spec.add_bits(2);
   spec.add_bits(4);
   spec.mutable_calibration()->set_num_tokens(2048);
-  spec.mutable_calibration()->set_score_tokens(1024);
+  spec.mutable_calibration()->set_score_tokens(score_tokens);
   FillDefaults(manifest, spec);
   input.datasets[spec.calibration().dataset()].set_kind(v1::Dataset::TEXT);
   input.method.set_name("gptq");
@@ -63,7 +66,7 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   kl.set_needs_quantized(true);
   kl.set_gives_costs(true);
   int calibrated = 0, scored = 0;
-  for (const TaskNode& task : GraphWith(kl).tasks) {
+  for (const TaskNode& task : GraphWith(kl, 1024).tasks) {
     if (task.spec().has_calibrate()) {
       EXPECT_EQ(task.spec().calibrate().calibration().num_tokens(), 3072);
       EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
@@ -80,7 +83,10 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   }
   EXPECT_GT(calibrated, 0);
   EXPECT_GE(scored, 2);
-  EXPECT_EQ(WidthKeys(GraphWith(kl)).size(), 2);
+  // How much is scored is no part of what a quantized layer is.
+  const std::map<int, std::string> keys = WidthKeys(GraphWith(kl, 1024));
+  EXPECT_EQ(keys.size(), 2);
+  EXPECT_EQ(keys, WidthKeys(GraphWith(kl, 512)));
 }
 
 }  // namespace

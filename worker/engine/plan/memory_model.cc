@@ -68,7 +68,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
   f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
-  // One Gram matrix, its permuted copy and the factor.
+  // One Gram matrix that becomes the factor, its copy in the host, and H for the refinement.
   const int64_t widest_gram = kF32 * widest_input * widest_input;
   if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
   // Residual stream in and out, its norm, attention output; q, k, v before and after the rotation;

@@ -8,8 +8,10 @@
 // never straddle groups: the result does not depend on the block size. The scale search is weighted
 // with the damped diagonal of H.
 //
-// Memory for a weight [m, n]: one working copy at a time whatever the number of widths, the codes
-// of every width, and [m, kBlock] buffers.
+// Each width is then refined (refinement.h) where the statistics kept H.
+//
+// Memory for a weight [m, n]: one working copy at a time whatever the number of widths (two while
+// refining), the codes of every width, and [m, kBlock] buffers.
 #include <algorithm>
 #include <memory>
 #include <utility>

@@ -12,27 +12,19 @@ namespace lwq {
 namespace {
 
 using ::lwq::testing::CalibratedError;
-using ::lwq::testing::CorrelatedInputs;
 using ::lwq::testing::DampedHessian;
 using ::lwq::testing::FailsWith;
 using ::lwq::testing::GaussianMatrix;
 using ::lwq::testing::OnDevice;
+using ::lwq::testing::Problem;
 using ::lwq::testing::QuantizeWith;
+using ::lwq::testing::RandomProblem;
 using ::lwq::testing::StatisticsOf;
 using ::lwq::testing::TextbookGptq;
 using ::lwq::testing::ValuesOf;
 using ::testing::HasSubstr;
 
 constexpr double kDamping = 0.01;
-
-struct Problem {
-  Matrix weight;
-  Matrix inputs;
-};
-
-Problem RandomProblem(int64_t rows, int64_t cols, uint64_t seed) {
-  return {GaussianMatrix(rows, cols, seed, 0.02f), CorrelatedInputs(4 * cols, cols, seed + 100)};
-}
 
 // The loss is summed from F32 values of errors whose relative rounding error is some 1e-6; the
 // identity itself is exact.

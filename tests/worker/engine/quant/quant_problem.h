@@ -43,6 +43,16 @@ inline Matrix CorrelatedInputs(int64_t tokens, int64_t channels, uint64_t seed) 
   return x;
 }
 
+struct Problem {
+  Matrix weight;
+  Matrix inputs;
+};
+
+// Weights of a usual size, and four times as many tokens as columns, so that H has full rank.
+inline Problem RandomProblem(int64_t rows, int64_t cols, uint64_t seed) {
+  return {GaussianMatrix(rows, cols, seed, 0.02f), CorrelatedInputs(4 * cols, cols, seed + 100)};
+}
+
 inline std::unique_ptr<DeviceMatrix> OnDevice(Device* device, ConstMatrixView host) {
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> out = device->NewMatrix(host.rows, host.cols);
   EXPECT_OK(out.status());

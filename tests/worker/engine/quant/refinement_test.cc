@@ -12,24 +12,15 @@ namespace lwq {
 namespace {
 
 using ::lwq::testing::CalibratedError;
-using ::lwq::testing::CorrelatedInputs;
 using ::lwq::testing::DampedHessian;
-using ::lwq::testing::GaussianMatrix;
 using ::lwq::testing::OnDevice;
+using ::lwq::testing::Problem;
 using ::lwq::testing::QuantizeWith;
+using ::lwq::testing::RandomProblem;
 using ::lwq::testing::StatisticsOf;
 using ::lwq::testing::ValuesOf;
 
 constexpr double kDamping = 0.01;
-
-struct Problem {
-  Matrix weight;
-  Matrix inputs;
-};
-
-Problem RandomProblem(int64_t rows, int64_t cols, uint64_t seed) {
-  return {GaussianMatrix(rows, cols, seed, 0.02f), CorrelatedInputs(4 * cols, cols, seed + 100)};
-}
 
 QuantizedLinear RoundedToNearest(Device* device, ConstMatrixView weight, const GridSpec& grid) {
   return std::move(QuantizeWith("rtn", device, weight, nullptr, {grid})[0]);
