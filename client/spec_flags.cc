@@ -14,14 +14,13 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 23> kSpecFlags = {{
+constexpr std::array<FlagDef, 24> kSpecFlags = {{
     {"allocator", "NAME", "who chooses the widths: knapsack, two-level, uniform"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST", "candidate widths (default 2,3,4,8)"},
     {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},
     {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
-    {"calibration-tokens", "N",
-     "tokens of it for the statistics (default 32768; kl scores on 4096 more)"},
+    {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
     {"compute", "TYPE", "f32 or bf16 (default f32)"},
     {"eval-limit", "N", "first N items of each task file (default: all)"},
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
@@ -38,6 +37,7 @@ constexpr std::array<FlagDef, 23> kSpecFlags = {{
      "gptq: as published, without the sweep that refines its codes and scales"},
     {"no-scale-search", "", "scales from the largest weight alone"},
     {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
+    {"score-tokens", "N", "kl: tokens of it to score on, besides those (default 4096)"},
     {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
 }};
@@ -71,6 +71,8 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   spec->set_seed(static_cast<uint64_t>(seed));
   LWQ_ASSIGN_OR_RETURN(const int64_t tokens, flags.GetInt("calibration-tokens", 0, 1, kMost));
   if (tokens > 0) spec->mutable_calibration()->set_num_tokens(tokens);
+  LWQ_ASSIGN_OR_RETURN(const int64_t score_tokens, flags.GetInt("score-tokens", 0, 1, kMost));
+  if (score_tokens > 0) spec->mutable_calibration()->set_score_tokens(score_tokens);
   LWQ_ASSIGN_OR_RETURN(const int64_t limit, flags.GetInt("eval-limit", 0, 1, kMost));
   LWQ_ASSIGN_OR_RETURN(const int64_t eval_tokens, flags.GetInt("eval-tokens", 0, 1, kMost));
   if (limit > 0) spec->mutable_evaluation()->set_limit(limit);

@@ -119,7 +119,7 @@ int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostr
     *out << (command != nullptr ? CommandHelp(*command) : ProgramHelp()) << std::flush;
     return kExitOk;
   }
-  const absl::string_view name = words[0] == "--version" ? "version" : words[0];
+  const std::string name = words[0] == "--version" ? "version" : words[0];
   const CommandDef* command = FindCommand(name);
   if (command == nullptr) {
     return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),

@@ -16,13 +16,32 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kTokenTile = 256;   // rows of x in one call
-constexpr int64_t kPanel = 512;       // outputs in one call; a weight is packed panel by panel
-constexpr int64_t kGramTile = 512;    // columns of x on each side of one call
-constexpr int64_t kGramTokens = 512;  // tokens summed by one call
+// oneDNN's AVX2 product packs its operands, which is twice as fast, only where 1 / rows + 1 /
+// columns is below .0038: 1024 x 512 is, and so are two sides of 544.
+constexpr int64_t kMaxTokenTile = 1024;  // rows of x in one call, halved to keep many threads busy
+constexpr int64_t kMinTokenTile = 256;
+constexpr int64_t kTilesWanted = 8;
+constexpr int64_t kPanel = 512;          // outputs in one call; a weight is packed panel by panel
+constexpr int64_t kMinGramTile = 544;    // columns of x on each side of one call
+constexpr int64_t kSmallGramTile = 512;  // where there is no room for two of those
+constexpr int64_t kGramTileStep = 16;    // whole vectors
+constexpr int64_t kGramTokens = 512;     // tokens summed by one call
 constexpr size_t kAlignment = 64;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t TokenTile(int64_t rows, int64_t panels) {
+  int64_t tile = kMaxTokenTile;
+  while (tile > kMinTokenTile && CeilDiv(rows, tile) * panels < kTilesWanted) tile /= 2;
+  return tile;
+}
+
+// Tiles of about one size, so that none is too small to be fast.
+int64_t GramTile(int64_t columns) {
+  if (columns < 2 * kMinGramTile) return kSmallGramTile;
+  const int64_t even = CeilDiv(columns, columns / kMinGramTile);
+  return CeilDiv(even, kGramTileStep) * kGramTileStep;
+}
 
 struct Panel {
   int64_t begin;  // first output
@@ -70,7 +89,7 @@ class CpuWeight : public PreparedWeight {
 // Room for one tile of a product's result, dense, for the thread that runs it. oneDNN has a fast
 // kernel for a packed weight only where rows of the result follow each other.
 float* DenseTile() {
-  static thread_local Matrix tile(kTokenTile, kPanel);
+  static thread_local Matrix tile(kMaxTokenTile, kPanel);
   return tile.data();
 }
 
@@ -165,10 +184,11 @@ absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, 
     LWQ_ASSIGN_OR_RETURN(source, CopyInput(pool_, x, products_->widened));
   }
   const int64_t panels = static_cast<int64_t>(w->panels().size());
-  return RunAll(pool_, CeilDiv(x.rows, kTokenTile) * panels, [&](int64_t i) -> absl::Status {
+  const int64_t tile = TokenTile(x.rows, panels);
+  return RunAll(pool_, CeilDiv(x.rows, tile) * panels, [&](int64_t i) -> absl::Status {
     const Panel& panel = w->panels()[static_cast<size_t>(i % panels)];
-    const int64_t row = i / panels * kTokenTile;
-    const GemmShape shape{.m = std::min(kTokenTile, x.rows - row),
+    const int64_t row = i / panels * tile;
+    const GemmShape shape{.m = std::min(tile, x.rows - row),
                           .n = panel.size,
                           .k = x.cols,
                           .a_row_stride = source.stride,
@@ -193,10 +213,11 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
   const int64_t panels = CeilDiv(c.cols, kPanel);
-  return RunAll(pool_, CeilDiv(c.rows, kTokenTile) * panels, [&](int64_t i) -> absl::Status {
-    const int64_t row = i / panels * kTokenTile;
+  const int64_t tile = TokenTile(c.rows, panels);
+  return RunAll(pool_, CeilDiv(c.rows, tile) * panels, [&](int64_t i) -> absl::Status {
+    const int64_t row = i / panels * tile;
     const int64_t col = i % panels * kPanel;
-    const GemmShape shape{.m = std::min(kTokenTile, c.rows - row),
+    const GemmShape shape{.m = std::min(tile, c.rows - row),
                           .n = std::min(kPanel, c.cols - col),
                           .k = a.cols,
                           .a_row_stride = a.stride,
@@ -217,14 +238,15 @@ absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, Matr
                                             products_->rounded, products_->widened));
   }
   std::vector<std::pair<int64_t, int64_t>> tiles;  // first row and column, column <= row
-  for (int64_t i = 0; i < x.cols; i += kGramTile) {
-    for (int64_t j = 0; j <= i; j += kGramTile) tiles.push_back({i, j});
+  const int64_t tile = GramTile(x.cols);
+  for (int64_t i = 0; i < x.cols; i += tile) {
+    for (int64_t j = 0; j <= i; j += tile) tiles.push_back({i, j});
   }
   return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) -> absl::Status {
     const auto [i, j] = tiles[static_cast<size_t>(t)];
     for (int64_t token = 0; token < x.rows; token += kGramTokens) {
-      const GemmShape shape{.m = std::min(kGramTile, x.cols - i),
-                            .n = std::min(kGramTile, x.cols - j),
+      const GemmShape shape{.m = std::min(tile, x.cols - i),
+                            .n = std::min(tile, x.cols - j),
                             .k = std::min(kGramTokens, x.rows - token),
                             .a_row_stride = 1,
                             .a_col_stride = source.stride,
