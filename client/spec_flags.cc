@@ -34,7 +34,7 @@ constexpr std::array<FlagDef, 24> kSpecFlags = {{
     {"no-cache", "", "compute everything again"},
     {"no-eval", "", "no measurement of source and artifact"},
     {"no-refinement", "",
-     "gptq: as published, without the sweep that refines its codes and scales"},
+     "gptq: as published, without the sweeps that refine its codes and scales"},
     {"no-scale-search", "", "scales from the largest weight alone"},
     {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
     {"score-tokens", "N", "kl: tokens of it to score on, besides those (default 4096)"},

@@ -9,7 +9,12 @@ target_compile_options(lwq_options INTERFACE -Wall -Wextra -Werror -Wno-missing-
 # Bit-for-bit determinism: no contraction or reassociation that depends on the optimiser's mood.
 target_compile_options(lwq_options INTERFACE -ffp-contract=off)
 if(LWQ_SANITIZE)
-  target_compile_options(lwq_options INTERFACE -fsanitize=${LWQ_SANITIZE} -fno-omit-frame-pointer
+  set(LWQ_SANITIZE_OPTIONS -fsanitize=${LWQ_SANITIZE})
+  # protobuf's map fields have more members where this is defined; in Debian's library it was not.
+  if(LWQ_SANITIZE MATCHES "thread")
+    list(APPEND LWQ_SANITIZE_OPTIONS -U__SANITIZE_THREAD__)
+  endif()
+  target_compile_options(lwq_options INTERFACE ${LWQ_SANITIZE_OPTIONS} -fno-omit-frame-pointer
                                                -fno-sanitize-recover=all
                          # Wrong about std::regex once GCC instruments it (its manual says so).
                          $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)

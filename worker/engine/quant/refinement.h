@@ -1,8 +1,8 @@
 // Refinement of a quantized linear: what any rounding left over is taken by coordinate descent on
 // the calibrated error tr((W - Q) H (W - Q)^T), where every scale and every code in turn moves to
 // its best place while all others stay (methods 4.6, the closed form for one linear; the scales are
-// our addition). GPTQ decides each column once, before it knows the later ones' errors; a sweep
-// afterwards does know them.
+// our addition). GPTQ decides each column once, before it knows the later ones' errors; sweeps
+// afterwards do know them.
 #pragma once
 
 #include "absl/status/status.h"
@@ -10,9 +10,9 @@
 
 namespace lwq {
 
-// Sweeps once over the columns of `quantized`, which came from `weight` [out, in] (device memory):
-// changes codes and, where its grid was fitted by a search, scales; notes in the record what the
-// error fell by. The error never rises. Needs statistics.hessian(); memory: two matrices
+// Sweeps three times over the columns of `quantized`, which came from `weight` [out, in] (device
+// memory): changes codes and, where its grid was fitted by a search, scales; notes in the record
+// what the error fell by. The error never rises. Needs statistics.hessian(); memory: two matrices
 // of the weight's size.
 absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
                     QuantizedLinear* quantized);
