@@ -8,7 +8,7 @@
 // never straddle groups: the result does not depend on the block size. The scale search is weighted
 // with the damped diagonal of H.
 //
-// Each width is then refined (refinement.h) where the statistics kept H.
+// Each width below 8 bits is then refined (refinement.h) where the statistics kept H.
 //
 // Memory for a weight [m, n]: one working copy at a time whatever the number of widths (two while
 // refining), the codes of every width, and [m, kBlock] buffers.
@@ -33,6 +33,8 @@ namespace {
 
 constexpr int64_t kBlock = 128;
 constexpr int64_t kRowsPerCopy = 64;
+// Above it the error is already hundreds of times smaller than what 4 bits leave.
+constexpr int kMaxRefinedBits = 4;
 
 // diag(H) with its damping, [1, K] in device memory: what the scale search weighs columns with.
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> DampedDiagonal(Device* device,
@@ -228,7 +230,7 @@ class GptqQuantizer : public Quantizer {
       } else {
         LWQ_ASSIGN_OR_RETURN(quantized,
                              GptqRun(device, weight, *statistics, column_weight, grid).Run());
-        if (statistics->hessian() != nullptr) {
+        if (statistics->hessian() != nullptr && grid.bits <= kMaxRefinedBits) {
           LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &quantized));
         }
         LWQ_ASSIGN_OR_RETURN(quantized.record.relative_weight_error,

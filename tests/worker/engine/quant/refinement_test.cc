@@ -70,6 +70,18 @@ TEST(RefinementTest, LowersTheErrorOfGptq) {
   }
 }
 
+TEST(RefinementTest, LeavesEightBitsAsGptqMadeThem) {
+  CpuDevice device(2);
+  const Problem p = RandomProblem(8, 128, 5);
+  const auto once = StatisticsOf(&device, p.inputs.view(), {.refinement = false});
+  const auto kept = StatisticsOf(&device, p.inputs.view());
+  const GridSpec grid{.bits = 8, .group_size = 64};
+  const auto plain = QuantizeWith("gptq", &device, p.weight.view(), once.get(), {grid});
+  const auto same = QuantizeWith("gptq", &device, p.weight.view(), kept.get(), {grid});
+  EXPECT_EQ(plain[0].codes, same[0].codes);
+  EXPECT_EQ(same[0].record.refinement_gain, 0);
+}
+
 // After sweeps that find nothing more, no code has a better neighbour (to within F32 sums).
 TEST(RefinementTest, EndsWhereNoSingleCodeCanImprove) {
   CpuDevice device(1);
