@@ -129,7 +129,9 @@ INSTANTIATE_TEST_SUITE_P(
     Shapes, Products,
     ::testing::Combine(::testing::Values(ProductCase{1, 32, 48}, ProductCase{7, 96, 33},
                                          ProductCase{256, 64, 512}, ProductCase{300, 160, 515},
-                                         ProductCase{257, 520, 1025}),
+                                         ProductCase{257, 520, 1025},
+                                         // Enough for the CPU's largest tiles, and a rest.
+                                         ProductCase{1030, 40, 2080}, ProductCase{30, 1200, 20}),
                        ::testing::Values(ComputeType::kF32, ComputeType::kBF16)));
 
 TEST(DeviceOps, LinearReadsAndWritesStridedMatrices) {
@@ -156,7 +158,7 @@ TEST(DeviceOps, BF16RoundsTheInputs) {
 }
 
 TEST(DeviceOps, SubtractProductAgrees) {
-  for (auto [m, n, k] : {std::tuple{1, 40, 3}, {259, 517, 128}, {64, 64, 64}}) {
+  for (auto [m, n, k] : {std::tuple{1, 40, 3}, {259, 517, 128}, {64, 64, 64}, {1030, 2080, 16}}) {
     const Matrix a = Random(m, k, 1), b = Random(k, n + 5, 2), start = Random(m, n, 3);
     Judge(
         [&, n = n](Device& device, MatrixView out) {

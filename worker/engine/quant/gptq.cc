@@ -8,7 +8,7 @@
 // never straddle groups: the result does not depend on the block size. The scale search is weighted
 // with the damped diagonal of H.
 //
-// Each width below 8 bits is then refined (refinement.h) where the statistics kept H.
+// Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
 //
 // Memory for a weight [m, n]: one working copy at a time whatever the number of widths (two while
 // refining), the codes of every width, and [m, kBlock] buffers.

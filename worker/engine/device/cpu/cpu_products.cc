@@ -16,7 +16,7 @@
 namespace lwq {
 namespace {
 
-// oneDNN's AVX2 product packs its operands, which is twice as fast, only where 1 / rows + 1 /
+// oneDNN's AVX2 product packs its operands, which is up to twice as fast, only where 1 / rows + 1 /
 // columns is below .0038: 1024 x 512 is, and so are two sides of 544.
 constexpr int64_t kMaxTokenTile = 1024;  // rows of x in one call, halved to keep many threads busy
 constexpr int64_t kMinTokenTile = 256;

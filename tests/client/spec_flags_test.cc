@@ -1,0 +1,43 @@
+// What a quantize command's flags become in the job's specification.
+#include "client/spec_flags.h"
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::client {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::HasSubstr;
+
+absl::StatusOr<v1::QuantizeSpec> SpecOf(std::vector<std::string> words) {
+  const std::array<absl::Span<const FlagDef>, 1> groups = {SpecFlags()};
+  words.push_back("--budget=3bpw");
+  absl::StatusOr<ParsedLine> line = ParseLine(groups, words);
+  if (!line.ok()) return line.status();
+  return SpecFromFlags(line->flags);
+}
+
+TEST(SpecFlagsTest, TokensOfStatisticsAndOfTheScorerAreApart) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec,
+                           SpecOf({"--calibration-tokens=1000", "--score-tokens", "200"}));
+  EXPECT_EQ(spec.calibration().num_tokens(), 1000);
+  EXPECT_EQ(spec.calibration().score_tokens(), 200);
+}
+
+TEST(SpecFlagsTest, WhatIsNotGivenIsLeftToTheServer) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec, SpecOf({}));
+  EXPECT_FALSE(spec.has_calibration());
+}
+
+TEST(SpecFlagsTest, NoTokensToScoreOnAreRefused) {
+  EXPECT_THAT(SpecOf({"--score-tokens=0"}), FailsWith("FLAG_INVALID", HasSubstr("score-tokens")));
+}
+
+}  // namespace
+}  // namespace lwq::client
