@@ -7,8 +7,8 @@
 
 namespace lwq {
 
-// [rows, cols], row r starts at data + r * stride. Whose memory it is (host or device) is said where
-// the view is taken.
+// [rows, cols], row r starts at data + r * stride. Whose memory it is (host or device) is said
+// where the view is taken.
 struct ConstMatrixView {
   const float* data = nullptr;
   int64_t rows = 0;
@@ -34,18 +34,26 @@ struct MatrixView {
   MatrixView Rows(int64_t begin, int64_t count) const {
     return {data + begin * stride, count, cols, stride};
   }
-  MatrixView Cols(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
+  MatrixView Cols(int64_t begin, int64_t count) const {
+    return {data + begin, rows, count, stride};
+  }
   operator ConstMatrixView() const { return {data, rows, cols, stride}; }  // NOLINT: a view widens
 };
+
+// At least `bytes` bytes for std::free, 64-byte aligned; null when there is no memory. Large ones
+// ask for huge pages: a workspace of a layer has tens of thousands of small ones, and each is a
+// fault.
+void* AllocateHost(size_t bytes);
 
 // Owns host memory, 64-byte aligned, stride == cols. Contents are not initialised.
 class Matrix {
  public:
   Matrix() = default;
   Matrix(int64_t rows, int64_t cols)
-      : rows_(rows), cols_(cols),
-        data_(static_cast<float*>(std::aligned_alloc(
-            64, (static_cast<size_t>(rows * cols) * sizeof(float) + 64) / 64 * 64))) {}
+      : rows_(rows),
+        cols_(cols),
+        data_(static_cast<float*>(AllocateHost(static_cast<size_t>(rows * cols) * sizeof(float)))) {
+  }
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }

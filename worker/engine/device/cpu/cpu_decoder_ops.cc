@@ -11,6 +11,7 @@
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
+#include "worker/engine/device/cpu/run_all.h"
 
 namespace lwq {
 namespace {
@@ -162,14 +163,9 @@ absl::Status CpuDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMat
                                   MatrixView out) {
   LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, segments, shape, out));
   const SegmentHead work(q, k, v, segments, shape, out);
-  const int64_t tasks = static_cast<int64_t>(segments.size()) * shape.num_heads;
-  std::vector<absl::Status> results(static_cast<size_t>(tasks));
-  pool_.ParallelFor(tasks, [&](int64_t i) {
-    results[static_cast<size_t>(i)] =
-        work.Run(static_cast<int>(i / shape.num_heads), static_cast<int>(i % shape.num_heads));
+  return RunAll(pool_, static_cast<int64_t>(segments.size()) * shape.num_heads, [&](int64_t i) {
+    return work.Run(static_cast<int>(i / shape.num_heads), static_cast<int>(i % shape.num_heads));
   });
-  for (const absl::Status& status : results) LWQ_RETURN_IF_ERROR(status);
-  return absl::OkStatus();
 }
 
 absl::Status CpuDevice::SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {

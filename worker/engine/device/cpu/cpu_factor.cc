@@ -3,8 +3,11 @@
 //
 // Both run in a single sweep over block columns k: the rows below the diagonal block hold, left of
 // column k, the sums of L^-1 so far, and right of it what is left to factor; each step updates both
-// with one product per tile. Tiles are fixed and each OpenBLAS call runs on one thread, so results
-// do not depend on the number of threads. Scratch: none beyond one diagonal block.
+// with one product per tile. All products are oneDNN's, with the inverse of the diagonal block
+// where one would solve: on processors younger than itself OpenBLAS 0.3.21 falls back to SSE3. It
+// factors and inverts diagonal blocks only. Tiles are fixed and each call runs on one thread, so
+// results do not depend on the number of threads. Scratch: one diagonal block, and one panel a
+// thread.
 #include <algorithm>
 #include <atomic>
 #include <cfloat>
@@ -15,10 +18,12 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "cblas.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/cpu_products.h"
+#include "worker/engine/device/cpu/run_all.h"
 
 extern "C" {
+void openblas_set_num_threads(int threads);
 // LAPACK by its Fortran names (the package has no LAPACKE). Column-major.
 void spotrf_(const char* uplo, const int* n, float* a, const int* lda, int* info);
 void strtri_(const char* uplo, const char* diag, const int* n, float* a, const int* lda, int* info);
@@ -28,7 +33,7 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kPanel = 256;
-constexpr int64_t kTile = 512;
+constexpr int64_t kTile = 576;  // what keeps oneDNN's AVX2 product fast: cpu_products.cc
 
 // The lower triangle becomes that of J A J: entries swap across the other diagonal.
 void ReverseLower(MatrixView a, ThreadPool* pool) {
@@ -88,17 +93,19 @@ bool FactorBlock(float* a, int64_t n, int64_t stride) {
 
 class Sweep {
  public:
-  Sweep(MatrixView a, ThreadPool* pool) : a_(a), pool_(pool), n_(a.rows) {}
+  Sweep(MatrixView a, ThreadPool* pool, OnednnGemm* gemm)
+      : a_(a), pool_(*pool), gemm_(*gemm), n_(a.rows), inverse_(kPanel, kPanel) {}
 
   // Replaces the lower triangle by the inverse of its Cholesky factor; the strict upper triangle is
   // overwritten. -1, or the first column of the block that is not positive definite.
-  int64_t Run() {
+  absl::StatusOr<int64_t> Run() {
     for (int64_t k = 0; k < n_; k += kPanel) {
       const int64_t width = std::min(kPanel, n_ - k);
       if (!FactorBlock(At(k, k), width, a_.stride)) return k;
-      SolvePanels(k, width);
-      UpdateBelow(k, width);
-      FinishColumn(k, width);
+      InvertBlock(k, width);
+      LWQ_RETURN_IF_ERROR(SolvePanels(k, width));
+      LWQ_RETURN_IF_ERROR(UpdateBelow(k, width));
+      LWQ_RETURN_IF_ERROR(FinishColumn(k, width));
     }
     return -1;
   }
@@ -106,30 +113,61 @@ class Sweep {
  private:
   float* At(int64_t i, int64_t j) const { return a_.Row(i) + j; }
 
-  void Solve(CBLAS_SIDE side, CBLAS_TRANSPOSE transpose, int64_t k, float* b, int64_t rows,
-             int64_t cols, float alpha) const {
-    cblas_strsm(CblasRowMajor, side, CblasLower, transpose, CblasNonUnit, rows, cols, alpha,
-                At(k, k), a_.stride, b, a_.stride);
+  absl::Status Multiply(const GemmShape& shape, const float* a, const float* b, float* c) {
+    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm_.Find(shape));
+    return OnednnGemm::Run(*kernel, a, b, c);
+  }
+
+  // The diagonal block becomes its inverse; inverse_ is that with zeros above the diagonal.
+  void InvertBlock(int64_t k, int64_t width) {
+    const int size = static_cast<int>(width);
+    const int lda = static_cast<int>(a_.stride);
+    int info = 0;  // the diagonal is positive: it cannot fail
+    strtri_("U", "N", &size, At(k, k), &lda, &info);
+    for (int64_t i = 0; i < width; ++i) {
+      std::copy_n(At(k + i, k), i + 1, inverse_.Row(i));
+      std::fill_n(inverse_.Row(i) + i + 1, kPanel - i - 1, 0.0f);
+    }
+  }
+
+  // c = sign * a b, where c overlaps an input: by way of a panel of the thread's own.
+  absl::Status Replace(GemmShape shape, float sign, const float* a, const float* b, float* c) {
+    static thread_local Matrix panel(kPanel, kPanel);
+    if (panel.data() == nullptr) return absl::ResourceExhaustedError("no memory for a panel");
+    shape.c_stride = kPanel;
+    LWQ_RETURN_IF_ERROR(Multiply(shape, a, b, panel.data()));
+    for (int64_t r = 0; r < shape.m; ++r) {
+      for (int64_t j = 0; j < shape.n; ++j) c[r * a_.stride + j] = sign * panel.Row(r)[j];
+    }
+    return absl::OkStatus();
   }
 
   // L[i, k] = A[i, k] L_kk^-T for the rows below; X[k, j] = L_kk^-1 P[k, j] for the columns before.
-  void SolvePanels(int64_t k, int64_t width) {
+  absl::Status SolvePanels(int64_t k, int64_t width) {
     const int64_t below = n_ - k - width;
     const int64_t row_tiles = (below + kPanel - 1) / kPanel;
     const int64_t col_tiles = k / kPanel;
-    pool_->ParallelFor(row_tiles + col_tiles, [&](int64_t t) {
+    return RunAll(pool_, row_tiles + col_tiles, [&](int64_t t) {
       if (t < row_tiles) {
         const int64_t i = k + width + t * kPanel;
-        Solve(CblasRight, CblasTrans, k, At(i, k), std::min(kPanel, n_ - i), width, 1.0f);
-      } else {
-        Solve(CblasLeft, CblasNoTrans, k, At(k, (t - row_tiles) * kPanel), width, kPanel, 1.0f);
+        return Replace({.m = std::min(kPanel, n_ - i),
+                        .n = width,
+                        .k = width,
+                        .a_row_stride = a_.stride,
+                        .b_row_stride = 1,
+                        .b_col_stride = kPanel},
+                       1, At(i, k), inverse_.data(), At(i, k));
       }
+      float* at = At(k, (t - row_tiles) * kPanel);
+      return Replace(
+          {.m = width, .n = kPanel, .k = width, .a_row_stride = kPanel, .b_row_stride = a_.stride},
+          1, inverse_.data(), at, at);
     });
   }
 
   // For the rows below: P[i, j] -= L[i, k] X[k, j] left of k, A[i, j] -= L[i, k] L[j, k]^T right of
   // it.
-  void UpdateBelow(int64_t k, int64_t width) {
+  absl::Status UpdateBelow(int64_t k, int64_t width) {
     struct Tile {
       int64_t i, j, rows, cols;
       bool left;
@@ -144,31 +182,40 @@ class Sweep {
         tiles.push_back({i, j, rows, std::min(kTile, n_ - j), false});
       }
     }
-    pool_->ParallelFor(static_cast<int64_t>(tiles.size()), [&](int64_t t) {
-      const Tile& tile = tiles[t];
+    return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) {
+      const Tile& tile = tiles[static_cast<size_t>(t)];
+      const GemmShape shape{.m = tile.rows,
+                            .n = tile.cols,
+                            .k = width,
+                            .a_row_stride = a_.stride,
+                            .b_row_stride = tile.left ? a_.stride : 1,
+                            .b_col_stride = tile.left ? 1 : a_.stride,
+                            .c_stride = a_.stride,
+                            .update = GemmShape::Update::kSubtract};
       const float* other = tile.left ? At(k, tile.j) : At(tile.j, k);
-      cblas_sgemm(CblasRowMajor, CblasNoTrans, tile.left ? CblasNoTrans : CblasTrans, tile.rows,
-                  tile.cols, width, -1.0f, At(tile.i, k), a_.stride, other, a_.stride, 1.0f,
-                  At(tile.i, tile.j), a_.stride);
+      return Multiply(shape, At(tile.i, k), other, At(tile.i, tile.j));
     });
   }
 
-  // P[i, k] = -L[i, k] L_kk^-1 for the rows below; the diagonal block becomes its inverse.
-  void FinishColumn(int64_t k, int64_t width) {
+  // P[i, k] = -L[i, k] L_kk^-1 for the rows below.
+  absl::Status FinishColumn(int64_t k, int64_t width) {
     const int64_t row_tiles = (n_ - k - width + kPanel - 1) / kPanel;
-    pool_->ParallelFor(row_tiles, [&](int64_t t) {
+    return RunAll(pool_, row_tiles, [&](int64_t t) {
       const int64_t i = k + width + t * kPanel;
-      Solve(CblasRight, CblasNoTrans, k, At(i, k), std::min(kPanel, n_ - i), width, -1.0f);
+      return Replace({.m = std::min(kPanel, n_ - i),
+                      .n = width,
+                      .k = width,
+                      .a_row_stride = a_.stride,
+                      .b_row_stride = kPanel},
+                     -1, At(i, k), inverse_.data(), At(i, k));
     });
-    const int size = static_cast<int>(width);
-    const int lda = static_cast<int>(a_.stride);
-    int info = 0;  // the diagonal is positive: it cannot fail
-    strtri_("U", "N", &size, At(k, k), &lda, &info);
   }
 
   MatrixView a_;
-  ThreadPool* pool_;
+  ThreadPool& pool_;
+  OnednnGemm& gemm_;
   int64_t n_;
+  Matrix inverse_;  // of the diagonal block
 };
 
 }  // namespace
@@ -180,7 +227,7 @@ absl::Status CpuDevice::InverseCholesky(MatrixView h) {
   }
   openblas_set_num_threads(1);
   ReverseLower(h, &pool_);
-  const int64_t failed_at = Sweep(h, &pool_).Run();
+  LWQ_ASSIGN_OR_RETURN(const int64_t failed_at, Sweep(h, &pool_, &products_->gemm).Run());
   if (failed_at >= 0) {
     return PreconditionFailure(
         "NOT_POSITIVE_DEFINITE",

@@ -77,6 +77,24 @@ void SwiGluRowT(const float* gate, const float* up, int64_t n, float* out) {
   });
 }
 
+void RoundToBF16RowT(const float* x, int64_t n, uint16_t* out) {
+  const D d;
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> dh;
+  const auto one = hn::Set(du, 1u), half = hn::Set(du, 0x7fffu), quiet = hn::Set(du, 0x00400000u);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V v = hn::MaskedLoad(mask, d, x + i);
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), one);
+    const auto rounded = hn::Add(bits, hn::Add(odd, half));
+    const auto kept =
+        hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), hn::Or(bits, quiet), rounded);
+    const auto high = hn::TruncateTo(dh, hn::ShiftRight<16>(kept));
+    const auto left = static_cast<size_t>(std::min<int64_t>(n - i, Lanes()));
+    hn::BlendedStore(high, hn::FirstN(dh, left), dh, out + i);
+  });
+}
+
 void AddRowT(const float* x, int64_t n, float* y) {
   const D d;
   ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
@@ -251,6 +269,7 @@ namespace lwq {
 HWY_EXPORT(RmsNormRowT);
 HWY_EXPORT(RotateHeadT);
 HWY_EXPORT(SwiGluRowT);
+HWY_EXPORT(RoundToBF16RowT);
 HWY_EXPORT(AddRowT);
 HWY_EXPORT(SubtractRowT);
 HWY_EXPORT(LogSoftmaxRowT);
@@ -266,6 +285,9 @@ void RotateHead(const float* cosine, const float* sine, int64_t half, float* x) 
 }
 void SwiGluRow(const float* gate, const float* up, int64_t n, float* out) {
   HWY_DYNAMIC_DISPATCH(SwiGluRowT)(gate, up, n, out);
+}
+void RoundToBF16Row(const float* x, int64_t n, uint16_t* out) {
+  HWY_DYNAMIC_DISPATCH(RoundToBF16RowT)(x, n, out);
 }
 void AddRow(const float* x, int64_t n, float* y) { HWY_DYNAMIC_DISPATCH(AddRowT)(x, n, y); }
 void SubtractRow(const float* x, int64_t n, float* y) {

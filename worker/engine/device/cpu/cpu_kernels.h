@@ -12,6 +12,8 @@ void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t n, f
 void RotateHead(const float* cosine, const float* sine, int64_t half, float* x);
 // out = gate / (1 + exp(-gate)) * up.
 void SwiGluRow(const float* gate, const float* up, int64_t n, float* out);
+// out = x rounded to BF16, to nearest even; NaN stays NaN.
+void RoundToBF16Row(const float* x, int64_t n, uint16_t* out);
 // y += x.
 void AddRow(const float* x, int64_t n, float* y);
 // y -= x.

@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/cpu_kernels.h"
+#include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/tensor/half.h"
 
 namespace lwq {
@@ -21,7 +22,9 @@ namespace {
 constexpr int64_t kMaxTokenTile = 1024;  // rows of x in one call, halved to keep many threads busy
 constexpr int64_t kMinTokenTile = 256;
 constexpr int64_t kTilesWanted = 8;
-constexpr int64_t kPanel = 512;          // outputs in one call; a weight is packed panel by panel
+constexpr int64_t kPanel = 512;  // outputs in one call; a weight is packed panel by panel
+// With native BF16 a panel of 512 fills the second-level cache and leaves no room for x.
+constexpr int64_t kBF16Panel = 128;
 constexpr int64_t kMinGramTile = 544;    // columns of x on each side of one call
 constexpr int64_t kSmallGramTile = 512;  // where there is no room for two of those
 constexpr int64_t kGramTileStep = 16;    // whole vectors
@@ -63,13 +66,14 @@ class CpuWeight : public PreparedWeight {
 
   // Lays out the panels and takes memory for them.
   absl::Status Allocate(OnednnGemm& gemm, bool native_bf16) {
-    for (int64_t begin = 0; begin < out_features_; begin += kPanel) {
-      const int64_t size = std::min(kPanel, out_features_ - begin);
+    const int64_t panel = native_bf16 ? kBF16Panel : kPanel;
+    for (int64_t begin = 0; begin < out_features_; begin += panel) {
+      const int64_t size = std::min(panel, out_features_ - begin);
       LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, in_features_, native_bf16));
       panels_.push_back({begin, size, bytes_});
       bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
     }
-    data_.reset(static_cast<uint8_t*>(std::aligned_alloc(kAlignment, bytes_ + kAlignment)));
+    data_.reset(static_cast<uint8_t*>(AllocateHost(bytes_)));
     if (data_ != nullptr) return absl::OkStatus();
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a weight of ", out_features_, " x ", in_features_));
@@ -93,15 +97,6 @@ float* DenseTile() {
   return tile.data();
 }
 
-// Runs body(i) for each i on the pool; the failure with the lowest i is returned.
-absl::Status RunAll(ThreadPool& pool, int64_t count,
-                    const std::function<absl::Status(int64_t)>& body) {
-  std::vector<absl::Status> results(static_cast<size_t>(count));
-  pool.ParallelFor(count, [&](int64_t i) { results[static_cast<size_t>(i)] = body(i); });
-  for (absl::Status& status : results) LWQ_RETURN_IF_ERROR(status);
-  return absl::OkStatus();
-}
-
 // A product's left side: x itself, or a copy of x rounded to BF16.
 struct Source {
   const void* data;
@@ -114,10 +109,7 @@ struct Source {
   }
 };
 
-void RoundRow(const float* from, int64_t count, uint16_t* to) {
-  for (int64_t i = 0; i < count; ++i) to[i] = FloatToBF16(from[i]);
-}
-void RoundRow(const float* from, int64_t count, float* to) {
+void WidenRounded(const float* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
 }
 
@@ -135,14 +127,14 @@ absl::StatusOr<Source> RoundInput(ThreadPool& pool, ConstMatrixView x, bool nati
                                   std::vector<uint16_t>& rounded, Matrix& widened) {
   if (native) {
     rounded.resize(std::max(rounded.size(), static_cast<size_t>(x.rows * x.cols)));
-    pool.ParallelFor(x.rows,
-                     [&](int64_t r) { RoundRow(x.Row(r), x.cols, rounded.data() + r * x.cols); });
+    pool.ParallelFor(
+        x.rows, [&](int64_t r) { RoundToBF16Row(x.Row(r), x.cols, rounded.data() + r * x.cols); });
     return Source{rounded.data(), x.cols, true};
   }
   if (widened.size() < x.rows * x.cols) widened = Matrix(x.rows, x.cols);
   if (widened.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
   pool.ParallelFor(x.rows,
-                   [&](int64_t r) { RoundRow(x.Row(r), x.cols, widened.data() + r * x.cols); });
+                   [&](int64_t r) { WidenRounded(x.Row(r), x.cols, widened.data() + r * x.cols); });
   return Source{widened.data(), x.cols, false};
 }
 
@@ -161,7 +153,7 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMa
     if (type == ComputeType::kBF16 && !native) {
       rounded = Matrix(rows.rows, rows.cols);
       if (rounded.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
-      for (int64_t r = 0; r < rows.rows; ++r) RoundRow(rows.Row(r), rows.cols, rounded.Row(r));
+      for (int64_t r = 0; r < rows.rows; ++r) WidenRounded(rows.Row(r), rows.cols, rounded.Row(r));
       rows = rounded.view();
     }
     return products_->gemm.Pack(rows.data, rows.stride, rows.rows, rows.cols, native,

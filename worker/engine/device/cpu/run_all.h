@@ -1,0 +1,24 @@
+// Parallel work that can fail.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/thread_pool.h"
+
+namespace lwq {
+
+// Runs body(i) for each i in [0, count) on the pool; the failure with the lowest i is returned.
+inline absl::Status RunAll(ThreadPool& pool, int64_t count,
+                           const std::function<absl::Status(int64_t)>& body) {
+  std::vector<absl::Status> results(static_cast<size_t>(count));
+  pool.ParallelFor(count, [&](int64_t i) { results[static_cast<size_t>(i)] = body(i); });
+  for (absl::Status& status : results) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lwq
