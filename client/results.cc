@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
+#include "base/log.h"
 #include "client/budget_text.h"
 #include "client/size_text.h"
 #include "client/table.h"
@@ -138,6 +139,7 @@ std::string QuantizeTable(const QuantizeOutcome& outcome) {
                                         " of the budget")});
   table.AddRow({"bits per weight", absl::StrFormat("%.3f", plan.bits_per_weight())});
   table.AddRow({"widths", WidthsText(plan)});
+  if (!plan.explanation().empty()) table.AddRow({"chosen", LogSafe(plan.explanation())});
   const v1::Progress& progress = job.progress();
   table.AddRow(
       {"time", absl::StrCat(FormatSeconds(outcome.seconds), " (job ",

@@ -15,7 +15,8 @@ namespace lwq::client {
 namespace {
 
 constexpr std::array<FlagDef, 24> kSpecFlags = {{
-    {"allocator", "NAME", "who chooses the widths: knapsack, two-level, uniform"},
+    {"allocator", "NAME",
+     "who chooses the widths: lwq, knapsack, two-level, uniform (default lwq)"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST", "candidate widths (default 2,3,4,8)"},
     {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},

@@ -71,6 +71,7 @@ std::string JobText(const v1::Job& job) {
                                           absl::StrFormat("%.3f", job.plan().bits_per_weight()),
                                           " bits per weight")});
     table.AddRow({"widths", WidthsText(job.plan())});
+    table.AddRow({"chosen", LogSafe(job.plan().explanation())});
   }
   if (!job.artifact().empty()) table.AddRow({"artifact", ShortName(job.artifact())});
   if (job.has_failure()) {

@@ -27,6 +27,7 @@ std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& re
                                                static_cast<double>(plan.budget_bytes()))});
     table.AddRow({"bits per weight", absl::StrFormat("%.3f", plan.bits_per_weight())});
     table.AddRow({"widths", WidthsText(plan)});
+    table.AddRow({"chosen", LogSafe(plan.explanation())});
   } else {
     table.AddRow({"widths", "known once the costs of the layers are measured"});
   }

@@ -1,6 +1,6 @@
 // A job's specification and its model's manifest -> tasks and what they depend on. Pure. The graph
-// comes in two stages: all that the plan needs is known at submission, the rest when the plan
-// stands.
+// comes in stages: what scores the layers is known at submission; then, where the allocator wants
+// plans measured, one stage for each round of them; the rest when the plan stands.
 #pragma once
 
 #include <map>
@@ -24,9 +24,9 @@ using TaskNode = v1::TaskRecord;
 
 struct JobGraph {
   std::vector<TaskNode> tasks;  // a task comes after those it depends on
-  // Keys of the tasks whose results the plan reads; empty for an evaluation job.
+  // Keys of the tasks that planning waits for; empty for an evaluation job.
   std::vector<std::string> plan_tasks;
-  // How many tasks the second stage will have at most; only for the progress shown before.
+  // How many tasks later stages will have at most; only for the progress shown before.
   int expected_tasks = 0;
 };
 
@@ -38,22 +38,28 @@ struct GraphInput {
   v1::Capability method;
   v1::Capability scorer;
   bool scores_needed = true;  // the allocator reads scores
+  int max_trials = 0;         // how many plans the allocator may want measured
 };
-
-// Fills in what the caller left out.
-void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec);
-void FillDefaults(v1::Evaluation& evaluation);
 
 // How many layers make one calibration segment: some thirty seconds of work on a small machine.
 int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens);
 
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);
 
-// Everything down to the plan, and the evaluations of the source model.
+// Whether the job runs the source model over calibration text.
+bool RunsSource(const GraphInput& input);
+
+// Everything down to the scores, and the evaluations of the source model. Later stages repeat the
+// tasks of this one that they build on (same keys).
 JobGraph BuildFirstStage(const GraphInput& input);
-// What follows from the plan: widths that are not measured yet, the artifact, its proof and its
-// evaluations. Tasks of the first stage that it builds on are repeated (same keys).
-JobGraph BuildSecondStage(const GraphInput& input, const v1::PlanSummary& plan);
+// Measures each of `plans` and quantizes the widths that they need; plan_tasks are the trials, in
+// the order of `plans`.
+JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans);
+// What follows from the plan: widths that are not computed yet, the artifact, its proof and its
+// evaluations.
+JobGraph BuildLastStage(const GraphInput& input, const v1::PlanSummary& plan);
+// What of an evaluation its dataset and what was asked decide.
+v1::EvaluateTask EvaluationOf(const v1::Dataset& dataset, const v1::Evaluation& evaluation);
 // An EvaluateSpec job.
 JobGraph BuildEvaluationGraph(const GraphInput& input);
 

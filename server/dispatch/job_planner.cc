@@ -1,7 +1,9 @@
 #include "server/dispatch/job_planner.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -76,6 +78,46 @@ absl::Status FillScores(const std::vector<v1::ScoreResult>& scores, AllocationPr
     problem.cost.push_back(std::move(row));
   }
   return absl::OkStatus();
+}
+
+v1::PlanSummary SummaryOf(const Allocation& allocation, const AllocationProblem& problem) {
+  v1::PlanSummary plan;
+  for (size_t u = 0; u < problem.model->units.size(); ++u) {
+    const UnitFormat& format = allocation.formats[u];
+    v1::UnitChoice& choice = *plan.add_units();
+    choice.set_unit(problem.model->units[u].name);
+    choice.set_layer(problem.model->units[u].layer);
+    choice.set_bits(format.bits);
+    choice.set_group_size(format.dense() ? 0 : format.group_size);
+    choice.set_asymmetric(!format.dense() && !format.symmetric);
+    for (size_t f = 0; f < problem.formats.size() && !problem.cost.empty(); ++f) {
+      if (problem.formats[f] == format) choice.set_cost(problem.cost[u][f]);
+    }
+  }
+  plan.set_budget_bytes(allocation.budget_bytes);
+  plan.set_plan_bytes(allocation.plan_bytes);
+  plan.set_weight_file_bytes(allocation.weight_file_bytes);
+  plan.set_bits_per_weight(allocation.bits_per_weight);
+  plan.set_predicted_cost(allocation.predicted_cost);
+  plan.set_explanation(allocation.explanation);
+  return plan;
+}
+
+absl::StatusOr<MeasuredPlan> PlanOf(const v1::PlanTrial& trial, const AllocationProblem& problem) {
+  MeasuredPlan plan;
+  plan.kl = trial.kl();
+  plan.origin = trial.origin();
+  for (int bits : trial.bits()) {
+    auto format = std::find_if(problem.formats.begin(), problem.formats.end(),
+                               [bits](const UnitFormat& f) { return f.bits == bits; });
+    if (format == problem.formats.end() || !std::isfinite(plan.kl)) {
+      return Failure(absl::StatusCode::kInternal, "TRIAL_INVALID",
+                     absl::StrCat("planning: the measured plan \"", trial.origin(), "\" has ", bits,
+                                  " bits in a unit and a KL of ", plan.kl));
+    }
+    plan.formats.push_back(*format);
+  }
+  return plan;
 }
 
 }  // namespace
@@ -185,34 +227,41 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   return result;
 }
 
-absl::StatusOr<v1::PlanSummary> MakePlan(const v1::QuantizeSpec& spec,
-                                         const v1::ModelManifest& manifest,
-                                         const std::vector<v1::ScoreResult>& scores) {
+void RecordTrial(const v1::TrialResult& result, v1::PlanTrial& trial) {
+  trial.set_kl(result.kl());
+  trial.set_standard_error(result.standard_error());
+}
+
+absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,
+                                      const v1::ModelManifest& manifest,
+                                      const std::vector<v1::ScoreResult>& scores,
+                                      const std::vector<v1::PlanTrial>& measured) {
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Prepared> prepared, Prepare(spec, manifest));
   AllocationProblem& problem = prepared->problem;
   if (!scores.empty()) LWQ_RETURN_IF_ERROR(FillScores(scores, problem));
-  LWQ_ASSIGN_OR_RETURN(const Allocation allocation, Allocate(spec.allocator(), problem));
-  v1::PlanSummary plan;
-  for (size_t u = 0; u < prepared->model.units.size(); ++u) {
-    const UnitFormat& format = allocation.formats[u];
-    v1::UnitChoice& choice = *plan.add_units();
-    choice.set_unit(prepared->model.units[u].name);
-    choice.set_layer(prepared->model.units[u].layer);
-    choice.set_bits(format.bits);
-    choice.set_group_size(format.dense() ? 0 : format.group_size);
-    choice.set_asymmetric(!format.dense() && !format.symmetric);
-    for (size_t f = 0; f < problem.formats.size() && !problem.cost.empty(); ++f) {
-      if (problem.formats[f] == format) choice.set_cost(problem.cost[u][f]);
-    }
+  std::vector<MeasuredPlan> plans;
+  for (const v1::PlanTrial& trial : measured) {
+    LWQ_ASSIGN_OR_RETURN(MeasuredPlan plan, PlanOf(trial, problem));
+    plans.push_back(std::move(plan));
   }
-  plan.set_budget_bytes(allocation.budget_bytes);
-  plan.set_plan_bytes(allocation.plan_bytes);
-  plan.set_weight_file_bytes(allocation.weight_file_bytes);
-  plan.set_bits_per_weight(allocation.bits_per_weight);
-  plan.set_predicted_cost(allocation.predicted_cost);
-  plan.set_explanation(allocation.explanation);
-  plan.set_source_bytes(manifest.weight_bytes());
-  return plan;
+  LWQ_ASSIGN_OR_RETURN(const AllocationStep next, NextStep(spec.allocator(), problem, plans));
+  PlanStep step;
+  step.plan = SummaryOf(next.allocation, problem);
+  step.plan.set_source_bytes(manifest.weight_bytes());
+  if (!next.to_measure.empty()) {
+    step.plan.set_explanation(
+        absl::StrCat("Not chosen yet: ", next.to_measure.size(),
+                     " plans are to be measured first. So far: ", next.allocation.explanation));
+  }
+  for (const Allocation& candidate : next.to_measure) {
+    v1::PlanTrial& trial = step.trials.emplace_back();
+    trial.set_origin(candidate.explanation);
+    for (const UnitFormat& format : candidate.formats) trial.add_bits(format.bits);
+    trial.set_plan_bytes(candidate.plan_bytes);
+    trial.set_predicted_cost(candidate.predicted_cost);
+    step.formats.push_back(SummaryOf(candidate, problem));
+  }
+  return step;
 }
 
 }  // namespace lwq

@@ -32,9 +32,23 @@ struct Feasibility {
 absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
                                              const v1::ModelManifest& manifest, bool calibrated);
 
-// `scores`: one a layer, empty when the allocator needs none.
-absl::StatusOr<v1::PlanSummary> MakePlan(const v1::QuantizeSpec& spec,
-                                         const v1::ModelManifest& manifest,
-                                         const std::vector<v1::ScoreResult>& scores);
+// What planning says next.
+struct PlanStep {
+  // Plans to measure before one can be chosen, with their formats in the same order; none when
+  // `plan` is the choice.
+  std::vector<v1::PlanTrial> trials;
+  std::vector<v1::PlanSummary> formats;
+  // The choice, or what it would be without those trials.
+  v1::PlanSummary plan;
+};
+// `scores`: one a layer, empty when the allocator needs none. `measured`: all trials so far, in
+// order, with their KL set.
+absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,
+                                      const v1::ModelManifest& manifest,
+                                      const std::vector<v1::ScoreResult>& scores,
+                                      const std::vector<v1::PlanTrial>& measured);
+
+// What a trial task found, in the trial that asked for it.
+void RecordTrial(const v1::TrialResult& result, v1::PlanTrial& trial);
 
 }  // namespace lwq

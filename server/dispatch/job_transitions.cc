@@ -1,4 +1,4 @@
-// Jobs and models: submit, plan, cancel, retry, finish.
+// Jobs: submit, plan, cancel, retry, finish.
 #include <algorithm>
 #include <deque>
 #include <set>
@@ -12,13 +12,6 @@
 
 namespace lwq {
 namespace {
-
-google::protobuf::Timestamp ToTimestamp(int64_t us) {
-  google::protobuf::Timestamp t;
-  t.set_seconds(us / 1'000'000);
-  t.set_nanos(static_cast<int32_t>(us % 1'000'000) * 1000);
-  return t;
-}
 
 void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
   v1::Job& job = *record.mutable_job();
@@ -39,14 +32,6 @@ void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
   event.mutable_state()->set_to(to);
   *event.mutable_state()->mutable_job() = WithoutItems(job);
   draft.PushEvent(record, std::move(event));
-}
-
-bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
-  return std::find(list.begin(), list.end(), x) != list.end();
-}
-
-void RemoveFrom(google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
-  list.erase(std::remove(list.begin(), list.end(), x), list.end());
 }
 
 // The output of a quantize task that the cache has in part or whole; sets what is missing.
@@ -260,17 +245,49 @@ void InstallAndAdvance(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
   AdvanceJob(draft, job.job().name());
 }
 
+void WaitForPlanTasks(const JobGraph& graph, v1::JobRecord& job) {
+  job.mutable_plan_tasks()->Assign(graph.plan_tasks.begin(), graph.plan_tasks.end());
+  job.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
+}
+
 // A record at the very beginning: no tasks, no results.
 v1::JobRecord FreshRecord(v1::Job job, const JobGraph& graph, int64_t now_us) {
   v1::JobRecord record;
   *record.mutable_job() = std::move(job);
   record.set_submit_us(now_us);
-  record.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
-  for (const std::string& key : graph.plan_tasks) record.add_plan_tasks(key);
+  WaitForPlanTasks(graph, record);
   return record;
 }
 
+// The job whose plan is being made; null when it was cancelled, failed or planned meanwhile: what
+// comes too late changes nothing.
+v1::JobRecord* EditPlanning(Draft& draft, const std::string& name) {
+  v1::JobRecord* job = draft.EditJob(name);
+  const bool planning = job != nullptr && job->plan_state() == v1::JobRecord::RUNNING &&
+                        job->job().state() == v1::Job::RUNNING;
+  return planning ? job : nullptr;
+}
+
+void SetTrials(const std::vector<v1::PlanTrial>& trials, v1::JobRecord& job) {
+  job.mutable_job()->mutable_trials()->Assign(trials.begin(), trials.end());
+}
+
 }  // namespace
+
+google::protobuf::Timestamp ToTimestamp(int64_t us) {
+  google::protobuf::Timestamp t;
+  t.set_seconds(us / 1'000'000);
+  t.set_nanos(static_cast<int32_t>(us % 1'000'000) * 1000);
+  return t;
+}
+
+bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
+  return std::find(list.begin(), list.end(), x) != list.end();
+}
+
+void RemoveFrom(google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x) {
+  list.erase(std::remove(list.begin(), list.end(), x), list.end());
+}
 
 void StartJob(Draft& draft, v1::JobRecord& job) { SetState(draft, job, v1::Job::RUNNING); }
 
@@ -328,6 +345,7 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
   job.set_generation(job.generation() + 1);
   job.clear_failure();
   job.clear_plan();
+  job.clear_trials();
   job.clear_evaluations();
   job.clear_layers();
   job.clear_progress();
@@ -348,10 +366,9 @@ absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& g
   }
   DropTasks(draft, *job);
   job->clear_cached();
-  job->clear_plan_tasks();
   job->mutable_job()->clear_plan();
-  for (const std::string& key : graph.plan_tasks) job->add_plan_tasks(key);
-  job->set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
+  job->mutable_job()->clear_trials();
+  WaitForPlanTasks(graph, *job);
   InstallAndAdvance(draft, *job, graph, cached);
   return absl::OkStatus();
 }
@@ -377,14 +394,23 @@ absl::Status CancelJob(Draft& draft, const std::string& name) {
   return absl::OkStatus();
 }
 
+absl::Status StartTrials(Draft& draft, const std::string& name,
+                         const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
+                         const CachedResults& cached) {
+  v1::JobRecord* job = EditPlanning(draft, name);
+  if (job == nullptr) return absl::OkStatus();
+  SetTrials(trials, *job);
+  WaitForPlanTasks(graph, *job);
+  InstallAndAdvance(draft, *job, graph, cached);
+  return absl::OkStatus();
+}
+
 absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
-                        const JobGraph& graph, const CachedResults& cached) {
-  v1::JobRecord* job = draft.EditJob(name);
-  // Cancelled, failed or planned meanwhile: the plan comes too late and changes nothing.
-  if (job == nullptr || job->plan_state() != v1::JobRecord::RUNNING ||
-      job->job().state() != v1::Job::RUNNING) {
-    return absl::OkStatus();
-  }
+                        const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
+                        const CachedResults& cached) {
+  v1::JobRecord* job = EditPlanning(draft, name);
+  if (job == nullptr) return absl::OkStatus();
+  SetTrials(trials, *job);
   *job->mutable_job()->mutable_plan() = plan;
   job->set_plan_state(v1::JobRecord::PLANNED);
   v1::JobEvent event;
@@ -431,51 +457,6 @@ void ForgetUnwanted(Draft& draft, const std::string& key) {
         });
     if (!running) EndJob(draft, *job, v1::Job::CANCELLED);
   }
-}
-
-absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest) {
-  model.set_state(v1::Model::VERIFYING);
-  model.clear_failure();
-  model.clear_manifest();
-  *model.mutable_create_time() = ToTimestamp(draft.now_us());
-  const std::string name = model.name();
-  draft.PutModel(std::move(model));
-  if (draft.FindTask(ingest.key()) == nullptr) {
-    v1::TaskRecord task = ingest;
-    task.set_state(v1::TaskRecord::READY);
-    draft.PutTask(std::move(task));
-  }
-  v1::TaskRecord& task = *draft.EditTask(ingest.key());
-  if (!Contains(task.models(), name)) task.add_models(name);
-  draft.effects.tasks_ready = true;
-  draft.effects.touched_models.insert(name);
-  return absl::OkStatus();
-}
-
-absl::Status RemoveModel(Draft& draft, const std::string& name) {
-  if (draft.FindModel(name) == nullptr) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no model ", name));
-  }
-  std::vector<std::string> jobs;
-  for (const auto& [job_name, job] : draft.state().jobs()) {
-    if (job.job().spec().quantize().model() == name && jobs.size() < 10) jobs.push_back(job_name);
-  }
-  if (!jobs.empty()) {
-    std::string list;
-    for (const std::string& job : jobs) absl::StrAppend(&list, list.empty() ? "" : ", ", job);
-    return PreconditionFailure("MODEL_IN_USE",
-                               absl::StrCat("deleting ", name, ": jobs still use it: ", list));
-  }
-  std::vector<std::string> waiting;
-  for (const auto& [key, task] : draft.state().tasks()) {
-    if (Contains(task.models(), name)) waiting.push_back(key);
-  }
-  for (const std::string& key : waiting) {
-    RemoveFrom(*draft.EditTask(key)->mutable_models(), name);
-    ForgetUnwanted(draft, key);
-  }
-  draft.DeleteModel(name);
-  return absl::OkStatus();
 }
 
 }  // namespace lwq

@@ -40,8 +40,8 @@ void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
   if (job.plan_state() != v1::JobRecord::NO_PLAN) {
     const bool planned = job.plan_state() == v1::JobRecord::PLANNED;
     v1::PhaseProgress& p = phases[v1::PLAN];
-    p.set_tasks_total(1);
-    p.set_tasks_done(planned ? 1 : 0);
+    p.set_tasks_total(p.tasks_total() + 1);
+    p.set_tasks_done(p.tasks_done() + (planned ? 1 : 0));
     ++total;
     done += planned ? 1 : 0;
     if (!planned) phase = std::min<int>(phase, v1::PLAN);

@@ -27,6 +27,7 @@ constexpr Kind kKinds[] = {
     {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, 1},
     {v1::TaskSpec::kVerify, "verify", v1::VERIFY, 1},
     {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, 1},
+    {v1::TaskSpec::kTrial, "trial", v1::PLAN, 1},
 };
 
 const Kind* FindKind(const v1::TaskSpec& spec) {
@@ -89,6 +90,8 @@ v1::ModelInput* MutableModelOf(v1::TaskSpec& spec) {
       return spec.mutable_verify()->mutable_model();
     case v1::TaskSpec::kEvaluate:
       return spec.mutable_evaluate()->mutable_model();
+    case v1::TaskSpec::kTrial:
+      return spec.mutable_trial()->mutable_model();
     default:
       return nullptr;
   }

@@ -38,8 +38,14 @@ absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& g
                         const CachedResults& cached);
 // NOT_FOUND when the job is not active.
 absl::Status CancelJob(Draft& draft, const std::string& name);
+// The job waits until `graph`'s plan_tasks, which measure the last of `trials`, are done. `trials`
+// are all of the job so far. Nothing happens when the job ended meanwhile; so with FinishPlan.
+absl::Status StartTrials(Draft& draft, const std::string& name,
+                         const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
+                         const CachedResults& cached);
 absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
-                        const JobGraph& graph, const CachedResults& cached);
+                        const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
+                        const CachedResults& cached);
 void FailJob(Draft& draft, const std::string& name, const v1::Failure& failure);
 
 // ---- Models ----
@@ -83,6 +89,9 @@ bool IsWanted(const Draft& draft, const v1::TaskRecord& task);
 void ForgetUnwanted(Draft& draft, const std::string& key);
 void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
                    v1::TaskEvent::State state, absl::string_view detail);
+google::protobuf::Timestamp ToTimestamp(int64_t us);
+bool Contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x);
+void RemoveFrom(google::protobuf::RepeatedPtrField<std::string>& list, const std::string& x);
 // How a task stands, for people.
 v1::TaskStatus StatusOf(const v1::TaskRecord& task, bool cached);
 

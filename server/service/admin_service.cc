@@ -16,13 +16,6 @@ namespace {
 
 constexpr char kService[] = "AdminService";
 
-google::protobuf::Timestamp ToTimestamp(int64_t us) {
-  google::protobuf::Timestamp time;
-  time.set_seconds(us / 1'000'000);
-  time.set_nanos(static_cast<int32_t>(us % 1'000'000) * 1000);
-  return time;
-}
-
 }  // namespace
 
 std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us) {

@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "server/dispatch/job_defaults.h"
 #include "server/dispatch/progress.h"
 #include "server/service/record_writes.h"
 #include "server/service/validation.h"
@@ -21,12 +22,6 @@ constexpr int64_t kMaxQueuedJobs = 20'000;
 
 // Sorts by time of creation, and no two are equal.
 std::string NewJobId(int64_t now_us) { return absl::StrFormat("j-%013x%s", now_us, RandomHex(5)); }
-
-bool NeedsForwardPass(const GraphInput& input) {
-  return input.method.needs_calibration() ||
-         (input.scores_needed &&
-          (input.scorer.needs_calibration() || input.scorer.needs_quantized()));
-}
 
 // The answer to a request_id that was used before: the job of then, when the body is the same.
 absl::StatusOr<std::string> Replayed(Store& store, const std::string& request_id,
@@ -97,9 +92,9 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
   }
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.job.name(), spec));
   if (spec.has_quantize()) {
-    LWQ_ASSIGN_OR_RETURN(const Feasibility feasible,
-                         CheckFeasibility(spec.quantize(), source->model.manifest(),
-                                          NeedsForwardPass(source->input)));
+    LWQ_ASSIGN_OR_RETURN(
+        const Feasibility feasible,
+        CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
     for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
   }
   int64_t active = 0;
@@ -151,8 +146,10 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
         if (!request.label_value().empty() && label->second != request.label_value()) continue;
       }
       *response.add_jobs() = WithoutItems(record.job());
-      // What happened to each linear is in GetJob; a page has room for many jobs.
+      // What happened to each linear, and which plans were tried, is in GetJob; a page has room for
+      // many jobs.
       response.mutable_jobs(response.jobs_size() - 1)->clear_layers();
+      response.mutable_jobs(response.jobs_size() - 1)->clear_trials();
       if (response.jobs_size() == page) {
         response.set_next_page_token(MakePageToken(row, filter));
         return absl::OkStatus();
@@ -221,7 +218,7 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
   LWQ_ASSIGN_OR_RETURN(
       const Feasibility feasible,
-      CheckFeasibility(spec.quantize(), source->model.manifest(), NeedsForwardPass(source->input)));
+      CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
   response.set_smallest_bytes(feasible.smallest_bytes);
   response.set_largest_bytes(feasible.largest_bytes);
   response.set_memory_bytes(feasible.memory_bytes);
@@ -238,11 +235,23 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
     known = known && score != cached.end();
     if (score != cached.end()) scores.push_back(score->second.score());
   }
-  if (known) {
-    LWQ_ASSIGN_OR_RETURN(*response.mutable_plan(),
-                         MakePlan(spec.quantize(), source->model.manifest(), scores));
-    graph = BuildSecondStage(source->input, response.plan());
+  // As far as what is known leads: to the plan, or to trials that nobody ran yet.
+  std::vector<v1::PlanTrial> trials;
+  while (known) {
+    LWQ_ASSIGN_OR_RETURN(const PlanStep step,
+                         NextPlanStep(spec.quantize(), source->model.manifest(), scores, trials));
+    *response.mutable_plan() = step.plan;
+    const bool decided = step.trials.empty();
+    graph = decided ? BuildLastStage(source->input, step.plan)
+                    : BuildTrialStage(source->input, step.formats);
     LWQ_ASSIGN_OR_RETURN(cached, scheduler.LookUp(graph));
+    known = !decided;
+    for (size_t i = 0; i < step.trials.size(); ++i) {
+      trials.push_back(step.trials[i]);
+      auto trial = cached.find(graph.plan_tasks[i]);
+      known = known && trial != cached.end();
+      if (trial != cached.end()) RecordTrial(trial->second.trial(), trials.back());
+    }
   }
   response.set_tasks_total(static_cast<int>(graph.tasks.size()) + graph.expected_tasks + 1);
   for (const TaskNode& node : graph.tasks) {

@@ -289,6 +289,7 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(const std::st
   input.scorer = *scorer;
   LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.quantize().allocator()));
   input.scores_needed = allocator->needs_cost || allocator->needs_layer_score;
+  input.max_trials = allocator->max_trials;
   return source;
 }
 
@@ -336,30 +337,44 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   return cached;
 }
 
-absl::StatusOr<v1::PlanSummary> Scheduler::ComputePlan(const v1::JobRecord& job,
-                                                       const GraphSource& source) {
+absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
+  const std::string& name = job.job().name();
+  LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec()));
   std::vector<v1::ScoreResult> scores;
+  std::vector<v1::PlanTrial> trials(job.job().trials().begin(), job.job().trials().end());
   {
     MutexLock lock(&mu_);
-    for (const std::string& key : job.plan_tasks()) {
+    for (const std::string& key : job.tasks()) {
       auto task = state_.tasks().find(key);
-      if (task != state_.tasks().end() && task->second.output().has_score()) {
-        scores.push_back(task->second.output().score());
+      if (task == state_.tasks().end()) continue;
+      const v1::TaskOutput& output = task->second.output();
+      if (output.has_score()) scores.push_back(output.score());
+      for (v1::PlanTrial& trial : trials) {
+        if (trial.task() == key) RecordTrial(output.trial(), trial);
       }
     }
   }
-  return MakePlan(source.input.spec.quantize(), source.model.manifest(), scores);
+  LWQ_ASSIGN_OR_RETURN(PlanStep step, NextPlanStep(source->input.spec.quantize(),
+                                                   source->model.manifest(), scores, trials));
+  const bool decided = step.trials.empty();
+  const JobGraph graph = decided ? BuildLastStage(source->input, step.plan)
+                                 : BuildTrialStage(source->input, step.formats);
+  for (size_t i = 0; i < step.trials.size(); ++i) {
+    step.trials[i].set_task(graph.plan_tasks[i]);
+    trials.push_back(std::move(step.trials[i]));
+  }
+  LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph));
+  return Run([&](Draft& draft) {
+    return decided ? FinishPlan(draft, name, step.plan, trials, graph, cached)
+                   : StartTrials(draft, name, trials, graph, cached);
+  });
 }
 
 void Scheduler::PlanJob(const std::string& name) {
   auto plan = [&]() -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const v1::JobRecord job, GetJob(name));
     if (job.plan_state() != v1::JobRecord::RUNNING) return absl::OkStatus();
-    LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec()));
-    LWQ_ASSIGN_OR_RETURN(const v1::PlanSummary summary, ComputePlan(job, *source));
-    const JobGraph graph = BuildSecondStage(source->input, summary);
-    LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph));
-    return Run([&](Draft& draft) { return FinishPlan(draft, name, summary, graph, cached); });
+    return ContinuePlan(job);
   };
   absl::Status status = plan();
   if (status.ok()) return;

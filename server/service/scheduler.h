@@ -79,7 +79,7 @@ class Scheduler {
  private:
   void DoEffects(const Effects& effects);
   void PlanJob(const std::string& name);
-  absl::StatusOr<v1::PlanSummary> ComputePlan(const v1::JobRecord& job, const GraphSource& source);
+  absl::Status ContinuePlan(const v1::JobRecord& job);
   void Rebuild(const std::string& name);
   void CountChanges(const Changes& changes);
   void SetGauges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -43,6 +43,7 @@ QuantizeOutcome Outcome() {
   plan->set_plan_bytes(5'970'000);
   plan->set_weight_file_bytes(5'970'000);
   plan->set_bits_per_weight(3.244);
+  plan->set_explanation("Lowest measured KL of 9 plans.");
   for (const int bits : {4, 2, 2}) plan->add_units()->set_bits(bits);
   job.mutable_progress()->set_tasks_total(33);
   job.mutable_progress()->set_tasks_cached(11);
@@ -58,6 +59,7 @@ TEST(ResultsTest, TheTableSaysSizesWidthsAndWhereThingsLie) {
   EXPECT_THAT(text, HasSubstr("source weights    20.0 MB (20,000,000 bytes)\n"));
   EXPECT_THAT(text, HasSubstr("29.9% of the source, 99.5% of the budget"));
   EXPECT_THAT(text, HasSubstr("widths            2 bits: 2 units, 4 bits: 1 unit\n"));
+  EXPECT_THAT(text, HasSubstr("chosen            Lowest measured KL of 9 plans.\n"));
   EXPECT_THAT(text, HasSubstr("11 of 33 tasks from the cache"));
   EXPECT_THAT(text, HasSubstr("report    /out/lwq-report.json\n"));
 }

@@ -71,6 +71,7 @@ v1::LinearReport ReportOf(const std::string& module, const QuantizedLinear& line
   report.set_damping_retries(linear.record.damping_retries);
   report.set_dead_columns(linear.record.num_dead_columns);
   report.set_note(linear.record.note);
+  report.set_refinement_gain(linear.record.refinement_gain);
   return report;
 }
 

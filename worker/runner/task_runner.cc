@@ -23,6 +23,8 @@ absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
       return RunVerify(context, spec.verify());
     case v1::TaskSpec::kEvaluate:
       return RunEvaluate(context, spec.evaluate());
+    case v1::TaskSpec::kTrial:
+      return RunTrial(context, spec.trial());
     case v1::TaskSpec::KIND_NOT_SET:
       break;
   }

@@ -41,5 +41,6 @@ absl::StatusOr<v1::TaskOutput> RunAssemble(const TaskContext& context,
 absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::VerifyTask& task);
 absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                                            const v1::EvaluateTask& task);
+absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::TrialTask& task);
 
 }  // namespace lwq

@@ -35,7 +35,6 @@ absl::StatusOr<Matrix> LogitsOf(const TaskContext& context, const DecoderSpec& s
   TokenBatch batch;
   batch.Add(tokens);
   Matrix hidden(batch.num_tokens(), spec.hidden_size);
-  LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view(), [&](int layer) {
     return context.progress(0.5, absl::StrCat("logits of the ", what, ", layer ", layer));
   }));

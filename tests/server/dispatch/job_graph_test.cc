@@ -3,10 +3,13 @@
 #include <map>
 #include <string>
 
-#include "gtest/gtest.h"
+#include "gmock/gmock.h"
+#include "server/dispatch/job_defaults.h"
 
 namespace lwq {
 namespace {
+
+using ::testing::ElementsAre;
 
 TEST(FillDefaultsTest, ScoredTextIsNeverMoreThanTheCalibrationText) {
   v1::ModelManifest manifest;
@@ -26,8 +29,7 @@ TEST(FillDefaultsTest, SequencesFitTheModel) {
 }
 
 // A job of two layers with GPTQ at 2 and 4 bits, on 2,048 tokens and the scorer's.
-JobGraph GraphWith(const v1::Capability& scorer, int64_t score_tokens) {
-  v1::Model model;
+GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t score_tokens) {
   model.set_name("models/m");
   v1::ModelManifest& manifest = *model.mutable_manifest();
   manifest.set_digest("m");
@@ -50,7 +52,20 @@ JobGraph GraphWith(const v1::Capability& scorer, int64_t score_tokens) {
   input.method.set_name("gptq");
   input.method.set_needs_calibration(true);
   input.scorer = scorer;
-  return BuildFirstStage(input);
+  return input;
+}
+
+JobGraph GraphWith(const v1::Capability& scorer, int64_t score_tokens) {
+  v1::Model model;
+  return BuildFirstStage(InputWith(model, scorer, score_tokens));
+}
+
+v1::Capability Kl() {
+  v1::Capability kl;
+  kl.set_name("kl");
+  kl.set_needs_quantized(true);
+  kl.set_gives_costs(true);
+  return kl;
 }
 
 std::map<int, std::string> WidthKeys(const JobGraph& graph) {
@@ -61,10 +76,7 @@ std::map<int, std::string> WidthKeys(const JobGraph& graph) {
 }
 
 TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
-  v1::Capability kl;
-  kl.set_name("kl");
-  kl.set_needs_quantized(true);
-  kl.set_gives_costs(true);
+  const v1::Capability kl = Kl();
   int calibrated = 0, scored = 0;
   for (const TaskNode& task : GraphWith(kl, 1024).tasks) {
     if (task.spec().has_calibrate()) {
@@ -87,6 +99,86 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   const std::map<int, std::string> keys = WidthKeys(GraphWith(kl, 1024));
   EXPECT_EQ(keys.size(), 2);
   EXPECT_EQ(keys, WidthKeys(GraphWith(kl, 512)));
+}
+
+v1::PlanSummary PlanOf(int first_bits, int second_bits) {
+  v1::PlanSummary plan;
+  for (int layer = 0; layer < 2; ++layer) {
+    plan.add_units()->set_layer(layer);
+    plan.mutable_units(layer)->set_bits(layer == 0 ? first_bits : second_bits);
+  }
+  return plan;
+}
+
+std::vector<std::string> DependencyKinds(const JobGraph& graph, const std::string& key) {
+  std::map<std::string, std::string> kinds;
+  for (const TaskNode& task : graph.tasks) kinds[task.key()] = task.kind();
+  std::vector<std::string> result;
+  for (const TaskNode& task : graph.tasks) {
+    if (task.key() != key) continue;
+    for (const auto& dependency : task.dependencies()) {
+      result.push_back(kinds[dependency.key()]);
+    }
+  }
+  return result;
+}
+
+TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  input.max_trials = 2;
+  const JobGraph graph = BuildTrialStage(input, {PlanOf(2, 4), PlanOf(16, 4)});
+  ASSERT_EQ(graph.plan_tasks.size(), 2u);
+  EXPECT_THAT(DependencyKinds(graph, graph.plan_tasks[0]),
+              ElementsAre("calibrate", "quantize", "quantize"));
+  EXPECT_THAT(DependencyKinds(graph, graph.plan_tasks[1]), ElementsAre("calibrate", "quantize"))
+      << "16 bits are the source's own";
+  int quantized = 0;
+  for (const TaskNode& task : graph.tasks) {
+    quantized += task.spec().has_quantize() ? 1 : 0;
+    if (task.spec().has_trial()) {
+      EXPECT_EQ(task.phase(), v1::PLAN);
+      EXPECT_EQ(task.spec().trial().calibration().num_tokens(), 3072);
+      EXPECT_EQ(task.spec().trial().score_tokens(), 1024);
+    }
+  }
+  EXPECT_EQ(quantized, 2) << "those of the first stage, with all widths";
+}
+
+TEST(JobGraphTest, ATrialIsNamedByItsFormatsAndNotByWhatTheyWereThoughtToCost) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  input.max_trials = 1;
+  v1::PlanSummary plan = PlanOf(2, 4);
+  const std::string key = BuildTrialStage(input, {plan}).plan_tasks[0];
+  plan.mutable_units(0)->set_cost(0.5);
+  plan.set_predicted_cost(0.5);
+  plan.set_budget_bytes(1000);
+  EXPECT_EQ(BuildTrialStage(input, {plan}).plan_tasks[0], key);
+  EXPECT_NE(BuildTrialStage(input, {PlanOf(4, 2)}).plan_tasks[0], key);
+  input.spec.mutable_quantize()->set_damping(0.02);
+  EXPECT_NE(BuildTrialStage(input, {plan}).plan_tasks[0], key) << "other codes";
+}
+
+TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndWidthsOfTheirOwn) {
+  v1::Model model;
+  v1::Capability zd;
+  zd.set_name("zd");
+  GraphInput input = InputWith(model, zd, 1024);
+  input.method = v1::Capability();
+  input.max_trials = 2;
+  EXPECT_TRUE(RunsSource(input));
+  std::map<int, int> widths;  // by layer
+  for (const TaskNode& task : BuildTrialStage(input, {PlanOf(2, 4), PlanOf(4, 4)}).tasks) {
+    if (task.spec().has_calibrate()) {
+      EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
+      EXPECT_TRUE(task.spec().calibrate().hidden_states());
+      EXPECT_FALSE(task.spec().calibrate().statistics());
+    }
+    if (task.spec().has_quantize()) widths[task.layer()] += task.spec().quantize().bits_size();
+  }
+  EXPECT_EQ(widths[0], 2);
+  EXPECT_EQ(widths[1], 1);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/hash.h"
 #include "gtest/gtest.h"
+#include "server/dispatch/job_defaults.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/task_key.h"
 #include "server/dispatch/transitions.h"
@@ -81,6 +82,8 @@ class Scenario {
     input.datasets["datasets/builtin-books"] = dataset_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
+    auto rounds = trial_bits.find(job);
+    input.max_trials = rounds == trial_bits.end() ? 0 : static_cast<int>(rounds->second.size());
     const bool kl = spec.quantize().scorer() == "kl";
     input.scorer =
         MakeCapability(spec.quantize().scorer(), kl || spec.quantize().scorer() == "lim", kl, kl);
@@ -108,18 +111,33 @@ class Scenario {
     return Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); });
   }
 
-  // Every unit gets `plan_bits` of its job.
-  void Plan(const std::string& job) {
+  v1::PlanSummary UniformPlan(int bits) const {
     v1::PlanSummary plan;
     for (const auto& unit : model.manifest().inventory().units()) {
       v1::UnitChoice& choice = *plan.add_units();
       choice.set_unit(unit.name());
       choice.set_layer(unit.layer());
-      choice.set_bits(plan_bits.count(job) > 0 ? plan_bits[job] : 4);
+      choice.set_bits(bits);
     }
-    const v1::JobSpec spec = records[job].job().spec();
-    const JobGraph graph = BuildSecondStage(InputOf(job, spec), plan);
-    EXPECT_OK(Run([&](Draft& draft) { return FinishPlan(draft, job, plan, graph, cache); }));
+    return plan;
+  }
+
+  // Has plans of `trial_bits` measured first, then every unit gets `plan_bits` of its job.
+  void Plan(const std::string& job) {
+    const GraphInput input = InputOf(job, records[job].job().spec());
+    std::vector<v1::PlanTrial> trials(records[job].job().trials().begin(),
+                                      records[job].job().trials().end());
+    if (trials.size() < trial_bits[job].size()) {
+      const int bits = trial_bits[job][trials.size()];
+      const JobGraph graph = BuildTrialStage(input, {UniformPlan(bits)});
+      trials.emplace_back().set_task(graph.plan_tasks[0]);
+      EXPECT_OK(Run([&](Draft& draft) { return StartTrials(draft, job, trials, graph, cache); }));
+      return;
+    }
+    const v1::PlanSummary plan = UniformPlan(plan_bits.count(job) > 0 ? plan_bits[job] : 4);
+    const JobGraph graph = BuildLastStage(input, plan);
+    EXPECT_OK(
+        Run([&](Draft& draft) { return FinishPlan(draft, job, plan, trials, graph, cache); }));
   }
 
   void Register(const std::string& worker, const std::string& incarnation) {
@@ -158,6 +176,7 @@ class Scenario {
         linear.set_bits(bits);
       }
     }
+    if (spec.has_trial()) output.mutable_trial()->set_kl(1);
     if (spec.has_score()) output.mutable_score()->set_layer(spec.score().layer());
     if (spec.has_assemble()) {
       v1::NamedBlob& blob = *output.add_blobs();
@@ -236,6 +255,7 @@ class Scenario {
   std::vector<v1::Artifact> artifacts;
   std::map<std::string, std::vector<v1::JobEvent>> events;
   std::map<std::string, int> plan_bits;
+  std::map<std::string, std::vector<int>> trial_bits;  // one round of one trial each
   std::map<std::string, std::string> incarnations;
 
  private:

@@ -52,6 +52,61 @@ TEST(Transitions, ARankingJobQuantizesOnlyThePlannedWidths) {
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
 }
 
+TEST(Transitions, PlansAreMeasuredRoundByRoundBeforeOneIsChosen) {
+  Scenario s(3);
+  s.Register("w", "incarnation-1");
+  s.trial_bits["jobs/a"] = {2, 3};
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const std::vector<std::string> kinds = s.Work("w");
+  EXPECT_EQ(Count(kinds, "trial"), 2);
+  EXPECT_EQ(Count(kinds, "quantize"), 3) << "the scorer has made all widths";
+  EXPECT_EQ(Count(kinds, "calibrate"), 1);
+  EXPECT_LT(std::find(kinds.begin(), kinds.end(), "trial"),
+            std::find(kinds.begin(), kinds.end(), "assemble"));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+  const v1::Job& job = s.records["jobs/a"].job();
+  EXPECT_EQ(job.trials_size(), 2);
+  for (const v1::PhaseProgress& phase : job.progress().phases()) {
+    if (phase.phase() != v1::PLAN) continue;
+    EXPECT_EQ(phase.tasks_total(), 3) << "two trials, and the choice";
+    EXPECT_EQ(phase.tasks_done(), 3);
+  }
+  // The same again is known.
+  s.trial_bits["jobs/b"] = {2, 3};
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
+  EXPECT_EQ(Count(s.Work("w"), "trial"), 0);
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
+TEST(Transitions, TrialsOfARankingJobQuantizeTheWidthsThatTheyNeed) {
+  Scenario s(3);
+  s.Register("w", "incarnation-1");
+  s.trial_bits["jobs/a"] = {2, 3};
+  s.plan_bits["jobs/a"] = 3;
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  const std::vector<std::string> kinds = s.Work("w");
+  EXPECT_EQ(Count(kinds, "calibrate"), 1) << "the source's predictions";
+  EXPECT_EQ(Count(kinds, "quantize"), 6) << "two widths of three layers, the choice among them";
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(Transitions, AJobCancelledWhilePlansAreMeasuredEnds) {
+  Scenario s(3);
+  s.Register("w", "incarnation-1");
+  s.trial_bits["jobs/a"] = {2};
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  std::vector<v1::Lease> leases = s.Lease("w");
+  while (!leases.at(0).spec().has_trial()) {
+    ASSERT_OK(s.Complete("w", leases.at(0)));
+    leases = s.Lease("w");
+  }
+  ASSERT_OK(s.Run([](Draft& draft) { return CancelJob(draft, "jobs/a"); }));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLING);
+  ASSERT_OK(s.Complete("w", leases.at(0)));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
+  EXPECT_FALSE(s.records["jobs/a"].job().has_plan());
+}
+
 TEST(Transitions, ASecondBudgetComputesOnlyNewWidths) {
   Scenario s(3);
   s.Register("w", "incarnation-1");

@@ -38,6 +38,13 @@ struct Allocation {
   std::string explanation;  // one sentence: what was decided and why
 };
 
+// A plan that was measured as a whole: not what its units cost one by one, but what it costs.
+struct MeasuredPlan {
+  std::vector<UnitFormat> formats;  // one a unit
+  double kl = 0;                    // mean KL from the source, nats
+  std::string origin;               // the explanation that it came with
+};
+
 struct AllocatorDef {
   absl::string_view name;
   absl::string_view help;  // one line
@@ -46,6 +53,12 @@ struct AllocatorDef {
   // FAILED_PRECONDITION "BUDGET_INFEASIBLE" (message has the smallest budget that would do) when
   // even the smallest plan does not fit.
   absl::StatusOr<Allocation> (*allocate)(const AllocationProblem& problem);
+  // Of an allocator that ends in measurements: at most so many in all, and the plans of the next
+  // round, none of them measured yet; none when it has seen enough. Some may be over the budget:
+  // they are measured to learn from. `explanation` says how each was made.
+  int max_trials = 0;
+  absl::StatusOr<std::vector<Allocation>> (*propose)(
+      const AllocationProblem& problem, absl::Span<const MeasuredPlan> measured) = nullptr;
 };
 
 // Sorted by name.
@@ -55,6 +68,17 @@ absl::StatusOr<const AllocatorDef*> FindAllocator(absl::string_view name);
 
 // Checks formats against the model, finds the allocator and runs it.
 absl::StatusOr<Allocation> Allocate(absl::string_view allocator, const AllocationProblem& problem);
+
+// What an allocator says, given what was measured of its plans so far: plans to measure, or none,
+// and what it would choose now. That is `allocate`'s plan while nothing was measured, then the
+// plan within the budget with the least KL, the first of equal ones.
+struct AllocationStep {
+  std::vector<Allocation> to_measure;
+  Allocation allocation;
+};
+absl::StatusOr<AllocationStep> NextStep(absl::string_view allocator,
+                                        const AllocationProblem& problem,
+                                        absl::Span<const MeasuredPlan> measured);
 
 // Fills the byte counts of an allocation from its formats.
 void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation);

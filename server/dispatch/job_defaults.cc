@@ -1,0 +1,49 @@
+#include "server/dispatch/job_defaults.h"
+
+#include <algorithm>
+#include <set>
+
+#include "worker/engine/plan/profile.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kBuiltinDataset[] = "datasets/builtin-books";
+
+}  // namespace
+
+void FillDefaults(v1::Evaluation& evaluation) {
+  if (evaluation.text_tokens() == 0) evaluation.set_text_tokens(16384);
+  if (evaluation.sequence_length() == 0) evaluation.set_sequence_length(256);
+  if (evaluation.bos().empty()) evaluation.set_bos("tokenizer");
+}
+
+void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
+  if (spec.method().empty()) spec.set_method("gptq");
+  if (spec.scorer().empty()) spec.set_scorer("kl");
+  if (spec.allocator().empty()) spec.set_allocator("lwq");
+  if (spec.profile().empty()) spec.set_profile("vllm-lowbit");
+  if (spec.compute().empty()) spec.set_compute("f32");
+  if (spec.group_size() == 0) spec.set_group_size(128);
+  if (spec.damping() == 0) spec.set_damping(0.01);
+  std::set<int> bits(spec.bits().begin(), spec.bits().end());
+  // An unknown profile is refused later, by name.
+  if (auto profile = FindProfile(spec.profile()); bits.empty() && profile.ok()) {
+    bits.insert((*profile)->bits.begin(), (*profile)->bits.end());
+  }
+  spec.clear_bits();
+  for (int b : bits) spec.add_bits(b);
+  v1::Calibration& calibration = *spec.mutable_calibration();
+  if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
+  if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);
+  if (calibration.score_tokens() == 0) calibration.set_score_tokens(4096);
+  // The scorer reads no more text than the quantizer: a small job stays small.
+  calibration.set_score_tokens(std::min(calibration.score_tokens(), calibration.num_tokens()));
+  if (calibration.sequence_length() == 0) {
+    const int64_t longest = manifest.inventory().max_positions();
+    calibration.set_sequence_length(longest > 0 ? std::min<int64_t>(512, longest) : 512);
+  }
+  FillDefaults(*spec.mutable_evaluation());
+}
+
+}  // namespace lwq

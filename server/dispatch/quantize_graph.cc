@@ -1,0 +1,462 @@
+// The tasks of a quantize job, from preflight to the proof of its artifact.
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "server/dispatch/job_graph.h"
+#include "server/dispatch/task_key.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kLmHeadLayer = -1;
+constexpr int kDenseBits = 16;
+// What a small machine does of a segment's floating-point operations in half a minute.
+constexpr double kSegmentFlops = 1.5e12;
+
+void AddDependency(TaskNode& task, absl::string_view key, absl::string_view role, int layer,
+                   bool order_only) {
+  for (const v1::TaskDependency& d : task.dependencies()) {
+    if (d.key() == key && d.order_only() == order_only) return;
+  }
+  v1::TaskDependency& dependency = *task.add_dependencies();
+  dependency.set_key(std::string(key));
+  dependency.set_role(std::string(role));
+  dependency.set_layer(layer);
+  dependency.set_order_only(order_only);
+}
+
+void DependOn(TaskNode& task, const TaskNode& on) {
+  AddDependency(task, on.key(), on.kind(), on.layer(), false);
+}
+void ComeAfter(TaskNode& task, const TaskNode& on) {
+  AddDependency(task, on.key(), on.kind(), on.layer(), true);
+}
+
+// Builds the tasks of one quantize job, each kind with its key and dependencies.
+class QuantizeGraph {
+ public:
+  explicit QuantizeGraph(const GraphInput& input)
+      : input_(input),
+        spec_(input.spec.quantize()),
+        manifest_(input.model->manifest()),
+        salt_(spec_.no_cache() ? input.job : "") {
+    std::set<int> layers;
+    for (const auto& unit : manifest_.inventory().units()) layers.insert(unit.layer());
+    for (int layer : layers) {
+      if (layer >= 0) layers_.push_back(layer);
+    }
+    if (layers.count(kLmHeadLayer) > 0) layers_.push_back(kLmHeadLayer);
+  }
+
+  JobGraph FirstStage();
+  JobGraph TrialStage(const std::vector<v1::PlanSummary>& plans);
+  JobGraph LastStage(const v1::PlanSummary& plan);
+
+ private:
+  bool scores() const { return input_.scores_needed; }
+  bool measured() const { return scores() && input_.scorer.needs_quantized(); }
+  // The source's predictions for the scorer's text are what units or plans are held against.
+  bool compares() const { return measured() || input_.max_trials > 0; }
+  int64_t ScoreTokens() const { return compares() ? spec_.calibration().score_tokens() : 0; }
+
+  // The widths that have to be computed: 16 bits are the source's own.
+  std::vector<int> Widths() const {
+    std::vector<int> widths;
+    for (int b : spec_.bits()) {
+      if (b != kDenseBits) widths.push_back(b);
+    }
+    return widths;
+  }
+  TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
+  v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
+  std::string StatisticsKey(int layer) const;
+  std::string LayerDigest(int layer) const;
+  const TaskNode& SegmentOf(int layer) const;
+
+  TaskNode Preflight();
+  void MakeSegments(const TaskNode& preflight);
+  TaskNode Quantize(int layer, const std::vector<int>& bits, const TaskNode& preflight);
+  std::map<int, TaskNode> QuantizeFor(const std::vector<v1::PlanSummary>& plans,
+                                      const TaskNode& preflight);
+  TaskNode Trial(const v1::PlanSummary& plan, const std::map<int, TaskNode>& quantized);
+  TaskNode Score(int layer, const TaskNode* quantized, const TaskNode& preflight);
+  TaskNode Evaluate(const v1::Dataset& dataset, absl::string_view subject,
+                    const std::vector<std::string>& input_keys);
+  std::vector<const v1::Dataset*> EvaluationDatasets() const;
+
+  const GraphInput& input_;
+  const v1::QuantizeSpec& spec_;
+  const v1::ModelManifest& manifest_;
+  const std::string salt_;
+  std::vector<int> layers_;  // ascending, lm_head last
+  std::vector<TaskNode> segments_;
+};
+
+TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
+                                const std::vector<std::string>& input_keys) {
+  TaskNode task;
+  task.set_key(TaskKey(spec, input_keys, salt_));
+  task.set_kind(std::string(KindOf(spec)));
+  task.set_phase(PhaseOf(spec));
+  task.set_layer(layer);
+  task.set_model(input_.model->name());
+  *task.mutable_spec() = std::move(spec);
+  return task;
+}
+
+v1::CalibrationInput QuantizeGraph::CalibrationOf(int64_t num_tokens) const {
+  const v1::Dataset& dataset = input_.datasets.at(spec_.calibration().dataset());
+  v1::CalibrationInput input;
+  *input.mutable_dataset() = dataset.blob();
+  input.set_dataset_kind(dataset.kind());
+  input.set_num_tokens(num_tokens);
+  input.set_sequence_length(spec_.calibration().sequence_length());
+  return input;
+}
+
+std::string QuantizeGraph::LayerDigest(int layer) const {
+  if (layer == kLmHeadLayer) return manifest_.embedding_digest();
+  if (layer < manifest_.layer_digests_size()) return manifest_.layer_digests(layer);
+  return manifest_.digest();
+}
+
+// The statistics of a layer do not depend on how calibration is cut into segments nor on what else
+// a segment keeps, so jobs with other scorers share the quantized layers.
+std::string QuantizeGraph::StatisticsKey(int layer) const {
+  v1::TaskSpec spec;
+  v1::CalibrateTask& task = *spec.mutable_calibrate();
+  *task.mutable_model() = ModelDigest(manifest_.digest());
+  *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens());
+  task.set_first_layer(layer);
+  task.set_end_layer(layer);
+  task.set_statistics(true);
+  task.set_compute(spec_.compute());
+  return TaskKey(spec, {}, salt_);
+}
+
+const TaskNode& QuantizeGraph::SegmentOf(int layer) const {
+  for (const TaskNode& segment : segments_) {
+    if (layer >= 0 && layer < segment.spec().calibrate().end_layer()) return segment;
+  }
+  return segments_.back();
+}
+
+TaskNode QuantizeGraph::Preflight() {
+  v1::TaskSpec spec;
+  *spec.mutable_preflight()->mutable_model() = ModelDigest(manifest_.digest());
+  *spec.mutable_preflight()->mutable_recipe() = RecipeOf(spec_);
+  spec.mutable_preflight()->set_memory_bytes(spec_.memory_bytes());
+  return NewTask(std::move(spec), kNoLayer, {});
+}
+
+void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
+  if (!RunsSource(input_)) return;
+  const int num_layers = manifest_.inventory().num_layers();
+  const int per_segment = LayersPerSegment(manifest_, spec_.calibration().num_tokens());
+  for (int first = 0; first < num_layers; first += per_segment) {
+    v1::TaskSpec spec;
+    v1::CalibrateTask& task = *spec.mutable_calibrate();
+    *task.mutable_model() = ModelDigest(manifest_.digest());
+    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
+    task.set_score_tokens(ScoreTokens());
+    task.set_first_layer(first);
+    task.set_end_layer(std::min(first + per_segment, num_layers));
+    task.set_statistics(input_.method.needs_calibration());
+    task.set_hidden_states(compares());
+    task.set_compute(spec_.compute());
+    std::vector<std::string> inputs;
+    if (!segments_.empty()) inputs.push_back(segments_.back().key());
+    TaskNode node = NewTask(std::move(spec), first, inputs);
+    if (!segments_.empty()) DependOn(node, segments_.back());
+    ComeAfter(node, preflight);
+    segments_.push_back(std::move(node));
+  }
+}
+
+TaskNode QuantizeGraph::Quantize(int layer, const std::vector<int>& bits,
+                                 const TaskNode& preflight) {
+  v1::TaskSpec spec;
+  v1::QuantizeTask& task = *spec.mutable_quantize();
+  *task.mutable_model() = ModelDigest(LayerDigest(layer));
+  task.set_layer(layer);
+  *task.mutable_recipe() = RecipeOf(spec_);
+  std::vector<std::string> inputs;
+  if (input_.method.needs_calibration()) {
+    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens());
+    inputs.push_back(StatisticsKey(layer));
+  }
+  std::map<int, std::string> width_keys;
+  for (int b : bits) {
+    task.clear_bits();
+    task.add_bits(b);
+    width_keys[b] = TaskKey(spec, inputs, salt_);
+  }
+  task.clear_bits();
+  for (int b : bits) task.add_bits(b);
+  TaskNode node = NewTask(std::move(spec), layer, inputs);
+  // The whole model's digest is what a worker checks; the key above holds the layer's alone.
+  *node.mutable_spec()->mutable_quantize()->mutable_model() = ModelDigest(manifest_.digest());
+  for (const auto& [b, key] : width_keys) (*node.mutable_width_keys())[b] = key;
+  if (input_.method.needs_calibration()) DependOn(node, SegmentOf(layer));
+  ComeAfter(node, preflight);
+  return node;
+}
+
+TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNode& preflight) {
+  v1::TaskSpec spec;
+  v1::ScoreTask& task = *spec.mutable_score();
+  *task.mutable_model() = ModelDigest(manifest_.digest());
+  task.set_scorer(input_.scorer.name());
+  task.set_layer(layer);
+  task.set_seed(spec_.seed());
+  if (input_.scorer.gives_costs()) {
+    for (int b : Widths()) task.add_bits(b);
+    *task.mutable_recipe() = RecipeOf(spec_);
+  }
+  if (input_.scorer.needs_calibration() || measured()) {
+    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
+    task.set_score_tokens(ScoreTokens());
+  }
+  std::vector<const TaskNode*> segments;
+  if (!segments_.empty() && (input_.scorer.needs_calibration() || measured())) {
+    segments.push_back(&SegmentOf(layer));
+    if (measured() && segments.back() != &segments_.back()) segments.push_back(&segments_.back());
+  }
+  std::vector<std::string> inputs;
+  for (const TaskNode* segment : segments) inputs.push_back(segment->key());
+  if (quantized != nullptr) {
+    std::map<int, std::string> widths(quantized->width_keys().begin(),
+                                      quantized->width_keys().end());
+    for (const auto& [bits, key] : widths) inputs.push_back(key);
+  }
+  TaskNode node = NewTask(std::move(spec), layer, inputs);
+  for (const TaskNode* segment : segments) DependOn(node, *segment);
+  if (quantized != nullptr) DependOn(node, *quantized);
+  ComeAfter(node, preflight);
+  return node;
+}
+
+std::vector<const v1::Dataset*> QuantizeGraph::EvaluationDatasets() const {
+  std::vector<const v1::Dataset*> datasets;
+  const v1::Evaluation& evaluation = spec_.evaluation();
+  if (!evaluation.text_dataset().empty()) {
+    datasets.push_back(&input_.datasets.at(evaluation.text_dataset()));
+  }
+  for (const std::string& name : evaluation.task_datasets()) {
+    datasets.push_back(&input_.datasets.at(name));
+  }
+  return datasets;
+}
+
+TaskNode QuantizeGraph::Evaluate(const v1::Dataset& dataset, absl::string_view subject,
+                                 const std::vector<std::string>& input_keys) {
+  v1::TaskSpec spec;
+  v1::EvaluateTask& task = *spec.mutable_evaluate();
+  task = EvaluationOf(dataset, spec_.evaluation());
+  *task.mutable_model() = ModelDigest(manifest_.digest());
+  task.set_subject(std::string(subject));
+  task.set_compute(spec_.compute());
+  return NewTask(std::move(spec), kNoLayer, input_keys);
+}
+
+JobGraph QuantizeGraph::FirstStage() {
+  JobGraph graph;
+  TaskNode preflight = Preflight();
+  MakeSegments(preflight);
+  graph.tasks.push_back(preflight);
+  for (const TaskNode& segment : segments_) graph.tasks.push_back(segment);
+  if (measured()) {
+    for (int layer : layers_) {
+      TaskNode quantized = Quantize(layer, Widths(), preflight);
+      TaskNode score = Score(layer, &quantized, preflight);
+      graph.plan_tasks.push_back(score.key());
+      graph.tasks.push_back(std::move(quantized));
+      graph.tasks.push_back(std::move(score));
+    }
+  } else if (scores()) {
+    for (int layer : layers_) {
+      // Rankers order the layers; the head has no place in such an order.
+      if (layer == kLmHeadLayer && !input_.scorer.gives_costs()) continue;
+      graph.tasks.push_back(Score(layer, nullptr, preflight));
+      graph.plan_tasks.push_back(graph.tasks.back().key());
+    }
+  }
+  if (graph.plan_tasks.empty()) graph.plan_tasks.push_back(preflight.key());
+  const std::vector<const v1::Dataset*> datasets = EvaluationDatasets();
+  for (const v1::Dataset* dataset : datasets) {
+    graph.tasks.push_back(Evaluate(*dataset, "source", {}));
+  }
+  graph.expected_tasks =
+      static_cast<int>((measured() ? 0 : layers_.size()) + input_.max_trials + 2 + datasets.size());
+  return graph;
+}
+
+// The widths of each layer that some of `plans` use.
+std::map<int, std::set<int>> WidthsOf(const std::vector<v1::PlanSummary>& plans) {
+  std::map<int, std::set<int>> widths;
+  for (const v1::PlanSummary& plan : plans) {
+    for (const v1::UnitChoice& unit : plan.units()) {
+      if (unit.bits() != kDenseBits) widths[unit.layer()].insert(unit.bits());
+    }
+  }
+  return widths;
+}
+
+// The cache keys of the layers' widths that `plan` uses.
+std::vector<std::string> WidthKeysOf(const v1::PlanSummary& plan,
+                                     const std::map<int, TaskNode>& quantized) {
+  std::vector<std::string> keys;
+  for (const auto& [layer, widths] : WidthsOf({plan})) {
+    for (int bits : widths) keys.push_back(quantized.at(layer).width_keys().at(bits));
+  }
+  return keys;
+}
+
+// What of a plan decides the weights, and not why it was chosen.
+v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
+  v1::PlanSummary formats;
+  for (const v1::UnitChoice& unit : plan.units()) {
+    v1::UnitChoice& format = *formats.add_units();
+    format = unit;
+    format.clear_cost();
+  }
+  return formats;
+}
+
+// By layer, the tasks that give all widths of `plans`: those of the first stage where the scorer
+// measured them, else for these widths alone.
+std::map<int, TaskNode> QuantizeGraph::QuantizeFor(const std::vector<v1::PlanSummary>& plans,
+                                                   const TaskNode& preflight) {
+  std::map<int, TaskNode> quantized;
+  for (const auto& [layer, widths] : WidthsOf(plans)) {
+    const std::vector<int> bits =
+        measured() ? Widths() : std::vector<int>(widths.begin(), widths.end());
+    quantized[layer] = Quantize(layer, bits, preflight);
+  }
+  return quantized;
+}
+
+TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan,
+                              const std::map<int, TaskNode>& quantized) {
+  v1::TaskSpec spec;
+  v1::TrialTask& task = *spec.mutable_trial();
+  *task.mutable_model() = ModelDigest(manifest_.digest());
+  *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
+  task.set_score_tokens(ScoreTokens());
+  *task.mutable_plan() = FormatsOf(plan);
+  task.set_compute(spec_.compute());
+  std::vector<std::string> inputs = WidthKeysOf(plan, quantized);
+  inputs.push_back(segments_.back().key());
+  TaskNode trial = NewTask(std::move(spec), kNoLayer, inputs);
+  DependOn(trial, segments_.back());
+  for (const auto& [layer, widths] : WidthsOf({plan})) DependOn(trial, quantized.at(layer));
+  return trial;
+}
+
+JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans) {
+  JobGraph graph = FirstStage();
+  graph.plan_tasks.clear();
+  const std::map<int, TaskNode> quantized = QuantizeFor(plans, graph.tasks.front());
+  if (!measured()) {
+    for (const auto& [layer, task] : quantized) graph.tasks.push_back(task);
+  }
+  for (const v1::PlanSummary& plan : plans) {
+    graph.tasks.push_back(Trial(plan, quantized));
+    graph.plan_tasks.push_back(graph.tasks.back().key());
+  }
+  return graph;
+}
+
+JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
+  JobGraph graph = FirstStage();
+  const std::map<int, TaskNode> quantized = QuantizeFor({plan}, graph.tasks.front());
+  const std::vector<std::string> width_keys = WidthKeysOf(plan, quantized);
+  if (!measured()) {
+    for (const auto& [layer, task] : quantized) graph.tasks.push_back(task);
+  }
+  v1::TaskSpec spec;
+  v1::AssembleTask& assemble_task = *spec.mutable_assemble();
+  *assemble_task.mutable_model() = ModelDigest(manifest_.digest());
+  *assemble_task.mutable_plan() = plan;
+  *assemble_task.mutable_recipe() = RecipeOf(spec_);
+  assemble_task.set_max_shard_bytes(spec_.max_shard_bytes());
+  TaskNode assemble = NewTask(spec, kNoLayer, width_keys);
+  v1::TaskSpec verify_spec;
+  *verify_spec.mutable_verify()->mutable_model() = ModelDigest(manifest_.digest());
+  *verify_spec.mutable_verify()->mutable_plan() = plan;
+  *verify_spec.mutable_verify()->mutable_recipe() = RecipeOf(spec_);
+  TaskNode verify = NewTask(std::move(verify_spec), kNoLayer, {assemble.key()});
+  for (const auto& [layer, task] : quantized) {
+    DependOn(assemble, task);
+    DependOn(verify, task);
+  }
+  DependOn(verify, assemble);
+  // What an evaluation sees of an artifact is its formats and contents.
+  v1::TaskSpec content = spec;
+  *content.mutable_assemble()->mutable_plan() = FormatsOf(plan);
+  content.mutable_assemble()->clear_max_shard_bytes();
+  const std::string content_key = TaskKey(content, width_keys, salt_);
+  std::vector<TaskNode> evaluations;
+  for (const v1::Dataset* dataset : EvaluationDatasets()) {
+    TaskNode evaluation = Evaluate(*dataset, "artifact", {content_key});
+    DependOn(evaluation, assemble);
+    ComeAfter(evaluation, verify);
+    evaluations.push_back(std::move(evaluation));
+  }
+  graph.tasks.push_back(std::move(assemble));
+  graph.tasks.push_back(std::move(verify));
+  for (TaskNode& evaluation : evaluations) graph.tasks.push_back(std::move(evaluation));
+  graph.expected_tasks = 0;
+  return graph;
+}
+
+}  // namespace
+
+int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens) {
+  const v1::Inventory& inventory = manifest.inventory();
+  double weights = 0;
+  for (const auto& unit : inventory.units()) {
+    if (unit.layer() < 0) continue;
+    for (const auto& linear : unit.linears()) {
+      weights += static_cast<double>(linear.out_features()) * linear.in_features();
+    }
+  }
+  if (inventory.num_layers() <= 0 || weights <= 0) return 1;
+  const double flops = 2.0 * weights / inventory.num_layers() * static_cast<double>(num_tokens);
+  const double layers = kSegmentFlops / std::max(flops, 1.0);
+  if (layers >= inventory.num_layers()) return inventory.num_layers();
+  return std::max(1, static_cast<int>(layers));
+}
+
+v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
+  v1::Recipe recipe;
+  recipe.set_method(spec.method());
+  recipe.set_group_size(spec.group_size() < 0 ? 0 : spec.group_size());
+  recipe.set_asymmetric(spec.asymmetric());
+  recipe.set_compute(spec.compute());
+  recipe.set_damping(spec.damping());
+  recipe.set_act_order(!spec.no_act_order());
+  recipe.set_scale_search(!spec.no_scale_search());
+  recipe.set_refinement(!spec.no_refinement());
+  return recipe;
+}
+
+bool RunsSource(const GraphInput& input) {
+  if (input.method.needs_calibration() || input.max_trials > 0) return true;
+  return input.scores_needed &&
+         (input.scorer.needs_calibration() || input.scorer.needs_quantized());
+}
+
+JobGraph BuildFirstStage(const GraphInput& input) { return QuantizeGraph(input).FirstStage(); }
+
+JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans) {
+  return QuantizeGraph(input).TrialStage(plans);
+}
+
+JobGraph BuildLastStage(const GraphInput& input, const v1::PlanSummary& plan) {
+  return QuantizeGraph(input).LastStage(plan);
+}
+
+}  // namespace lwq

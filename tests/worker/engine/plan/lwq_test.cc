@@ -1,0 +1,151 @@
+// The allocator that measures, played against models of damage whose best plan is known.
+#include <cmath>
+#include <functional>
+#include <set>
+
+#include "gmock/gmock.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/allocation_measure.h"
+
+namespace lwq {
+namespace {
+
+using ::testing::HasSubstr;
+
+using Damage = std::function<double(const std::vector<UnitFormat>&)>;
+
+class LwqTest : public ::testing::Test {
+ protected:
+  LwqTest() : model_(testing::LlamaInventory({})) {
+    problem_.model = &model_;
+    problem_.formats = testing::SymmetricFormats({2, 3, 4, 8});
+    problem_.budget = *ParseBudget("3.1bpw");
+    for (size_t u = 0; u < model_.units.size(); ++u) {
+      std::vector<double> row;
+      for (const UnitFormat& format : problem_.formats) {
+        row.push_back((1.0 + static_cast<double>(u * 7 % 5)) * std::pow(4.0, -format.bits));
+      }
+      problem_.cost.push_back(std::move(row));
+    }
+  }
+
+  // The units' costs times what `factor` says of the unit.
+  Damage Times(const std::function<double(const AllocationUnit&)>& factor) const {
+    return [this, factor](const std::vector<UnitFormat>& formats) {
+      double damage = 0;
+      for (size_t u = 0; u < formats.size(); ++u) {
+        for (size_t f = 0; f < problem_.formats.size(); ++f) {
+          if (problem_.formats[f] == formats[u]) {
+            damage += factor(model_.units[u]) * UnitCosts(problem_)[u][f];
+          }
+        }
+      }
+      return damage;
+    };
+  }
+
+  // Plays all rounds.
+  Allocation Play(const Damage& damage) {
+    measured_.clear();
+    for (num_rounds_ = 0;; ++num_rounds_) {
+      auto step = NextStep("lwq", problem_, measured_);
+      EXPECT_OK(step);
+      if (!step.ok() || step->to_measure.empty()) {
+        return step.ok() ? step->allocation : Allocation();
+      }
+      for (const Allocation& plan : step->to_measure) {
+        EXPECT_EQ(plan.plan_bytes, MeasurePlan(problem_, plan.formats));
+        measured_.push_back({plan.formats, damage(plan.formats), plan.explanation});
+      }
+    }
+  }
+
+  ModelInventory model_;
+  AllocationProblem problem_;
+  std::vector<MeasuredPlan> measured_;
+  int num_rounds_ = 0;
+};
+
+TEST_F(LwqTest, NoPlanIsMeasuredTwiceNorMoreThanAnnounced) {
+  Play(Times([](const AllocationUnit&) { return 1.0; }));
+  LWQ_ASSERT_OK_AND_ASSIGN(const AllocatorDef* def, FindAllocator("lwq"));
+  EXPECT_LE(static_cast<int>(measured_.size()), def->max_trials);
+  for (size_t a = 0; a < measured_.size(); ++a) {
+    for (size_t b = 0; b < a; ++b) {
+      EXPECT_NE(measured_[a].formats, measured_[b].formats) << a << " and " << b;
+    }
+  }
+  EXPECT_LE(num_rounds_, 3);
+}
+
+TEST_F(LwqTest, WhereCostsAddUpTheKnapsackWins) {
+  const Allocation chosen = Play(Times([](const AllocationUnit&) { return 1.0; }));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
+  EXPECT_EQ(chosen.formats, knapsack.formats);
+  EXPECT_THAT(chosen.explanation, HasSubstr("the units' own costs."));
+}
+
+// Errors of early layers cost three times what they cost alone, and those of down_proj twice: what
+// the probes are for. The best plan of the true costs is known.
+TEST_F(LwqTest, FindsWhatCostsHideByDepthAndKind) {
+  const Damage damage = Times([](const AllocationUnit& unit) {
+    return (unit.layer < 6 ? 3.0 : 1.0) *
+           (unit.name.find("down_proj") != std::string::npos ? 2.0 : 1.0);
+  });
+  const Allocation chosen = Play(damage);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
+  AllocationProblem known = problem_;
+  for (size_t u = 0; u < model_.units.size(); ++u) {
+    for (double& cost : known.cost[u]) {
+      cost *= (model_.units[u].layer < 6 ? 3.0 : 1.0) *
+              (model_.units[u].name.find("down_proj") != std::string::npos ? 2.0 : 1.0);
+    }
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation best, Allocate("knapsack", known));
+  ASSERT_LT(damage(best.formats), 0.98 * damage(knapsack.formats));
+  EXPECT_LE(damage(chosen.formats), 1.002 * damage(best.formats));
+}
+
+TEST_F(LwqTest, WhatIsOverTheBudgetIsLearntFromAndNeverChosen) {
+  const Allocation chosen = Play(Times([](const AllocationUnit&) { return 1.0; }));
+  const int64_t allowed = BudgetBytes(problem_.budget, model_);
+  double least = 1e9, least_over = 1e9, of_chosen = -1;
+  for (const MeasuredPlan& plan : measured_) {
+    const bool over = MeasurePlan(problem_, plan.formats) > allowed;
+    (over ? least_over : least) = std::min(over ? least_over : least, plan.kl);
+    if (plan.formats == chosen.formats) of_chosen = plan.kl;
+  }
+  EXPECT_LT(least_over, least);
+  EXPECT_EQ(of_chosen, least);
+  EXPECT_LE(chosen.plan_bytes, allowed);
+}
+
+TEST_F(LwqTest, OnePossiblePlanNeedsNoMeasurement) {
+  problem_.budget = *ParseBudget("16bpw");
+  const Allocation chosen = Play([](const std::vector<UnitFormat>&) { return 0.0; });
+  EXPECT_TRUE(measured_.empty());
+  for (const UnitFormat& format : chosen.formats) EXPECT_EQ(format.bits, 8);
+}
+
+TEST_F(LwqTest, RanksOfLayersWillDoAndMeasuringCorrectsThem) {
+  problem_.cost.clear();
+  for (int layer = 0; layer < model_.num_layers; ++layer) problem_.layer_score.push_back(layer);
+  // In truth it is the other way round.
+  const Damage damage =
+      Times([&](const AllocationUnit& unit) { return std::pow(0.5, unit.layer); });
+  const Allocation chosen = Play(damage);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation uniform, Allocate("uniform", problem_));
+  EXPECT_LT(damage(chosen.formats), 0.9 * damage(knapsack.formats));
+  EXPECT_LT(damage(chosen.formats), 0.9 * damage(uniform.formats));
+}
+
+TEST_F(LwqTest, AnotherModelsTrialsAreRefused) {
+  const std::vector<MeasuredPlan> measured = {{{problem_.formats[0]}, 1.0, "another."}};
+  EXPECT_EQ(NextStep("lwq", problem_, measured).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,191 @@
+// A trial against the scorer: a plan that quantizes one unit and leaves the rest as it is does to
+// the model what the kl scorer says that this unit costs. The two share the divergence and nothing
+// else of how they get there.
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tiny_model.h"
+#include "worker/runner/task_input.h"
+
+namespace lwq {
+namespace {
+
+// Blobs that are files named by a counter.
+class LocalBlobs : public BlobAccess {
+ public:
+  explicit LocalBlobs(std::string directory) : directory_(std::move(directory)) {}
+
+  absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override { return blob.sha256(); }
+  absl::StatusOr<v1::BlobRef> Store(const std::string& path) override {
+    v1::BlobRef blob;
+    blob.set_sha256(absl::StrCat(path, ".", ++stored_));
+    std::filesystem::rename(path, blob.sha256());
+    return blob;
+  }
+  std::string ScratchDirectory() const override { return directory_; }
+
+ private:
+  const std::string directory_;
+  int stored_ = 0;
+};
+
+class TrialTaskTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kScoreTokens = 256;
+
+  void SetUp() override {
+    // Of this case alone: cases may run at once.
+    directory_ = absl::StrCat(::testing::TempDir(), "/trial_task_test_",
+                              ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directories(directory_);
+    model_.set_directory(absl::StrCat(directory_, "/model"));
+    testing::TinyModelOptions options;
+    options.tied_embeddings = false;
+    ASSERT_OK(testing::WriteTinyModel(options, model_.directory()));
+    LWQ_ASSERT_OK_AND_ASSIGN(device_, MakeDevice({.device = "cpu", .num_threads = 2}));
+    blobs_ = std::make_unique<LocalBlobs>(directory_);
+    calibration_.mutable_dataset()->set_sha256(LWQ_SOURCE_DIR "/examples/calibration/books.txt");
+    calibration_.set_dataset_kind(v1::Dataset::TEXT);
+    calibration_.set_num_tokens(kScoreTokens);
+    calibration_.set_sequence_length(64);
+    recipe_.set_method("rtn");
+    recipe_.set_group_size(128);
+  }
+
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  absl::StatusOr<v1::TaskOutput> Run(v1::TaskSpec spec, const std::vector<v1::TaskInput>& inputs) {
+    v1::Lease lease;
+    *lease.mutable_spec() = std::move(spec);
+    for (const v1::TaskInput& input : inputs) *lease.add_inputs() = input;
+    TaskContext context;
+    context.device = device_.get();
+    context.blobs = blobs_.get();
+    context.lease = &lease;
+    context.progress = [](double, const std::string&) { return absl::OkStatus(); };
+    return RunTask(context);
+  }
+
+  static v1::TaskInput Input(const std::string& role, v1::TaskOutput output) {
+    v1::TaskInput input;
+    input.set_role(role);
+    *input.mutable_output() = std::move(output);
+    return input;
+  }
+
+  void Calibrate() {
+    v1::TaskSpec spec;
+    v1::CalibrateTask& task = *spec.mutable_calibrate();
+    *task.mutable_model() = model_;
+    *task.mutable_calibration() = calibration_;
+    task.set_score_tokens(kScoreTokens);
+    task.set_end_layer(2);
+    task.set_hidden_states(true);
+    LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
+    inputs_.push_back(Input("calibrate", std::move(output)));
+  }
+
+  void Quantize(int layer, int bits) {
+    v1::TaskSpec spec;
+    v1::QuantizeTask& task = *spec.mutable_quantize();
+    *task.mutable_model() = model_;
+    *task.mutable_recipe() = recipe_;
+    task.set_layer(layer);
+    task.add_bits(bits);
+    LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
+    inputs_.push_back(Input("quantize", std::move(output)));
+  }
+
+  // Unit costs of a layer at `bits`, by name.
+  std::map<std::string, double> Score(int layer, int bits) {
+    v1::TaskSpec spec;
+    v1::ScoreTask& task = *spec.mutable_score();
+    *task.mutable_model() = model_;
+    *task.mutable_calibration() = calibration_;
+    *task.mutable_recipe() = recipe_;
+    task.set_scorer("kl");
+    task.set_layer(layer);
+    task.add_bits(bits);
+    task.set_score_tokens(kScoreTokens);
+    const absl::StatusOr<v1::TaskOutput> output = Run(spec, inputs_);
+    EXPECT_OK(output);
+    std::map<std::string, double> costs;
+    if (!output.ok()) return costs;
+    for (const v1::UnitCost& cost : output->score().costs()) costs[cost.unit()] = cost.cost();
+    return costs;
+  }
+
+  // The KL of the plan with these units at these widths.
+  absl::StatusOr<v1::TrialResult> Trial(const std::map<std::string, int>& bits) {
+    v1::TaskSpec spec;
+    v1::TrialTask& task = *spec.mutable_trial();
+    *task.mutable_model() = model_;
+    *task.mutable_calibration() = calibration_;
+    task.set_score_tokens(kScoreTokens);
+    LWQ_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(model_));
+    for (const AllocationUnit& unit : model.inventory.units) {
+      v1::UnitChoice& choice = *task.mutable_plan()->add_units();
+      choice.set_unit(unit.name);
+      choice.set_layer(unit.layer);
+      const auto found = bits.find(unit.name);
+      choice.set_bits(found == bits.end() ? 16 : found->second);
+      choice.set_group_size(128);
+    }
+    LWQ_ASSIGN_OR_RETURN(const v1::TaskOutput output, Run(spec, inputs_));
+    return output.trial();
+  }
+
+  std::string directory_;
+  v1::ModelInput model_;
+  v1::CalibrationInput calibration_;
+  v1::Recipe recipe_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<LocalBlobs> blobs_;
+  std::vector<v1::TaskInput> inputs_;
+};
+
+TEST_F(TrialTaskTest, OneUnitAloneCostsWhatTheScorerSays) {
+  Calibrate();
+  for (int layer : {0, 1, -1}) {
+    Quantize(layer, 2);
+    for (const auto& [unit, cost] : Score(layer, 2)) {
+      LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({{unit, 2}}));
+      EXPECT_GT(trial.kl(), 1e-6) << unit;
+      // The same sums in F32, over rows that products may cut otherwise.
+      EXPECT_NEAR(trial.kl(), cost, 1e-3 * cost) << unit;
+      EXPECT_GT(trial.standard_error(), 0);
+      EXPECT_LT(trial.standard_error(), trial.kl());
+    }
+  }
+}
+
+TEST_F(TrialTaskTest, TheSourceItselfCostsNothing) {
+  Calibrate();
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({}));
+  EXPECT_NEAR(trial.kl(), 0, 1e-9);
+}
+
+TEST_F(TrialTaskTest, UnitsOfSeveralLayersAreExchangedTogether) {
+  Calibrate();
+  Quantize(0, 2);
+  Quantize(1, 2);
+  const std::string first = "layers.0.mlp.down_proj", second = "layers.1.mlp.down_proj";
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult one, Trial({{first, 2}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult other, Trial({{second, 2}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult both, Trial({{first, 2}, {second, 2}}));
+  EXPECT_GT(both.kl(), 1.2 * std::max(one.kl(), other.kl()));
+}
+
+TEST_F(TrialTaskTest, AWidthThatNoLayerBlobHoldsIsAnError) {
+  Calibrate();
+  Quantize(0, 2);
+  EXPECT_EQ(Trial({{"layers.0.mlp.down_proj", 3}}).status().code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,276 @@
+// Plans that are measured before one is chosen. What units cost one by one does not add up: below
+// four bits the whole costs more than its parts, and more so where errors have many layers ahead of
+// them. So, in three rounds of at most kMaxTrials measurements:
+//
+// 1. Plans that the costs as they are, and flatter or steeper ones, lead to; and the plain plans,
+//    one width throughout and whole layers by rank: what is chosen is never worse than those.
+// 2. Probes of the best so far: some layers, or one kind of unit, one width wider, over the budget.
+//    What such a step gains, measured against predicted, tells how far costs are off there.
+// 3. Plans by the costs so corrected.
+//
+// The corrections stand for what quadratic models of interaction (CLADO, arXiv 2307.05657) and
+// measuring again at the operating point (EvoPress, arXiv 2410.14649) find with many more runs.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/engine/plan/allocation_measure.h"
+
+namespace lwq {
+namespace {
+
+constexpr double kExponents[] = {1, 1.25, 1.5, 2};
+constexpr double kCorrectedExponents[] = {1, 1.25};
+constexpr int kMaxDepths = 12;  // runs of neighbouring layers that are probed
+constexpr int kMaxKinds = 6;
+// How far a correction may be from the median: measurements of little gain are mostly noise.
+constexpr double kMaxCorrection = 5;
+constexpr int kMaxTrials = 6 + kMaxDepths + kMaxKinds + 6;
+
+using Costs = std::vector<std::vector<double>>;
+
+// Units that are probed together.
+struct Group {
+  std::string name;
+  std::vector<size_t> units;
+};
+
+struct Probe {
+  size_t group;  // of Probes::groups
+  std::vector<UnitFormat> formats;
+};
+
+// "self_attn.qkv_proj" of "layers.3.self_attn.qkv_proj".
+std::string KindOf(const AllocationUnit& unit) {
+  const std::string prefix = absl::StrCat("layers.", unit.layer, ".");
+  return unit.name.rfind(prefix, 0) == 0 ? unit.name.substr(prefix.size()) : unit.name;
+}
+
+class Tournament {
+ public:
+  Tournament(const AllocationProblem& problem, absl::Span<const MeasuredPlan> measured)
+      : problem_(problem), measured_(measured), costs_(UnitCosts(problem)) {}
+
+  absl::StatusOr<std::vector<Allocation>> Next();
+
+ private:
+  absl::StatusOr<std::vector<Allocation>> FirstPlans() const;
+  std::vector<Allocation> Probes() const;
+  absl::StatusOr<std::vector<Allocation>> CorrectedPlans() const;
+
+  // Adds a plan unless it was measured in the rounds before or is there already.
+  void Add(Allocation plan, std::string origin, std::vector<Allocation>& plans) const;
+  absl::Status AddKnapsack(const Costs& costs, double exponent, absl::string_view what,
+                           std::vector<Allocation>& plans) const;
+  std::vector<Group> Depths() const;
+  std::vector<Group> Kinds() const;
+  std::vector<UnitFormat> Widen(const Group& group) const;
+  std::vector<double> Corrections(const std::vector<Group>& groups) const;
+  double Predict(const std::vector<UnitFormat>& formats) const;
+  const MeasuredPlan* Find(const std::vector<UnitFormat>& formats) const;
+
+  const AllocationProblem& problem_;
+  const absl::Span<const MeasuredPlan> measured_;
+  const Costs costs_;
+  size_t rounds_before_ = 0;            // plans of the rounds before the one being made
+  const MeasuredPlan* best_ = nullptr;  // of the first round
+};
+
+// What was measured follows from the problem, so the rounds are made again to see where it ends.
+absl::StatusOr<std::vector<Allocation>> Tournament::Next() {
+  LWQ_ASSIGN_OR_RETURN(std::vector<Allocation> first, FirstPlans());
+  if (first.size() < 2) return std::vector<Allocation>();  // nothing to choose from
+  if (measured_.size() < first.size()) return first;
+  rounds_before_ = first.size();
+  best_ = &*std::min_element(
+      measured_.begin(), measured_.begin() + static_cast<std::ptrdiff_t>(first.size()),
+      [](const MeasuredPlan& a, const MeasuredPlan& b) { return a.kl < b.kl; });
+  std::vector<Allocation> probes = Probes();
+  if (measured_.size() < rounds_before_ + probes.size()) return probes;
+  rounds_before_ += probes.size();
+  if (measured_.size() > rounds_before_) return std::vector<Allocation>();
+  return CorrectedPlans();
+}
+
+absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
+  std::vector<Allocation> plans;
+  for (const double exponent : kExponents) {
+    LWQ_RETURN_IF_ERROR(AddKnapsack(costs_, exponent, "the units' own costs", plans));
+  }
+  LWQ_ASSIGN_OR_RETURN(Allocation two_level, AllocatorDefs::two_level.allocate(problem_));
+  Add(std::move(two_level), "whole layers at two widths.", plans);
+  LWQ_ASSIGN_OR_RETURN(Allocation uniform, AllocatorDefs::uniform.allocate(problem_));
+  Add(std::move(uniform), "one width throughout.", plans);
+  return plans;
+}
+
+std::vector<Allocation> Tournament::Probes() const {
+  std::vector<Allocation> plans;
+  for (const std::vector<Group>& groups : {Depths(), Kinds()}) {
+    for (const Group& group : groups) {
+      Allocation probe;
+      probe.formats = Widen(group);
+      MeasureAllocation(problem_, probe);
+      Add(std::move(probe), absl::StrCat("the best so far with ", group.name, " one width up."),
+          plans);
+    }
+  }
+  return plans;
+}
+
+absl::StatusOr<std::vector<Allocation>> Tournament::CorrectedPlans() const {
+  const std::vector<double> depth = Corrections(Depths()), kind = Corrections(Kinds());
+  Costs by_depth = costs_, by_both = costs_, by_half = costs_;
+  for (size_t u = 0; u < costs_.size(); ++u) {
+    for (size_t f = 0; f < costs_[u].size(); ++f) {
+      by_depth[u][f] *= depth[u];
+      by_both[u][f] *= depth[u] * kind[u];
+      by_half[u][f] *= std::sqrt(depth[u] * kind[u]);
+    }
+  }
+  std::vector<Allocation> plans;
+  for (const double exponent : kCorrectedExponents) {
+    LWQ_RETURN_IF_ERROR(AddKnapsack(by_depth, exponent, "costs corrected by depth", plans));
+    LWQ_RETURN_IF_ERROR(
+        AddKnapsack(by_both, exponent, "costs corrected by depth and kind of unit", plans));
+    LWQ_RETURN_IF_ERROR(
+        AddKnapsack(by_half, exponent, "costs corrected half way by depth and kind", plans));
+  }
+  return plans;
+}
+
+void Tournament::Add(Allocation plan, std::string origin, std::vector<Allocation>& plans) const {
+  for (const MeasuredPlan& before : measured_.subspan(0, rounds_before_)) {
+    if (before.formats == plan.formats) return;
+  }
+  for (const Allocation& other : plans) {
+    if (other.formats == plan.formats) return;
+  }
+  plan.explanation = std::move(origin);
+  plans.push_back(std::move(plan));
+}
+
+absl::Status Tournament::AddKnapsack(const Costs& costs, double exponent, absl::string_view what,
+                                     std::vector<Allocation>& plans) const {
+  AllocationProblem changed = problem_;
+  changed.cost = costs;
+  for (std::vector<double>& row : changed.cost) {
+    for (double& cost : row) cost = std::pow(std::max(cost, 0.0), exponent);
+  }
+  LWQ_ASSIGN_OR_RETURN(Allocation plan, AllocatorDefs::knapsack.allocate(changed));
+  MeasureAllocation(problem_, plan);  // the cost in the problem's own measure
+  const std::string power = exponent == 1 ? "" : absl::StrCat(" to the power ", exponent);
+  Add(std::move(plan), absl::StrCat("the knapsack over ", what, power, "."), plans);
+  return absl::OkStatus();
+}
+
+std::vector<Group> Tournament::Depths() const {
+  const int layers = problem_.model->num_layers;
+  const int count = std::min(layers, kMaxDepths);
+  std::vector<Group> groups(static_cast<size_t>(count));
+  for (int g = 0; g < count; ++g) {
+    groups[static_cast<size_t>(g)].name =
+        absl::StrCat("layers ", g * layers / count, " to ", (g + 1) * layers / count - 1);
+  }
+  for (size_t u = 0; u < problem_.model->units.size(); ++u) {
+    const int layer = problem_.model->units[u].layer;
+    if (layer < 0) continue;
+    // The g with g * layers / count <= layer.
+    int g = layer * count / layers;
+    while (g + 1 < count && (g + 1) * layers / count <= layer) ++g;
+    groups[static_cast<size_t>(g)].units.push_back(u);
+  }
+  return groups;
+}
+
+std::vector<Group> Tournament::Kinds() const {
+  std::vector<Group> groups;
+  for (size_t u = 0; u < problem_.model->units.size(); ++u) {
+    const std::string kind = KindOf(problem_.model->units[u]);
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&kind](const Group& g) { return g.name == kind; });
+    if (group == groups.end()) {
+      if (static_cast<int>(groups.size()) == kMaxKinds) continue;
+      group = groups.insert(groups.end(), Group{kind, {}});
+    }
+    group->units.push_back(u);
+  }
+  return groups;
+}
+
+std::vector<UnitFormat> Tournament::Widen(const Group& group) const {
+  std::vector<UnitFormat> formats = best_->formats;
+  for (size_t u : group.units) {
+    const auto at = std::find(problem_.formats.begin(), problem_.formats.end(), formats[u]);
+    if (problem_.formats.end() - at > 1) formats[u] = *(at + 1);
+  }
+  return formats;
+}
+
+// By unit: how much more its group gained than its costs predicted, over the median of the groups.
+std::vector<double> Tournament::Corrections(const std::vector<Group>& groups) const {
+  constexpr double kUnknown = -1;
+  std::vector<double> ratios(groups.size(), kUnknown), known;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<UnitFormat> widened = Widen(groups[g]);
+    const MeasuredPlan* plan = Find(widened);
+    const double predicted = Predict(best_->formats) - Predict(widened);
+    if (plan == nullptr || predicted <= 0) continue;
+    ratios[g] = std::max(best_->kl - plan->kl, 0.0) / predicted;
+    known.push_back(ratios[g]);
+  }
+  std::vector<double> corrections(problem_.model->units.size(), 1.0);
+  if (known.empty()) return corrections;
+  std::nth_element(known.begin(), known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2),
+                   known.end());
+  const double median = known[known.size() / 2];
+  if (median <= 0) return corrections;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (ratios[g] == kUnknown) continue;
+    const double ratio = std::clamp(ratios[g] / median, 1 / kMaxCorrection, kMaxCorrection);
+    for (size_t u : groups[g].units) corrections[u] = ratio;
+  }
+  return corrections;
+}
+
+double Tournament::Predict(const std::vector<UnitFormat>& formats) const {
+  double cost = 0;
+  for (size_t u = 0; u < formats.size(); ++u) {
+    const auto at = std::find(problem_.formats.begin(), problem_.formats.end(), formats[u]);
+    cost += costs_[u][static_cast<size_t>(at - problem_.formats.begin())];
+  }
+  return cost;
+}
+
+const MeasuredPlan* Tournament::Find(const std::vector<UnitFormat>& formats) const {
+  for (const MeasuredPlan& plan : measured_) {
+    if (plan.formats == formats) return &plan;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<std::vector<Allocation>> Propose(const AllocationProblem& problem,
+                                                absl::Span<const MeasuredPlan> measured) {
+  return Tournament(problem, measured).Next();
+}
+
+absl::StatusOr<Allocation> AllocateFirst(const AllocationProblem& problem) {
+  return AllocatorDefs::knapsack.allocate(problem);
+}
+
+}  // namespace
+
+constinit const AllocatorDef AllocatorDefs::lwq = {
+    .name = "lwq",
+    .help = "the best of many plans, each measured on calibration text",
+    .needs_cost = false,
+    .needs_layer_score = true,
+    .allocate = &AllocateFirst,
+    .max_trials = kMaxTrials,
+    .propose = &Propose,
+};
+
+}  // namespace lwq

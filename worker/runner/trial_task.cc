@@ -1,0 +1,61 @@
+// Measures a plan before anything is written: the source with the plan's layer blobs in place of
+// its linears, on the scorer's text, against the source's own predictions, which calibration left.
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/eval/perplexity.h"
+#include "worker/engine/score/swap_kl.h"
+#include "worker/engine/tensor/mapped_matrix.h"
+#include "worker/runner/artifact_input.h"
+
+namespace lwq {
+
+absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::TrialTask& task) {
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
+  LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
+  const OpenedModel& model = planned->model;
+  LWQ_ASSIGN_OR_RETURN(auto weights, MakePlanWeights(model.weights.get(), model.inventory,
+                                                     planned->formats, planned->blob_set));
+  LWQ_ASSIGN_OR_RETURN(auto source,
+                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
+  LWQ_ASSIGN_OR_RETURN(auto candidate,
+                       Decoder::Create(model.spec, weights.get(), context.device, compute));
+  LWQ_ASSIGN_OR_RETURN(const TokenBatch text, LoadCalibration(context, task.model().directory(),
+                                                              model.spec, task.calibration()));
+  const TokenBatch batch = TrailingSequences(text, task.score_tokens());
+
+  const std::string scratch = context.blobs->ScratchDirectory();
+  const int64_t num_tokens = batch.num_tokens();
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix source_final,
+                       MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(std::string path,
+                       FetchInputBlob(context, "calibrate", HiddenBlobName(model.spec.num_layers)));
+  LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, source_final.view()));
+
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
+                       MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
+  const int num_layers = model.spec.num_layers;
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*candidate, batch, hidden.view(), [&](int layer) {
+    return context.progress(static_cast<double>(layer) / (num_layers + 1),
+                            absl::StrCat("layer ", layer + 1, "/", num_layers));
+  }));
+  LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, source->LoadHead());
+  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, candidate->LoadHead());
+  std::vector<double> kl(static_cast<size_t>(num_tokens));
+  const HeadWeights* const heads[] = {&head};
+  const ConstMatrixView states[] = {hidden.view()};
+  const absl::Span<double> results[] = {absl::MakeSpan(kl)};
+  LWQ_RETURN_IF_ERROR(HeadKl(*source, source_head, source_final.view(), heads, states, results));
+
+  const DivergenceResult divergence = SummarizeDivergence(std::move(kl), /*num_agreeing=*/0);
+  v1::TaskOutput output;
+  output.mutable_trial()->set_kl(divergence.mean);
+  output.mutable_trial()->set_standard_error(divergence.standard_error);
+  return output;
+}
+
+}  // namespace lwq
