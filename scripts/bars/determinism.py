@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Bar 8: the artifact is byte-identical with one thread and two, with two workers, and after kill -9 of the
-worker in the middle of quantize and of the server in the middle of the job.
+worker in the middle of quantize and of the trials and of the server in the middle of the job.
 usage: scripts/bars/determinism.py [options of lwqctl quantize]"""
 import os
 import signal
@@ -91,4 +91,6 @@ two_workers()
 killed("lwq-worker", "quantize", 0.3)
 killed("lwq-server", "quantize", 0.3)
 killed("lwq-server", "score", 0.3)
+killed("lwq-worker", "trial", 0.1)
+killed("lwq-server", "trial", 0.1)
 sys.exit(bad > 0)

@@ -62,6 +62,10 @@ def auto_round(options):
     scheme = AutoScheme(avg_bits=3.0, options=("W2A16", "W3A16", "W4A16", "W8A16"), dataset=path, seqlen=LENGTH)  # samples: its own choice, 16
     AutoRound(options.model, scheme=scheme, iters=0, dataset=path, nsamples=PASSAGES, seqlen=LENGTH, device_map="cpu",
               amp=False).quantize_and_save(out, format="auto_round")
+    inner, = os.listdir(out)  # it writes into a folder of its own
+    for name in os.listdir(os.path.join(out, inner)):
+        os.rename(os.path.join(out, inner, name), os.path.join(out, name))
+    os.rmdir(os.path.join(out, inner))
     store_half(out)
 
 

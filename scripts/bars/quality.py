@@ -7,6 +7,7 @@ import os
 import bars
 
 WAYS = {
+    "lwq + kl": ["--allocator", "lwq", "--scorer", "kl"],
     "knapsack + kl": ["--allocator", "knapsack", "--scorer", "kl"],
     "two-level + lim": ["--allocator", "two-level", "--scorer", "lim"],
     "two-level + zd": ["--allocator", "two-level", "--scorer", "zd"],
@@ -32,6 +33,6 @@ for method in arguments.methods.split(","):
             if done.returncode != 0:
                 cells.append((done.stderr.strip().splitlines() or ["failed"])[-1][:60])
                 continue
-            kl = bars.find(answer, "kl")
+            kl = bars.find(bars.find(answer, "evaluations"), "kl")
             cells.append(f"{kl['mean']:.5f} ({bars.weight_bytes(out):,})")
         bars.row(way, *cells)
