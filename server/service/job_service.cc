@@ -42,6 +42,46 @@ absl::StatusOr<std::string> Replayed(Store& store, const std::string& request_id
   return request.resource();
 }
 
+// A stage of a job, and what the cache has of it.
+struct KnownWork {
+  JobGraph graph;
+  CachedResults cached;
+};
+
+// The furthest stage that the cache leads to: the last, one of trials that nobody ran yet, or the
+// first. `plan` becomes what is known of the plan there.
+absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& source,
+                                     v1::PlanSummary& plan) {
+  KnownWork work;
+  work.graph = scheduler.BuildFirst(source);
+  LWQ_ASSIGN_OR_RETURN(work.cached, scheduler.LookUp(work.graph));
+  std::vector<v1::ScoreResult> scores;
+  for (const TaskNode& node : work.graph.tasks) {
+    if (node.kind() != "score") continue;
+    auto score = work.cached.find(node.key());
+    if (score == work.cached.end()) return work;
+    scores.push_back(score->second.score());
+  }
+  std::vector<v1::PlanTrial> trials;
+  for (;;) {
+    LWQ_ASSIGN_OR_RETURN(
+        const PlanStep step,
+        NextPlanStep(source.input.spec.quantize(), source.model.manifest(), scores, trials));
+    const bool decided = step.trials.empty();
+    plan = step.plan;
+    work.graph = decided ? BuildLastStage(source.input, step.plan)
+                         : BuildTrialStage(source.input, step.formats);
+    LWQ_ASSIGN_OR_RETURN(work.cached, scheduler.LookUp(work.graph));
+    if (decided) return work;
+    for (size_t i = 0; i < step.trials.size(); ++i) {
+      auto trial = work.cached.find(work.graph.plan_tasks[i]);
+      if (trial == work.cached.end()) return work;
+      trials.push_back(step.trials[i]);
+      RecordTrial(trial->second.trial(), trials.back());
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status JobServiceImpl::ReadJob(const std::string& name, v1::Job& response) {
@@ -225,40 +265,15 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
   for (const std::string& warning : feasible.warnings) response.add_warnings(warning);
   response.mutable_plan()->set_budget_bytes(feasible.budget_bytes);
   response.mutable_plan()->set_source_bytes(source->model.manifest().weight_bytes());
-  JobGraph graph = scheduler.BuildFirst(*source);
-  LWQ_ASSIGN_OR_RETURN(CachedResults cached, scheduler.LookUp(graph));
-  std::vector<v1::ScoreResult> scores;
-  bool known = true;
-  for (const TaskNode& node : graph.tasks) {
-    if (node.kind() != "score") continue;
-    auto score = cached.find(node.key());
-    known = known && score != cached.end();
-    if (score != cached.end()) scores.push_back(score->second.score());
-  }
-  // As far as what is known leads: to the plan, or to trials that nobody ran yet.
-  std::vector<v1::PlanTrial> trials;
-  while (known) {
-    LWQ_ASSIGN_OR_RETURN(const PlanStep step,
-                         NextPlanStep(spec.quantize(), source->model.manifest(), scores, trials));
-    *response.mutable_plan() = step.plan;
-    const bool decided = step.trials.empty();
-    graph = decided ? BuildLastStage(source->input, step.plan)
-                    : BuildTrialStage(source->input, step.formats);
-    LWQ_ASSIGN_OR_RETURN(cached, scheduler.LookUp(graph));
-    known = !decided;
-    for (size_t i = 0; i < step.trials.size(); ++i) {
-      trials.push_back(step.trials[i]);
-      auto trial = cached.find(graph.plan_tasks[i]);
-      known = known && trial != cached.end();
-      if (trial != cached.end()) RecordTrial(trial->second.trial(), trials.back());
-    }
-  }
-  response.set_tasks_total(static_cast<int>(graph.tasks.size()) + graph.expected_tasks + 1);
-  for (const TaskNode& node : graph.tasks) {
-    bool hit = cached.count(node.key()) > 0;
+  LWQ_ASSIGN_OR_RETURN(const KnownWork work,
+                       FollowPlan(scheduler, *source, *response.mutable_plan()));
+  response.set_tasks_total(static_cast<int>(work.graph.tasks.size()) + work.graph.expected_tasks +
+                           1);
+  for (const TaskNode& node : work.graph.tasks) {
+    bool hit = work.cached.count(node.key()) > 0;
     if (node.width_keys_size() > 0) {
       hit = std::all_of(node.width_keys().begin(), node.width_keys().end(),
-                        [&](const auto& width) { return cached.count(width.second) > 0; });
+                        [&](const auto& width) { return work.cached.count(width.second) > 0; });
     }
     response.set_tasks_cached(response.tasks_cached() + (hit ? 1 : 0));
   }
