@@ -20,7 +20,7 @@ std::string ProgramFolder() {
 
 Maker LoadModule(std::string* error) {
   int flags = RTLD_NOW | RTLD_LOCAL;
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef LWQ_SANITIZED
   flags |= RTLD_DEEPBIND;  // which the sanitizers' run times refuse
 #endif
   void* module = ::dlopen((ProgramFolder() + "lwq-sentencepiece.so").c_str(), flags);
