@@ -12,13 +12,14 @@ from safetensors import safe_open
 
 ids = lwq.sample_ids()
 TINY = ["--layers", "4", "--hidden", "256", "--intermediate", "512"]
+ANY_WIDTHS = ["--method", "rtn", "--scorer", "random", "--allocator", "knapsack"]  # a mixture of all of them
 cases = [
     # name, options of make_model (None: the sample), options of quantize
     ("sample", None, ["--budget", "3.25bpw", "--method", "gptq"]),
-    ("f16 tied mixed", TINY + ["--dtype", "f16"], ["--budget", "3.6bpw", "--method", "rtn", "--scorer", "random"]),
+    ("f16 tied mixed", TINY + ["--dtype", "f16"], ["--budget", "3.6bpw"] + ANY_WIDTHS),
     ("bf16 untied sharded", TINY + ["--dtype", "bf16", "--untied", "--shards", "3"],
-     ["--budget", "4.1bpw", "--method", "rtn", "--scorer", "random"]),
-    ("f32 untied", TINY + ["--dtype", "f32", "--untied"], ["--budget", "3.1bpw", "--method", "rtn", "--scorer", "random"]),
+     ["--budget", "4.1bpw"] + ANY_WIDTHS),
+    ("f32 untied", TINY + ["--dtype", "f32", "--untied"], ["--budget", "3.1bpw"] + ANY_WIDTHS),
 ]
 
 

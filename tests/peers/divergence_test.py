@@ -12,7 +12,8 @@ WINDOW = 256  # what lwqctl takes by default
 TOKENS = 4096
 text_file = os.path.join(lwq.SAMPLE, "held-out.txt")
 out = os.path.join(lwq.TMP, "out")
-report = lwq.quantize(lwq.SAMPLE, out, "--budget", "3.25bpw", "--method", "rtn", "--scorer", "random", "--eval-text", text_file,
+report = lwq.quantize(lwq.SAMPLE, out, "--budget", "3.25bpw", "--method", "rtn", "--scorer", "random", "--allocator", "knapsack",
+                      "--eval-text", text_file,
                       "--eval-tokens", TOKENS)
 ours = next(r["text"] for r in lwq.evaluations(report) if "text" in r and "kl" in r["text"])
 
