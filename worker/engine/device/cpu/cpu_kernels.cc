@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "worker/engine/tensor/half.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_kernels.cc"
 #include "hwy/foreach_target.h"
@@ -82,17 +84,19 @@ void RoundToBF16RowT(const float* x, int64_t n, uint16_t* out) {
   const hn::RebindToUnsigned<D> du;
   const hn::Rebind<uint16_t, D> dh;
   const auto one = hn::Set(du, 1u), half = hn::Set(du, 0x7fffu), quiet = hn::Set(du, 0x00400000u);
-  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
-    const V v = hn::MaskedLoad(mask, d, x + i);
+  int64_t i = 0;
+  for (; i + Lanes() <= n; i += Lanes()) {
+    const V v = hn::LoadU(d, x + i);
     const auto bits = hn::BitCast(du, v);
     const auto odd = hn::And(hn::ShiftRight<16>(bits), one);
     const auto rounded = hn::Add(bits, hn::Add(odd, half));
-    const auto kept =
-        hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), hn::Or(bits, quiet), rounded);
-    const auto high = hn::TruncateTo(dh, hn::ShiftRight<16>(kept));
-    const auto left = static_cast<size_t>(std::min<int64_t>(n - i, Lanes()));
-    hn::BlendedStore(high, hn::FirstN(dh, left), dh, out + i);
-  });
+    const auto nan = hn::RebindMask(du, hn::IsNaN(v));
+    const auto kept = hn::IfThenElse(nan, hn::Or(bits, quiet), rounded);
+    hn::StoreU(hn::TruncateTo(dh, hn::ShiftRight<16>(kept)), dh, out + i);
+  }
+  // One by one: masked stores of 16-bit lanes may rewrite what lies behind them, another thread's
+  // row.
+  for (; i < n; ++i) out[i] = FloatToBF16(x[i]);
 }
 
 void AddRowT(const float* x, int64_t n, float* y) {
