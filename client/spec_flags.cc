@@ -38,7 +38,7 @@ constexpr std::array<FlagDef, 24> kSpecFlags = {{
      "gptq: as published, without the sweeps that refine its codes and scales"},
     {"no-scale-search", "", "scales from the largest weight alone"},
     {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
-    {"score-tokens", "N", "kl: tokens of it to score on, besides those (default 4096)"},
+    {"score-tokens", "N", "tokens of it, besides those, to score and try plans on (default 4096)"},
     {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
 }};

@@ -227,9 +227,14 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   return result;
 }
 
-void RecordTrial(const v1::TrialResult& result, v1::PlanTrial& trial) {
-  trial.set_kl(result.kl());
-  trial.set_standard_error(result.standard_error());
+absl::Status RecordTrial(const v1::TaskOutput& output, v1::PlanTrial& trial) {
+  if (!output.has_trial()) {
+    return Failure(absl::StatusCode::kInternal, "TRIAL_MISSING",
+                   absl::StrCat("planning: no measured KL of the plan \"", trial.origin(), "\""));
+  }
+  trial.set_kl(output.trial().kl());
+  trial.set_standard_error(output.trial().standard_error());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,

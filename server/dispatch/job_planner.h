@@ -48,7 +48,8 @@ absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,
                                       const std::vector<v1::ScoreResult>& scores,
                                       const std::vector<v1::PlanTrial>& measured);
 
-// What a trial task found, in the trial that asked for it.
-void RecordTrial(const v1::TrialResult& result, v1::PlanTrial& trial);
+// What a trial task found, in the trial that asked for it. INTERNAL "TRIAL_MISSING" when the output
+// is another kind's: a KL that nobody measured would be the least of all.
+absl::Status RecordTrial(const v1::TaskOutput& output, v1::PlanTrial& trial);
 
 }  // namespace lwq

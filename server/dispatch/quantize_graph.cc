@@ -1,5 +1,4 @@
 // The tasks of a quantize job, from preflight to the proof of its artifact.
-
 #include <algorithm>
 #include <set>
 #include <utility>

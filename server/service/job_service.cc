@@ -77,7 +77,7 @@ absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& so
       auto trial = work.cached.find(work.graph.plan_tasks[i]);
       if (trial == work.cached.end()) return work;
       trials.push_back(step.trials[i]);
-      RecordTrial(trial->second.trial(), trials.back());
+      LWQ_RETURN_IF_ERROR(RecordTrial(trial->second, trials.back()));
     }
   }
 }

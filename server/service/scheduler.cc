@@ -350,7 +350,7 @@ absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
       const v1::TaskOutput& output = task->second.output();
       if (output.has_score()) scores.push_back(output.score());
       for (v1::PlanTrial& trial : trials) {
-        if (trial.task() == key) RecordTrial(output.trial(), trial);
+        if (trial.task() == key) LWQ_RETURN_IF_ERROR(RecordTrial(output, trial));
       }
     }
   }

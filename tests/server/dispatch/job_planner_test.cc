@@ -63,11 +63,12 @@ TEST_F(JobPlannerTest, ByDefaultPlansAreMeasuredAndTheBestOfThemIsThePlan) {
         EXPECT_EQ(step.trials[i].bits(u), step.formats[i].units(u).bits());
         EXPECT_EQ(step.formats[i].units(u).group_size(), 128);
       }
-      v1::TrialResult result;
+      v1::TaskOutput output;
       // What no cost tells: three bits throughout are best.
       const auto& bits = step.trials[i].bits();
-      result.set_kl(std::all_of(bits.begin(), bits.end(), [](int b) { return b == 3; }) ? 1 : 2);
-      RecordTrial(result, step.trials[i]);
+      const bool all_three = std::all_of(bits.begin(), bits.end(), [](int b) { return b == 3; });
+      output.mutable_trial()->set_kl(all_three ? 1 : 2);
+      ASSERT_OK(RecordTrial(output, step.trials[i]));
       trials.push_back(step.trials[i]);
     }
   }
@@ -82,6 +83,14 @@ TEST_F(JobPlannerTest, AnAllocatorThatOnlyComputesDecidesAtOnce) {
   LWQ_ASSERT_OK_AND_ASSIGN(const PlanStep step, NextPlanStep(spec_, manifest_, scores_, {}));
   EXPECT_TRUE(step.trials.empty());
   EXPECT_EQ(step.plan.units_size(), 4);
+}
+
+TEST_F(JobPlannerTest, AnOutputWithoutAMeasurementIsNoKlOfZero) {
+  v1::PlanTrial trial;
+  trial.set_origin("one width throughout.");
+  v1::TaskOutput output;
+  output.mutable_score();
+  EXPECT_THAT(RecordTrial(output, trial), FailsWith("TRIAL_MISSING", HasSubstr("one width")));
 }
 
 TEST_F(JobPlannerTest, ATrialThatCannotBeThisJobsIsRefused) {

@@ -222,6 +222,7 @@ class ScriptedWorker {
         cost.set_cost(1.0 / bits);
       }
     }
+    if (spec.has_trial()) output.mutable_trial()->set_kl(0.5);
     if (spec.has_assemble()) {
       EXPECT_EQ(lease.inputs_size(), kLayers);
       LWQ_RETURN_IF_ERROR(AddBlob(stubs, "model.safetensors", std::string(700'000, 'm'), output));

@@ -1,7 +1,7 @@
-// The CPU device: oneDNN for matrix products, OpenBLAS LAPACK for the factor, Highway kernels for
-// the rest, with the instruction set chosen at run time. Work is cut into fixed tiles that the
-// pool's threads take in any order, and each library call runs on one thread, so results do not
-// depend on the number of threads.
+// The CPU device: oneDNN for matrix products, OpenBLAS LAPACK for a factor's blocks, Highway
+// kernels for the rest, with the instruction set chosen at run time. Work is cut into fixed tiles
+// that the pool's threads take in any order, and each library call runs on one thread, so results
+// do not depend on the number of threads.
 #pragma once
 
 #include <memory>
@@ -65,7 +65,7 @@ class CpuDevice : public Device {
   // cpu_refine.cc: Highway
   absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;
 
-  // cpu_factor.cc: OpenBLAS
+  // cpu_factor.cc: oneDNN, and OpenBLAS for diagonal blocks
   absl::Status InverseCholesky(MatrixView h) override;
 
  private:

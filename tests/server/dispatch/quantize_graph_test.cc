@@ -1,32 +1,15 @@
-#include "server/dispatch/job_graph.h"
-
+// The tasks of a quantize job: what each is named by, and what it waits for.
 #include <map>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "server/dispatch/job_defaults.h"
+#include "server/dispatch/job_graph.h"
 
 namespace lwq {
 namespace {
 
 using ::testing::ElementsAre;
-
-TEST(FillDefaultsTest, ScoredTextIsNeverMoreThanTheCalibrationText) {
-  v1::ModelManifest manifest;
-  v1::QuantizeSpec spec;
-  spec.mutable_calibration()->set_num_tokens(1024);
-  FillDefaults(manifest, spec);
-  EXPECT_EQ(spec.calibration().score_tokens(), 1024);
-}
-
-TEST(FillDefaultsTest, SequencesFitTheModel) {
-  v1::ModelManifest manifest;
-  manifest.mutable_inventory()->set_max_positions(256);
-  v1::QuantizeSpec spec;
-  FillDefaults(manifest, spec);
-  EXPECT_EQ(spec.calibration().sequence_length(), 256);
-  EXPECT_EQ(spec.calibration().num_tokens(), 32768);
-}
 
 // A job of two layers with GPTQ at 2 and 4 bits, on 2,048 tokens and the scorer's.
 GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t score_tokens) {
