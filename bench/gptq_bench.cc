@@ -73,7 +73,8 @@ absl::Status QuantizeGroup(Device* device, const Settings& settings, int64_t in,
   }
   times->gram += watch.Lap();
   LWQ_ASSIGN_OR_RETURN(auto statistics,
-                       InputStatistics::Create(device, std::move(gram), settings.tokens, {}));
+                       InputStatistics::Create(device, std::move(gram), settings.tokens,
+                                               {.compute = settings.type}));
   times->factor += watch.Lap();
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer("gptq"));
   const std::unique_ptr<Quantizer> quantizer = def->make();

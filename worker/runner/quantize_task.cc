@@ -83,6 +83,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(task.recipe().method()));
   const std::unique_ptr<Quantizer> quantizer = def->make();
   const v1::Recipe& recipe = task.recipe();
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(recipe.compute()));
   std::vector<GridSpec> grids;
   for (int bits : task.bits()) {
     grids.push_back({.bits = bits,
@@ -108,6 +109,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       options.damping = recipe.damping();
       options.act_order = recipe.act_order();
       options.refinement = recipe.refinement();
+      options.compute = compute;
       LWQ_ASSIGN_OR_ANNOTATE(statistics,
                              InputStatistics::Create(device, std::move(gram),
                                                      task.calibration().num_tokens(), options),

@@ -20,6 +20,14 @@ inline absl::Status CheckShape(absl::string_view what, ConstMatrixView m, int64_
                                                  m.stride, "), expected [", rows, ", ", cols, "]"));
 }
 
+// Requires [first, first + count) to lie inside [0, limit).
+inline absl::Status CheckRange(absl::string_view what, int64_t first, int64_t count,
+                               int64_t limit) {
+  if (first >= 0 && count >= 0 && count <= limit - first) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " covers ", count, " from ", first, " on, expected within ", limit));
+}
+
 // Segments must lie inside `rows` and name only earlier parents.
 inline absl::Status CheckSegments(absl::Span<const Segment> segments, int64_t rows) {
   for (size_t i = 0; i < segments.size(); ++i) {

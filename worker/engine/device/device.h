@@ -116,6 +116,8 @@ class Device {
   virtual absl::Status Upload(ConstMatrixView host, MatrixView device) = 0;
   virtual absl::Status Download(ConstMatrixView device, MatrixView host) = 0;
   virtual absl::Status FillZero(MatrixView m) = 0;
+  // Both in device memory, not overlapping.
+  virtual absl::Status Copy(ConstMatrixView from, MatrixView to) = 0;
 
   // --- products ---
   // `weight` [out_features, in_features] in HOST memory.
@@ -123,6 +125,9 @@ class Device {
                                                                         ComputeType type) = 0;
   // y [T, out] = x [T, in] weight^T. y must not overlap x.
   virtual absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) = 0;
+  // y [T, n] -= x [T, in] weight[first_output, first_output + n)^T. y must not overlap x.
+  virtual absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
+                                      int64_t first_output, MatrixView y) = 0;
   // c [M, N] -= a [M, K] b [K, N], F32.
   virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) = 0;
   // gram [K, K] += x^T x for x [T, K]; only the lower triangle (column <= row) is kept up to date.

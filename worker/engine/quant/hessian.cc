@@ -60,18 +60,33 @@ absl::Status UploadDamped(Device* device, const Matrix& gram, const std::vector<
   return absl::OkStatus();
 }
 
-// Puts scale * gram + ridge * I into `out` (device memory), both triangles.
-absl::Status UploadHessian(Device* device, const Matrix& gram, double scale, double ridge,
-                           MatrixView out) {
-  Matrix row(1, gram.cols());
+// scale * gram + ridge * I; `gram` has both triangles.
+absl::StatusOr<std::unique_ptr<const BlockedHessian>> MakeBlocked(Device* device,
+                                                                  const Matrix& gram, double scale,
+                                                                  double ridge, ComputeType type) {
+  constexpr int64_t kBlock = BlockedHessian::kBlock;
+  const int64_t n = gram.rows();
+  auto out = std::make_unique<BlockedHessian>();
+  LWQ_ASSIGN_OR_RETURN(out->diagonal, device->NewMatrix(n, std::min(kBlock, n)));
+  Matrix columns(n, std::min(kBlock, n));
   const float factor = static_cast<float>(scale);
-  for (int64_t i = 0; i < gram.rows(); ++i) {
-    const float* from = gram.Row(i);
-    for (int64_t j = 0; j < gram.cols(); ++j) row.data()[j] = factor * from[j];
-    row.data()[i] = static_cast<float>(scale * from[i] + ridge);
-    LWQ_RETURN_IF_ERROR(device->Upload(row.view(), out.Rows(i, 1)));
+  for (int64_t first = 0; first < n; first += kBlock) {
+    const int64_t count = std::min(kBlock, n - first);
+    const MatrixView block = columns.view().Cols(0, count);
+    for (int64_t i = 0; i < n; ++i) {
+      const float* from = gram.Row(i) + first;
+      for (int64_t j = 0; j < count; ++j) block.Row(i)[j] = factor * from[j];
+    }
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t k = first + j;
+      block.Row(k)[j] = static_cast<float>(scale * gram.Row(k)[k] + ridge);
+    }
+    LWQ_ASSIGN_OR_RETURN(auto prepared, device->PrepareWeight(block, type));
+    out->columns.push_back(std::move(prepared));
+    LWQ_RETURN_IF_ERROR(
+        device->Upload(block.Rows(first, count), out->diagonal->Rows(first, count).Cols(0, count)));
   }
-  return absl::OkStatus();
+  return out;
 }
 
 }  // namespace
@@ -123,9 +138,8 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
     if (factored.ok()) {
       out->factor_ = std::move(gram);
       if (!options.refinement) return out;
-      LWQ_ASSIGN_OR_RETURN(out->hessian_, device->NewMatrix(n, n));
-      LWQ_RETURN_IF_ERROR(
-          UploadHessian(device, host, scale, damping * mean, out->hessian_->view()));
+      LWQ_ASSIGN_OR_RETURN(out->hessian_,
+                           MakeBlocked(device, host, scale, damping * mean, options.compute));
       return out;
     }
     if (factored.code() != absl::StatusCode::kFailedPrecondition) return factored;

@@ -21,6 +21,17 @@
 
 namespace lwq {
 
+// The damped H [K, K] as refinement reads it: blocks of columns, in their original order.
+struct BlockedHessian {
+  static constexpr int64_t kBlock = 512;
+  // H[:, columns of the block that begins at `first`], as a weight of K outputs.
+  const PreparedWeight& ColumnsFrom(int64_t first) const {
+    return *columns[static_cast<size_t>(first / kBlock)];
+  }
+  std::vector<std::unique_ptr<PreparedWeight>> columns;  // in the compute type asked for
+  std::unique_ptr<DeviceMatrix> diagonal;  // [K, kBlock], F32: row k of the block that k is in
+};
+
 // Second moments of a linear's input over N tokens, in device memory. Immutable after Create.
 class InputStatistics {
  public:
@@ -30,6 +41,7 @@ class InputStatistics {
     double damping = 0.01;   // times the mean of the diagonal, at first
     bool act_order = true;   // process columns by descending diagonal, with static groups
     bool refinement = true;  // keep H itself, for refinement.h
+    ComputeType compute = ComputeType::kF32;  // of H's blocks
   };
   static absl::StatusOr<std::shared_ptr<const InputStatistics>> Create(
       Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
@@ -43,9 +55,8 @@ class InputStatistics {
   // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
   // quantizer must do without second-order information.
   const DeviceMatrix* inverse_cholesky() const { return factor_.get(); }
-  // The damped H [K, K], both triangles, original column order; null without `refinement` and where
-  // there is no factor.
-  const DeviceMatrix* hessian() const { return hessian_.get(); }
+  // Null without `refinement` and where there is no factor.
+  const BlockedHessian* hessian() const { return hessian_.get(); }
   // H = gram / num_tokens. diag(H) before damping, original column order; device memory [1, K].
   const DeviceMatrix& diagonal() const { return *diagonal_; }
   double damping_used() const { return damping_used_; }
@@ -60,7 +71,7 @@ class InputStatistics {
   bool act_order_ = false;
   std::vector<int32_t> order_;
   std::unique_ptr<DeviceMatrix> factor_;
-  std::unique_ptr<DeviceMatrix> hessian_;
+  std::unique_ptr<const BlockedHessian> hessian_;
   std::unique_ptr<DeviceMatrix> diagonal_;
   double damping_used_ = 0;
   int damping_retries_ = 0;

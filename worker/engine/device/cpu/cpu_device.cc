@@ -3,13 +3,20 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_products.h"
 #include "worker/engine/device/host_matrix.h"
 
 namespace lwq {
+namespace {
+
+constexpr int64_t kRowsPerTask = 64;
+
+}  // namespace
 
 CpuDevice::CpuDevice(int num_threads)
-    : pool_(num_threads), products_(std::make_unique<Products>()) {}
+    : pool_(num_threads), products_(std::make_unique<CpuProducts>()) {}
 CpuDevice::~CpuDevice() = default;
 
 std::string CpuDevice::Description() const {
@@ -30,13 +37,22 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> CpuDevice::NewMatrix(int64_t rows,
   return HostMatrix::Create(rows, cols);
 }
 absl::Status CpuDevice::Upload(ConstMatrixView host, MatrixView device) {
-  return CopyHostMatrix(host, device);
+  return Copy(host, device);
 }
 absl::Status CpuDevice::Download(ConstMatrixView device, MatrixView host) {
-  return CopyHostMatrix(device, host);
+  return Copy(device, host);
 }
 absl::Status CpuDevice::FillZero(MatrixView m) {
-  for (int64_t r = 0; r < m.rows; ++r) std::fill_n(m.Row(r), m.cols, 0.0f);
+  pool_.ParallelForBlocks(m.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) std::fill_n(m.Row(r), m.cols, 0.0f);
+  });
+  return absl::OkStatus();
+}
+absl::Status CpuDevice::Copy(ConstMatrixView from, MatrixView to) {
+  LWQ_RETURN_IF_ERROR(CheckShape("copy's source", from, to.rows, to.cols));
+  pool_.ParallelForBlocks(from.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) std::copy_n(from.Row(r), from.cols, to.Row(r));
+  });
   return absl::OkStatus();
 }
 

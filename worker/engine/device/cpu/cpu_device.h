@@ -12,6 +12,8 @@
 
 namespace lwq {
 
+struct CpuProducts;  // oneDNN's engine and kernels
+
 class CpuDevice : public Device {
  public:
   explicit CpuDevice(int num_threads);
@@ -26,12 +28,17 @@ class CpuDevice : public Device {
   absl::Status Upload(ConstMatrixView host, MatrixView device) override;
   absl::Status Download(ConstMatrixView device, MatrixView host) override;
   absl::Status FillZero(MatrixView m) override;
+  absl::Status Copy(ConstMatrixView from, MatrixView to) override;
 
   // cpu_products.cc: oneDNN
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                 ComputeType type) override;
   absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) override;
+  absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
+                              MatrixView y) override;
   absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
+
+  // cpu_gram.cc: oneDNN
   absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
 
   // cpu_decoder_ops.cc: Highway
@@ -69,10 +76,8 @@ class CpuDevice : public Device {
   absl::Status InverseCholesky(MatrixView h) override;
 
  private:
-  struct Products;  // oneDNN's engine and kernels
-
   ThreadPool pool_;
-  std::unique_ptr<Products> products_;
+  std::unique_ptr<CpuProducts> products_;
 };
 
 }  // namespace lwq

@@ -2,9 +2,8 @@
 #include "worker/engine/device/cpu/cpu_products.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <utility>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -19,38 +18,55 @@ namespace {
 
 // oneDNN's AVX2 product packs its operands, which is up to twice as fast, only where 1 / rows + 1 /
 // columns is below .0038: 1024 x 512 is, and so are two sides of 544.
-constexpr int64_t kMaxTokenTile = 1024;  // rows of x in one call, halved to keep many threads busy
-constexpr int64_t kMinTokenTile = 256;
+constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxPanelRows, fewer for threads
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kPanel = 512;  // outputs in one call; a weight is packed panel by panel
 // With native BF16 a panel of 512 fills the second-level cache and leaves no room for x.
 constexpr int64_t kBF16Panel = 128;
-constexpr int64_t kMinGramTile = 544;    // columns of x on each side of one call
-constexpr int64_t kSmallGramTile = 512;  // where there is no room for two of those
-constexpr int64_t kGramTileStep = 16;    // whole vectors
-constexpr int64_t kGramTokens = 512;     // tokens summed by one call
 constexpr size_t kAlignment = 64;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t TokenTile(int64_t rows, int64_t panels) {
-  int64_t tile = kMaxTokenTile;
+  int64_t tile = kMaxPanelRows;
   while (tile > kMinTokenTile && CeilDiv(rows, tile) * panels < kTilesWanted) tile /= 2;
   return tile;
 }
 
-// Tiles of about one size, so that none is too small to be fast.
-int64_t GramTile(int64_t columns) {
-  if (columns < 2 * kMinGramTile) return kSmallGramTile;
-  const int64_t even = CeilDiv(columns, columns / kMinGramTile);
-  return CeilDiv(even, kGramTileStep) * kGramTileStep;
+// Room for one tile of a product's result, dense, for the thread that runs it. oneDNN has a fast
+// kernel for a packed weight only where rows of the result follow each other.
+float* DenseTile() {
+  static thread_local Matrix tile(kMaxPanelRows, kPanel);
+  return tile.data();
 }
 
-struct Panel {
-  int64_t begin;  // first output
-  int64_t size;   // outputs
-  size_t offset;  // bytes into the packed weight
-};
+void WidenRounded(const float* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
+}
+
+void StoreRow(const float* from, int64_t count, GemmShape::Update update, float* to) {
+  switch (update) {
+    case GemmShape::Update::kAssign:
+      std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
+      return;
+    case GemmShape::Update::kAdd:
+      AddRow(from, count, to);
+      return;
+    case GemmShape::Update::kSubtract:
+      SubtractRow(from, count, to);
+      return;
+  }
+}
+
+// oneDNN's packed kernels want dense rows on the left too.
+absl::StatusOr<Operand> DenseInput(ThreadPool& pool, ConstMatrixView x, Matrix& copy) {
+  if (x.stride == x.cols) return Operand{x.data, x.stride, false};
+  if (copy.size() < x.rows * x.cols) copy = Matrix(x.rows, x.cols);
+  if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a dense copy");
+  pool.ParallelFor(x.rows,
+                   [&](int64_t r) { std::copy_n(x.Row(r), x.cols, copy.data() + r * x.cols); });
+  return Operand{copy.data(), x.cols, false};
+}
 
 class CpuWeight : public PreparedWeight {
  public:
@@ -58,96 +74,124 @@ class CpuWeight : public PreparedWeight {
       : out_features_(out_features), in_features_(in_features), type_(type) {}
   int64_t out_features() const override { return out_features_; }
   int64_t in_features() const override { return in_features_; }
-  int64_t size_bytes() const override { return static_cast<int64_t>(bytes_); }
-
+  int64_t size_bytes() const override { return static_cast<int64_t>(packed.size_bytes()); }
   ComputeType type() const { return type_; }
-  const std::vector<Panel>& panels() const { return panels_; }
-  uint8_t* PanelData(const Panel& panel) const { return data_.get() + panel.offset; }
 
-  // Lays out the panels and takes memory for them.
-  absl::Status Allocate(OnednnGemm& gemm, bool native_bf16) {
-    const int64_t panel = native_bf16 ? kBF16Panel : kPanel;
-    for (int64_t begin = 0; begin < out_features_; begin += panel) {
-      const int64_t size = std::min(panel, out_features_ - begin);
-      LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, in_features_, native_bf16));
-      panels_.push_back({begin, size, bytes_});
-      bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    }
-    data_.reset(static_cast<uint8_t*>(AllocateHost(bytes_)));
-    if (data_ != nullptr) return absl::OkStatus();
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for a weight of ", out_features_, " x ", in_features_));
-  }
+  PackedMatrix packed;
 
  private:
-  struct Free {
-    void operator()(uint8_t* p) const { std::free(p); }
-  };
   int64_t out_features_, in_features_;
   ComputeType type_;
-  size_t bytes_ = 0;
-  std::vector<Panel> panels_;
-  std::unique_ptr<uint8_t[], Free> data_;
 };
 
-// Room for one tile of a product's result, dense, for the thread that runs it. oneDNN has a fast
-// kernel for a packed weight only where rows of the result follow each other.
-float* DenseTile() {
-  static thread_local Matrix tile(kMaxTokenTile, kPanel);
-  return tile.data();
-}
-
-// A product's left side: x itself, or a copy of x rounded to BF16.
-struct Source {
-  const void* data;
-  int64_t stride;
-  bool bf16;  // of 2-byte elements
-
-  const void* At(int64_t row, int64_t col) const {
-    return static_cast<const uint8_t*>(data) +
-           static_cast<size_t>(row * stride + col) * (bf16 ? 2 : 4);
+// y (+)= x [rows of it] times outputs [first, first + y.cols) of the weight.
+absl::Status MultiplyWeight(ThreadPool& pool, CpuProducts& products, ConstMatrixView x,
+                            const PreparedWeight& weight, int64_t first, MatrixView y,
+                            GemmShape::Update update) {
+  const auto* w = dynamic_cast<const CpuWeight*>(&weight);
+  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, w->in_features()));
+  LWQ_RETURN_IF_ERROR(CheckRange("linear output", first, y.cols, w->out_features()));
+  if (x.rows == 0 || y.cols == 0) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(Operand source, RoundedInput(pool, x, w->type(), products));
+  if (w->type() == ComputeType::kF32) {
+    LWQ_ASSIGN_OR_RETURN(source, DenseInput(pool, x, products.widened));
   }
-};
-
-void WidenRounded(const float* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
+  std::vector<const PackedMatrix::Panel*> panels;
+  for (const PackedMatrix::Panel& panel : w->packed.panels()) {
+    if (panel.begin + panel.size > first && panel.begin < first + y.cols) panels.push_back(&panel);
+  }
+  const int64_t count = static_cast<int64_t>(panels.size());
+  const int64_t tile = TokenTile(x.rows, count);
+  return RunAll(pool, CeilDiv(x.rows, tile) * count, [&](int64_t i) -> absl::Status {
+    const PackedMatrix::Panel& panel = *panels[static_cast<size_t>(i % count)];
+    const int64_t row = i / count * tile;
+    const int64_t skip = std::max<int64_t>(0, first - panel.begin);
+    const int64_t at = panel.begin + skip - first;
+    return Multiply(products.gemm,
+                    {.a = source.At(row, 0),
+                     .rows = std::min(tile, x.rows - row),
+                     .k = x.cols,
+                     .a_stride = source.stride,
+                     .bf16 = source.bf16,
+                     .b = &w->packed,
+                     .panel = &panel,
+                     .skip = skip,
+                     .take = std::min(panel.size - skip, y.cols - at),
+                     .c = y.Row(row) + at,
+                     .c_stride = y.stride},
+                    update);
+  });
 }
 
-// oneDNN's packed kernels want dense rows on the left too.
-absl::StatusOr<Source> CopyInput(ThreadPool& pool, ConstMatrixView x, Matrix& copy) {
-  if (copy.size() < x.rows * x.cols) copy = Matrix(x.rows, x.cols);
-  if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a dense copy");
-  pool.ParallelFor(x.rows,
-                   [&](int64_t r) { std::copy_n(x.Row(r), x.cols, copy.data() + r * x.cols); });
-  return Source{copy.data(), x.cols, false};
+}  // namespace
+
+absl::Status PackedMatrix::Resize(OnednnGemm& gemm, int64_t outputs, int64_t k, bool bf16) {
+  panels_.clear();
+  bytes_ = 0;
+  const int64_t most = bf16 ? kBF16Panel : kPanel;
+  for (int64_t begin = 0; begin < outputs; begin += most) {
+    const int64_t size = std::min(most, outputs - begin);
+    LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, k, bf16));
+    panels_.push_back({begin, size, bytes_});
+    bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  if (bytes_ <= capacity_) return absl::OkStatus();
+  data_.reset();
+  data_.reset(static_cast<uint8_t*>(AllocateHost(bytes_)));
+  capacity_ = data_ == nullptr ? 0 : bytes_;
+  if (data_ != nullptr) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no memory for a packed matrix of ", outputs, " x ", k));
 }
 
-// Rounds x into the buffers that `rounded` and `widened` keep between calls.
-absl::StatusOr<Source> RoundInput(ThreadPool& pool, ConstMatrixView x, bool native,
-                                  std::vector<uint16_t>& rounded, Matrix& widened) {
-  if (native) {
+absl::Status Multiply(OnednnGemm& gemm, const PanelProduct& p, GemmShape::Update update) {
+  const GemmShape shape{.m = p.rows,
+                        .n = p.panel->size,
+                        .k = p.k,
+                        .a_row_stride = p.a_stride,
+                        .c_stride = p.panel->size,
+                        .bf16 = p.bf16,
+                        .packed_b = true};
+  LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
+  const bool direct = update == GemmShape::Update::kAssign && p.c_stride == p.panel->size &&
+                      p.take == p.panel->size;
+  float* result = direct ? p.c : DenseTile();
+  if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
+  LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, p.a, p.b->Data(*p.panel), result));
+  for (int64_t r = 0; r < p.rows && !direct; ++r) {
+    StoreRow(result + r * p.panel->size + p.skip, p.take, update, p.c + r * p.c_stride);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Operand> RoundedInput(ThreadPool& pool, ConstMatrixView x, ComputeType type,
+                                     CpuProducts& products) {
+  if (type == ComputeType::kF32) return Operand{x.data, x.stride, false};
+  if (OnednnGemm::HasNativeBF16()) {
+    std::vector<uint16_t>& rounded = products.rounded;
     rounded.resize(std::max(rounded.size(), static_cast<size_t>(x.rows * x.cols)));
     pool.ParallelFor(
         x.rows, [&](int64_t r) { RoundToBF16Row(x.Row(r), x.cols, rounded.data() + r * x.cols); });
-    return Source{rounded.data(), x.cols, true};
+    return Operand{rounded.data(), x.cols, true};
   }
+  Matrix& widened = products.widened;
   if (widened.size() < x.rows * x.cols) widened = Matrix(x.rows, x.cols);
   if (widened.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
   pool.ParallelFor(x.rows,
                    [&](int64_t r) { WidenRounded(x.Row(r), x.cols, widened.data() + r * x.cols); });
-  return Source{widened.data(), x.cols, false};
+  return Operand{widened.data(), x.cols, false};
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
                                                                          ComputeType type) {
   const bool native = type == ComputeType::kBF16 && OnednnGemm::HasNativeBF16();
   auto prepared = std::make_unique<CpuWeight>(weight.rows, weight.cols, type);
-  LWQ_RETURN_IF_ERROR(prepared->Allocate(products_->gemm, native));
-  const auto& panels = prepared->panels();
+  PackedMatrix& packed = prepared->packed;
+  LWQ_RETURN_IF_ERROR(packed.Resize(products_->gemm, weight.rows, weight.cols, native));
+  const auto& panels = packed.panels();
   LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
-    const Panel& panel = panels[static_cast<size_t>(i)];
+    const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
     ConstMatrixView rows = weight.Rows(panel.begin, panel.size);
     Matrix rounded;
     if (type == ComputeType::kBF16 && !native) {
@@ -156,48 +200,22 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMa
       for (int64_t r = 0; r < rows.rows; ++r) WidenRounded(rows.Row(r), rows.cols, rounded.Row(r));
       rows = rounded.view();
     }
-    return products_->gemm.Pack(rows.data, rows.stride, rows.rows, rows.cols, native,
-                                prepared->PanelData(panel));
+    return products_->gemm.Pack(
+        {.data = rows.data, .bf16 = false, .n_stride = rows.stride, .k_stride = 1}, rows.rows,
+        rows.cols, native, packed.Data(panel));
   }));
   return prepared;
 }
 
 absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) {
-  const auto* w = dynamic_cast<const CpuWeight*>(&weight);
-  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
-  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
-  if (x.rows == 0) return absl::OkStatus();
-  Source source{x.data, x.stride, false};
-  if (w->type() == ComputeType::kBF16) {
-    LWQ_ASSIGN_OR_RETURN(source, RoundInput(pool_, x, OnednnGemm::HasNativeBF16(),
-                                            products_->rounded, products_->widened));
-  } else if (x.stride != x.cols) {
-    LWQ_ASSIGN_OR_RETURN(source, CopyInput(pool_, x, products_->widened));
-  }
-  const int64_t panels = static_cast<int64_t>(w->panels().size());
-  const int64_t tile = TokenTile(x.rows, panels);
-  return RunAll(pool_, CeilDiv(x.rows, tile) * panels, [&](int64_t i) -> absl::Status {
-    const Panel& panel = w->panels()[static_cast<size_t>(i % panels)];
-    const int64_t row = i / panels * tile;
-    const GemmShape shape{.m = std::min(tile, x.rows - row),
-                          .n = panel.size,
-                          .k = x.cols,
-                          .a_row_stride = source.stride,
-                          .c_stride = panel.size,
-                          .bf16 = source.bf16,
-                          .packed_b = true};
-    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
-    const bool direct = y.stride == panel.size;
-    float* result = direct ? y.Row(row) : DenseTile();
-    if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
-    LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, source.At(row, 0), w->PanelData(panel), result));
-    for (int64_t r = 0; r < shape.m && !direct; ++r) {
-      std::memcpy(y.Row(row + r) + panel.begin, result + r * panel.size,
-                  static_cast<size_t>(panel.size) * sizeof(float));
-    }
-    return absl::OkStatus();
-  });
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.out_features()));
+  return MultiplyWeight(pool_, *products_, x, weight, 0, y, GemmShape::Update::kAssign);
+}
+
+absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
+                                       int64_t first_output, MatrixView y) {
+  return MultiplyWeight(pool_, *products_, x, weight, first_output, y,
+                        GemmShape::Update::kSubtract);
 }
 
 absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
@@ -218,39 +236,6 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
                           .update = GemmShape::Update::kSubtract};
     LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
     return OnednnGemm::Run(*kernel, a.Row(row), b.data + col, c.Row(row) + col);
-  });
-}
-
-absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
-  LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
-  if (x.rows == 0) return absl::OkStatus();
-  Source source{x.data, x.stride, false};
-  if (type == ComputeType::kBF16) {
-    LWQ_ASSIGN_OR_RETURN(source, RoundInput(pool_, x, OnednnGemm::HasNativeBF16(),
-                                            products_->rounded, products_->widened));
-  }
-  std::vector<std::pair<int64_t, int64_t>> tiles;  // first row and column, column <= row
-  const int64_t tile = GramTile(x.cols);
-  for (int64_t i = 0; i < x.cols; i += tile) {
-    for (int64_t j = 0; j <= i; j += tile) tiles.push_back({i, j});
-  }
-  return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) -> absl::Status {
-    const auto [i, j] = tiles[static_cast<size_t>(t)];
-    for (int64_t token = 0; token < x.rows; token += kGramTokens) {
-      const GemmShape shape{.m = std::min(tile, x.cols - i),
-                            .n = std::min(tile, x.cols - j),
-                            .k = std::min(kGramTokens, x.rows - token),
-                            .a_row_stride = 1,
-                            .a_col_stride = source.stride,
-                            .b_row_stride = source.stride,
-                            .c_stride = gram.stride,
-                            .bf16 = source.bf16,
-                            .update = GemmShape::Update::kAdd};
-      LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
-      LWQ_RETURN_IF_ERROR(
-          OnednnGemm::Run(*kernel, source.At(token, i), source.At(token, j), gram.Row(i) + j));
-    }
-    return absl::OkStatus();
   });
 }
 

@@ -190,16 +190,15 @@ absl::StatusOr<size_t> OnednnGemm::PackedBytes(int64_t n, int64_t k, bool bf16) 
   return bytes;
 }
 
-absl::Status OnednnGemm::Pack(const float* b_transposed, int64_t row_stride, int64_t n, int64_t k,
-                              bool bf16, void* packed) {
+absl::Status OnednnGemm::Pack(const PackSource& b, int64_t n, int64_t k, bool bf16, void* packed) {
   return CatchErrors("packing a weight", [&]() -> absl::Status {
     memory::desc layout;
     {
       MutexLock lock(&state_->mu);
       layout = state_->PackedLayout(n, k, bf16);
     }
-    const memory::desc plain({k, n}, memory::data_type::f32, {1, row_stride});
-    memory from(plain, state_->engine, const_cast<float*>(b_transposed));
+    const memory::desc plain({k, n}, TypeOf(b.bf16), {b.k_stride, b.n_stride});
+    memory from(plain, state_->engine, const_cast<void*>(b.data));
     memory to(layout, state_->engine, packed);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);

@@ -50,11 +50,15 @@ class OnednnGemm {
   absl::StatusOr<const Kernel*> Find(const GemmShape& shape);
   static absl::Status Run(const Kernel& kernel, const void* a, const void* b, float* c);
 
-  // Layout of b [k, n] that kernels with packed_b read, made from F32 b^T [n, k] with `row_stride`.
-  // Packing to BF16 rounds to nearest even.
+  // Layout of b [k, n] that kernels with packed_b read.
   absl::StatusOr<size_t> PackedBytes(int64_t n, int64_t k, bool bf16);
-  absl::Status Pack(const float* b_transposed, int64_t row_stride, int64_t n, int64_t k, bool bf16,
-                    void* packed);
+  // Makes it, in the source's type, or from F32 in BF16, rounded to nearest even.
+  struct PackSource {
+    const void* data;
+    bool bf16;
+    int64_t n_stride, k_stride;
+  };
+  absl::Status Pack(const PackSource& b, int64_t n, int64_t k, bool bf16, void* packed);
 
  private:
   struct State;

@@ -24,5 +24,8 @@ absl::Status ReferenceDevice::FillZero(MatrixView m) {
   for (int64_t r = 0; r < m.rows; ++r) std::fill_n(m.Row(r), m.cols, 0.0f);
   return absl::OkStatus();
 }
+absl::Status ReferenceDevice::Copy(ConstMatrixView from, MatrixView to) {
+  return CopyHostMatrix(from, to);
+}
 
 }  // namespace lwq

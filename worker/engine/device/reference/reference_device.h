@@ -17,11 +17,14 @@ class ReferenceDevice : public Device {
   absl::Status Upload(ConstMatrixView host, MatrixView device) override;
   absl::Status Download(ConstMatrixView device, MatrixView host) override;
   absl::Status FillZero(MatrixView m) override;
+  absl::Status Copy(ConstMatrixView from, MatrixView to) override;
 
   // reference_products.cc
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                 ComputeType type) override;
   absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) override;
+  absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
+                              MatrixView y) override;
   absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
   absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
 

@@ -28,6 +28,26 @@ float RoundTo(ComputeType type, float value) {
   return type == ComputeType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : value;
 }
 
+// y += sign * x weight[first_output, first_output + y.cols)^T.
+absl::Status AddLinear(double sign, ConstMatrixView x, const PreparedWeight& weight,
+                       int64_t first_output, MatrixView y) {
+  const auto* w = dynamic_cast<const ReferenceWeight*>(&weight);
+  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, w->in_features()));
+  LWQ_RETURN_IF_ERROR(CheckRange("linear output", first_output, y.cols, w->out_features()));
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t n = 0; n < y.cols; ++n) {
+      const float* row = w->matrix().Row(first_output + n);
+      double sum = 0;
+      for (int64_t k = 0; k < x.cols; ++k) {
+        sum += double{RoundTo(w->type(), x.Row(t)[k])} * row[k];
+      }
+      y.Row(t)[n] = static_cast<float>(y.Row(t)[n] + sign * sum);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
@@ -42,20 +62,14 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
 
 absl::Status ReferenceDevice::Linear(ConstMatrixView x, const PreparedWeight& weight,
                                      MatrixView y) {
-  const auto* w = dynamic_cast<const ReferenceWeight*>(&weight);
-  if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
-  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
-  for (int64_t t = 0; t < x.rows; ++t) {
-    for (int64_t n = 0; n < w->out_features(); ++n) {
-      double sum = 0;
-      for (int64_t k = 0; k < x.cols; ++k) {
-        sum += double{RoundTo(w->type(), x.Row(t)[k])} * w->matrix().Row(n)[k];
-      }
-      y.Row(t)[n] = static_cast<float>(sum);
-    }
-  }
-  return absl::OkStatus();
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.out_features()));
+  LWQ_RETURN_IF_ERROR(FillZero(y));
+  return AddLinear(1, x, weight, 0, y);
+}
+
+absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
+                                             int64_t first_output, MatrixView y) {
+  return AddLinear(-1, x, weight, first_output, y);
 }
 
 absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
