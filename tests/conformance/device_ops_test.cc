@@ -99,13 +99,53 @@ TEST_P(Products, LinearAgrees) {
   // but BF16 instructions sum pairs with an intermediate rounding.
   const double bound = 8 * std::sqrt(static_cast<double>(shape.in)) * kEps * 0.1 *
                        std::sqrt(static_cast<double>(shape.in));
+  const Matrix start = Random(shape.tokens, shape.out, 5), bias = Random(1, shape.out, 6);
+  for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
+    Judge(
+        [&](Device& device, MatrixView out) {
+          auto weight = device.PrepareWeight(w.view(), type);
+          return weight.ok() ? device.Linear(x.view(), {**weight, b}, out) : weight.status();
+        },
+        start, Uniform(start, bound + kEps * 4));
+    Judge(
+        [&](Device& device, MatrixView out) {
+          auto weight = device.PrepareWeight(w.view(), type);
+          return weight.ok() ? device.AddLinear(x.view(), {**weight, b}, out) : weight.status();
+        },
+        start, Uniform(start, bound + kEps * 8));
+  }
+  // From an output in the middle of a panel to the last, and a few that end inside one.
+  for (const auto& [first, count] : {std::pair{shape.out / 3, shape.out - shape.out / 3},
+                                     {shape.out / 2, (shape.out + 3) / 4}}) {
+    const Matrix part = Random(shape.tokens, count, 7);
+    Judge(
+        [&, first = first](Device& device, MatrixView out) {
+          auto weight = device.PrepareWeight(w.view(), type);
+          return weight.ok() ? device.SubtractLinear(x.view(), **weight, first, out)
+                             : weight.status();
+        },
+        part, Uniform(part, bound + kEps * 4));
+  }
+}
+
+TEST_P(Products, GatedLinearAgrees) {
+  const auto [shape, type] = GetParam();
+  const Matrix x = Random(shape.tokens, shape.in, 1), gate = Random(shape.out, shape.in, 2, 0.1f),
+               up = Random(shape.out, shape.in, 3, 0.1f), bias = Random(2, shape.out, 4);
   const Matrix start = Zeros(shape.tokens, shape.out);
-  Judge(
-      [&](Device& device, MatrixView out) {
-        auto weight = device.PrepareWeight(w.view(), type);
-        return weight.ok() ? device.Linear(x.view(), **weight, out) : weight.status();
-      },
-      start, Uniform(start, bound));
+  // Both factors err as Linear's result does and are below `largest`.
+  const double root = std::sqrt(static_cast<double>(shape.in));
+  const double largest = 1 + 0.1 * 4 * root;
+  const double bound = 3 * largest * (8 * root * kEps * 0.1 * root + 8 * kEps * largest);
+  for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
+    Judge(
+        [&](Device& device, MatrixView out) -> absl::Status {
+          LWQ_ASSIGN_OR_RETURN(auto g, device.PrepareWeight(gate.view(), type));
+          LWQ_ASSIGN_OR_RETURN(auto u, device.PrepareWeight(up.view(), type));
+          return device.GatedLinear(x.view(), {*g, b}, {*u, b == nullptr ? b : b + shape.out}, out);
+        },
+        start, Uniform(start, bound));
+  }
 }
 
 TEST_P(Products, GramAgreesBelowTheDiagonal) {
@@ -250,27 +290,30 @@ TEST(DeviceOps, AttentionAgrees) {
   }
 }
 
-TEST(DeviceOps, SwiGluSumsAndBiasAgree) {
-  const Matrix gate = Random(18, 77, 1, 20), up = Random(18, 77, 2), bias = Random(1, 77, 3);
-  const Matrix start = Random(18, 77, 4);
-  Judge([&](Device& device, MatrixView out) { return device.SwiGlu(gate.view(), up.view(), out); },
-        start, Uniform(start, 8 * kEps * 20));
-  Judge([&](Device& device, MatrixView out) { return device.Add(gate.view(), out); }, start,
+TEST(DeviceOps, SubtractAgrees) {
+  const Matrix x = Random(18, 77, 1, 20), start = Random(18, 77, 4);
+  Judge([&](Device& device, MatrixView out) { return device.Subtract(x.view(), out); }, start,
         Uniform(start, kEps * 42));
-  Judge([&](Device& device, MatrixView out) { return device.Subtract(gate.view(), out); }, start,
-        Uniform(start, kEps * 42));
-  Judge([&](Device& device, MatrixView out) { return device.AddBias(bias.data(), out); }, start,
-        Uniform(start, kEps * 4));
 }
 
-TEST(DeviceOps, SwiGluOfLargeGatesStaysFinite) {
+TEST(DeviceOps, CopyKeepsStridesApart) {
+  const Matrix x = Random(70, 30, 1), start = Random(70, 40, 2);
+  Judge([&](Device& device,
+            MatrixView out) { return device.Copy(x.view().Cols(3, 20), out.Cols(5, 20)); },
+        start, Uniform(start, 0));
+}
+
+TEST(DeviceOps, LargeGatesStayFinite) {
   for (const char* name : {"cpu", "reference"}) {
     auto device = Make(name);
-    Matrix gate = Zeros(1, 4), up = Zeros(1, 4), out = Zeros(1, 4);
+    Matrix x = Zeros(1, 1), gate = Zeros(4, 1), up = Zeros(4, 1), out = Zeros(1, 4);
+    x.data()[0] = 1;
     const float gates[] = {-1e4f, -90, 90, 1e4f};
     std::copy_n(gates, 4, gate.data());
     std::fill_n(up.data(), 4, 1.0f);
-    ASSERT_OK(device->SwiGlu(gate.view(), up.view(), out.view()));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto g, device->PrepareWeight(gate.view(), ComputeType::kF32));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto u, device->PrepareWeight(up.view(), ComputeType::kF32));
+    ASSERT_OK(device->GatedLinear(x.view(), *g, *u, out.view()));
     EXPECT_NEAR(out.data()[0], 0, 1e-30) << name;
     EXPECT_NEAR(out.data()[1], 0, 1e-30) << name;
     EXPECT_EQ(out.data()[2], 90) << name;

@@ -45,6 +45,15 @@ class PreparedWeight {
   virtual int64_t size_bytes() const = 0;
 };
 
+// A prepared weight and what is added to its product: bias [out_features] in device memory, or
+// null.
+struct BiasedWeight {
+  BiasedWeight(const PreparedWeight& w, const float* b = nullptr)  // NOLINT: most have no bias
+      : weight(&w), bias(b) {}
+  const PreparedWeight* weight;
+  const float* bias;
+};
+
 // A packed run of sequences: segment i covers token rows [begin, begin + size). Its tokens see each
 // other causally and, before them, all tokens of `parent` (an earlier segment, or -1) and of the
 // parent's parents: that is how choices share a context that is computed once.
@@ -123,11 +132,16 @@ class Device {
   // `weight` [out_features, in_features] in HOST memory.
   virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                         ComputeType type) = 0;
-  // y [T, out] = x [T, in] weight^T. y must not overlap x.
-  virtual absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) = 0;
-  // y [T, n] -= x [T, in] weight[first_output, first_output + n)^T. y must not overlap x.
+  // y [T, out] = x [T, in] weight^T + bias. In this and the next three, y must not overlap x.
+  virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
+  // y += x weight^T + bias.
+  virtual absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
+  // y [T, n] -= x weight[first_output, first_output + n)^T.
   virtual absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                                       int64_t first_output, MatrixView y) = 0;
+  // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
+  virtual absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
+                                   MatrixView y) = 0;
   // c [M, N] -= a [M, K] b [K, N], F32.
   virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) = 0;
   // gram [K, K] += x^T x for x [T, K]; only the lower triangle (column <= row) is kept up to date.
@@ -146,14 +160,8 @@ class Device {
   virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                                  absl::Span<const Segment> segments, const AttentionShape& shape,
                                  MatrixView out) = 0;
-  // out = silu(gate) * up.
-  virtual absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) = 0;
-  // y += x.
-  virtual absl::Status Add(ConstMatrixView x, MatrixView y) = 0;
   // y -= x.
   virtual absl::Status Subtract(ConstMatrixView x, MatrixView y) = 0;
-  // x[r, :] += bias [cols] in device memory.
-  virtual absl::Status AddBias(const float* bias, MatrixView x) = 0;
 
   // --- what the evaluation reads from logits [T, vocabulary] ---
   // Each row becomes log-softmax of itself.

@@ -60,24 +60,9 @@ std::vector<float> InverseFrequencies(const DecoderSpec& spec) {
   return frequencies;
 }
 
-// Device matrices for the largest chunk of a batch; `Use` gives views of a chunk's size.
-struct Workspace {
-  std::unique_ptr<DeviceMatrix> hidden, normed, query, key, value, attended, gate, up;
-};
-
-absl::StatusOr<Workspace> MakeWorkspace(Device* device, const DecoderSpec& spec, int64_t rows) {
-  const int64_t query_cols = spec.OutFeatures(LinearRole::kQuery);
-  const int64_t key_cols = spec.OutFeatures(LinearRole::kKey);
-  Workspace w;
-  LWQ_ASSIGN_OR_RETURN(w.hidden, device->NewMatrix(rows, spec.hidden_size));
-  LWQ_ASSIGN_OR_RETURN(w.normed, device->NewMatrix(rows, spec.hidden_size));
-  LWQ_ASSIGN_OR_RETURN(w.query, device->NewMatrix(rows, query_cols));
-  LWQ_ASSIGN_OR_RETURN(w.key, device->NewMatrix(rows, key_cols));
-  LWQ_ASSIGN_OR_RETURN(w.value, device->NewMatrix(rows, key_cols));
-  LWQ_ASSIGN_OR_RETURN(w.attended, device->NewMatrix(rows, query_cols));
-  LWQ_ASSIGN_OR_RETURN(w.gate, device->NewMatrix(rows, spec.intermediate_size));
-  LWQ_ASSIGN_OR_RETURN(w.up, device->NewMatrix(rows, spec.intermediate_size));
-  return w;
+// Rows of `cols` columns that begin at `offset` of a flat workspace.
+MatrixView Carve(MatrixView flat, int64_t offset, int64_t rows, int64_t cols) {
+  return {flat.data + offset, rows, cols, cols};
 }
 
 // The heads of a contiguous matrix as rows of their own.
@@ -89,7 +74,7 @@ MatrixView HeadsAsRows(MatrixView m, int head_dim) {
 class LayerRun {
  public:
   LayerRun(const Decoder& decoder, const LayerWeights& layer, const RopeTable& rope,
-           const LinearInputObserver& observer, Workspace& workspace)
+           const LinearInputObserver& observer, DecoderWorkspace& workspace)
       : spec_(decoder.spec()),
         device_(decoder.device()),
         layer_(layer),
@@ -98,46 +83,50 @@ class LayerRun {
         w_(workspace) {}
 
   absl::Status Run(const TokenChunk& chunk) {
-    rows_ = chunk.size;
+    const MatrixView hidden = w_.hidden->Rows(0, chunk.size);
+    const MatrixView normed = w_.normed->Rows(0, chunk.size);
     const float epsilon = static_cast<float>(spec_.norm_epsilon);
-    LWQ_RETURN_IF_ERROR(device_->RmsNorm(Rows(w_.hidden), layer_.attention_norm->view().data,
-                                         epsilon, Rows(w_.normed)));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttention, Rows(w_.normed)));
-    LWQ_RETURN_IF_ERROR(Attend(chunk, epsilon));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttentionOutput, Rows(w_.attended)));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kOutput, Rows(w_.attended), Rows(w_.normed)));
-    LWQ_RETURN_IF_ERROR(device_->Add(Rows(w_.normed), Rows(w_.hidden)));
-
     LWQ_RETURN_IF_ERROR(
-        device_->RmsNorm(Rows(w_.hidden), layer_.mlp_norm->view().data, epsilon, Rows(w_.normed)));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlp, Rows(w_.normed)));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kGate, Rows(w_.normed), Rows(w_.gate)));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kUp, Rows(w_.normed), Rows(w_.up)));
-    LWQ_RETURN_IF_ERROR(device_->SwiGlu(Rows(w_.gate), Rows(w_.up), Rows(w_.gate)));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlpHidden, Rows(w_.gate)));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kDown, Rows(w_.gate), Rows(w_.normed)));
-    return device_->Add(Rows(w_.normed), Rows(w_.hidden));
+        device_->RmsNorm(hidden, layer_.attention_norm->view().data, epsilon, normed));
+    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttention, normed));
+    LWQ_ASSIGN_OR_RETURN(const MatrixView attended, Attend(chunk, normed, epsilon));
+    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttentionOutput, attended));
+    LWQ_RETURN_IF_ERROR(device_->AddLinear(attended, Weight(LinearRole::kOutput), hidden));
+
+    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, layer_.mlp_norm->view().data, epsilon, normed));
+    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlp, normed));
+    const MatrixView inner = Carve(w_.inner->view(), 0, chunk.size, spec_.intermediate_size);
+    LWQ_RETURN_IF_ERROR(
+        device_->GatedLinear(normed, Weight(LinearRole::kGate), Weight(LinearRole::kUp), inner));
+    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlpHidden, inner));
+    return device_->AddLinear(inner, Weight(LinearRole::kDown), hidden);
   }
 
  private:
-  MatrixView Rows(std::unique_ptr<DeviceMatrix>& m) const { return m->Rows(0, rows_); }
-
   absl::Status Observe(LinearInput input, ConstMatrixView x) const {
     return observer_ ? observer_(input, x) : absl::OkStatus();
   }
 
-  absl::Status Project(LinearRole role, ConstMatrixView x, MatrixView y) const {
+  BiasedWeight Weight(LinearRole role) const {
     const size_t r = static_cast<size_t>(role);
-    LWQ_RETURN_IF_ERROR(device_->Linear(x, *layer_.linears[r], y));
-    if (layer_.biases[r] == nullptr) return absl::OkStatus();
-    return device_->AddBias(layer_.biases[r]->view().data, y);
+    return {*layer_.linears[r],
+            layer_.biases[r] == nullptr ? nullptr : layer_.biases[r]->view().data};
   }
 
-  absl::Status Attend(const TokenChunk& chunk, float epsilon) {
-    const MatrixView query = Rows(w_.query), key = Rows(w_.key), value = Rows(w_.value);
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kQuery, Rows(w_.normed), query));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kKey, Rows(w_.normed), key));
-    LWQ_RETURN_IF_ERROR(Project(LinearRole::kValue, Rows(w_.normed), value));
+  // Queries, keys, values and the answer share `inner` with what comes after them.
+  absl::StatusOr<MatrixView> Attend(const TokenChunk& chunk, ConstMatrixView normed,
+                                    float epsilon) {
+    const int64_t rows = chunk.size;
+    const int64_t query_cols = spec_.OutFeatures(LinearRole::kQuery);
+    const int64_t key_cols = spec_.OutFeatures(LinearRole::kKey);
+    const MatrixView inner = w_.inner->view();
+    const MatrixView query = Carve(inner, 0, rows, query_cols);
+    const MatrixView attended = Carve(inner, rows * query_cols, rows, query_cols);
+    const MatrixView key = Carve(inner, rows * 2 * query_cols, rows, key_cols);
+    const MatrixView value = Carve(inner, rows * (2 * query_cols + key_cols), rows, key_cols);
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kQuery), query));
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kKey), key));
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kValue), value));
     if (spec_.qk_norm) {
       const MatrixView q = HeadsAsRows(query, spec_.head_dim);
       const MatrixView k = HeadsAsRows(key, spec_.head_dim);
@@ -155,7 +144,8 @@ class LayerRun {
                                          : 1 / std::sqrt(static_cast<double>(spec_.head_dim)));
     shape.sliding_window = static_cast<int>(spec_.sliding_window);
     shape.logit_softcap = static_cast<float>(spec_.attention_softcap);
-    return device_->Attention(query, key, value, chunk.segments, shape, Rows(w_.attended));
+    LWQ_RETURN_IF_ERROR(device_->Attention(query, key, value, chunk.segments, shape, attended));
+    return attended;
   }
 
   const DecoderSpec& spec_;
@@ -163,8 +153,7 @@ class LayerRun {
   const LayerWeights& layer_;
   const RopeTable& rope_;
   const LinearInputObserver& observer_;
-  Workspace& w_;
-  int64_t rows_ = 0;
+  DecoderWorkspace& w_;
 };
 
 }  // namespace
@@ -276,6 +265,19 @@ absl::StatusOr<LayerWeights> Decoder::LoadLayer(int layer) const {
   return weights;
 }
 
+absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
+  if (workspace_.rows >= rows) return absl::OkStatus();
+  workspace_ = DecoderWorkspace{};
+  const int64_t attention =
+      2 * (spec_.OutFeatures(LinearRole::kQuery) + spec_.OutFeatures(LinearRole::kKey));
+  const int64_t inner = rows * std::max<int64_t>(attention, spec_.intermediate_size);
+  LWQ_ASSIGN_OR_RETURN(workspace_.hidden, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(workspace_.normed, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(workspace_.inner, device_->NewMatrix(1, inner));
+  workspace_.rows = rows;
+  return absl::OkStatus();
+}
+
 absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batch,
                                MatrixView hidden, const LinearInputObserver& observer) const {
   if (hidden.rows != batch.num_tokens() || hidden.cols != spec_.hidden_size) {
@@ -287,14 +289,14 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batc
   int64_t largest = 0;
   for (const TokenChunk& chunk : chunks) largest = std::max(largest, chunk.size);
   if (largest == 0) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(Workspace workspace, MakeWorkspace(device_, spec_, largest));
+  LWQ_RETURN_IF_ERROR(ReserveWorkspace(largest));
   const RopeTable rope{inverse_frequency_, 1.0f};
-  LayerRun run(*this, layer, rope, observer, workspace);
+  LayerRun run(*this, layer, rope, observer, workspace_);
   for (const TokenChunk& chunk : chunks) {
     const MatrixView rows = hidden.Rows(chunk.begin, chunk.size);
-    LWQ_RETURN_IF_ERROR(device_->Upload(rows, workspace.hidden->Rows(0, chunk.size)));
+    LWQ_RETURN_IF_ERROR(device_->Upload(rows, workspace_.hidden->Rows(0, chunk.size)));
     LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk), "layer ", layer.layer));
-    LWQ_RETURN_IF_ERROR(device_->Download(workspace.hidden->Rows(0, chunk.size), rows));
+    LWQ_RETURN_IF_ERROR(device_->Download(workspace_.hidden->Rows(0, chunk.size), rows));
   }
   return absl::OkStatus();
 }

@@ -46,6 +46,15 @@ struct HeadWeights {
   std::shared_ptr<const PreparedWeight> projection;  // [vocabulary, hidden]
 };
 
+// Activations of one chunk, in device memory.
+struct DecoderWorkspace {
+  int64_t rows = 0;
+  std::unique_ptr<DeviceMatrix> hidden, normed;  // [rows, hidden_size]
+  // Flat: queries, keys, values and what attention answers, then the inputs of the down projection.
+  std::unique_ptr<DeviceMatrix> inner;
+};
+
+// One caller at a time: layers run in a workspace that is kept from call to call.
 class Decoder {
  public:
   // `weights` and `device` must outlive it. UNIMPLEMENTED names the field of the spec that this
@@ -78,11 +87,14 @@ class Decoder {
   // A norm's weight (plus `offset`) or a bias, [1, size] on the device.
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
                                                            double offset) const;
+  absl::Status ReserveWorkspace(int64_t rows) const;
+
   const DecoderSpec spec_;
   const WeightSource* const weights_;
   Device* const device_;
   const ComputeType compute_;
   std::vector<float> inverse_frequency_;
+  mutable DecoderWorkspace workspace_;
 };
 
 // Embeds and runs every layer. `progress(layer)` before each layer; a non-OK answer stops the run.

@@ -168,28 +168,9 @@ absl::Status CpuDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMat
   });
 }
 
-absl::Status CpuDevice::SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {
-  LWQ_RETURN_IF_ERROR(CheckShape("SwiGLU's gate", gate, out.rows, out.cols));
-  LWQ_RETURN_IF_ERROR(CheckShape("SwiGLU's up", up, out.rows, out.cols));
-  ForRows(pool_, out.rows,
-          [&](int64_t r) { SwiGluRow(gate.Row(r), up.Row(r), out.cols, out.Row(r)); });
-  return absl::OkStatus();
-}
-
-absl::Status CpuDevice::Add(ConstMatrixView x, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("addend", x, y.rows, y.cols));
-  ForRows(pool_, y.rows, [&](int64_t r) { AddRow(x.Row(r), y.cols, y.Row(r)); });
-  return absl::OkStatus();
-}
-
 absl::Status CpuDevice::Subtract(ConstMatrixView x, MatrixView y) {
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
   ForRows(pool_, y.rows, [&](int64_t r) { SubtractRow(x.Row(r), y.cols, y.Row(r)); });
-  return absl::OkStatus();
-}
-
-absl::Status CpuDevice::AddBias(const float* bias, MatrixView x) {
-  ForRows(pool_, x.rows, [&](int64_t r) { AddRow(bias, x.cols, x.Row(r)); });
   return absl::OkStatus();
 }
 

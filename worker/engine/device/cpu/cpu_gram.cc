@@ -8,14 +8,15 @@
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/cpu_kernels.h"
 #include "worker/engine/device/cpu/cpu_products.h"
 #include "worker/engine/device/cpu/run_all.h"
 
 namespace lwq {
 namespace {
 
-constexpr int64_t kTokens = 1024;   // summed by one call
-constexpr int64_t kTileRows = 256;  // columns of x on the left of one call
+constexpr int64_t kTokens = 1024;       // packed at once
+constexpr int64_t kBF16TileRows = 256;  // columns of x on the left of one call
 
 // to [cols, rows] = from^T, for columns [begin, end) of from.
 template <typename T>
@@ -36,61 +37,59 @@ class Gram {
 
   // Adds the second moments of rows [begin, begin + count) of x.
   absl::Status Add(const Operand& x, int64_t begin, int64_t count) {
-    LWQ_RETURN_IF_ERROR(Turn(x, begin, count));
-    LWQ_RETURN_IF_ERROR(Pack(x, begin, count));
+    PackedMatrix& packed = products_.packed;
+    LWQ_RETURN_IF_ERROR(packed.Resize(products_.gemm, cols_, count, x.bf16));
+    LWQ_ASSIGN_OR_RETURN(const void* turned, Turn(x, begin, count));
+    LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(packed.panels().size()), [&](int64_t i) {
+      const PackedMatrix::Panel& panel = packed.panels()[static_cast<size_t>(i)];
+      const size_t before = static_cast<size_t>(panel.begin) * (x.bf16 ? 2 : 4);
+      return packed.Pack(products_.gemm, panel,
+                         {.data = static_cast<const uint8_t*>(x.At(begin, All())) + before,
+                          .bf16 = x.bf16,
+                          .n_stride = 1,
+                          .k_stride = x.StrideOf(All())});
+    }));
+    const int64_t rows = x.bf16 ? kBF16TileRows : kMaxTileRows;
     std::vector<std::pair<int64_t, const PackedMatrix::Panel*>> tiles;  // first row, panel
-    for (int64_t i = 0; i < cols_; i += kTileRows) {
-      const int64_t end = std::min(cols_, i + kTileRows);
-      for (const PackedMatrix::Panel& panel : products_.packed.panels()) {
-        if (panel.begin < end) tiles.push_back({i, &panel});
+    for (int64_t i = 0; i < cols_; i += rows) {
+      for (const PackedMatrix::Panel& panel : packed.panels()) {
+        if (panel.begin < std::min(cols_, i + rows)) tiles.push_back({i, &panel});
       }
     }
-    const Operand left{products_.transposed.data(), count, x.bf16};
-    return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) {
+    const Operand left{turned, cols_, count, x.bf16};
+    return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) -> absl::Status {
       const auto& [i, panel] = tiles[static_cast<size_t>(t)];
-      return Multiply(products_.gemm,
-                      {.a = left.At(i, 0),
-                       .rows = std::min(kTileRows, cols_ - i),
-                       .k = count,
-                       .a_stride = count,
-                       .bf16 = x.bf16,
-                       .b = &products_.packed,
-                       .panel = panel,
-                       .take = panel->size,
-                       .c = gram_.Row(i) + panel->begin,
-                       .c_stride = gram_.stride},
-                      GemmShape::Update::kAdd);
+      const int64_t end = std::min(cols_, i + rows);
+      float* sums = ThreadTile(0);
+      LWQ_RETURN_IF_ERROR(Multiply(products_.gemm, left, i, end - i, packed, *panel, sums));
+      for (int64_t r = i; r < end; ++r, sums += panel->size) {
+        AddRow(sums, panel->size, gram_.Row(r) + panel->begin);
+      }
+      return absl::OkStatus();
     });
   }
+
+  // All columns in one slab: how x is to be rounded.
+  Slab All() const { return {0, cols_}; }
 
  private:
-  absl::Status Turn(const Operand& x, int64_t begin, int64_t count) {
-    Matrix& to = products_.transposed;
-    if (to.size() < cols_ * count) to = Matrix(cols_, count);
-    if (to.data() == nullptr) return absl::ResourceExhaustedError("no memory for a transpose");
+  // The transposed rows [begin, begin + count) of x as a left side, in the slabs of the right one.
+  absl::StatusOr<const void*> Turn(const Operand& x, int64_t begin, int64_t count) {
+    void* to = products_.transposed.Reserve(static_cast<size_t>(cols_ * count) * (x.bf16 ? 2 : 4));
+    if (to == nullptr) return absl::ResourceExhaustedError("no memory for a transpose");
     pool_.ParallelForBlocks(cols_, 64, [&](int64_t first, int64_t last) {
-      if (x.bf16) {
-        Transpose(static_cast<const uint16_t*>(x.At(begin, 0)), x.stride, count, first, last,
-                  reinterpret_cast<uint16_t*>(to.data()));
-      } else {
-        Transpose(static_cast<const float*>(x.At(begin, 0)), x.stride, count, first, last,
-                  to.data());
+      for (const Slab& slab : products_.packed.slabs()) {
+        const void* from = x.At(begin + slab.begin, All());
+        if (x.bf16) {
+          Transpose(static_cast<const uint16_t*>(from), cols_, slab.size, first, last,
+                    static_cast<uint16_t*>(to) + cols_ * slab.begin);
+        } else {
+          Transpose(static_cast<const float*>(from), x.stride, slab.size, first, last,
+                    static_cast<float*>(to));
+        }
       }
     });
-    return absl::OkStatus();
-  }
-
-  absl::Status Pack(const Operand& x, int64_t begin, int64_t count) {
-    LWQ_RETURN_IF_ERROR(products_.packed.Resize(products_.gemm, cols_, count, x.bf16));
-    const auto& panels = products_.packed.panels();
-    return RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
-      const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
-      return products_.gemm.Pack({.data = x.At(begin, panel.begin),
-                                  .bf16 = x.bf16,
-                                  .n_stride = 1,
-                                  .k_stride = x.stride},
-                                 panel.size, count, x.bf16, products_.packed.Data(panel));
-    });
+    return to;
   }
 
   ThreadPool& pool_;
@@ -104,8 +103,8 @@ class Gram {
 absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
   LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
   if (x.rows == 0) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(const Operand source, RoundedInput(pool_, x, type, *products_));
   Gram sum(&pool_, products_.get(), gram);
+  LWQ_ASSIGN_OR_RETURN(const Operand source, RoundedInput(pool_, x, type, {sum.All()}, *products_));
   for (int64_t token = 0; token < x.rows; token += kTokens) {
     LWQ_RETURN_IF_ERROR(sum.Add(source, token, std::min(kTokens, x.rows - token)));
   }

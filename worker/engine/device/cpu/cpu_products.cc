@@ -2,8 +2,9 @@
 #include "worker/engine/device/cpu/cpu_products.h"
 
 #include <algorithm>
-#include <cstring>
+#include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -18,54 +19,37 @@ namespace {
 
 // oneDNN's AVX2 product packs its operands, which is up to twice as fast, only where 1 / rows + 1 /
 // columns is below .0038: 1024 x 512 is, and so are two sides of 544.
-constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxPanelRows, fewer for threads
+constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxTileRows, fewer for threads
+constexpr int64_t kRowsAtOnce = 16;     // of work that is not a product
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kPanel = 512;  // outputs in one call; a weight is packed panel by panel
 // With native BF16 a panel of 512 fills the second-level cache and leaves no room for x.
 constexpr int64_t kBF16Panel = 128;
+constexpr int64_t kBF16TokenTile = 512;
+constexpr int64_t kBF16Slab = 704;
+constexpr int64_t kSlabStep = 64;
 constexpr size_t kAlignment = 64;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t TokenTile(int64_t rows, int64_t panels) {
-  int64_t tile = kMaxPanelRows;
+int64_t TokenTile(int64_t rows, int64_t panels, bool bf16) {
+  int64_t tile = bf16 ? kBF16TokenTile : kMaxTileRows;
   while (tile > kMinTokenTile && CeilDiv(rows, tile) * panels < kTilesWanted) tile /= 2;
   return tile;
-}
-
-// Room for one tile of a product's result, dense, for the thread that runs it. oneDNN has a fast
-// kernel for a packed weight only where rows of the result follow each other.
-float* DenseTile() {
-  static thread_local Matrix tile(kMaxPanelRows, kPanel);
-  return tile.data();
 }
 
 void WidenRounded(const float* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
 }
 
-void StoreRow(const float* from, int64_t count, GemmShape::Update update, float* to) {
-  switch (update) {
-    case GemmShape::Update::kAssign:
-      std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
-      return;
-    case GemmShape::Update::kAdd:
-      AddRow(from, count, to);
-      return;
-    case GemmShape::Update::kSubtract:
-      SubtractRow(from, count, to);
-      return;
-  }
-}
-
 // oneDNN's packed kernels want dense rows on the left too.
 absl::StatusOr<Operand> DenseInput(ThreadPool& pool, ConstMatrixView x, Matrix& copy) {
-  if (x.stride == x.cols) return Operand{x.data, x.stride, false};
+  if (x.stride == x.cols) return Operand{x.data, x.rows, x.stride, false};
   if (copy.size() < x.rows * x.cols) copy = Matrix(x.rows, x.cols);
   if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a dense copy");
   pool.ParallelFor(x.rows,
                    [&](int64_t r) { std::copy_n(x.Row(r), x.cols, copy.data() + r * x.cols); });
-  return Operand{copy.data(), x.cols, false};
+  return Operand{copy.data(), x.rows, x.cols, false};
 }
 
 class CpuWeight : public PreparedWeight {
@@ -84,103 +68,170 @@ class CpuWeight : public PreparedWeight {
   ComputeType type_;
 };
 
-// y (+)= x [rows of it] times outputs [first, first + y.cols) of the weight.
-absl::Status MultiplyWeight(ThreadPool& pool, CpuProducts& products, ConstMatrixView x,
-                            const PreparedWeight& weight, int64_t first, MatrixView y,
-                            GemmShape::Update update) {
+absl::StatusOr<const CpuWeight*> OwnWeight(const PreparedWeight& weight, ConstMatrixView x) {
   const auto* w = dynamic_cast<const CpuWeight*>(&weight);
   if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
-  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, w->in_features()));
-  LWQ_RETURN_IF_ERROR(CheckRange("linear output", first, y.cols, w->out_features()));
-  if (x.rows == 0 || y.cols == 0) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(Operand source, RoundedInput(pool, x, w->type(), products));
-  if (w->type() == ComputeType::kF32) {
-    LWQ_ASSIGN_OR_RETURN(source, DenseInput(pool, x, products.widened));
-  }
-  std::vector<const PackedMatrix::Panel*> panels;
-  for (const PackedMatrix::Panel& panel : w->packed.panels()) {
-    if (panel.begin + panel.size > first && panel.begin < first + y.cols) panels.push_back(&panel);
-  }
-  const int64_t count = static_cast<int64_t>(panels.size());
-  const int64_t tile = TokenTile(x.rows, count);
-  return RunAll(pool, CeilDiv(x.rows, tile) * count, [&](int64_t i) -> absl::Status {
-    const PackedMatrix::Panel& panel = *panels[static_cast<size_t>(i % count)];
-    const int64_t row = i / count * tile;
-    const int64_t skip = std::max<int64_t>(0, first - panel.begin);
-    const int64_t at = panel.begin + skip - first;
-    return Multiply(products.gemm,
-                    {.a = source.At(row, 0),
-                     .rows = std::min(tile, x.rows - row),
-                     .k = x.cols,
-                     .a_stride = source.stride,
-                     .bf16 = source.bf16,
-                     .b = &w->packed,
-                     .panel = &panel,
-                     .skip = skip,
-                     .take = std::min(panel.size - skip, y.cols - at),
-                     .c = y.Row(row) + at,
-                     .c_stride = y.stride},
-                    update);
-  });
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
+  return w;
 }
+
+// A product of x with the panels of a weight that outputs [first, first + count) lie in.
+class WeightProduct {
+ public:
+  // One tile: its rows of x, and its outputs.
+  struct Tile {
+    const PackedMatrix::Panel* panel;
+    int64_t row, rows;
+    int64_t skip;   // outputs of the panel before the first that is wanted
+    int64_t at;     // that one's place among those wanted
+    int64_t count;  // wanted outputs of the panel
+  };
+
+  WeightProduct(ThreadPool* pool, CpuProducts* products, ConstMatrixView x, const CpuWeight* weight)
+      : pool_(*pool), products_(*products), x_(x), type_(weight->type()), packed_(weight->packed) {}
+
+  // Calls store(tile) for each tile, on the pool's threads.
+  absl::Status Run(int64_t first, int64_t count,
+                   const std::function<absl::Status(const Tile&)>& store) {
+    if (x_.rows == 0 || count == 0) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(source_, RoundedInput(pool_, x_, type_, packed_.slabs(), products_));
+    if (type_ == ComputeType::kF32) {
+      LWQ_ASSIGN_OR_RETURN(source_, DenseInput(pool_, x_, products_.widened));
+    }
+    std::vector<Tile> tiles;
+    for (const PackedMatrix::Panel& panel : packed_.panels()) {
+      if (panel.begin + panel.size <= first || panel.begin >= first + count) continue;
+      const int64_t skip = std::max<int64_t>(0, first - panel.begin);
+      const int64_t at = panel.begin + skip - first;
+      tiles.push_back({&panel, 0, 0, skip, at, std::min(panel.size - skip, count - at)});
+    }
+    const int64_t panels = static_cast<int64_t>(tiles.size());
+    const int64_t rows = TokenTile(x_.rows, panels, packed_.bf16());
+    return RunAll(pool_, CeilDiv(x_.rows, rows) * panels, [&](int64_t i) {
+      Tile tile = tiles[static_cast<size_t>(i % panels)];
+      tile.row = i / panels * rows;
+      tile.rows = std::min(rows, x_.rows - tile.row);
+      return store(tile);
+    });
+  }
+
+  // The tile's product with `packed`, whose panels are as this weight's.
+  absl::Status Multiply(const Tile& tile, const PackedMatrix& packed, float* result) const {
+    return lwq::Multiply(products_.gemm, source_, tile.row, tile.rows, packed, *tile.panel, result);
+  }
+
+ private:
+  ThreadPool& pool_;
+  CpuProducts& products_;
+  const ConstMatrixView x_;
+  const ComputeType type_;
+  const PackedMatrix& packed_;
+  Operand source_;
+};
 
 }  // namespace
 
+std::vector<Slab> CutIntoSlabs(int64_t k, bool bf16) {
+  if (!bf16 || k <= kBF16Slab) return {{0, k}};
+  const int64_t even = CeilDiv(k, CeilDiv(k, kBF16Slab));
+  const int64_t size = CeilDiv(even, kSlabStep) * kSlabStep;
+  std::vector<Slab> slabs;
+  for (int64_t begin = 0; begin < k; begin += size) {
+    slabs.push_back({begin, std::min(size, k - begin)});
+  }
+  return slabs;
+}
+
+void* HostBuffer::Reserve(size_t bytes) {
+  if (bytes > capacity_) {
+    data_.reset();
+    data_.reset(static_cast<uint8_t*>(AllocateHost(bytes)));
+    capacity_ = data_ == nullptr ? 0 : bytes;
+  }
+  return data_.get();
+}
+
 absl::Status PackedMatrix::Resize(OnednnGemm& gemm, int64_t outputs, int64_t k, bool bf16) {
   panels_.clear();
+  offsets_.clear();
+  slabs_ = CutIntoSlabs(k, bf16);
+  bf16_ = bf16;
   bytes_ = 0;
   const int64_t most = bf16 ? kBF16Panel : kPanel;
   for (int64_t begin = 0; begin < outputs; begin += most) {
     const int64_t size = std::min(most, outputs - begin);
-    LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, k, bf16));
-    panels_.push_back({begin, size, bytes_});
-    bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    panels_.push_back({static_cast<int64_t>(panels_.size()), begin, size});
+    for (const Slab& slab : slabs_) {
+      LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, slab.size, bf16));
+      offsets_.push_back(bytes_);
+      bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    }
   }
-  if (bytes_ <= capacity_) return absl::OkStatus();
-  data_.reset();
-  data_.reset(static_cast<uint8_t*>(AllocateHost(bytes_)));
-  capacity_ = data_ == nullptr ? 0 : bytes_;
+  data_ = static_cast<uint8_t*>(memory_.Reserve(bytes_));
   if (data_ != nullptr) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrCat("no memory for a packed matrix of ", outputs, " x ", k));
 }
 
-absl::Status Multiply(OnednnGemm& gemm, const PanelProduct& p, GemmShape::Update update) {
-  const GemmShape shape{.m = p.rows,
-                        .n = p.panel->size,
-                        .k = p.k,
-                        .a_row_stride = p.a_stride,
-                        .c_stride = p.panel->size,
-                        .bf16 = p.bf16,
-                        .packed_b = true};
-  LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
-  const bool direct = update == GemmShape::Update::kAssign && p.c_stride == p.panel->size &&
-                      p.take == p.panel->size;
-  float* result = direct ? p.c : DenseTile();
+absl::Status PackedMatrix::Pack(OnednnGemm& gemm, const Panel& panel,
+                                const OnednnGemm::PackSource& b) const {
+  for (size_t s = 0; s < slabs_.size(); ++s) {
+    OnednnGemm::PackSource part = b;
+    part.data =
+        static_cast<const uint8_t*>(b.data) + slabs_[s].begin * b.k_stride * (b.bf16 ? 2 : 4);
+    LWQ_RETURN_IF_ERROR(gemm.Pack(part, panel.size, slabs_[s].size, bf16_, Data(panel, s)));
+  }
+  return absl::OkStatus();
+}
+
+float* ThreadTile(int which) {
+  static thread_local Matrix tiles[2] = {{kMaxTileRows, kPanel}, {kMaxTileRows, kPanel}};
+  return tiles[which].data();
+}
+
+absl::Status Multiply(OnednnGemm& gemm, const Operand& a, int64_t row, int64_t rows,
+                      const PackedMatrix& b, const PackedMatrix::Panel& panel, float* result) {
   if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
-  LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, p.a, p.b->Data(*p.panel), result));
-  for (int64_t r = 0; r < p.rows && !direct; ++r) {
-    StoreRow(result + r * p.panel->size + p.skip, p.take, update, p.c + r * p.c_stride);
+  for (size_t s = 0; s < b.slabs().size(); ++s) {
+    const Slab& slab = b.slabs()[s];
+    const GemmShape shape{.m = rows,
+                          .n = panel.size,
+                          .k = slab.size,
+                          .a_row_stride = a.StrideOf(slab),
+                          .c_stride = panel.size,
+                          .bf16 = a.bf16,
+                          .packed_b = true,
+                          .update = s == 0 ? GemmShape::Update::kAssign : GemmShape::Update::kAdd};
+    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
+    LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, a.At(row, slab), b.Data(panel, s), result));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<Operand> RoundedInput(ThreadPool& pool, ConstMatrixView x, ComputeType type,
-                                     CpuProducts& products) {
-  if (type == ComputeType::kF32) return Operand{x.data, x.stride, false};
+                                     absl::Span<const Slab> slabs, CpuProducts& products) {
+  if (type == ComputeType::kF32) return Operand{x.data, x.rows, x.stride, false};
+  const int64_t size = x.rows * x.cols;
   if (OnednnGemm::HasNativeBF16()) {
-    std::vector<uint16_t>& rounded = products.rounded;
-    rounded.resize(std::max(rounded.size(), static_cast<size_t>(x.rows * x.cols)));
-    pool.ParallelFor(
-        x.rows, [&](int64_t r) { RoundToBF16Row(x.Row(r), x.cols, rounded.data() + r * x.cols); });
-    return Operand{rounded.data(), x.cols, true};
+    auto* rounded = static_cast<uint16_t*>(
+        products.rounded.Reserve(static_cast<size_t>(size) * sizeof(uint16_t)));
+    if (rounded == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
+    pool.ParallelForBlocks(x.rows, kRowsAtOnce, [&](int64_t begin, int64_t end) {
+      for (const Slab& slab : slabs) {
+        uint16_t* to = rounded + x.rows * slab.begin;
+        for (int64_t r = begin; r < end; ++r) {
+          RoundToBF16Row(x.Row(r) + slab.begin, slab.size, to + r * slab.size);
+        }
+      }
+    });
+    return Operand{rounded, x.rows, 0, true};
   }
   Matrix& widened = products.widened;
-  if (widened.size() < x.rows * x.cols) widened = Matrix(x.rows, x.cols);
+  if (widened.size() < size) widened = Matrix(x.rows, x.cols);
   if (widened.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
   pool.ParallelFor(x.rows,
                    [&](int64_t r) { WidenRounded(x.Row(r), x.cols, widened.data() + r * x.cols); });
-  return Operand{widened.data(), x.cols, false};
+  return Operand{widened.data(), x.rows, x.cols, false};
 }
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
@@ -200,22 +251,85 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMa
       for (int64_t r = 0; r < rows.rows; ++r) WidenRounded(rows.Row(r), rows.cols, rounded.Row(r));
       rows = rounded.view();
     }
-    return products_->gemm.Pack(
-        {.data = rows.data, .bf16 = false, .n_stride = rows.stride, .k_stride = 1}, rows.rows,
-        rows.cols, native, packed.Data(panel));
+    return packed.Pack(products_->gemm, panel,
+                       {.data = rows.data, .bf16 = false, .n_stride = rows.stride, .k_stride = 1});
   }));
   return prepared;
 }
 
-absl::Status CpuDevice::Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.out_features()));
-  return MultiplyWeight(pool_, *products_, x, weight, 0, y, GemmShape::Update::kAssign);
+absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+  LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
+  WeightProduct product(&pool_, products_.get(), x, w);
+  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+    float* result = y.stride == tile.panel->size ? y.Row(tile.row) : ThreadTile(0);
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      float* to = y.Row(tile.row + r) + tile.at;
+      if (to != result) std::copy_n(result, tile.count, to);
+      if (weight.bias != nullptr) AddRow(weight.bias + tile.at, tile.count, to);
+      result += tile.panel->size;
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+  LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
+  WeightProduct product(&pool_, products_.get(), x, w);
+  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+    float* result = ThreadTile(0);
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      if (weight.bias != nullptr) AddRow(weight.bias + tile.at, tile.count, result);
+      AddRow(result, tile.count, y.Row(tile.row + r) + tile.at);
+      result += tile.panel->size;
+    }
+    return absl::OkStatus();
+  });
 }
 
 absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                                        int64_t first_output, MatrixView y) {
-  return MultiplyWeight(pool_, *products_, x, weight, first_output, y,
-                        GemmShape::Update::kSubtract);
+  LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(weight, x));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, x.cols));
+  LWQ_RETURN_IF_ERROR(CheckRange("linear output", first_output, y.cols, w->out_features()));
+  WeightProduct product(&pool_, products_.get(), x, w);
+  return product.Run(first_output, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+    float* result = ThreadTile(0);
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      SubtractRow(result + tile.skip, tile.count, y.Row(tile.row + r) + tile.at);
+      result += tile.panel->size;
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
+                                    MatrixView y) {
+  LWQ_ASSIGN_OR_RETURN(const CpuWeight* g, OwnWeight(*gate.weight, x));
+  LWQ_ASSIGN_OR_RETURN(const CpuWeight* u, OwnWeight(*up.weight, x));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, g->out_features()));
+  if (u->out_features() != g->out_features() || u->type() != g->type()) {
+    return absl::InvalidArgumentError("gate and up are not of one shape and type");
+  }
+  WeightProduct product(&pool_, products_.get(), x, g);
+  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+    float* gates = ThreadTile(0);
+    float* ups = ThreadTile(1);
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, g->packed, gates));
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, u->packed, ups));
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      if (gate.bias != nullptr) AddRow(gate.bias + tile.at, tile.count, gates);
+      if (up.bias != nullptr) AddRow(up.bias + tile.at, tile.count, ups);
+      SwiGluRow(gates, ups, tile.count, y.Row(tile.row + r) + tile.at);
+      gates += tile.panel->size;
+      ups += tile.panel->size;
+    }
+    return absl::OkStatus();
+  });
 }
 
 absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
@@ -223,7 +337,7 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
   const int64_t panels = CeilDiv(c.cols, kPanel);
-  const int64_t tile = TokenTile(c.rows, panels);
+  const int64_t tile = TokenTile(c.rows, panels, false);
   return RunAll(pool_, CeilDiv(c.rows, tile) * panels, [&](int64_t i) -> absl::Status {
     const int64_t row = i / panels * tile;
     const int64_t col = i % panels * kPanel;

@@ -106,37 +106,10 @@ absl::Status ReferenceDevice::Attention(ConstMatrixView q, ConstMatrixView k, Co
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {
-  LWQ_RETURN_IF_ERROR(CheckShape("SwiGLU's gate", gate, out.rows, out.cols));
-  LWQ_RETURN_IF_ERROR(CheckShape("SwiGLU's up", up, out.rows, out.cols));
-  for (int64_t r = 0; r < out.rows; ++r) {
-    for (int64_t c = 0; c < out.cols; ++c) {
-      const double g = gate.Row(r)[c];
-      out.Row(r)[c] = static_cast<float>(g / (1 + std::exp(-g)) * up.Row(r)[c]);
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReferenceDevice::Add(ConstMatrixView x, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("addend", x, y.rows, y.cols));
-  for (int64_t r = 0; r < y.rows; ++r) {
-    for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] += x.Row(r)[c];
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ReferenceDevice::Subtract(ConstMatrixView x, MatrixView y) {
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
   for (int64_t r = 0; r < y.rows; ++r) {
     for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] -= x.Row(r)[c];
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReferenceDevice::AddBias(const float* bias, MatrixView x) {
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t c = 0; c < x.cols; ++c) x.Row(r)[c] += bias[c];
   }
   return absl::OkStatus();
 }

@@ -22,7 +22,10 @@ class ReferenceDevice : public Device {
   // reference_products.cc
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                 ComputeType type) override;
-  absl::Status Linear(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) override;
+  absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
+  absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
+  absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
+                           MatrixView y) override;
   absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
                               MatrixView y) override;
   absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
@@ -36,10 +39,7 @@ class ReferenceDevice : public Device {
   absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                          absl::Span<const Segment> segments, const AttentionShape& shape,
                          MatrixView out) override;
-  absl::Status SwiGlu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) override;
-  absl::Status Add(ConstMatrixView x, MatrixView y) override;
   absl::Status Subtract(ConstMatrixView x, MatrixView y) override;
-  absl::Status AddBias(const float* bias, MatrixView x) override;
   absl::Status LogSoftmax(MatrixView logits) override;
   absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
                             absl::Span<double> kl) override;

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -28,9 +29,10 @@ float RoundTo(ComputeType type, float value) {
   return type == ComputeType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : value;
 }
 
-// y += sign * x weight[first_output, first_output + y.cols)^T.
-absl::Status AddLinear(double sign, ConstMatrixView x, const PreparedWeight& weight,
-                       int64_t first_output, MatrixView y) {
+// Calls store(t, n, sum) for each element of x weight[first_output, first_output + cols)^T.
+template <typename Store>
+absl::Status ForEachProduct(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
+                            MatrixView y, Store&& store) {
   const auto* w = dynamic_cast<const ReferenceWeight*>(&weight);
   if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
   LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, w->in_features()));
@@ -42,11 +44,13 @@ absl::Status AddLinear(double sign, ConstMatrixView x, const PreparedWeight& wei
       for (int64_t k = 0; k < x.cols; ++k) {
         sum += double{RoundTo(w->type(), x.Row(t)[k])} * row[k];
       }
-      y.Row(t)[n] = static_cast<float>(y.Row(t)[n] + sign * sum);
+      store(t, n, sum);
     }
   }
   return absl::OkStatus();
 }
+
+double At(const float* bias, int64_t n) { return bias == nullptr ? 0 : bias[n]; }
 
 }  // namespace
 
@@ -60,16 +64,35 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
   return std::make_unique<ReferenceWeight>(std::move(copy), type);
 }
 
-absl::Status ReferenceDevice::Linear(ConstMatrixView x, const PreparedWeight& weight,
-                                     MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.out_features()));
-  LWQ_RETURN_IF_ERROR(FillZero(y));
-  return AddLinear(1, x, weight, 0, y);
+absl::Status ReferenceDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.weight->out_features()));
+  return ForEachProduct(x, *weight.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+    y.Row(t)[n] = static_cast<float>(sum + At(weight.bias, n));
+  });
+}
+
+absl::Status ReferenceDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.weight->out_features()));
+  return ForEachProduct(x, *weight.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+    y.Row(t)[n] = static_cast<float>(y.Row(t)[n] + sum + At(weight.bias, n));
+  });
 }
 
 absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                                              int64_t first_output, MatrixView y) {
-  return AddLinear(-1, x, weight, first_output, y);
+  return ForEachProduct(x, weight, first_output, y, [&](int64_t t, int64_t n, double sum) {
+    y.Row(t)[n] = static_cast<float>(y.Row(t)[n] - sum);
+  });
+}
+
+absl::Status ReferenceDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
+                                          MatrixView y) {
+  LWQ_RETURN_IF_ERROR(Linear(x, gate, y));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, up.weight->out_features()));
+  return ForEachProduct(x, *up.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+    const double g = y.Row(t)[n];
+    y.Row(t)[n] = static_cast<float>(g / (1 + std::exp(-g)) * (sum + At(up.bias, n)));
+  });
 }
 
 absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
