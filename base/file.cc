@@ -219,14 +219,16 @@ absl::Status FileWriter::Append(absl::string_view bytes) {
 }
 
 absl::Status FileWriter::Finish() {
-  const int fd = std::exchange(fd_, -1);
-  int synced = ::fsync(fd);
-  int error = errno;
-  if (::close(fd) != 0 && synced == 0) {
-    synced = -1;
-    error = errno;
+  if (::fsync(fd_) != 0) {
+    const absl::Status failed = PosixError(errno, "flushing", path_);
+    ::close(std::exchange(fd_, -1));
+    return failed;
   }
-  if (synced != 0) return PosixError(error, "flushing", path_);
+  return Close();
+}
+
+absl::Status FileWriter::Close() {
+  if (::close(std::exchange(fd_, -1)) != 0) return PosixError(errno, "closing", path_);
   return absl::OkStatus();
 }
 

@@ -67,8 +67,9 @@ class MappedFile {
   const size_t size_;
 };
 
-// Appends to a file through a descriptor; Finish() fsyncs and closes. Not thread-safe. A writer
-// destroyed before Finish leaves what was written.
+// Appends to a file through a descriptor. Finish() fsyncs and closes; Close() only closes, for files
+// that need not survive a power cut. Not thread-safe. A writer destroyed before either leaves what
+// was written.
 class FileWriter {
  public:
   static absl::StatusOr<std::unique_ptr<FileWriter>> Create(const std::string& path);
@@ -76,6 +77,7 @@ class FileWriter {
   absl::Status Append(absl::Span<const uint8_t> bytes);
   absl::Status Append(absl::string_view bytes);
   absl::Status Finish();
+  absl::Status Close();
   int64_t size() const { return size_; }
 
  private:

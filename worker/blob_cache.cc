@@ -87,7 +87,7 @@ absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& pat
   if (writer->size() != blob.size_bytes() || hash.FinishHex() != blob.sha256()) {
     return CorruptFailure("BLOB_CORRUPT", "the bytes that came are not those of the digest");
   }
-  writer.reset();  // a cache: no need to survive a power cut
+  LWQ_RETURN_IF_ERROR(writer->Close());
   return RenameFile(partial, path);
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,7 @@ absl::Status AddGramBlob(const TaskContext& context, const std::string& name, De
                                              static_cast<size_t>(begin + r + 1) * sizeof(float))));
     }
   }
-  LWQ_RETURN_IF_ERROR(writer->Finish());
+  LWQ_RETURN_IF_ERROR(writer->Close());
   return AddBlob(context, name, path, output);
 }
 
@@ -117,8 +118,6 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   const std::string scratch = context.blobs->ScratchDirectory();
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
-  LWQ_ASSIGN_OR_RETURN(MappedMatrix before,
-                       MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   if (task.first_layer() == 0) {
     LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
   } else {
@@ -136,27 +135,32 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
     return AddRowsBlob(context, HiddenBlobName(layer),
                        hidden.view().Rows(num_tokens - scored_rows, scored_rows), output);
   };
+  std::vector<double> cosines(static_cast<size_t>(num_tokens));
   const int num_layers = task.end_layer() - task.first_layer();
   for (int layer = task.first_layer(); layer < task.end_layer(); ++layer) {
     LWQ_RETURN_IF_ERROR(
         context.progress(static_cast<double>(layer - task.first_layer()) / num_layers,
                          absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers)));
     if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(layer));
-    std::copy_n(hidden.view().data, num_tokens * model.spec.hidden_size, before.view().data);
     LWQ_ASSIGN_OR_RETURN(LayerWeights weights, decoder->LoadLayer(layer));
     if (task.statistics()) {
       LWQ_ASSIGN_OR_RETURN(LayerGrams grams,
                            LayerGrams::Create(context.device, model.spec, compute));
-      if (rest_rows.rows > 0) LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, rest, rest_rows));
-      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, fitted, fitted_rows, grams.Observer()));
+      const size_t num_fitted = static_cast<size_t>(fitted.num_tokens());
+      if (rest_rows.rows > 0) {
+        LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, rest, rest_rows, nullptr,
+                                              absl::MakeSpan(cosines).subspan(num_fitted)));
+      }
+      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, fitted, fitted_rows, grams.Observer(),
+                                            absl::MakeSpan(cosines).first(num_fitted)));
       weights = LayerWeights{};
       LWQ_RETURN_IF_ERROR(grams.AddBlobs(context, layer, output));
     } else {
-      LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view()));
+      LWQ_RETURN_IF_ERROR(
+          decoder->RunLayer(weights, batch, hidden.view(), nullptr, absl::MakeSpan(cosines)));
     }
-    LWQ_ASSIGN_OR_RETURN(double cosine,
-                         MeanRowCosine(context.device, before.view(), hidden.view()));
-    result.add_layer_cosine(cosine);
+    result.add_layer_cosine(std::accumulate(cosines.begin(), cosines.end(), 0.0) /
+                            static_cast<double>(num_tokens));
   }
 
   if (task.end_layer() < model.spec.num_layers) {

@@ -163,7 +163,7 @@ absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, Co
         writer->Append(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(rows.Row(r)),
                                            static_cast<size_t>(rows.cols) * sizeof(float))));
   }
-  LWQ_RETURN_IF_ERROR(writer->Finish());
+  LWQ_RETURN_IF_ERROR(writer->Close());
   return AddBlob(context, name, path, output);
 }
 

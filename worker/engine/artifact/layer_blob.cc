@@ -27,7 +27,7 @@ absl::Status WriteLayerBlob(const std::string& path, const std::vector<PackedLin
   for (const TensorSpec& tensor : layout.tensors) {
     LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(*bytes_of.at(tensor.name))));
   }
-  return writer->Finish();
+  return writer->Close();
 }
 
 absl::StatusOr<std::unique_ptr<LayerBlob>> LayerBlob::Open(const std::string& path) {

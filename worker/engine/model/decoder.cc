@@ -279,11 +279,15 @@ absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
 }
 
 absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batch,
-                               MatrixView hidden, const LinearInputObserver& observer) const {
+                               MatrixView hidden, const LinearInputObserver& observer,
+                               absl::Span<double> cosines) const {
   if (hidden.rows != batch.num_tokens() || hidden.cols != spec_.hidden_size) {
     return absl::InvalidArgumentError(absl::StrCat("hidden states are [", hidden.rows, ", ",
                                                    hidden.cols, "], expected [", batch.num_tokens(),
                                                    ", ", spec_.hidden_size, "]"));
+  }
+  if (!cosines.empty() && static_cast<int64_t>(cosines.size()) != batch.num_tokens()) {
+    return absl::InvalidArgumentError("one cosine a token is returned");
   }
   LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks, CutIntoChunks(batch, kChunkTokens));
   int64_t largest = 0;
@@ -294,9 +298,17 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batc
   LayerRun run(*this, layer, rope, observer, workspace_);
   for (const TokenChunk& chunk : chunks) {
     const MatrixView rows = hidden.Rows(chunk.begin, chunk.size);
-    LWQ_RETURN_IF_ERROR(device_->Upload(rows, workspace_.hidden->Rows(0, chunk.size)));
+    const MatrixView out = workspace_.hidden->Rows(0, chunk.size);
+    LWQ_RETURN_IF_ERROR(device_->Upload(rows, out));
     LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk), "layer ", layer.layer));
-    LWQ_RETURN_IF_ERROR(device_->Download(workspace_.hidden->Rows(0, chunk.size), rows));
+    if (!cosines.empty()) {
+      const MatrixView in = workspace_.normed->Rows(0, chunk.size);
+      LWQ_RETURN_IF_ERROR(device_->Upload(rows, in));
+      LWQ_RETURN_IF_ERROR(device_->RowCosine(
+          in, out,
+          cosines.subspan(static_cast<size_t>(chunk.begin), static_cast<size_t>(chunk.size))));
+    }
+    LWQ_RETURN_IF_ERROR(device_->Download(out, rows));
   }
   return absl::OkStatus();
 }

@@ -73,9 +73,11 @@ class Decoder {
   absl::StatusOr<std::shared_ptr<const PreparedWeight>> Prepare(ConstMatrixView weight) const;
   // hidden [T, hidden_size] in host memory, replaced by the layer's output (raw, before any final
   // norm). Works through chunks of whole top-level segments (with their children) of about
-  // kChunkTokens, so memory does not grow with T. The cut depends on the batch alone.
+  // kChunkTokens, so memory does not grow with T. The cut depends on the batch alone. `cosines`,
+  // unless empty, are [T]: of each token's input and output.
   absl::Status RunLayer(const LayerWeights& layer, const TokenBatch& batch, MatrixView hidden,
-                        const LinearInputObserver& observer = nullptr) const;
+                        const LinearInputObserver& observer = nullptr,
+                        absl::Span<double> cosines = {}) const;
   absl::StatusOr<HeadWeights> LoadHead() const;
   // logits [rows, vocabulary] in device memory for rows of hidden (host memory).
   absl::Status Logits(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const;

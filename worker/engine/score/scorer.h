@@ -21,7 +21,7 @@ struct LayerEvidence {
   const WeightSource* weights = nullptr;  // the source model's
   int layer = 0;
   // Mean over the calibration tokens of the cosine between the layer's input and its raw output
-  // (before any final norm); set when the scorer needs calibration. See MeanRowCosine.
+  // (before any final norm); set when the scorer needs calibration.
   double mean_cosine = 0;
   uint64_t seed = 0;  // for scorers that draw
 };
@@ -40,8 +40,5 @@ struct ScorerDef {
 absl::Span<const ScorerDef* const> Scorers();
 // INVALID_ARGUMENT "SCORER_UNKNOWN" lists the names.
 absl::StatusOr<const ScorerDef*> FindScorer(absl::string_view name);
-
-// Mean cosine of the rows of `x` and `y` [T, n] (host memory), summed in F64 in row order.
-absl::StatusOr<double> MeanRowCosine(Device* device, ConstMatrixView x, ConstMatrixView y);
 
 }  // namespace lwq

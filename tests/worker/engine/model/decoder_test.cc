@@ -38,6 +38,42 @@ Matrix RunTiny(const TokenBatch& batch, int threads, ComputeType compute = Compu
   return hidden;
 }
 
+double Cosine(const float* x, const float* y, int64_t n) {
+  double xy = 0, xx = 0, yy = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    xy += double{x[i]} * y[i];
+    xx += double{x[i]} * x[i];
+    yy += double{y[i]} * y[i];
+  }
+  return xy / std::sqrt(xx * yy);
+}
+
+TEST(Decoder, CosinesAreOfEachTokensInputAndOutput) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  auto device = MakeDevice({.device = "cpu", .num_threads = 2}).value();
+  auto checkpoint = Checkpoint::Open(model).value();
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  auto decoder = Decoder::Create(ReadDecoderSpec(model).value(), weights.get(), device.get(),
+                                 ComputeType::kF32)
+                     .value();
+  TokenBatch batch;
+  for (int i = 0; i < 5; ++i) batch.Add(Sequence(500, i));  // two chunks
+  Matrix before(batch.num_tokens(), decoder->spec().hidden_size);
+  ASSERT_OK(decoder->Embed(batch.tokens, before.view()));
+  Matrix after(before.rows(), before.cols());
+  std::copy_n(before.data(), before.size(), after.data());
+  std::vector<double> cosines(static_cast<size_t>(before.rows()));
+  LWQ_ASSERT_OK_AND_ASSIGN(const LayerWeights layer, decoder->LoadLayer(0));
+  ASSERT_OK(decoder->RunLayer(layer, batch, after.view(), nullptr, absl::MakeSpan(cosines)));
+  for (int64_t r = 0; r < before.rows(); ++r) {
+    ASSERT_NEAR(cosines[static_cast<size_t>(r)], Cosine(before.Row(r), after.Row(r), before.cols()),
+                1e-12);
+  }
+  EXPECT_FALSE(
+      decoder->RunLayer(layer, batch, after.view(), nullptr, absl::MakeSpan(cosines).first(3))
+          .ok());
+}
+
 double LargestDifference(ConstMatrixView a, ConstMatrixView b) {
   double largest = 0;
   for (int64_t r = 0; r < a.rows; ++r) {

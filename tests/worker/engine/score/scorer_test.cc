@@ -116,22 +116,5 @@ TEST(Scorers, RandomDependsOnSeedAndLayerAlone) {
   EXPECT_NE(score(1, 2), score(2, 1));
 }
 
-TEST(MeanRowCosine, OfIdentityIsOneAndOfSignFlipMinusOne) {
-  LWQ_ASSERT_OK_AND_ASSIGN(auto device, MakeDevice({.device = "cpu", .num_threads = 2}));
-  Matrix x(2100, 24), y(2100, 24);  // more rows than one block
-  std::mt19937_64 generator(5);
-  for (int64_t i = 0; i < x.size(); ++i) {
-    x.data()[i] = static_cast<float>(Gauss(generator));
-    y.data()[i] = -3 * x.data()[i];
-  }
-  // Both sums in F64 over 24 terms; scaling by 3 rounds each F32 once, which hardly turns a row.
-  EXPECT_NEAR(MeanRowCosine(device.get(), x.view(), x.view()).value(), 1, 1e-14);
-  EXPECT_NEAR(MeanRowCosine(device.get(), x.view(), y.view()).value(), -1, 1e-13);
-  for (int64_t r = 0; r < 525; ++r) {
-    for (int64_t c = 0; c < 24; ++c) y.Row(r)[c] = x.Row(r)[c];
-  }
-  EXPECT_NEAR(MeanRowCosine(device.get(), x.view(), y.view()).value(), -0.5, 1e-13);
-}
-
 }  // namespace
 }  // namespace lwq

@@ -15,7 +15,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kTokens = 1024;       // packed at once
+constexpr int64_t kTokens = 1024;       // packed at once, as F32; twice as many as BF16
 constexpr int64_t kBF16TileRows = 256;  // columns of x on the left of one call
 
 // to [cols, rows] = from^T, for columns [begin, end) of from.
@@ -105,8 +105,9 @@ absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, Matr
   if (x.rows == 0) return absl::OkStatus();
   Gram sum(&pool_, products_.get(), gram);
   LWQ_ASSIGN_OR_RETURN(const Operand source, RoundedInput(pool_, x, type, {sum.All()}, *products_));
-  for (int64_t token = 0; token < x.rows; token += kTokens) {
-    LWQ_RETURN_IF_ERROR(sum.Add(source, token, std::min(kTokens, x.rows - token)));
+  const int64_t tokens = source.bf16 ? 2 * kTokens : kTokens;
+  for (int64_t begin = 0; begin < x.rows; begin += tokens) {
+    LWQ_RETURN_IF_ERROR(sum.Add(source, begin, std::min(tokens, x.rows - begin)));
   }
   return absl::OkStatus();
 }

@@ -162,56 +162,111 @@ void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, f
   for (; k < n; ++k) w[k] = scale * (static_cast<float>(codes[k]) - zero);
 }
 
-// Rows [begin, end), at most kTileRows of them, of one GPTQ block. `tile` holds 3 x cols x
-// kTileRows floats: column j of the weights, scales, zeros, each across rows; unused lanes compute
-// on zeros.
-void GptqTile(MatrixView w, ConstMatrixView u, float top, ConstMatrixView scale_of,
-              ConstMatrixView zero_of, int64_t begin, int64_t end, float* tile, uint8_t* codes,
-              int64_t code_stride, MatrixView error) {
-  const D d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t cols = w.cols;
-  const V vector_top = hn::Set(d, top);
-  for (int64_t first = begin; first < end; first += lanes) {
-    const int64_t rows = std::min(lanes, end - first);
-    float* weights = tile;
-    float* scales = tile + cols * lanes;
-    float* zeros = scales + cols * lanes;
-    std::fill(tile, scales, 0.0f);
-    std::fill(scales, zeros, 1.0f);
-    std::fill(zeros, zeros + cols * lanes, 0.0f);
+// Up to 16 rows of one GPTQ block: column j of the weights, of their scales and of their zeros,
+// each across rows. Lanes without a row compute on zeros and a scale of one.
+class GptqTile {
+ public:
+  // `buffer`: 3 x cols vectors.
+  GptqTile(MatrixView w, ConstMatrixView u, float top, float* buffer)
+      : w_(w),
+        u_(u),
+        top_(hn::Set(D(), top)),
+        lanes_(static_cast<int64_t>(hn::Lanes(D()))),
+        weights_(buffer),
+        scales_(buffer + w.cols * lanes_),
+        zeros_(buffer + 2 * w.cols * lanes_) {}
+
+  int64_t lanes() const { return lanes_; }
+
+  void Load(ConstMatrixView scale_of, ConstMatrixView zero_of, int64_t first, int64_t rows) {
+    const int64_t cols = w_.cols;
+    std::fill_n(weights_, cols * lanes_, 0.0f);
+    std::fill_n(scales_, cols * lanes_, 1.0f);
+    std::fill_n(zeros_, cols * lanes_, 0.0f);
     for (int64_t r = 0; r < rows; ++r) {
-      const float* from = w.Row(first + r);
+      const float* from = w_.Row(first + r);
       const float* scale = scale_of.Row(first + r);
       const float* zero = zero_of.Row(first + r);
-      for (int64_t j = 0; j < cols; ++j) weights[j * lanes + r] = from[j];
-      for (int64_t j = 0; j < cols; ++j) scales[j * lanes + r] = scale[j];
-      for (int64_t j = 0; j < cols; ++j) zeros[j * lanes + r] = zero[j];
+      for (int64_t j = 0; j < cols; ++j) weights_[j * lanes_ + r] = from[j];
+      for (int64_t j = 0; j < cols; ++j) scales_[j * lanes_ + r] = scale[j];
+      for (int64_t j = 0; j < cols; ++j) zeros_[j * lanes_ + r] = zero[j];
     }
-    for (int64_t j = 0; j < cols; ++j) {
-      const float* factor = u.Row(j);
-      const V value = hn::LoadU(d, weights + j * lanes);
-      const V scale = hn::LoadU(d, scales + j * lanes);
-      const V zero = hn::LoadU(d, zeros + j * lanes);
-      const V code = CodeOf(value, scale, zero, vector_top);
-      const V rounded = hn::Mul(scale, hn::Sub(code, zero));
-      const V scaled_error = hn::Div(hn::Sub(value, rounded), hn::Set(d, factor[j]));
-      for (int64_t k = j + 1; k < cols; ++k) {
-        float* at = weights + k * lanes;
-        hn::StoreU(hn::NegMulAdd(scaled_error, hn::Set(d, factor[k]), hn::LoadU(d, at)), d, at);
-      }
-      hn::StoreU(rounded, d, weights + j * lanes);
-      hn::StoreU(scaled_error, d, scales + j * lanes);  // the column's scale has done its work
-      hn::StoreU(code, d, zeros + j * lanes);
-    }
+  }
+
+  void Run() {
+    int64_t j = 0;
+    for (; j + kAtOnce <= w_.cols; j += kAtOnce) RoundColumns<kAtOnce>(j);
+    for (; j < w_.cols; ++j) RoundColumns<1>(j);
+  }
+
+  void Store(int64_t first, int64_t rows, uint8_t* codes, int64_t code_stride, MatrixView error) {
     for (int64_t r = 0; r < rows; ++r) {
-      float* to = w.Row(first + r);
+      float* to = w_.Row(first + r);
       float* error_row = error.Row(first + r);
       uint8_t* code_row = codes + (first + r) * code_stride;
-      for (int64_t j = 0; j < cols; ++j) to[j] = weights[j * lanes + r];
-      for (int64_t j = 0; j < cols; ++j) error_row[j] = scales[j * lanes + r];
-      for (int64_t j = 0; j < cols; ++j) code_row[j] = static_cast<uint8_t>(zeros[j * lanes + r]);
+      for (int64_t j = 0; j < w_.cols; ++j) to[j] = weights_[j * lanes_ + r];
+      for (int64_t j = 0; j < w_.cols; ++j) error_row[j] = scales_[j * lanes_ + r];
+      for (int64_t j = 0; j < w_.cols; ++j) {
+        code_row[j] = static_cast<uint8_t>(zeros_[j * lanes_ + r]);
+      }
     }
+  }
+
+ private:
+  static constexpr int64_t kAtOnce = 4;  // columns to one pass over those that follow
+
+  // Columns j to j + N - 1, one after the other; the columns behind them follow in one pass.
+  template <int64_t N>
+  HWY_INLINE void RoundColumns(int64_t j) {
+    const D d;
+    V value[N], error[N];
+    const float* factor[N];
+    for (int64_t i = 0; i < N; ++i) {
+      value[i] = hn::LoadU(d, weights_ + (j + i) * lanes_);
+      factor[i] = u_.Row(j + i);
+    }
+    for (int64_t i = 0; i < N; ++i) {
+      const int64_t at = (j + i) * lanes_;
+      const V scale = hn::LoadU(d, scales_ + at);
+      const V zero = hn::LoadU(d, zeros_ + at);
+      const V code = CodeOf(value[i], scale, zero, top_);
+      const V rounded = hn::Mul(scale, hn::Sub(code, zero));
+      error[i] = hn::Div(hn::Sub(value[i], rounded), hn::Set(d, factor[i][j + i]));
+      for (int64_t k = i + 1; k < N; ++k) {
+        value[k] = hn::NegMulAdd(error[i], hn::Set(d, factor[i][j + k]), value[k]);
+      }
+      hn::StoreU(rounded, d, weights_ + at);
+      hn::StoreU(error[i], d, scales_ + at);  // the column's scale has done its work
+      hn::StoreU(code, d, zeros_ + at);
+    }
+    for (int64_t k = j + N; k < w_.cols; ++k) {
+      float* at = weights_ + k * lanes_;
+      V rest = hn::LoadU(d, at);
+      for (int64_t i = 0; i < N; ++i) {
+        rest = hn::NegMulAdd(error[i], hn::Set(d, factor[i][k]), rest);
+      }
+      hn::StoreU(rest, d, at);
+    }
+  }
+
+  const MatrixView w_;
+  const ConstMatrixView u_;
+  const V top_;
+  const int64_t lanes_;
+  float* const weights_;
+  float* const scales_;  // then the scaled errors
+  float* const zeros_;   // then the codes
+};
+
+void GptqRows(MatrixView w, ConstMatrixView u, float top, ConstMatrixView scale_of,
+              ConstMatrixView zero_of, int64_t begin, int64_t end, float* buffer, uint8_t* codes,
+              int64_t code_stride, MatrixView error) {
+  GptqTile tile(w, u, top, buffer);
+  for (int64_t first = begin; first < end; first += tile.lanes()) {
+    const int64_t rows = std::min(tile.lanes(), end - first);
+    tile.Load(scale_of, zero_of, first, rows);
+    tile.Run();
+    tile.Store(first, rows, codes, code_stride, error);
   }
 }
 
@@ -226,7 +281,7 @@ namespace {
 HWY_EXPORT(FitRow);
 HWY_EXPORT(RoundGroup);
 HWY_EXPORT(DequantizeGroup);
-HWY_EXPORT(GptqTile);
+HWY_EXPORT(GptqRows);
 
 constexpr int64_t kRowsPerTask = 16;
 constexpr int64_t kMaxLanes = 16;
@@ -301,7 +356,7 @@ absl::Status CpuDevice::GptqBlock(MatrixView w, ConstMatrixView u, int bits,
                                   int64_t code_stride, MatrixView error) {
   pool_.ParallelForBlocks(w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     std::vector<float> tile(3 * w.cols * kMaxLanes);
-    HWY_DYNAMIC_DISPATCH(GptqTile)
+    HWY_DYNAMIC_DISPATCH(GptqRows)
     (w, u, LargestCode(bits), scale_of, zero_of, begin, end, tile.data(), codes, code_stride,
      error);
   });

@@ -51,6 +51,8 @@ class RefinementTile {
 
  private:
   static constexpr int64_t kLanes = 16;  // room for a vector, whatever the instruction set
+  // Columns handled together: sums that do not wait for each other, one pass over what follows.
+  static constexpr int64_t kAtOnce = 4;
 
   V Load(const float* column) const { return hn::LoadU(D(), column); }
 
@@ -79,8 +81,12 @@ class RefinementTile {
     }
     const V lowest = hn::Neg(hn::LoadU(d, zeros));
     const V highest = hn::Add(hn::Set(d, LargestCode(block_.grid.bits)), lowest);
-    for (int64_t j = begin; j < end; ++j) RefineCode(j, scale, lowest, highest);
-    for (int64_t j = begin; j < end; ++j) {  // before_ becomes the change
+    V gain = hn::Zero(d);  // of the group: few enough terms for F32
+    int64_t j = begin;
+    for (; j + kAtOnce <= end; j += kAtOnce) RefineCodes<kAtOnce>(j, scale, lowest, highest, gain);
+    for (; j < end; ++j) RefineCodes<1>(j, scale, lowest, highest, gain);
+    AddGain(gain);
+    for (j = begin; j < end; ++j) {  // before_ becomes the change
       const V after = hn::Mul(scale, Load(steps_ + j * kLanes));
       hn::StoreU(hn::Sub(after, Load(before_ + j * kLanes)), d, before_ + j * kLanes);
     }
@@ -90,8 +96,8 @@ class RefinementTile {
   // before are done.
   void Moments(int64_t begin, int64_t end) {
     const D d;
-    constexpr int64_t kAtOnce = 4;  // independent sums, to keep the vector units busy
     int64_t i = begin;
+    static_assert(kAtOnce == 4);
     for (; i + kAtOnce <= size_; i += kAtOnce) {
       V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
       const float *h0 = block_.h.Row(i), *h1 = block_.h.Row(i + 1);
@@ -144,21 +150,40 @@ class RefinementTile {
     return hn::IfThenElse(helps, hn::LoadU(d, fitted), scale);
   }
 
-  void RefineCode(int64_t j, V scale, V lowest, V highest) {
+  // Codes j to j + N - 1, one after the other; the residuals behind them follow in one pass.
+  template <int64_t N>
+  HWY_INLINE void RefineCodes(int64_t j, V scale, V lowest, V highest, V& gain) {
     const D d;
-    const float* h = block_.h.Row(j);
-    const V residual = Load(residual_ + j * kLanes);
-    const V steps = Load(steps_ + j * kLanes);
-    const V here = hn::Set(d, h[j]);
-    const V target = hn::Add(steps, hn::Div(residual, hn::Mul(here, scale)));
-    const V best = hn::Min(hn::Max(hn::Round(target), lowest), highest);
-    if (hn::AllTrue(d, hn::Eq(best, steps))) return;
-    const V difference = hn::Mul(scale, hn::Sub(best, steps));
-    AddGain(hn::Mul(difference, hn::NegMulAdd(difference, here, hn::Add(residual, residual))));
-    hn::StoreU(best, d, steps_ + j * kLanes);
-    for (int64_t k = j + 1; k < size_; ++k) {
+    V residual[N], difference[N];
+    const float* h[N];
+    for (int64_t i = 0; i < N; ++i) {
+      residual[i] = Load(residual_ + (j + i) * kLanes);
+      h[i] = block_.h.Row(j + i);
+    }
+    auto moved = hn::Lt(scale, scale);  // none
+    for (int64_t i = 0; i < N; ++i) {
+      const V steps = Load(steps_ + (j + i) * kLanes);
+      const V here = hn::Set(d, h[i][j + i]);
+      const V target = hn::Add(steps, hn::Div(residual[i], hn::Mul(here, scale)));
+      const V best = hn::Min(hn::Max(hn::Round(target), lowest), highest);
+      difference[i] = hn::Mul(scale, hn::Sub(best, steps));
+      moved = hn::Or(moved, hn::Ne(best, steps));
+      gain =
+          hn::MulAdd(difference[i],
+                     hn::NegMulAdd(difference[i], here, hn::Add(residual[i], residual[i])), gain);
+      hn::StoreU(best, d, steps_ + (j + i) * kLanes);
+      for (int64_t k = i + 1; k < N; ++k) {
+        residual[k] = hn::NegMulAdd(difference[i], hn::Set(d, h[i][j + k]), residual[k]);
+      }
+    }
+    if (hn::AllFalse(d, moved)) return;
+    for (int64_t k = j + N; k < size_; ++k) {
       float* at = residual_ + k * kLanes;
-      hn::StoreU(hn::NegMulAdd(difference, hn::Set(d, h[k]), Load(at)), d, at);
+      V rest = Load(at);
+      for (int64_t i = 0; i < N; ++i) {
+        rest = hn::NegMulAdd(difference[i], hn::Set(d, h[i][k]), rest);
+      }
+      hn::StoreU(rest, d, at);
     }
   }
 
