@@ -13,6 +13,8 @@ constexpr int kLmHeadLayer = -1;
 constexpr int kDenseBits = 16;
 // What a small machine does of a segment's floating-point operations in half a minute.
 constexpr double kSegmentFlops = 1.5e12;
+// Handing over the hidden states costs a fifth of a layer.
+constexpr int kMinSegmentLayers = 2;
 
 void AddDependency(TaskNode& task, absl::string_view key, absl::string_view role, int layer,
                    bool order_only) {
@@ -426,7 +428,7 @@ int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens) {
   const double flops = 2.0 * weights / inventory.num_layers() * static_cast<double>(num_tokens);
   const double layers = kSegmentFlops / std::max(flops, 1.0);
   if (layers >= inventory.num_layers()) return inventory.num_layers();
-  return std::max(1, static_cast<int>(layers));
+  return std::max(kMinSegmentLayers, static_cast<int>(layers));
 }
 
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {

@@ -200,12 +200,23 @@ TEST(DeviceOps, BF16RoundsTheInputs) {
 TEST(DeviceOps, SubtractProductAgrees) {
   for (auto [m, n, k] : {std::tuple{1, 40, 3}, {259, 517, 128}, {64, 64, 64}, {1030, 2080, 16}}) {
     const Matrix a = Random(m, k, 1), b = Random(k, n + 5, 2), start = Random(m, n, 3);
-    Judge(
-        [&, n = n](Device& device, MatrixView out) {
-          return device.SubtractProduct(a.view(), b.view().Cols(5, n), out);
-        },
-        start, Uniform(start, 8 * kEps * (1 + k)));
+    for (const ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+      Judge(
+          [&, n = n](Device& device, MatrixView out) {
+            return device.SubtractProduct(a.view(), b.view().Cols(5, n), type, out);
+          },
+          start, Uniform(start, 8 * kEps * (1 + k)));
+    }
   }
+}
+
+TEST(DeviceOps, GatherColumnsAgrees) {
+  const Matrix x = Random(70, 30, 1), start = Zeros(70, 4);
+  const int32_t columns[] = {29, 0, 7, 7};
+  Judge(
+      [&](Device& device, MatrixView out) { return device.GatherColumns(x.view(), columns, out); },
+      start, Uniform(start, 0));
+  EXPECT_FALSE(Make("cpu")->GatherColumns(x.view().Cols(0, 29), columns, Zeros(70, 4).view()).ok());
 }
 
 TEST(DeviceOps, RmsNormAgrees) {

@@ -249,32 +249,48 @@ struct BlockResult {
   Matrix values;
   Matrix error;
   std::vector<uint8_t> codes;
+  std::vector<double> loss;  // summed over blocks
 };
 
-// GPTQ over the whole of `weight` in blocks of `block`, on one grid a row.
-BlockResult RunBlocks(Device* device, ConstMatrixView weight, ConstMatrixView factor, int bits,
-                      float scale, float zero, int64_t block) {
-  const auto w = OnDevice(device, weight);
+// GPTQ over the whole of `weight` in blocks of `block`, the columns in reverse; one grid a row.
+BlockResult RunBlocks(Device* device, ConstMatrixView weight, ConstMatrixView factor,
+                      const GridSpec& grid, float scale, float zero, int64_t block) {
+  const int64_t rows = weight.rows, cols = weight.cols;
+  std::vector<int32_t> order(cols);
+  for (int64_t j = 0; j < cols; ++j) order[j] = static_cast<int32_t>(cols - 1 - j);
+  const auto source = OnDevice(device, weight);
+  const auto w = *device->NewMatrix(rows, cols);
+  EXPECT_OK(device->GatherColumns(source->view(), order, w->view()));
   const auto u = OnDevice(device, factor);
-  Matrix filled(weight.rows, weight.cols);
-  std::fill_n(filled.data(), filled.size(), scale);
-  const auto scales = OnDevice(device, filled.view());
-  std::fill_n(filled.data(), filled.size(), zero);
-  const auto zeros = OnDevice(device, filled.view());
-  const auto error = OnDevice(device, filled.view());
+  // Groups differ, so that a column that took another's grid would show.
+  Matrix grids(rows, grid.NumGroups(cols));
+  for (int64_t i = 0; i < grids.size(); ++i) grids.data()[i] = scale * (1 + i % 3);
+  const auto scales = OnDevice(device, grids.view());
+  for (int64_t i = 0; i < grids.size(); ++i) grids.data()[i] = zero + i % 2;
+  const auto zeros = OnDevice(device, grids.view());
+  const auto error = *device->NewMatrix(rows, cols);
   BlockResult out;
-  out.codes.resize(weight.rows * weight.cols);
-  for (int64_t begin = 0; begin < weight.cols; begin += block) {
-    const int64_t count = std::min(block, weight.cols - begin);
-    EXPECT_OK(device->GptqBlock(
-        w->view().Cols(begin, count), u->view().Rows(begin, count).Cols(begin, count), bits,
-        scales->view().Cols(begin, count), zeros->view().Cols(begin, count),
-        out.codes.data() + begin, weight.cols, error->view().Cols(begin, count)));
-    const int64_t rest = weight.cols - begin - count;
+  out.codes.resize(rows * cols);
+  out.loss.resize(rows);
+  std::vector<double> loss(rows);
+  for (int64_t begin = 0; begin < cols; begin += block) {
+    const int64_t count = std::min(block, cols - begin);
+    GptqColumns columns{.w = w->view().Cols(begin, count),
+                        .u = u->view().Rows(begin, count).Cols(begin, count),
+                        .grid = grid,
+                        .scales = scales->view(),
+                        .columns = absl::MakeConstSpan(order).subspan(begin, count),
+                        .in_features = cols,
+                        .codes = out.codes.data() + begin,
+                        .error = error->view().Cols(begin, count)};
+    if (!grid.symmetric) columns.zeros = zeros->view();
+    EXPECT_OK(device->GptqBlock(columns, absl::MakeSpan(loss)));
+    for (int64_t r = 0; r < rows; ++r) out.loss[r] += loss[r];
+    const int64_t rest = cols - begin - count;
     if (rest == 0) break;
     EXPECT_OK(device->SubtractProduct(error->view().Cols(begin, count),
                                       u->view().Rows(begin, count).Cols(begin + count, rest),
-                                      w->view().Cols(begin + count, rest)));
+                                      ComputeType::kF32, w->view().Cols(begin + count, rest)));
   }
   out.values = CopyOf(w->view());
   out.error = CopyOf(error->view());
@@ -298,9 +314,10 @@ TEST(QuantizeOpsTest, GptqBlockAgreesWithTheReference) {
   ReferenceDevice reference;
   const Matrix weight = GaussianMatrix(21, 96, 82);
   const Matrix u = FactorFor(96);
-  for (const float zero : {4.0f, 3.0f}) {
-    const BlockResult got = RunBlocks(&cpu, weight.view(), u.view(), 3, 0.625f, zero, 96);
-    const BlockResult want = RunBlocks(&reference, weight.view(), u.view(), 3, 0.625f, zero, 96);
+  for (const bool symmetric : {true, false}) {
+    const GridSpec grid{.bits = 3, .group_size = 32, .symmetric = symmetric};
+    const BlockResult got = RunBlocks(&cpu, weight.view(), u.view(), grid, 0.625f, 3, 96);
+    const BlockResult want = RunBlocks(&reference, weight.view(), u.view(), grid, 0.625f, 3, 96);
     int equal_rows = 0;
     for (int64_t r = 0; r < weight.rows(); ++r) {
       if (!std::equal(got.codes.begin() + r * 96, got.codes.begin() + (r + 1) * 96,
@@ -313,6 +330,7 @@ TEST(QuantizeOpsTest, GptqBlockAgreesWithTheReference) {
         EXPECT_NEAR(got.error.Row(r)[k], want.error.Row(r)[k],
                     1e-4 * (1 + std::fabs(want.error.Row(r)[k])));
       }
+      EXPECT_NEAR(got.loss[r], want.loss[r], 1e-5 * want.loss[r]);
     }
     EXPECT_GE(equal_rows, 19);
   }
@@ -323,10 +341,11 @@ TEST(QuantizeOpsTest, GptqDoesNotDependOnTheBlockSize) {
   CpuDevice cpu(2);
   const Matrix weight = GaussianMatrix(12, 160, 83);
   const Matrix u = FactorFor(160);
+  const GridSpec grid{.group_size = 160};
   for (Device* device : std::initializer_list<Device*>{&cpu, &reference}) {
-    const BlockResult whole = RunBlocks(device, weight.view(), u.view(), 4, 0.25f, 8, 160);
+    const BlockResult whole = RunBlocks(device, weight.view(), u.view(), grid, 0.25f, 8, 160);
     for (const int64_t block : {32, 64, 128}) {
-      const BlockResult blocked = RunBlocks(device, weight.view(), u.view(), 4, 0.25f, 8, block);
+      const BlockResult blocked = RunBlocks(device, weight.view(), u.view(), grid, 0.25f, 8, block);
       int equal_rows = 0;
       for (int64_t r = 0; r < weight.rows(); ++r) {
         equal_rows += std::equal(whole.codes.begin() + r * 160, whole.codes.begin() + (r + 1) * 160,
@@ -354,7 +373,8 @@ Refined RunRefinement(Device* device, const Matrix& weight, const Matrix& h, con
   EXPECT_OK(device->Subtract(OnDevice(device, weight.view())->view(), error->view()));
   const auto residual = *device->NewMatrix(rows, cols);
   EXPECT_OK(device->FillZero(residual->view()));
-  EXPECT_OK(device->SubtractProduct(error->view(), hessian->view(), residual->view()));
+  EXPECT_OK(
+      device->SubtractProduct(error->view(), hessian->view(), ComputeType::kF32, residual->view()));
   Refined out{std::move(codes), Matrix(rows, fit.scales.cols()), Matrix(rows, cols),
               std::vector<double>(rows)};
   const auto change = *device->NewMatrix(rows, cols);

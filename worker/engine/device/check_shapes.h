@@ -2,6 +2,8 @@
 // each.
 #pragma once
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -26,6 +28,19 @@ inline absl::Status CheckRange(absl::string_view what, int64_t first, int64_t co
   if (first >= 0 && count >= 0 && count <= limit - first) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(what, " covers ", count, " from ", first, " on, expected within ", limit));
+}
+
+// from and to have the same rows; each of to's columns names one of from's.
+inline absl::Status CheckGather(ConstMatrixView from, absl::Span<const int32_t> columns,
+                                ConstMatrixView to) {
+  const auto outside = [&](int32_t column) { return column < 0 || column >= from.cols; };
+  if (from.rows == to.rows && static_cast<int64_t>(columns.size()) == to.cols &&
+      std::none_of(columns.begin(), columns.end(), outside)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("cannot gather ", columns.size(), " columns of [",
+                                                 from.rows, ", ", from.cols, "] into [", to.rows,
+                                                 ", ", to.cols, "]"));
 }
 
 // Segments must lie inside `rows` and name only earlier parents.

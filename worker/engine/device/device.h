@@ -94,6 +94,19 @@ struct GridSpec {
   int64_t NumGroups(int64_t in_features) const { return in_features / GroupSizeFor(in_features); }
 };
 
+// B columns of a weight [rows, cols] in GPTQ's order of processing; see Device::GptqBlock.
+struct GptqColumns {
+  MatrixView w;       // [rows, B]: as updated so far; their values on the grid afterwards
+  ConstMatrixView u;  // [B, B]: these rows and columns of U
+  GridSpec grid;
+  ConstMatrixView scales;             // [rows, groups]
+  ConstMatrixView zeros;              // the same shape; empty when symmetric
+  absl::Span<const int32_t> columns;  // [B], host memory: where each stood, which says its group
+  int64_t in_features = 0;            // cols
+  uint8_t* codes = nullptr;           // [rows, B], host memory, in_features apart from row to row
+  MatrixView error;                   // [rows, B], written
+};
+
 // B columns of a weight [rows, cols] on a grid, under refinement; see Device::RefineBlock. H is the
 // damped second moment of the inputs; W the weights as they were, Q their values on the grid.
 struct RefinementBlock {
@@ -127,6 +140,9 @@ class Device {
   virtual absl::Status FillZero(MatrixView m) = 0;
   // Both in device memory, not overlapping.
   virtual absl::Status Copy(ConstMatrixView from, MatrixView to) = 0;
+  // to[:, j] = from[:, columns[j]]; columns [to.cols] in host memory.
+  virtual absl::Status GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
+                                     MatrixView to) = 0;
 
   // --- products ---
   // `weight` [out_features, in_features] in HOST memory.
@@ -142,8 +158,9 @@ class Device {
   // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
   virtual absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
                                    MatrixView y) = 0;
-  // c [M, N] -= a [M, K] b [K, N], F32.
-  virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) = 0;
+  // c [M, N] -= a [M, K] b [K, N].
+  virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
+                                       MatrixView c) = 0;
   // gram [K, K] += x^T x for x [T, K]; only the lower triangle (column <= row) is kept up to date.
   // BF16 rounds x first; sums in F32 over fixed blocks of tokens.
   virtual absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) = 0;
@@ -195,14 +212,11 @@ class Device {
   // triangular with h^-1 = U^T U, the strict lower triangle zero. FAILED_PRECONDITION when h is not
   // positive definite or the factor is not finite; h is then garbage.
   virtual absl::Status InverseCholesky(MatrixView h) = 0;
-  // GPTQ inside one block of B columns, all rows at once (methods 3.1): for j = 0..B-1, code and
-  // value q of column j on the grid given by scale_of[r, j], zero_of[r, j] (already looked up per
-  // column); error[r, j] = (w[r, j] - q) / u[j, j]; w[r, j+1..] -= error[r, j] u[j, j+1..]. On
-  // return w holds the quantized values, error [rows, B] the scaled errors, codes[r * code_stride +
-  // j] the codes (host memory).
-  virtual absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits,
-                                 ConstMatrixView scale_of, ConstMatrixView zero_of, uint8_t* codes,
-                                 int64_t code_stride, MatrixView error) = 0;
+  // GPTQ inside one block of columns, all rows at once (methods 3.1): for j = 0..B-1, code and
+  // value q of column j; error[r, j] = (w[r, j] - q) / u[j, j]; w[r, j+1..] -= error[r, j] u[j,
+  // j+1..]. loss[r] (host memory) = the row's squared errors. The columns behind the block are the
+  // caller's to update.
+  virtual absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) = 0;
   // One sweep of coordinate descent on (W - Q) H (W - Q)^T over a block of columns, each row by
   // itself: group after group, first the scale that fits best to the group's codes (snapped, kept
   // where it helps), then code after code the one that fits best while all else stays. Writes

@@ -1,6 +1,7 @@
 // GPTQ (methods 3.1): columns are rounded one after the other and each error is pushed onto the
-// columns still to come, by the factor U of the inverse Hessian. Inside a block of columns this is
-// Device::GptqBlock; the rest of the weight is updated once a block by one matrix product.
+// columns still to come, by the factor U of the inverse Hessian. Inside a small block of columns
+// this is Device::GptqBlock; the rest of its large block is updated after each small one, all
+// columns behind once a large block by one product in the type that the statistics were made for.
 //
 // With act-order, columns go by descending diagonal and every group's grid is fitted beforehand on
 // the original weights (static groups), so the codes keep the plain layout. Without it, a group's
@@ -11,7 +12,7 @@
 // Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
 //
 // Memory for a weight [m, n]: one working copy at a time whatever the number of widths (two while
-// refining), the codes of every width, and [m, kBlock] buffers.
+// refining), the codes of every width, and an [m, kLargeBlock] buffer.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -31,8 +32,8 @@ extern const QuantizerDef quantizer_gptq;
 
 namespace {
 
-constexpr int64_t kBlock = 128;
-constexpr int64_t kRowsPerCopy = 64;
+constexpr int64_t kSmallBlock = 128;
+constexpr int64_t kLargeBlock = 512;
 // Above it the error is already hundreds of times smaller than what 4 bits leave.
 constexpr int kMaxRefinedBits = 4;
 
@@ -62,61 +63,50 @@ class GptqRun {
       : device_(device),
         weight_(weight),
         statistics_(statistics),
+        u_(statistics.inverse_cholesky()->view()),
         column_weight_(column_weight),
         grid_(grid),
         group_size_(grid.GroupSizeFor(weight.cols)),
-        codes_(weight.rows * kBlock),
-        host_block_(weight.rows, kBlock) {}
+        loss_(static_cast<size_t>(weight.rows)) {}
 
   absl::StatusOr<QuantizedLinear> Run() {
     LWQ_RETURN_IF_ERROR(Prepare());
     const int64_t n = weight_.cols;
-    int64_t count = 0;
-    for (int64_t first = 0; first < n; first += count) {
-      count = std::min(kBlock, n - first);
-      if (!statistics_.act_order()) {
-        const int64_t group_end = (first / group_size_ + 1) * group_size_;
-        count = std::min(count, group_end - first);
-        if (first % group_size_ == 0) LWQ_RETURN_IF_ERROR(FitGroups(first / group_size_, 1));
-      }
-      LWQ_RETURN_IF_ERROR(QuantizeBlock(first, count));
+    int64_t end = 0;
+    for (int64_t begin = 0; begin < n; begin = end) {
+      end = std::min(n, begin + kLargeBlock);
+      LWQ_RETURN_IF_ERROR(RoundLargeBlock(begin, end));
     }
+    LWQ_RETURN_IF_ERROR(device_->Download(scales_->view(), out_.scales.view()));
+    if (zeros_ != nullptr) {
+      LWQ_RETURN_IF_ERROR(device_->Download(zeros_->view(), out_.zeros.view()));
+    }
+    TakeCodes();
     out_.record.method = std::string(quantizer_gptq.name);
     return std::move(out_);
   }
 
  private:
+  MatrixView Zeros() const { return zeros_ == nullptr ? MatrixView() : zeros_->view(); }
+
   absl::Status Prepare() {
-    out_.out_features = weight_.rows;
-    out_.in_features = weight_.cols;
+    const int64_t rows = weight_.rows, cols = weight_.cols;
+    out_.out_features = rows;
+    out_.in_features = cols;
     out_.grid = grid_;
-    out_.codes.resize(weight_.rows * weight_.cols);
-    const int64_t num_groups = grid_.NumGroups(weight_.cols);
-    out_.scales = Matrix(weight_.rows, num_groups);
-    if (!grid_.symmetric) out_.zeros = Matrix(weight_.rows, num_groups);
-    LWQ_ASSIGN_OR_RETURN(work_, device_->NewMatrix(weight_.rows, weight_.cols));
-    LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(weight_.rows, kBlock));
-    LWQ_ASSIGN_OR_RETURN(scale_of_, device_->NewMatrix(weight_.rows, kBlock));
-    LWQ_ASSIGN_OR_RETURN(zero_of_, device_->NewMatrix(weight_.rows, kBlock));
-    LWQ_RETURN_IF_ERROR(CopyPermuted());
+    codes_.resize(rows * cols);
+    const int64_t num_groups = grid_.NumGroups(cols);
+    out_.scales = Matrix(rows, num_groups);
+    LWQ_ASSIGN_OR_RETURN(scales_, device_->NewMatrix(rows, num_groups));
+    if (!grid_.symmetric) {
+      out_.zeros = Matrix(rows, num_groups);
+      LWQ_ASSIGN_OR_RETURN(zeros_, device_->NewMatrix(rows, num_groups));
+    }
+    LWQ_ASSIGN_OR_RETURN(work_, device_->NewMatrix(rows, cols));
+    LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(rows, std::min(kLargeBlock, cols)));
+    LWQ_RETURN_IF_ERROR(device_->GatherColumns(weight_, statistics_.order(), work_->view()));
     if (!statistics_.act_order()) return absl::OkStatus();
     return FitGroups(0, num_groups);
-  }
-
-  // work_ = weight_ with its columns in the order of processing.
-  absl::Status CopyPermuted() {
-    const std::vector<int32_t>& order = statistics_.order();
-    Matrix from(std::min(kRowsPerCopy, weight_.rows), weight_.cols);
-    Matrix to(from.rows(), from.cols());
-    for (int64_t r = 0; r < weight_.rows; r += kRowsPerCopy) {
-      const int64_t count = std::min(kRowsPerCopy, weight_.rows - r);
-      LWQ_RETURN_IF_ERROR(device_->Download(weight_.Rows(r, count), from.view().Rows(0, count)));
-      for (int64_t i = 0; i < count; ++i) {
-        for (int64_t j = 0; j < weight_.cols; ++j) to.Row(i)[j] = from.Row(i)[order[j]];
-      }
-      LWQ_RETURN_IF_ERROR(device_->Upload(to.view().Rows(0, count), work_->Rows(r, count)));
-    }
-    return absl::OkStatus();
   }
 
   // Fits the grids of `count` groups from `first`: on the original weights with act-order, else on
@@ -124,84 +114,84 @@ class GptqRun {
   absl::Status FitGroups(int64_t first, int64_t count) {
     const ConstMatrixView source =
         statistics_.act_order() ? weight_ : ConstMatrixView(work_->view());
-    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMatrix> scales,
-                         device_->NewMatrix(weight_.rows, count));
-    std::unique_ptr<DeviceMatrix> zeros;
-    if (!grid_.symmetric) {
-      LWQ_ASSIGN_OR_RETURN(zeros, device_->NewMatrix(weight_.rows, count));
-    }
     GridSpec grid = grid_;
     grid.group_size = group_size_;
-    LWQ_RETURN_IF_ERROR(device_->FitGrid(source.Cols(first * group_size_, count * group_size_),
-                                         grid, column_weight_ + first * group_size_, scales->view(),
-                                         zeros == nullptr ? MatrixView() : zeros->view()));
-    LWQ_RETURN_IF_ERROR(device_->Download(scales->view(), out_.scales.view().Cols(first, count)));
-    if (zeros == nullptr) return absl::OkStatus();
-    return device_->Download(zeros->view(), out_.zeros.view().Cols(first, count));
+    return device_->FitGrid(source.Cols(first * group_size_, count * group_size_), grid,
+                            column_weight_ + first * group_size_,
+                            scales_->view().Cols(first, count),
+                            zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first, count));
   }
 
-  // Looks up `grid_values` [m, groups] for the block's columns and uploads them to `to`.
-  absl::Status UploadPerColumn(const Matrix& grid_values, int64_t count, DeviceMatrix* to) {
-    for (int64_t r = 0; r < weight_.rows; ++r) {
-      const float* from = grid_values.Row(r);
-      for (int64_t j = 0; j < count; ++j) host_block_.Row(r)[j] = from[group_of_[j]];
-    }
-    return device_->Upload(host_block_.view().Cols(0, count), to->view().Cols(0, count));
-  }
-
-  absl::Status UploadGrid(int64_t first, int64_t count) {
-    group_of_.resize(count);
-    for (int64_t j = 0; j < count; ++j) {
-      group_of_[j] = statistics_.order()[first + j] / group_size_;
-    }
-    LWQ_RETURN_IF_ERROR(UploadPerColumn(out_.scales, count, scale_of_.get()));
-    if (!grid_.symmetric) return UploadPerColumn(out_.zeros, count, zero_of_.get());
-    if (first > 0) return absl::OkStatus();
-    std::fill_n(host_block_.data(), host_block_.size(), static_cast<float>(1 << (grid_.bits - 1)));
-    return device_->Upload(host_block_.view(), zero_of_->view());
-  }
-
-  absl::Status QuantizeBlock(int64_t first, int64_t count) {
-    LWQ_RETURN_IF_ERROR(UploadGrid(first, count));
-    const ConstMatrixView u = statistics_.inverse_cholesky()->view();
-    const MatrixView error = error_->view().Cols(0, count);
-    LWQ_RETURN_IF_ERROR(device_->GptqBlock(
-        work_->view().Cols(first, count), u.Rows(first, count).Cols(first, count), grid_.bits,
-        scale_of_->view().Cols(0, count), zero_of_->view().Cols(0, count), codes_.data(), kBlock,
-        error));
-    for (int64_t r = 0; r < weight_.rows; ++r) {
-      uint8_t* to = out_.codes.data() + r * weight_.cols;
-      const uint8_t* from = codes_.data() + r * kBlock;
-      for (int64_t j = 0; j < count; ++j) to[statistics_.order()[first + j]] = from[j];
-    }
-    LWQ_RETURN_IF_ERROR(device_->Download(error, host_block_.view().Cols(0, count)));
-    for (int64_t r = 0; r < weight_.rows; ++r) {
-      for (int64_t j = 0; j < count; ++j) {
-        const double e = host_block_.Row(r)[j];
-        out_.record.calibrated_error += e * e;
+  // Columns [begin, end): small blocks with what they change inside, then the columns behind.
+  absl::Status RoundLargeBlock(int64_t begin, int64_t end) {
+    int64_t count = 0;
+    for (int64_t first = begin; first < end; first += count) {
+      count = std::min(kSmallBlock, end - first);
+      if (!statistics_.act_order()) {
+        const int64_t group_end = (first / group_size_ + 1) * group_size_;
+        count = std::min(count, group_end - first);
+        if (first % group_size_ == 0) LWQ_RETURN_IF_ERROR(FitGroups(first / group_size_, 1));
       }
+      const MatrixView error = error_->view().Cols(first - begin, count);
+      LWQ_RETURN_IF_ERROR(RoundColumns(first, count, error));
+      LWQ_RETURN_IF_ERROR(Update(error, first, first + count, end, ComputeType::kF32));
     }
-    const int64_t next = first + count;
-    const int64_t rest = weight_.cols - next;
-    if (rest == 0) return absl::OkStatus();
-    return device_->SubtractProduct(error, u.Rows(first, count).Cols(next, rest),
-                                    work_->view().Cols(next, rest));
+    return Update(error_->view().Cols(0, end - begin), begin, end, weight_.cols,
+                  statistics_.compute());
+  }
+
+  absl::Status RoundColumns(int64_t first, int64_t count, MatrixView error) {
+    GptqColumns block;
+    block.w = work_->view().Cols(first, count);
+    block.u = u_.Rows(first, count).Cols(first, count);
+    block.grid = grid_;
+    block.scales = scales_->view();
+    block.zeros = Zeros();
+    block.columns = absl::MakeConstSpan(statistics_.order()).subspan(first, count);
+    block.in_features = weight_.cols;
+    block.codes = codes_.data() + first;
+    block.error = error;
+    LWQ_RETURN_IF_ERROR(device_->GptqBlock(block, absl::MakeSpan(loss_)));
+    for (const double loss : loss_) out_.record.calibrated_error += loss;
+    return absl::OkStatus();
+  }
+
+  // Pushes the errors of the columns from `first` on onto columns [begin, end).
+  absl::Status Update(ConstMatrixView error, int64_t first, int64_t begin, int64_t end,
+                      ComputeType type) {
+    if (begin == end) return absl::OkStatus();
+    return device_->SubtractProduct(error, u_.Rows(first, error.cols).Cols(begin, end - begin),
+                                    type, work_->view().Cols(begin, end - begin));
+  }
+
+  // Puts the codes into the columns' original order.
+  void TakeCodes() {
+    if (!statistics_.act_order()) {
+      out_.codes = std::move(codes_);
+      return;
+    }
+    const std::vector<int32_t>& order = statistics_.order();
+    out_.codes.resize(codes_.size());
+    for (int64_t r = 0; r < weight_.rows; ++r) {
+      const uint8_t* from = codes_.data() + r * weight_.cols;
+      uint8_t* to = out_.codes.data() + r * weight_.cols;
+      for (int64_t j = 0; j < weight_.cols; ++j) to[order[j]] = from[j];
+    }
   }
 
   Device* const device_;
   const ConstMatrixView weight_;
   const InputStatistics& statistics_;
+  const ConstMatrixView u_;
   const float* const column_weight_;
   const GridSpec grid_;
   const int64_t group_size_;
   QuantizedLinear out_;
-  std::unique_ptr<DeviceMatrix> work_;      // [m, n], columns in the order of processing
-  std::unique_ptr<DeviceMatrix> error_;     // [m, kBlock], as the next two
-  std::unique_ptr<DeviceMatrix> scale_of_;  // of each column of the block
-  std::unique_ptr<DeviceMatrix> zero_of_;
-  std::vector<uint8_t> codes_;  // [m, kBlock]
-  Matrix host_block_;           // [m, kBlock]
-  std::vector<int64_t> group_of_;
+  std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
+  std::unique_ptr<DeviceMatrix> work_;            // [m, n], columns in the order of processing
+  std::unique_ptr<DeviceMatrix> error_;           // [m, kLargeBlock]
+  std::vector<uint8_t> codes_;                    // [m, n], in the order of processing
+  std::vector<double> loss_;                      // of each row
 };
 
 class GptqQuantizer : public Quantizer {

@@ -115,6 +115,7 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
   std::shared_ptr<InputStatistics> out(new InputStatistics());
   out->num_tokens_ = num_tokens;
   out->act_order_ = options.act_order;
+  out->compute_ = options.compute;
   out->num_dead_columns_ = num_dead;
   out->order_.resize(n);
   std::iota(out->order_.begin(), out->order_.end(), 0);

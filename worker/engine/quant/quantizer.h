@@ -41,7 +41,7 @@ class InputStatistics {
     double damping = 0.01;   // times the mean of the diagonal, at first
     bool act_order = true;   // process columns by descending diagonal, with static groups
     bool refinement = true;  // keep H itself, for refinement.h
-    ComputeType compute = ComputeType::kF32;  // of H's blocks
+    ComputeType compute = ComputeType::kF32;  // of the quantizer's large products
   };
   static absl::StatusOr<std::shared_ptr<const InputStatistics>> Create(
       Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
@@ -50,6 +50,7 @@ class InputStatistics {
   int64_t num_tokens() const { return num_tokens_; }
   int64_t in_features() const { return static_cast<int64_t>(order_.size()); }
   bool act_order() const { return act_order_; }
+  ComputeType compute() const { return compute_; }
   // Column order of processing: order()[j] is the original column handled j-th.
   const std::vector<int32_t>& order() const { return order_; }
   // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
@@ -69,6 +70,7 @@ class InputStatistics {
   InputStatistics() = default;
   int64_t num_tokens_ = 0;
   bool act_order_ = false;
+  ComputeType compute_ = ComputeType::kF32;
   std::vector<int32_t> order_;
   std::unique_ptr<DeviceMatrix> factor_;
   std::unique_ptr<const BlockedHessian> hessian_;

@@ -115,8 +115,8 @@ class Refinement {
     const ConstMatrixView h = h_.diagonal->view().Rows(block_first, at + count).Cols(at, count);
     const MatrixView current = current_->view().Cols(0, count);
     LWQ_RETURN_IF_ERROR(device_->Copy(residual_->view().Cols(first, count), current));
-    LWQ_RETURN_IF_ERROR(
-        device_->SubtractProduct(change_->view().Cols(0, at), h.Rows(0, at), current));
+    LWQ_RETURN_IF_ERROR(device_->SubtractProduct(change_->view().Cols(0, at), h.Rows(0, at),
+                                                 ComputeType::kF32, current));
     RefinementBlock block;
     block.residual = current;
     block.h = h.Rows(at, count);

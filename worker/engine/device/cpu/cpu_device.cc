@@ -55,5 +55,16 @@ absl::Status CpuDevice::Copy(ConstMatrixView from, MatrixView to) {
   });
   return absl::OkStatus();
 }
+absl::Status CpuDevice::GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
+                                      MatrixView to) {
+  LWQ_RETURN_IF_ERROR(CheckGather(from, columns, to));
+  pool_.ParallelForBlocks(to.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = from.Row(r);
+      for (int64_t j = 0; j < to.cols; ++j) to.Row(r)[j] = row[columns[j]];
+    }
+  });
+  return absl::OkStatus();
+}
 
 }  // namespace lwq

@@ -29,6 +29,8 @@ class CpuDevice : public Device {
   absl::Status Download(ConstMatrixView device, MatrixView host) override;
   absl::Status FillZero(MatrixView m) override;
   absl::Status Copy(ConstMatrixView from, MatrixView to) override;
+  absl::Status GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
+                             MatrixView to) override;
 
   // cpu_products.cc: oneDNN
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
@@ -39,7 +41,8 @@ class CpuDevice : public Device {
                            MatrixView y) override;
   absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
                               MatrixView y) override;
-  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
+  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
+                               MatrixView c) override;
 
   // cpu_gram.cc: oneDNN
   absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
@@ -65,9 +68,7 @@ class CpuDevice : public Device {
                            ConstMatrixView zeros, uint8_t* codes) override;
   absl::Status Dequantize(const uint8_t* codes, const GridSpec& grid, ConstMatrixView scales,
                           ConstMatrixView zeros, MatrixView weight) override;
-  absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
-                         ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
-                         MatrixView error) override;
+  absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) override;
 
   // cpu_refine.cc: Highway
   absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;
@@ -76,6 +77,8 @@ class CpuDevice : public Device {
   absl::Status InverseCholesky(MatrixView h) override;
 
  private:
+  absl::Status SubtractPacked(ConstMatrixView a, ConstMatrixView b, MatrixView c);
+
   ThreadPool pool_;
   std::unique_ptr<CpuProducts> products_;
 };

@@ -42,6 +42,18 @@ void WidenRounded(const float* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; ++i) to[i] = BF16ToFloat(FloatToBF16(from[i]));
 }
 
+// to [x.rows, x.cols], dense = x rounded to BF16.
+absl::Status Widen(ThreadPool& pool, ConstMatrixView x, Matrix& to) {
+  if (to.size() < x.rows * x.cols) to = Matrix(x.rows, x.cols);
+  if (to.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
+  pool.ParallelForBlocks(x.rows, kRowsAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      WidenRounded(x.Row(r), x.cols, to.data() + r * x.cols);
+    }
+  });
+  return absl::OkStatus();
+}
+
 // oneDNN's packed kernels want dense rows on the left too.
 absl::StatusOr<Operand> DenseInput(ThreadPool& pool, ConstMatrixView x, Matrix& copy) {
   if (x.stride == x.cols) return Operand{x.data, x.rows, x.stride, false};
@@ -75,8 +87,8 @@ absl::StatusOr<const CpuWeight*> OwnWeight(const PreparedWeight& weight, ConstMa
   return w;
 }
 
-// A product of x with the panels of a weight that outputs [first, first + count) lie in.
-class WeightProduct {
+// A product of x with the panels of a packed matrix that outputs [first, first + count) lie in.
+class PackedProduct {
  public:
   // One tile: its rows of x, and its outputs.
   struct Tile {
@@ -87,8 +99,9 @@ class WeightProduct {
     int64_t count;  // wanted outputs of the panel
   };
 
-  WeightProduct(ThreadPool* pool, CpuProducts* products, ConstMatrixView x, const CpuWeight* weight)
-      : pool_(*pool), products_(*products), x_(x), type_(weight->type()), packed_(weight->packed) {}
+  PackedProduct(ThreadPool* pool, CpuProducts* products, ConstMatrixView x, ComputeType type,
+                const PackedMatrix* packed)
+      : pool_(*pool), products_(*products), x_(x), type_(type), packed_(*packed) {}
 
   // Calls store(tile) for each tile, on the pool's threads.
   absl::Status Run(int64_t first, int64_t count,
@@ -115,7 +128,7 @@ class WeightProduct {
     });
   }
 
-  // The tile's product with `packed`, whose panels are as this weight's.
+  // The tile's product with `packed`, whose panels are as this matrix's.
   absl::Status Multiply(const Tile& tile, const PackedMatrix& packed, float* result) const {
     return lwq::Multiply(products_.gemm, source_, tile.row, tile.rows, packed, *tile.panel, result);
   }
@@ -128,6 +141,17 @@ class WeightProduct {
   const PackedMatrix& packed_;
   Operand source_;
 };
+
+absl::Status SubtractTile(const PackedProduct& product, const PackedProduct::Tile& tile,
+                          const PackedMatrix& packed, MatrixView y) {
+  float* result = ThreadTile(0);
+  LWQ_RETURN_IF_ERROR(product.Multiply(tile, packed, result));
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    SubtractRow(result + tile.skip, tile.count, y.Row(tile.row + r) + tile.at);
+    result += tile.panel->size;
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -226,12 +250,8 @@ absl::StatusOr<Operand> RoundedInput(ThreadPool& pool, ConstMatrixView x, Comput
     });
     return Operand{rounded, x.rows, 0, true};
   }
-  Matrix& widened = products.widened;
-  if (widened.size() < size) widened = Matrix(x.rows, x.cols);
-  if (widened.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
-  pool.ParallelFor(x.rows,
-                   [&](int64_t r) { WidenRounded(x.Row(r), x.cols, widened.data() + r * x.cols); });
-  return Operand{widened.data(), x.rows, x.cols, false};
+  LWQ_RETURN_IF_ERROR(Widen(pool, x, products.widened));
+  return Operand{products.widened.data(), x.rows, x.cols, false};
 }
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
@@ -260,8 +280,8 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMa
 absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
-  WeightProduct product(&pool_, products_.get(), x, w);
-  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+  PackedProduct product(&pool_, products_.get(), x, w->type(), &w->packed);
+  return product.Run(0, y.cols, [&](const PackedProduct::Tile& tile) -> absl::Status {
     float* result = y.stride == tile.panel->size ? y.Row(tile.row) : ThreadTile(0);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
     for (int64_t r = 0; r < tile.rows; ++r) {
@@ -277,8 +297,8 @@ absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixVie
 absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
-  WeightProduct product(&pool_, products_.get(), x, w);
-  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+  PackedProduct product(&pool_, products_.get(), x, w->type(), &w->packed);
+  return product.Run(0, y.cols, [&](const PackedProduct::Tile& tile) -> absl::Status {
     float* result = ThreadTile(0);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
     for (int64_t r = 0; r < tile.rows; ++r) {
@@ -295,15 +315,9 @@ absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& 
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, x.cols));
   LWQ_RETURN_IF_ERROR(CheckRange("linear output", first_output, y.cols, w->out_features()));
-  WeightProduct product(&pool_, products_.get(), x, w);
-  return product.Run(first_output, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
-    float* result = ThreadTile(0);
-    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
-    for (int64_t r = 0; r < tile.rows; ++r) {
-      SubtractRow(result + tile.skip, tile.count, y.Row(tile.row + r) + tile.at);
-      result += tile.panel->size;
-    }
-    return absl::OkStatus();
+  PackedProduct product(&pool_, products_.get(), x, w->type(), &w->packed);
+  return product.Run(first_output, y.cols, [&](const PackedProduct::Tile& tile) {
+    return SubtractTile(product, tile, w->packed, y);
   });
 }
 
@@ -315,8 +329,8 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
   if (u->out_features() != g->out_features() || u->type() != g->type()) {
     return absl::InvalidArgumentError("gate and up are not of one shape and type");
   }
-  WeightProduct product(&pool_, products_.get(), x, g);
-  return product.Run(0, y.cols, [&](const WeightProduct::Tile& tile) -> absl::Status {
+  PackedProduct product(&pool_, products_.get(), x, g->type(), &g->packed);
+  return product.Run(0, y.cols, [&](const PackedProduct::Tile& tile) -> absl::Status {
     float* gates = ThreadTile(0);
     float* ups = ThreadTile(1);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, g->packed, gates));
@@ -332,10 +346,18 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
   });
 }
 
-absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
+                                        MatrixView c) {
   LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
+  if (type == ComputeType::kBF16) {
+    if (OnednnGemm::HasNativeBF16()) return SubtractPacked(a, b, c);
+    LWQ_RETURN_IF_ERROR(Widen(pool_, a, products_->widened));
+    LWQ_RETURN_IF_ERROR(Widen(pool_, b, products_->widened_right));
+    a = {products_->widened.data(), a.rows, a.cols, a.cols};
+    b = {products_->widened_right.data(), b.rows, b.cols, b.cols};
+  }
   const int64_t panels = CeilDiv(c.cols, kPanel);
   const int64_t tile = TokenTile(c.rows, panels, false);
   return RunAll(pool_, CeilDiv(c.rows, tile) * panels, [&](int64_t i) -> absl::Status {
@@ -350,6 +372,22 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
                           .update = GemmShape::Update::kSubtract};
     LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
     return OnednnGemm::Run(*kernel, a.Row(row), b.data + col, c.Row(row) + col);
+  });
+}
+
+// By BF16 instructions: both sides rounded, the right one packed for this product alone.
+absl::Status CpuDevice::SubtractPacked(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+  PackedMatrix& packed = products_->packed;
+  LWQ_RETURN_IF_ERROR(packed.Resize(products_->gemm, b.cols, b.rows, true));
+  const auto& panels = packed.panels();
+  LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
+    const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
+    return packed.Pack(products_->gemm, panel,
+                       {.data = b.data + panel.begin, .n_stride = 1, .k_stride = b.stride});
+  }));
+  PackedProduct product(&pool_, products_.get(), a, ComputeType::kBF16, &packed);
+  return product.Run(0, c.cols, [&](const PackedProduct::Tile& tile) {
+    return SubtractTile(product, tile, packed, c);
   });
 }
 

@@ -100,7 +100,8 @@ struct CpuProducts {
   HostBuffer rounded;     // inputs in BF16
   Matrix widened;         // inputs in F32, dense: strided ones, or rounded without BF16
   HostBuffer transposed;  // inputs the other way, for second moments
-  PackedMatrix packed;    // inputs as a right side, for second moments
+  Matrix widened_right;   // the same of a right side
+  PackedMatrix packed;    // a right side that serves one product
 };
 
 // x as a product's left side: F32 as it is, or a copy of it in `products`, rounded.

@@ -166,64 +166,63 @@ void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, f
 // each across rows. Lanes without a row compute on zeros and a scale of one.
 class GptqTile {
  public:
-  // `buffer`: 3 x cols vectors.
-  GptqTile(MatrixView w, ConstMatrixView u, float top, float* buffer)
-      : w_(w),
-        u_(u),
-        top_(hn::Set(D(), top)),
+  // `buffer`: 3 x B vectors.
+  GptqTile(const GptqColumns& block, float* buffer)
+      : block_(block),
+        cols_(block.w.cols),
+        group_size_(block.grid.GroupSizeFor(block.in_features)),
+        top_(hn::Set(D(), LargestCode(block.grid.bits))),
         lanes_(static_cast<int64_t>(hn::Lanes(D()))),
         weights_(buffer),
-        scales_(buffer + w.cols * lanes_),
-        zeros_(buffer + 2 * w.cols * lanes_) {}
+        scales_(weights_ + cols_ * lanes_),
+        zeros_(scales_ + cols_ * lanes_) {}
 
   int64_t lanes() const { return lanes_; }
 
-  void Load(ConstMatrixView scale_of, ConstMatrixView zero_of, int64_t first, int64_t rows) {
-    const int64_t cols = w_.cols;
-    std::fill_n(weights_, cols * lanes_, 0.0f);
-    std::fill_n(scales_, cols * lanes_, 1.0f);
-    std::fill_n(zeros_, cols * lanes_, 0.0f);
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* from = w_.Row(first + r);
-      const float* scale = scale_of.Row(first + r);
-      const float* zero = zero_of.Row(first + r);
-      for (int64_t j = 0; j < cols; ++j) weights_[j * lanes_ + r] = from[j];
-      for (int64_t j = 0; j < cols; ++j) scales_[j * lanes_ + r] = scale[j];
-      for (int64_t j = 0; j < cols; ++j) zeros_[j * lanes_ + r] = zero[j];
-    }
-  }
-
-  void Run() {
+  void Run(int64_t first, int64_t rows, double* loss) {
+    LoadRows(first, rows);
+    V squares = hn::Zero(D());
     int64_t j = 0;
-    for (; j + kAtOnce <= w_.cols; j += kAtOnce) RoundColumns<kAtOnce>(j);
-    for (; j < w_.cols; ++j) RoundColumns<1>(j);
-  }
-
-  void Store(int64_t first, int64_t rows, uint8_t* codes, int64_t code_stride, MatrixView error) {
-    for (int64_t r = 0; r < rows; ++r) {
-      float* to = w_.Row(first + r);
-      float* error_row = error.Row(first + r);
-      uint8_t* code_row = codes + (first + r) * code_stride;
-      for (int64_t j = 0; j < w_.cols; ++j) to[j] = weights_[j * lanes_ + r];
-      for (int64_t j = 0; j < w_.cols; ++j) error_row[j] = scales_[j * lanes_ + r];
-      for (int64_t j = 0; j < w_.cols; ++j) {
-        code_row[j] = static_cast<uint8_t>(zeros_[j * lanes_ + r]);
-      }
-    }
+    for (; j + kAtOnce <= cols_; j += kAtOnce) RoundColumns<kAtOnce>(j, squares);
+    for (; j < cols_; ++j) RoundColumns<1>(j, squares);
+    float sums[kMaxLanes];
+    hn::StoreU(squares, D(), sums);
+    for (int64_t r = 0; r < rows; ++r) loss[first + r] = sums[r];
+    StoreRows(first, rows);
   }
 
  private:
   static constexpr int64_t kAtOnce = 4;  // columns to one pass over those that follow
+  static constexpr int64_t kMaxLanes = 16;
+
+  void LoadRows(int64_t first, int64_t rows) {
+    std::fill_n(weights_, cols_ * lanes_, 0.0f);
+    std::fill_n(scales_, cols_ * lanes_, 1.0f);
+    std::fill_n(zeros_, cols_ * lanes_, SymmetricZero(block_.grid.bits));
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* from = block_.w.Row(first + r);
+      const float* scale = block_.scales.Row(first + r);
+      for (int64_t j = 0; j < cols_; ++j) {
+        weights_[j * lanes_ + r] = from[j];
+        scales_[j * lanes_ + r] = scale[block_.columns[j] / group_size_];
+      }
+      if (block_.grid.symmetric) continue;
+      const float* zero = block_.zeros.Row(first + r);
+      for (int64_t j = 0; j < cols_; ++j) {
+        zeros_[j * lanes_ + r] = zero[block_.columns[j] / group_size_];
+      }
+    }
+  }
 
   // Columns j to j + N - 1, one after the other; the columns behind them follow in one pass.
   template <int64_t N>
-  HWY_INLINE void RoundColumns(int64_t j) {
+  HWY_INLINE void RoundColumns(int64_t j, V& squares) {
     const D d;
     V value[N], error[N];
     const float* factor[N];
     for (int64_t i = 0; i < N; ++i) {
       value[i] = hn::LoadU(d, weights_ + (j + i) * lanes_);
-      factor[i] = u_.Row(j + i);
+      factor[i] = block_.u.Row(j + i);
     }
     for (int64_t i = 0; i < N; ++i) {
       const int64_t at = (j + i) * lanes_;
@@ -232,6 +231,7 @@ class GptqTile {
       const V code = CodeOf(value[i], scale, zero, top_);
       const V rounded = hn::Mul(scale, hn::Sub(code, zero));
       error[i] = hn::Div(hn::Sub(value[i], rounded), hn::Set(d, factor[i][j + i]));
+      squares = hn::MulAdd(error[i], error[i], squares);
       for (int64_t k = i + 1; k < N; ++k) {
         value[k] = hn::NegMulAdd(error[i], hn::Set(d, factor[i][j + k]), value[k]);
       }
@@ -239,7 +239,7 @@ class GptqTile {
       hn::StoreU(error[i], d, scales_ + at);  // the column's scale has done its work
       hn::StoreU(code, d, zeros_ + at);
     }
-    for (int64_t k = j + N; k < w_.cols; ++k) {
+    for (int64_t k = j + N; k < cols_; ++k) {
       float* at = weights_ + k * lanes_;
       V rest = hn::LoadU(d, at);
       for (int64_t i = 0; i < N; ++i) {
@@ -249,8 +249,21 @@ class GptqTile {
     }
   }
 
-  const MatrixView w_;
-  const ConstMatrixView u_;
+  void StoreRows(int64_t first, int64_t rows) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = block_.w.Row(first + r);
+      float* error = block_.error.Row(first + r);
+      uint8_t* codes = block_.codes + (first + r) * block_.in_features;
+      for (int64_t j = 0; j < cols_; ++j) {
+        to[j] = weights_[j * lanes_ + r];
+        error[j] = scales_[j * lanes_ + r];
+        codes[j] = static_cast<uint8_t>(zeros_[j * lanes_ + r]);
+      }
+    }
+  }
+
+  const GptqColumns& block_;
+  const int64_t cols_, group_size_;
   const V top_;
   const int64_t lanes_;
   float* const weights_;
@@ -258,15 +271,10 @@ class GptqTile {
   float* const zeros_;   // then the codes
 };
 
-void GptqRows(MatrixView w, ConstMatrixView u, float top, ConstMatrixView scale_of,
-              ConstMatrixView zero_of, int64_t begin, int64_t end, float* buffer, uint8_t* codes,
-              int64_t code_stride, MatrixView error) {
-  GptqTile tile(w, u, top, buffer);
+void GptqRows(const GptqColumns& block, int64_t begin, int64_t end, float* buffer, double* loss) {
+  GptqTile tile(block, buffer);
   for (int64_t first = begin; first < end; first += tile.lanes()) {
-    const int64_t rows = std::min(tile.lanes(), end - first);
-    tile.Load(scale_of, zero_of, first, rows);
-    tile.Run();
-    tile.Store(first, rows, codes, code_stride, error);
+    tile.Run(first, std::min(tile.lanes(), end - first), loss);
   }
 }
 
@@ -351,14 +359,10 @@ absl::Status CpuDevice::Dequantize(const uint8_t* codes, const GridSpec& grid,
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::GptqBlock(MatrixView w, ConstMatrixView u, int bits,
-                                  ConstMatrixView scale_of, ConstMatrixView zero_of, uint8_t* codes,
-                                  int64_t code_stride, MatrixView error) {
-  pool_.ParallelForBlocks(w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    std::vector<float> tile(3 * w.cols * kMaxLanes);
-    HWY_DYNAMIC_DISPATCH(GptqRows)
-    (w, u, LargestCode(bits), scale_of, zero_of, begin, end, tile.data(), codes, code_stride,
-     error);
+absl::Status CpuDevice::GptqBlock(const GptqColumns& block, absl::Span<double> loss) {
+  pool_.ParallelForBlocks(block.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    std::vector<float> buffer(3 * block.w.cols * kMaxLanes);
+    HWY_DYNAMIC_DISPATCH(GptqRows)(block, begin, end, buffer.data(), loss.data());
   });
   return absl::OkStatus();
 }

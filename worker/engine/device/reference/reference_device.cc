@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/host_matrix.h"
 
 namespace lwq {
@@ -26,6 +28,14 @@ absl::Status ReferenceDevice::FillZero(MatrixView m) {
 }
 absl::Status ReferenceDevice::Copy(ConstMatrixView from, MatrixView to) {
   return CopyHostMatrix(from, to);
+}
+absl::Status ReferenceDevice::GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
+                                            MatrixView to) {
+  LWQ_RETURN_IF_ERROR(CheckGather(from, columns, to));
+  for (int64_t r = 0; r < to.rows; ++r) {
+    for (int64_t j = 0; j < to.cols; ++j) to.Row(r)[j] = from.Row(r)[columns[j]];
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace lwq

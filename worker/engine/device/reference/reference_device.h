@@ -18,6 +18,8 @@ class ReferenceDevice : public Device {
   absl::Status Download(ConstMatrixView device, MatrixView host) override;
   absl::Status FillZero(MatrixView m) override;
   absl::Status Copy(ConstMatrixView from, MatrixView to) override;
+  absl::Status GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
+                             MatrixView to) override;
 
   // reference_products.cc
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
@@ -28,7 +30,8 @@ class ReferenceDevice : public Device {
                            MatrixView y) override;
   absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
                               MatrixView y) override;
-  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
+  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
+                               MatrixView c) override;
   absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
 
   // reference_decoder_ops.cc
@@ -52,9 +55,7 @@ class ReferenceDevice : public Device {
                            ConstMatrixView zeros, uint8_t* codes) override;
   absl::Status Dequantize(const uint8_t* codes, const GridSpec& grid, ConstMatrixView scales,
                           ConstMatrixView zeros, MatrixView weight) override;
-  absl::Status GptqBlock(MatrixView w, ConstMatrixView u, int bits, ConstMatrixView scale_of,
-                         ConstMatrixView zero_of, uint8_t* codes, int64_t code_stride,
-                         MatrixView error) override;
+  absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) override;
 
   // reference_refine.cc
   absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;

@@ -95,13 +95,16 @@ absl::Status ReferenceDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, 
   });
 }
 
-absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b,
+                                              ComputeType type, MatrixView c) {
   LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   for (int64_t m = 0; m < c.rows; ++m) {
     for (int64_t n = 0; n < c.cols; ++n) {
       double sum = c.Row(m)[n];
-      for (int64_t k = 0; k < a.cols; ++k) sum -= double{a.Row(m)[k]} * b.Row(k)[n];
+      for (int64_t k = 0; k < a.cols; ++k) {
+        sum -= double{RoundTo(type, a.Row(m)[k])} * RoundTo(type, b.Row(k)[n]);
+      }
       c.Row(m)[n] = static_cast<float>(sum);
     }
   }

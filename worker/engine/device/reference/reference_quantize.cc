@@ -114,23 +114,25 @@ absl::Status ReferenceDevice::Dequantize(const uint8_t* codes, const GridSpec& g
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::GptqBlock(MatrixView w, ConstMatrixView u, int bits,
-                                        ConstMatrixView scale_of, ConstMatrixView zero_of,
-                                        uint8_t* codes, int64_t code_stride, MatrixView error) {
-  const float top = LargestCode(bits);
-  std::vector<double> row(w.cols);
-  for (int64_t r = 0; r < w.rows; ++r) {
-    std::copy(w.Row(r), w.Row(r) + w.cols, row.begin());
-    for (int64_t j = 0; j < w.cols; ++j) {
-      const float scale = scale_of.Row(r)[j];
-      const float zero = zero_of.Row(r)[j];
+absl::Status ReferenceDevice::GptqBlock(const GptqColumns& b, absl::Span<double> loss) {
+  const float top = LargestCode(b.grid.bits);
+  const int64_t group_size = b.grid.GroupSizeFor(b.in_features);
+  std::vector<double> row(b.w.cols);
+  for (int64_t r = 0; r < b.w.rows; ++r) {
+    std::copy(b.w.Row(r), b.w.Row(r) + b.w.cols, row.begin());
+    loss[r] = 0;
+    for (int64_t j = 0; j < b.w.cols; ++j) {
+      const int64_t group = b.columns[j] / group_size;
+      const float scale = b.scales.Row(r)[group];
+      const float zero = ZeroAt(b.grid, b.zeros, r, group);
       const float code = CodeOf(static_cast<float>(row[j]), scale, zero, top);
       const float value = scale * (code - zero);
-      const double scaled_error = (row[j] - value) / u.Row(j)[j];
-      codes[r * code_stride + j] = static_cast<uint8_t>(code);
-      w.Row(r)[j] = value;
-      error.Row(r)[j] = static_cast<float>(scaled_error);
-      for (int64_t k = j + 1; k < w.cols; ++k) row[k] -= scaled_error * u.Row(j)[k];
+      const double scaled_error = (row[j] - value) / b.u.Row(j)[j];
+      loss[r] += scaled_error * scaled_error;
+      b.codes[r * b.in_features + j] = static_cast<uint8_t>(code);
+      b.w.Row(r)[j] = value;
+      b.error.Row(r)[j] = static_cast<float>(scaled_error);
+      for (int64_t k = j + 1; k < b.w.cols; ++k) row[k] -= scaled_error * b.u.Row(j)[k];
     }
   }
   return absl::OkStatus();
