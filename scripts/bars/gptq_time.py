@@ -3,8 +3,9 @@
 usage: scripts/bars/gptq_time.py [--dev-bin build/dev/bin] [--bench-bin build/bench/bin]   (with the Python of make_peers_venv.sh)
 
 GPTQModel quantizes a random model of a few such layers at 4 bits, symmetric, groups of 128; its time is that of quantize() alone, a
-layer. lwq's is a whole job's: the compute seconds of calibrate and quantize, a layer. gptq_bench then shows its parts, and four widths
-from one factor. Both have all cores, and compute in bf16 where the processor does, else in f32."""
+layer. lwq's is a whole job's: the compute seconds of calibrate and quantize, a layer, at 4 bits (before GPTQModel and after it, because
+the clock moves) and at 2, 3, 4 and 8 together. gptq_bench then shows its parts. Both have all cores, and compute in bf16 where the
+processor does, else in f32."""
 import argparse
 import os
 import subprocess
@@ -37,13 +38,18 @@ def gptqmodel_seconds(model, layers, compute):
     return (time.monotonic() - begin) / layers
 
 
-def lwq_seconds(model, layers, compute):
-    """{phase: seconds a layer} of a job at 4 bits throughout."""
-    out = os.path.join(bars.TMP, f"lwq-{compute}")
-    _, answer, _ = bars.quantize(model, out, os.path.join(bars.TMP, f"service-{compute}"), "--budget", "8bpw", "--bits", "4", "--allocator",
-                                 "uniform", "--compute", compute, "--calibration-tokens", SEQUENCES * LENGTH, "--no-eval")
+def lwq_seconds(name, model, layers, compute, *options):
+    """{phase: seconds a layer} of a job."""
+    out = os.path.join(bars.TMP, f"lwq-{name}")
+    _, answer, _ = bars.quantize(model, out, os.path.join(bars.TMP, f"service-{name}"), "--budget", "8bpw", "--compute", compute,
+                                 "--calibration-tokens", SEQUENCES * LENGTH, "--no-eval", *options)
     phases = {p["phase"].lower().removeprefix("phase_"): p.get("seconds", 0) for p in bars.find(answer, "phases")}
     return {phase: phases[phase] / layers for phase in ("calibrate", "quantize")}
+
+
+def row(name, seconds, peer):
+    total = sum(seconds.values())
+    bars.row(name, f"{seconds['calibrate']:.1f}", f"{seconds['quantize']:.1f}", f"{total:.1f}", f"{total / peer:.3f}")
 
 
 def main():
@@ -59,13 +65,18 @@ def main():
                     "5632", "--heads", "16", "--kv-heads", "16", "--positions", str(LENGTH), "--dtype", "bf16"], check=True)
     subprocess.run([make_model, small, "--layers", "1", "--positions", str(LENGTH), "--dtype", "bf16"], check=True)
     os.chdir(bars.TMP)  # where GPTQModel leaves its log
-    ours = lwq_seconds(model, options.layers, compute)
+    one_width = ("--bits", "4", "--allocator", "uniform")
+    before = lwq_seconds("before", model, options.layers, compute, *one_width)
     gptqmodel_seconds(small, 1, compute)  # it compiles a kernel of its own when it is first used
     peer = gptqmodel_seconds(model, options.layers, compute)
-    total = sum(ours.values())
+    after = lwq_seconds("after", model, options.layers, compute, *one_width)
+    # Scoring by KL wants every unit at every width; its own phase is not counted.
+    four = lwq_seconds("four", model, options.layers, compute, "--bits", "2,3,4,8", "--allocator", "knapsack", "--score-tokens", LENGTH)
     bars.header(f"seconds a layer, {compute}", "calibrate", "quantize", "sum", "of GPTQModel's")
     bars.row("GPTQModel, 4 bits", "", "", f"{peer:.1f}", "1")
-    bars.row("lwq, 4 bits", f"{ours['calibrate']:.1f}", f"{ours['quantize']:.1f}", f"{total:.1f}", f"{total / peer:.2f}")
+    row("lwq, 4 bits, before", before, peer)
+    row("lwq, 4 bits, after", after, peer)
+    row("lwq, 2, 3, 4 and 8 bits, of four runs", four, 4 * peer)
     subprocess.run([os.path.join(options.bench_bin, "gptq_bench"), str(SEQUENCES * LENGTH), compute, str(os.cpu_count()), f"{peer:.1f}"],
                    check=True)
 

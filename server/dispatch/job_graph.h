@@ -41,7 +41,8 @@ struct GraphInput {
   int max_trials = 0;         // how many plans the allocator may want measured
 };
 
-// How many layers make one calibration segment: some thirty seconds of work on a small machine.
+// How many layers make one calibration segment: some thirty seconds of work on a small machine, and
+// two at least.
 int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens);
 
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);

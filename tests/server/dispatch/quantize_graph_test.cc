@@ -164,5 +164,23 @@ TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndWidthsOfTheirOwn) {
   EXPECT_EQ(widths[1], 1);
 }
 
+// A task of less than two layers would spend its time on handing over hidden states; more of them
+// the fewer operations they are.
+TEST(LayersPerSegment, IsAtLeastTwoAndAtMostAll) {
+  v1::ModelManifest manifest;
+  manifest.mutable_inventory()->set_num_layers(24);
+  for (int layer = 0; layer < 24; ++layer) {
+    v1::InventoryUnit& unit = *manifest.mutable_inventory()->add_units();
+    unit.set_layer(layer);
+    v1::InventoryLinear& linear = *unit.add_linears();
+    linear.set_out_features(8192);
+    linear.set_in_features(6272);  // 51.4 M weights, as 2048 x 5632 has
+  }
+  EXPECT_EQ(LayersPerSegment(manifest, 1 << 20), 2);
+  EXPECT_EQ(LayersPerSegment(manifest, 32768), 2);
+  EXPECT_EQ(LayersPerSegment(manifest, 4096), 3);
+  EXPECT_EQ(LayersPerSegment(manifest, 16), 24);
+}
+
 }  // namespace
 }  // namespace lwq
