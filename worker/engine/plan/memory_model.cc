@@ -68,16 +68,19 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
   f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
-  // One Gram matrix that becomes the factor, its copy in the host, and H for the refinement.
+  // One Gram matrix that becomes the factor, its copy in the host, and H for the refinement, which
+  // is as large where it is not rounded.
   const int64_t widest_gram = kF32 * widest_input * widest_input;
   if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
-  // Residual stream in and out, its norm, attention output; q, k, v before and after the rotation;
-  // gate, up and their product.
-  const int64_t attention = int64_t{model.num_heads} * model.head_dim;
-  const int64_t qkv = attention + 2 * int64_t{model.num_kv_heads} * model.head_dim;
-  const int64_t floats_per_token =
-      4 * model.hidden_size + 2 * qkv + attention + 3 * model.intermediate_size;
-  f.activation_bytes = kChunkTokens * kF32 * floats_per_token;
+  // The residual stream and its norm; q, k, v and what attention answers, or in the same place the
+  // inputs of the down projection; a product's inputs, rounded or dense; for second moments the
+  // inputs once more, turned and packed.
+  const int64_t queries = int64_t{model.num_heads} * model.head_dim;
+  const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
+  const int64_t inner = std::max<int64_t>(2 * queries + 2 * keys, model.intermediate_size);
+  f.activation_bytes =
+      kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * widest_input);
+  if (calibrated) f.activation_bytes += kChunkTokens * kF32 * widest_input;
   f.fixed_bytes = kFixedBytes;
 
   // The linear as read and on the device; per width a working copy, its codes, scales and zeros;
