@@ -17,18 +17,11 @@
 namespace lwq {
 namespace {
 
-// oneDNN's AVX2 product packs its operands, which is up to twice as fast, only where 1 / rows + 1 /
-// columns is below .0038: 1024 x 512 is, and so are two sides of 544.
 constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxTileRows, fewer for threads
-constexpr int64_t kRowsAtOnce = 16;     // of work that is not a product
-constexpr int64_t kTilesWanted = 8;
-constexpr int64_t kPanel = 512;  // outputs in one call; a weight is packed panel by panel
-// With native BF16 a panel of 512 fills the second-level cache and leaves no room for x.
-constexpr int64_t kBF16Panel = 128;
 constexpr int64_t kBF16TokenTile = 512;
-constexpr int64_t kBF16Slab = 704;
-constexpr int64_t kSlabStep = 64;
-constexpr size_t kAlignment = 64;
+constexpr int64_t kTilesWanted = 8;
+constexpr int64_t kColumns = 512;    // of one call where the right side is not packed
+constexpr int64_t kRowsAtOnce = 16;  // of work that is not a product
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -154,83 +147,6 @@ absl::Status SubtractTile(const PackedProduct& product, const PackedProduct::Til
 }
 
 }  // namespace
-
-std::vector<Slab> CutIntoSlabs(int64_t k, bool bf16) {
-  if (!bf16 || k <= kBF16Slab) return {{0, k}};
-  const int64_t even = CeilDiv(k, CeilDiv(k, kBF16Slab));
-  const int64_t size = CeilDiv(even, kSlabStep) * kSlabStep;
-  std::vector<Slab> slabs;
-  for (int64_t begin = 0; begin < k; begin += size) {
-    slabs.push_back({begin, std::min(size, k - begin)});
-  }
-  return slabs;
-}
-
-void* HostBuffer::Reserve(size_t bytes) {
-  if (bytes > capacity_) {
-    data_.reset();
-    data_.reset(static_cast<uint8_t*>(AllocateHost(bytes)));
-    capacity_ = data_ == nullptr ? 0 : bytes;
-  }
-  return data_.get();
-}
-
-absl::Status PackedMatrix::Resize(OnednnGemm& gemm, int64_t outputs, int64_t k, bool bf16) {
-  panels_.clear();
-  offsets_.clear();
-  slabs_ = CutIntoSlabs(k, bf16);
-  bf16_ = bf16;
-  bytes_ = 0;
-  const int64_t most = bf16 ? kBF16Panel : kPanel;
-  for (int64_t begin = 0; begin < outputs; begin += most) {
-    const int64_t size = std::min(most, outputs - begin);
-    panels_.push_back({static_cast<int64_t>(panels_.size()), begin, size});
-    for (const Slab& slab : slabs_) {
-      LWQ_ASSIGN_OR_RETURN(const size_t bytes, gemm.PackedBytes(size, slab.size, bf16));
-      offsets_.push_back(bytes_);
-      bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    }
-  }
-  data_ = static_cast<uint8_t*>(memory_.Reserve(bytes_));
-  if (data_ != nullptr) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("no memory for a packed matrix of ", outputs, " x ", k));
-}
-
-absl::Status PackedMatrix::Pack(OnednnGemm& gemm, const Panel& panel,
-                                const OnednnGemm::PackSource& b) const {
-  for (size_t s = 0; s < slabs_.size(); ++s) {
-    OnednnGemm::PackSource part = b;
-    part.data =
-        static_cast<const uint8_t*>(b.data) + slabs_[s].begin * b.k_stride * (b.bf16 ? 2 : 4);
-    LWQ_RETURN_IF_ERROR(gemm.Pack(part, panel.size, slabs_[s].size, bf16_, Data(panel, s)));
-  }
-  return absl::OkStatus();
-}
-
-float* ThreadTile(int which) {
-  static thread_local Matrix tiles[2] = {{kMaxTileRows, kPanel}, {kMaxTileRows, kPanel}};
-  return tiles[which].data();
-}
-
-absl::Status Multiply(OnednnGemm& gemm, const Operand& a, int64_t row, int64_t rows,
-                      const PackedMatrix& b, const PackedMatrix::Panel& panel, float* result) {
-  if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
-  for (size_t s = 0; s < b.slabs().size(); ++s) {
-    const Slab& slab = b.slabs()[s];
-    const GemmShape shape{.m = rows,
-                          .n = panel.size,
-                          .k = slab.size,
-                          .a_row_stride = a.StrideOf(slab),
-                          .c_stride = panel.size,
-                          .bf16 = a.bf16,
-                          .packed_b = true,
-                          .update = s == 0 ? GemmShape::Update::kAssign : GemmShape::Update::kAdd};
-    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
-    LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, a.At(row, slab), b.Data(panel, s), result));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<Operand> RoundedInput(ThreadPool& pool, ConstMatrixView x, ComputeType type,
                                      absl::Span<const Slab> slabs, CpuProducts& products) {
@@ -358,13 +274,13 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Co
     a = {products_->widened.data(), a.rows, a.cols, a.cols};
     b = {products_->widened_right.data(), b.rows, b.cols, b.cols};
   }
-  const int64_t panels = CeilDiv(c.cols, kPanel);
+  const int64_t panels = CeilDiv(c.cols, kColumns);
   const int64_t tile = TokenTile(c.rows, panels, false);
   return RunAll(pool_, CeilDiv(c.rows, tile) * panels, [&](int64_t i) -> absl::Status {
     const int64_t row = i / panels * tile;
-    const int64_t col = i % panels * kPanel;
+    const int64_t col = i % panels * kColumns;
     const GemmShape shape{.m = std::min(tile, c.rows - row),
-                          .n = std::min(kPanel, c.cols - col),
+                          .n = std::min(kColumns, c.cols - col),
                           .k = a.cols,
                           .a_row_stride = a.stride,
                           .b_row_stride = b.stride,
