@@ -166,7 +166,9 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       full = static_cast<int>(rows.size()) == kPage;
     }
     if (IsTerminal(job.state()) && seq_ >= job.last_event_seq()) return true;
-    QueueProgress(job);
+    // Events may be newer than the job, whose state is applied after they are stored: its progress
+    // would then come after the state that followed it, the job's end included.
+    if (seq_ <= job.last_event_seq()) QueueProgress(job);
     return false;
   }
 

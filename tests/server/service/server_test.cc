@@ -403,22 +403,26 @@ TEST_F(ServerTest, TwoHundredWatchersSeeTheEnd) {
   AddModel();
   worker.delay_ms = 20;
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(JobRequest(5.0)));
-  std::atomic<int> ended{0};
+  std::vector<std::string> ends(200);  // what each saw last
   std::vector<std::thread> watchers;
-  for (int i = 0; i < 200; ++i) {
+  for (std::string& end : ends) {
     watchers.emplace_back([&] {
-      auto events = Watch(job.name());
+      const auto events = Watch(job.name());
+      end = !events.ok()      ? events.status().ToString()
+            : events->empty() ? "nothing"
+                              : absl::StrCat(events->size(), " events, the last ",
+                                             events->back().ShortDebugString());
       if (events.ok() && !events->empty() && events->back().has_state() &&
           events->back().state().to() == v1::Job::SUCCEEDED) {
-        ++ended;
+        end = "succeeded";
       } else if (events.ok() && events->size() == 1 &&
                  events->front().snapshot().state() == v1::Job::SUCCEEDED) {
-        ++ended;  // came after the end
+        end = "succeeded";  // came after the end
       }
     });
   }
   for (std::thread& thread : watchers) thread.join();
-  EXPECT_EQ(ended, 200);
+  EXPECT_THAT(ends, ::testing::Each("succeeded"));
 }
 
 TEST_F(ServerTest, BadRequestsGetTypedErrors) {

@@ -36,8 +36,8 @@ TEST(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
   EXPECT_GE(plain.head_bytes, 4 * 32000 * 2048);
   EXPECT_EQ(plain.hessian_bytes, 0);
   EXPECT_GE(calibrated.hessian_bytes, 2 * 4 * int64_t{5632} * 5632);  // Gram and factor of down
-  // Residual, norm, queries, keys, values, answer; the down projection's inputs as a dense copy.
-  EXPECT_GE(plain.activation_bytes, int64_t{2048} * 4 * (6 * 2048 + 5632));
+  // Residual, norm, queries and answer; the down projection's inputs as a dense copy.
+  EXPECT_GE(plain.activation_bytes, int64_t{2048} * 4 * (4 * 2048 + 5632));
   EXPECT_GE(calibrated.activation_bytes - plain.activation_bytes, int64_t{2048} * 4 * 5632);
   EXPECT_GE(plain.fixed_bytes, 200 * kMebibyte);
 }
