@@ -15,6 +15,7 @@
 #define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_quantize.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "worker/engine/device/cpu/row_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lwq {
@@ -166,11 +167,11 @@ void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, f
 // each across rows. Lanes without a row compute on zeros and a scale of one.
 class GptqTile {
  public:
-  // `buffer`: 3 x B vectors.
-  GptqTile(const GptqColumns& block, float* buffer)
+  // `group_of`: [B], each column's group. `buffer`: 3 x B vectors.
+  GptqTile(const GptqColumns& block, const int64_t* group_of, float* buffer)
       : block_(block),
         cols_(block.w.cols),
-        group_size_(block.grid.GroupSizeFor(block.in_features)),
+        group_of_(group_of),
         top_(hn::Set(D(), LargestCode(block.grid.bits))),
         lanes_(static_cast<int64_t>(hn::Lanes(D()))),
         weights_(buffer),
@@ -199,18 +200,14 @@ class GptqTile {
     std::fill_n(weights_, cols_ * lanes_, 0.0f);
     std::fill_n(scales_, cols_ * lanes_, 1.0f);
     std::fill_n(zeros_, cols_ * lanes_, SymmetricZero(block_.grid.bits));
+    LoadTile(
+        rows, cols_, lanes_, [&](int64_t r) { return block_.w.Row(first + r); }, weights_);
     for (int64_t r = 0; r < rows; ++r) {
-      const float* from = block_.w.Row(first + r);
       const float* scale = block_.scales.Row(first + r);
-      for (int64_t j = 0; j < cols_; ++j) {
-        weights_[j * lanes_ + r] = from[j];
-        scales_[j * lanes_ + r] = scale[block_.columns[j] / group_size_];
-      }
+      for (int64_t j = 0; j < cols_; ++j) scales_[j * lanes_ + r] = scale[group_of_[j]];
       if (block_.grid.symmetric) continue;
       const float* zero = block_.zeros.Row(first + r);
-      for (int64_t j = 0; j < cols_; ++j) {
-        zeros_[j * lanes_ + r] = zero[block_.columns[j] / group_size_];
-      }
+      for (int64_t j = 0; j < cols_; ++j) zeros_[j * lanes_ + r] = zero[group_of_[j]];
     }
   }
 
@@ -250,20 +247,15 @@ class GptqTile {
   }
 
   void StoreRows(int64_t first, int64_t rows) {
-    for (int64_t r = 0; r < rows; ++r) {
-      float* to = block_.w.Row(first + r);
-      float* error = block_.error.Row(first + r);
-      uint8_t* codes = block_.codes + (first + r) * block_.in_features;
-      for (int64_t j = 0; j < cols_; ++j) {
-        to[j] = weights_[j * lanes_ + r];
-        error[j] = scales_[j * lanes_ + r];
-        codes[j] = static_cast<uint8_t>(zeros_[j * lanes_ + r]);
-      }
-    }
+    StoreTile(weights_, rows, cols_, lanes_, [&](int64_t r) { return block_.w.Row(first + r); });
+    StoreTile(scales_, rows, cols_, lanes_, [&](int64_t r) { return block_.error.Row(first + r); });
+    StoreTile(zeros_, rows, cols_, lanes_,
+              [&](int64_t r) { return block_.codes + (first + r) * block_.in_features; });
   }
 
   const GptqColumns& block_;
-  const int64_t cols_, group_size_;
+  const int64_t cols_;
+  const int64_t* const group_of_;
   const V top_;
   const int64_t lanes_;
   float* const weights_;
@@ -271,8 +263,9 @@ class GptqTile {
   float* const zeros_;   // then the codes
 };
 
-void GptqRows(const GptqColumns& block, int64_t begin, int64_t end, float* buffer, double* loss) {
-  GptqTile tile(block, buffer);
+void GptqRows(const GptqColumns& block, const int64_t* group_of, int64_t begin, int64_t end,
+              float* buffer, double* loss) {
+  GptqTile tile(block, group_of, buffer);
   for (int64_t first = begin; first < end; first += tile.lanes()) {
     tile.Run(first, std::min(tile.lanes(), end - first), loss);
   }
@@ -360,9 +353,14 @@ absl::Status CpuDevice::Dequantize(const uint8_t* codes, const GridSpec& grid,
 }
 
 absl::Status CpuDevice::GptqBlock(const GptqColumns& block, absl::Span<double> loss) {
+  std::vector<int64_t> group_of;  // of each column
+  for (const int32_t column : block.columns) {
+    group_of.push_back(column / block.grid.GroupSizeFor(block.in_features));
+  }
   pool_.ParallelForBlocks(block.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     std::vector<float> buffer(3 * block.w.cols * kMaxLanes);
-    HWY_DYNAMIC_DISPATCH(GptqRows)(block, begin, end, buffer.data(), loss.data());
+    HWY_DYNAMIC_DISPATCH(GptqRows)
+    (block, group_of.data(), begin, end, buffer.data(), loss.data());
   });
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_refine.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "worker/engine/device/cpu/row_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lwq {
@@ -37,10 +38,8 @@ class RefinementTile {
         before_(steps_ + size_ * kLanes),
         moment_(before_ + size_ * kLanes) {
     std::fill(buffer, buffer + 4 * size_ * kLanes, 0.0f);
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* from = block.residual.Row(first + r);
-      for (int64_t j = 0; j < size_; ++j) residual_[j * kLanes + r] = from[j];
-    }
+    LoadTile(
+        rows, size_, kLanes, [&](int64_t r) { return block.residual.Row(first + r); }, residual_);
   }
 
   void Run(double* gain) {
@@ -65,21 +64,24 @@ class RefinementTile {
       scales[r] = block_.scales.Row(first_ + r)[g];
       zeros[r] =
           block_.grid.symmetric ? SymmetricZero(block_.grid.bits) : block_.zeros.Row(first_ + r)[g];
-      const uint8_t* codes = block_.codes + (first_ + r) * block_.code_stride;
-      for (int64_t j = begin; j < end; ++j) {
-        steps_[j * kLanes + r] = static_cast<float>(codes[j]) - zeros[r];
-      }
     }
+    LoadTile(
+        rows_, group_size_, kLanes,
+        [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride + begin; },
+        steps_ + begin * kLanes);
     V scale = hn::LoadU(d, scales);
+    const V zero = hn::LoadU(d, zeros);
     for (int64_t j = begin; j < end; ++j) {
-      hn::StoreU(hn::Mul(scale, Load(steps_ + j * kLanes)), d, before_ + j * kLanes);
+      const V steps = hn::Sub(Load(steps_ + j * kLanes), zero);
+      hn::StoreU(steps, d, steps_ + j * kLanes);
+      hn::StoreU(hn::Mul(scale, steps), d, before_ + j * kLanes);
     }
     if (block_.refit_scales) {
       scale = RefitScale(begin, end, scale);
       hn::StoreU(scale, d, scales);
       for (int64_t r = 0; r < rows_; ++r) block_.scales.Row(first_ + r)[g] = scales[r];
     }
-    const V lowest = hn::Neg(hn::LoadU(d, zeros));
+    const V lowest = hn::Neg(zero);
     const V highest = hn::Add(hn::Set(d, LargestCode(block_.grid.bits)), lowest);
     V gain = hn::Zero(d);  // of the group: few enough terms for F32
     int64_t j = begin;
@@ -89,6 +91,8 @@ class RefinementTile {
     for (j = begin; j < end; ++j) {  // before_ becomes the change
       const V after = hn::Mul(scale, Load(steps_ + j * kLanes));
       hn::StoreU(hn::Sub(after, Load(before_ + j * kLanes)), d, before_ + j * kLanes);
+      // steps_ become codes.
+      hn::StoreU(hn::Add(Load(steps_ + j * kLanes), zero), d, steps_ + j * kLanes);
     }
   }
 
@@ -194,25 +198,16 @@ class RefinementTile {
   }
 
   void StoreRows() {
-    const int64_t groups = size_ / group_size_;
-    for (int64_t r = 0; r < rows_; ++r) {
-      uint8_t* codes = block_.codes + (first_ + r) * block_.code_stride;
-      float* change = block_.change.Row(first_ + r);
-      for (int64_t g = 0; g < groups; ++g) {
-        const float zero = block_.grid.symmetric ? SymmetricZero(block_.grid.bits)
-                                                 : block_.zeros.Row(first_ + r)[g];
-        for (int64_t j = g * group_size_; j < (g + 1) * group_size_; ++j) {
-          codes[j] = static_cast<uint8_t>(steps_[j * kLanes + r] + zero);
-          change[j] = before_[j * kLanes + r];
-        }
-      }
-    }
+    StoreTile(steps_, rows_, size_, kLanes,
+              [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride; });
+    StoreTile(before_, rows_, size_, kLanes,
+              [&](int64_t r) { return block_.change.Row(first_ + r); });
   }
 
   const RefinementBlock& block_;
   const int64_t first_, rows_, size_, group_size_;
   float* const residual_;  // [B][lanes], as the next three
-  float* const steps_;     // code - zero
+  float* const steps_;     // code - zero, then the codes
   float* const before_;    // values before, then what changed
   float* const moment_;
   double gain_[kLanes] = {};
