@@ -74,7 +74,7 @@ class GptqRun {
     const int64_t n = weight_.cols;
     int64_t end = 0;
     for (int64_t begin = 0; begin < n; begin = end) {
-      end = std::min(n, begin + kLargeBlock);
+      end = LargeBlockEnd(begin);
       LWQ_RETURN_IF_ERROR(RoundLargeBlock(begin, end));
     }
     LWQ_RETURN_IF_ERROR(device_->Download(scales_->view(), out_.scales.view()));
@@ -120,6 +120,17 @@ class GptqRun {
                             column_weight_ + first * group_size_,
                             scales_->view().Cols(first, count),
                             zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first, count));
+  }
+
+  // Without act-order no group reaches from one large block into another, or its grid would be
+  // fitted to weights of which some are not up to date.
+  int64_t LargeBlockEnd(int64_t begin) const {
+    int64_t count = kLargeBlock;
+    if (!statistics_.act_order()) {
+      count = group_size_ <= kLargeBlock ? kLargeBlock / group_size_ * group_size_
+                                         : std::min(kLargeBlock, group_size_ - begin % group_size_);
+    }
+    return std::min(weight_.cols, begin + count);
   }
 
   // Columns [begin, end): small blocks with what they change inside, then the columns behind.

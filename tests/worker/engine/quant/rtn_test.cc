@@ -113,8 +113,8 @@ TEST(RtnTest, ScalesSurviveF16AndBF16) {
   }
 }
 
-// The symmetric grid of 2 bits is -2, -1, 0, 1 times the scale. Weights on its mirror image are exact
-// with a negative scale and with no positive one.
+// The symmetric grid of 2 bits is -2, -1, 0, 1 times the scale. Weights on its mirror image are
+// exact with a negative scale and with no positive one.
 TEST(RtnTest, LopsidedGridTurnsToTheSideOfTheWeights) {
   Matrix weight(1, 32);
   const float values[] = {1.0f, 0.5f, 0.0f, -0.5f};

@@ -1,6 +1,6 @@
 // A few rows of a matrix as columns across vector lanes, and back: what lets every row take its own
-// steps in a loop over columns without a scalar part. Included once for each instruction set; for
-// cpu_quantize.cc and cpu_refine.cc.
+// steps in a loop over columns without a scalar part. Included once for each instruction set, after
+// hwy/highway.h; for cpu_quantize.cc and cpu_refine.cc.
 #if defined(LWQ_DEVICE_CPU_ROW_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LWQ_DEVICE_CPU_ROW_TILE_INL_H_
 #undef LWQ_DEVICE_CPU_ROW_TILE_INL_H_
@@ -10,8 +10,6 @@
 
 #include <cstdint>
 #include <type_traits>
-
-#include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lwq {
