@@ -36,7 +36,7 @@ std::vector<GridSpec> Grids() {
 
 TEST(RefinementTest, GainIsWhatTheErrorFellBy) {
   CpuDevice device(2);
-  const Problem p = RandomProblem(20, 576, 1);  // more columns than are updated together
+  const Problem p = RandomProblem(12, 768, 1);  // more columns than are updated together
   const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
   const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
   const auto weight = OnDevice(&device, p.weight.view());
