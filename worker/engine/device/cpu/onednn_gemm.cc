@@ -89,11 +89,40 @@ class OnednnGemm::Kernel {
   memory::desc source, weights, destination, scratchpad;
 };
 
+namespace {
+
+// From a plain layout to a packed one.
+struct Packing {
+  memory::desc from, to, scratchpad;
+  dnnl::reorder primitive;
+};
+
+}  // namespace
+
 struct OnednnGemm::State {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   Mutex mu;
   absl::flat_hash_map<GemmShape, std::unique_ptr<const Kernel>> kernels ABSL_GUARDED_BY(mu);
   absl::flat_hash_map<std::tuple<int64_t, int64_t, bool>, memory::desc> layouts ABSL_GUARDED_BY(mu);
+
+  // By outputs, terms, strides of both in the source, its type and the packed one's.
+  using PackingKey = std::tuple<int64_t, int64_t, int64_t, int64_t, bool, bool>;
+  absl::flat_hash_map<PackingKey, std::unique_ptr<const Packing>> packings ABSL_GUARDED_BY(mu);
+
+  const Packing& FindPacking(const PackSource& b, int64_t n, int64_t k, bool bf16)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    std::unique_ptr<const Packing>& packing =
+        packings[PackingKey(n, k, b.n_stride, b.k_stride, b.bf16, bf16)];
+    if (packing != nullptr) return *packing;
+    const memory::desc from({k, n}, TypeOf(b.bf16), {b.k_stride, b.n_stride});
+    const memory::desc to = PackedLayout(n, k, bf16);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const dnnl::reorder::primitive_desc desc(engine, from, engine, to, attributes);
+    packing = std::make_unique<const Packing>(
+        Packing{from, to, desc.scratchpad_desc(), dnnl::reorder(desc)});
+    return *packing;
+  }
 
   dnnl::matmul::primitive_desc Describe(const GemmShape& s, const memory::desc& b) {
     const memory::desc a({s.m, s.k}, TypeOf(s.bf16), {s.a_row_stride, s.a_col_stride});
@@ -192,23 +221,20 @@ absl::StatusOr<size_t> OnednnGemm::PackedBytes(int64_t n, int64_t k, bool bf16) 
 
 absl::Status OnednnGemm::Pack(const PackSource& b, int64_t n, int64_t k, bool bf16, void* packed) {
   return CatchErrors("packing a weight", [&]() -> absl::Status {
-    memory::desc layout;
+    const Packing* packing = nullptr;
     {
       MutexLock lock(&state_->mu);
-      layout = state_->PackedLayout(n, k, bf16);
+      packing = &state_->FindPacking(b, n, k, bf16);
     }
-    const memory::desc plain({k, n}, TypeOf(b.bf16), {b.k_stride, b.n_stride});
-    memory from(plain, state_->engine, const_cast<void*>(b.data));
-    memory to(layout, state_->engine, packed);
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    const dnnl::reorder::primitive_desc desc(from, to, attributes);
-    void* scratch = Scratch(desc.scratchpad_desc().get_size());
+    void* scratch = Scratch(packing->scratchpad.get_size());
+    if (scratch == nullptr && packing->scratchpad.get_size() > 0) {
+      return absl::ResourceExhaustedError("no memory for packing's scratch space");
+    }
     dnnl::stream stream(state_->engine);
-    dnnl::reorder(desc).execute(
-        stream, {{DNNL_ARG_FROM, from},
-                 {DNNL_ARG_TO, to},
-                 {DNNL_ARG_SCRATCHPAD, memory(desc.scratchpad_desc(), state_->engine, scratch)}});
+    packing->primitive.execute(
+        stream, {{DNNL_ARG_FROM, memory(packing->from, state_->engine, const_cast<void*>(b.data))},
+                 {DNNL_ARG_TO, memory(packing->to, state_->engine, packed)},
+                 {DNNL_ARG_SCRATCHPAD, memory(packing->scratchpad, state_->engine, scratch)}});
     stream.wait();
     return absl::OkStatus();
   });
