@@ -122,8 +122,8 @@ class GptqRun {
                             zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first, count));
   }
 
-  // Without act-order no group reaches from one large block into another, or its grid would be
-  // fitted to weights of which some are not up to date.
+  // Without act-order no group begins inside a large block and ends outside it, or its grid would
+  // be fitted to weights of which some are not up to date.
   int64_t LargeBlockEnd(int64_t begin) const {
     int64_t count = kLargeBlock;
     if (!statistics_.act_order()) {

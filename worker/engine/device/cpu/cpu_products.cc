@@ -100,9 +100,10 @@ class PackedProduct {
   absl::Status Run(int64_t first, int64_t count,
                    const std::function<absl::Status(const Tile&)>& store) {
     if (x_.rows == 0 || count == 0) return absl::OkStatus();
-    LWQ_ASSIGN_OR_RETURN(source_, RoundedInput(pool_, x_, type_, packed_.slabs(), products_));
     if (type_ == ComputeType::kF32) {
       LWQ_ASSIGN_OR_RETURN(source_, DenseInput(pool_, x_, products_.widened));
+    } else {
+      LWQ_ASSIGN_OR_RETURN(source_, RoundedInput(pool_, x_, type_, packed_.slabs(), products_));
     }
     std::vector<Tile> tiles;
     for (const PackedMatrix::Panel& panel : packed_.panels()) {

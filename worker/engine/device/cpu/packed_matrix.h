@@ -34,7 +34,7 @@ struct Operand {
   int64_t StrideOf(const Slab& slab) const { return bf16 ? slab.size : stride; }
 };
 
-// Scratch memory, aligned as matrices are: tiles that are not cost half of BF16's speed.
+// Scratch memory, aligned as matrices are: tiles that are not cost a quarter of BF16's speed.
 class HostBuffer {
  public:
   // At least `bytes` bytes, what was there is lost; null when there is no memory.
