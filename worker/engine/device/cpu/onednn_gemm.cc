@@ -125,7 +125,7 @@ struct OnednnGemm::State {
   }
 
   dnnl::matmul::primitive_desc Describe(const GemmShape& s, const memory::desc& b) {
-    const memory::desc a({s.m, s.k}, TypeOf(s.bf16), {s.a_row_stride, s.a_col_stride});
+    const memory::desc a({s.m, s.k}, TypeOf(s.bf16), {s.a_row_stride, 1});
     const memory::desc c({s.m, s.n}, memory::data_type::f32, {s.c_stride, 1});
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);

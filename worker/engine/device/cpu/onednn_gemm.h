@@ -16,7 +16,7 @@ namespace lwq {
 // c [m, n] (+)= a [m, k] b [k, n]. Strides in elements. `bf16`: a and b are BF16, c is F32 always.
 struct GemmShape {
   int64_t m = 0, n = 0, k = 0;
-  int64_t a_row_stride = 0, a_col_stride = 1;
+  int64_t a_row_stride = 0;
   int64_t b_row_stride = 0, b_col_stride = 1;  // unused when b is packed
   int64_t c_stride = 0;
   bool bf16 = false;
@@ -26,8 +26,8 @@ struct GemmShape {
   friend bool operator==(const GemmShape&, const GemmShape&) = default;
   template <typename H>
   friend H AbslHashValue(H h, const GemmShape& s) {
-    return H::combine(std::move(h), s.m, s.n, s.k, s.a_row_stride, s.a_col_stride, s.b_row_stride,
-                      s.b_col_stride, s.c_stride, s.bf16, s.packed_b, s.update);
+    return H::combine(std::move(h), s.m, s.n, s.k, s.a_row_stride, s.b_row_stride, s.b_col_stride,
+                      s.c_stride, s.bf16, s.packed_b, s.update);
   }
 };
 
