@@ -22,7 +22,7 @@ constexpr std::array<FlagDef, 24> kSpecFlags = {{
     {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},
     {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
     {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
-    {"compute", "TYPE", "f32 or bf16 (default f32)"},
+    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
     {"eval-limit", "N", "first N items of each task file (default: all)"},
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
     {"eval-text", "FILE", "held-out text for perplexity and KL"},

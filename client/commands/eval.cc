@@ -21,7 +21,7 @@ namespace {
 constexpr std::array<FlagDef, 10> kFlags = {{
     {"against", "DIR", "source model, for the KL divergence"},
     {"bos", "WHEN", "begin of text: tokenizer, always or never (default tokenizer)"},
-    {"compute", "TYPE", "f32 or bf16 (default f32)"},
+    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
     {"limit", "N", "first N items of each task file (default: all)"},
     {"memory", "SIZE", "ceiling of the own worker's memory, such as 2GiB"},
     {"sequence-length", "N", "windows of the text (default 256)"},
