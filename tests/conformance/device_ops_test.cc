@@ -114,17 +114,75 @@ TEST_P(Products, LinearAgrees) {
         },
         start, Uniform(start, bound + kEps * 8));
   }
-  // From an output in the middle of a panel to the last, and a few that end inside one.
-  for (const auto& [first, count] : {std::pair{shape.out / 3, shape.out - shape.out / 3},
-                                     {shape.out / 2, (shape.out + 3) / 4}}) {
-    const Matrix part = Random(shape.tokens, count, 7);
-    Judge(
-        [&, first = first](Device& device, MatrixView out) {
-          auto weight = device.PrepareWeight(w.view(), type);
-          return weight.ok() ? device.SubtractLinear(x.view(), **weight, first, out)
-                             : weight.status();
-        },
-        part, Uniform(part, bound + kEps * 4));
+  Judge(
+      [&](Device& device, MatrixView out) {
+        auto weight = device.PrepareWeight(w.view(), type);
+        return weight.ok() ? device.SubtractLinear(x.view(), **weight, out) : weight.status();
+      },
+      start, Uniform(start, bound + kEps * 4));
+}
+
+// Columns set in two overlapping parts, the second over the first; the others stay zero.
+TEST_P(Products, LinearOfAPreparedInputAgrees) {
+  const auto [shape, type] = GetParam();
+  const int64_t first = shape.in / 4, half = shape.in / 2;
+  const Matrix w = Random(shape.out, shape.in, 2, 0.1f), bias = Random(1, shape.out, 6);
+  const Matrix one = Random(shape.tokens, half, 1), two = Random(shape.tokens, half, 3);
+  const double root = std::sqrt(static_cast<double>(shape.in));
+  const double bound = 8 * root * kEps * 0.1 * root + 4 * kEps;
+  const Matrix start = Zeros(shape.tokens, shape.out);
+  const auto product = [&](Device& device, MatrixView out) -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(auto weight, device.PrepareWeight(w.view(), type));
+    LWQ_ASSIGN_OR_RETURN(auto input, device.NewInput(shape.tokens, shape.in, type));
+    LWQ_RETURN_IF_ERROR(device.SetColumns(one.view(), first, *input));
+    LWQ_RETURN_IF_ERROR(device.SetColumns(two.view(), half, *input));
+    return device.Linear(*input, {*weight, bias.data()}, out);
+  };
+  Judge(product, start, Uniform(start, bound));
+  // The same sums as of the matrix itself.
+  Matrix x = Zeros(shape.tokens, shape.in);
+  for (int64_t r = 0; r < shape.tokens; ++r) {
+    std::copy_n(one.Row(r), half, x.Row(r) + first);
+    std::copy_n(two.Row(r), half, x.Row(r) + half);
+  }
+  auto device = Make("cpu");
+  Matrix prepared = Zeros(shape.tokens, shape.out), plain = Zeros(shape.tokens, shape.out);
+  ASSERT_OK(product(*device, prepared.view()));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto weight, device->PrepareWeight(w.view(), type));
+  ASSERT_OK(device->Linear(x.view(), {*weight, bias.data()}, plain.view()));
+  EXPECT_TRUE(std::equal(plain.data(), plain.data() + plain.size(), prepared.data()));
+}
+
+TEST_P(Products, TransposedWeightsAreTheSame) {
+  const auto [shape, type] = GetParam();
+  const Matrix x = Random(shape.tokens, shape.in, 1), b = Random(shape.in, shape.out + 5, 2);
+  Matrix w(shape.out, shape.in);
+  for (int64_t n = 0; n < shape.out; ++n) {
+    for (int64_t k = 0; k < shape.in; ++k) w.Row(n)[k] = b.Row(k)[n + 5];
+  }
+  for (const char* name : {"cpu", "reference"}) {
+    auto device = Make(name);
+    Matrix got = Zeros(shape.tokens, shape.out), want = Zeros(shape.tokens, shape.out);
+    LWQ_ASSERT_OK_AND_ASSIGN(auto one,
+                             device->PrepareTransposed(b.view().Cols(5, shape.out), type));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto other, device->PrepareWeight(w.view(), type));
+    ASSERT_OK(device->Linear(x.view(), *one, got.view()));
+    ASSERT_OK(device->Linear(x.view(), *other, want.view()));
+    EXPECT_TRUE(std::equal(want.data(), want.data() + want.size(), got.data())) << name;
+  }
+}
+
+TEST(DeviceOps, PreparedInputsMustFit) {
+  for (const char* name : {"cpu", "reference"}) {
+    auto device = Make(name);
+    Matrix w = Zeros(8, 16), y = Zeros(3, 8);
+    LWQ_ASSERT_OK_AND_ASSIGN(auto input, device->NewInput(3, 12, ComputeType::kF32));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto weight, device->PrepareWeight(w.view(), ComputeType::kF32));
+    EXPECT_EQ(device->SetColumns(w.view().Rows(0, 3), 0, *input).code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(device->SetColumns(w.view().Rows(0, 2).Cols(0, 4), 0, *input).code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(device->Linear(*input, *weight, y.view()).code(), absl::StatusCode::kInvalidArgument);
   }
 }
 
@@ -200,13 +258,11 @@ TEST(DeviceOps, BF16RoundsTheInputs) {
 TEST(DeviceOps, SubtractProductAgrees) {
   for (auto [m, n, k] : {std::tuple{1, 40, 3}, {259, 517, 128}, {64, 64, 64}, {1030, 2080, 16}}) {
     const Matrix a = Random(m, k, 1), b = Random(k, n + 5, 2), start = Random(m, n, 3);
-    for (const ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
-      Judge(
-          [&, n = n](Device& device, MatrixView out) {
-            return device.SubtractProduct(a.view(), b.view().Cols(5, n), type, out);
-          },
-          start, Uniform(start, 8 * kEps * (1 + k)));
-    }
+    Judge(
+        [&, n = n](Device& device, MatrixView out) {
+          return device.SubtractProduct(a.view(), b.view().Cols(5, n), out);
+        },
+        start, Uniform(start, 8 * kEps * (1 + k)));
   }
 }
 
@@ -303,7 +359,9 @@ TEST(DeviceOps, AttentionAgrees) {
 
 TEST(DeviceOps, SubtractAgrees) {
   const Matrix x = Random(18, 77, 1, 20), start = Random(18, 77, 4);
-  Judge([&](Device& device, MatrixView out) { return device.Subtract(x.view(), out); }, start,
+  Judge([&](Device& device, MatrixView out) { return device.Subtract(x.view(), out, out); }, start,
+        Uniform(start, kEps * 42));
+  Judge([&](Device& device, MatrixView out) { return device.Subtract(out, x.view(), out); }, start,
         Uniform(start, kEps * 42));
 }
 

@@ -290,7 +290,7 @@ BlockResult RunBlocks(Device* device, ConstMatrixView weight, ConstMatrixView fa
     if (rest == 0) break;
     EXPECT_OK(device->SubtractProduct(error->view().Cols(begin, count),
                                       u->view().Rows(begin, count).Cols(begin + count, rest),
-                                      ComputeType::kF32, w->view().Cols(begin + count, rest)));
+                                      w->view().Cols(begin + count, rest)));
   }
   out.values = CopyOf(w->view());
   out.error = CopyOf(error->view());
@@ -368,13 +368,13 @@ Refined RunRefinement(Device* device, const Matrix& weight, const Matrix& h, con
   const auto scales = OnDevice(device, fit.scales.view());
   const auto zeros = OnDevice(device, fit.zeros.view());
   const auto hessian = OnDevice(device, h.view());
-  const auto error = *device->NewMatrix(rows, cols);  // Q - W
+  const auto error = *device->NewMatrix(rows, cols);  // Q, then Q - W
   EXPECT_OK(device->Dequantize(codes.data(), grid, scales->view(), zeros->view(), error->view()));
-  EXPECT_OK(device->Subtract(OnDevice(device, weight.view())->view(), error->view()));
+  EXPECT_OK(
+      device->Subtract(error->view(), OnDevice(device, weight.view())->view(), error->view()));
   const auto residual = *device->NewMatrix(rows, cols);
   EXPECT_OK(device->FillZero(residual->view()));
-  EXPECT_OK(
-      device->SubtractProduct(error->view(), hessian->view(), ComputeType::kF32, residual->view()));
+  EXPECT_OK(device->SubtractProduct(error->view(), hessian->view(), residual->view()));
   Refined out{std::move(codes), Matrix(rows, fit.scales.cols()), Matrix(rows, cols),
               std::vector<double>(rows)};
   const auto change = *device->NewMatrix(rows, cols);

@@ -45,6 +45,15 @@ class PreparedWeight {
   virtual int64_t size_bytes() const = 0;
 };
 
+// The left side [rows, features] of products, as the device multiplies it fastest. Written by
+// SetColumns, read by Linear.
+class PreparedInput {
+ public:
+  virtual ~PreparedInput() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t features() const = 0;
+};
+
 // A prepared weight and what is added to its product: bias [out_features] in device memory, or
 // null.
 struct BiasedWeight {
@@ -148,19 +157,28 @@ class Device {
   // `weight` [out_features, in_features] in HOST memory.
   virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                         ComputeType type) = 0;
+  // The weight b^T, from b [in_features, out_features] in device memory.
+  virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(ConstMatrixView b,
+                                                                            ComputeType type) = 0;
   // y [T, out] = x [T, in] weight^T + bias. In this and the next three, y must not overlap x.
   virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
+  // The same of an input that is prepared, for the weight's type, once for several products.
+  virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) = 0;
+  // Columns without a value yet are zero.
+  virtual absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
+                                                                  ComputeType type) = 0;
+  // Columns [first, first + values.cols) become `values`.
+  virtual absl::Status SetColumns(ConstMatrixView values, int64_t first, PreparedInput& input) = 0;
   // y += x weight^T + bias.
   virtual absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
-  // y [T, n] -= x weight[first_output, first_output + n)^T.
+  // y -= x weight^T.
   virtual absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                                      int64_t first_output, MatrixView y) = 0;
+                                      MatrixView y) = 0;
   // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
   virtual absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
                                    MatrixView y) = 0;
-  // c [M, N] -= a [M, K] b [K, N].
-  virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
-                                       MatrixView c) = 0;
+  // c [M, N] -= a [M, K] b [K, N], in F32.
+  virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) = 0;
   // gram [K, K] += x^T x for x [T, K]; only the lower triangle (column <= row) is kept up to date.
   // BF16 rounds x first; sums in F32 over fixed blocks of tokens.
   virtual absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) = 0;
@@ -177,8 +195,8 @@ class Device {
   virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                                  absl::Span<const Segment> segments, const AttentionShape& shape,
                                  MatrixView out) = 0;
-  // y -= x.
-  virtual absl::Status Subtract(ConstMatrixView x, MatrixView y) = 0;
+  // out = a - b.
+  virtual absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) = 0;
 
   // --- what the evaluation reads from logits [T, vocabulary] ---
   // Each row becomes log-softmax of itself.

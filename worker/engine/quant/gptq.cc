@@ -5,9 +5,9 @@
 //
 // With act-order, columns go by descending diagonal and every group's grid is fitted beforehand on
 // the original weights (static groups), so the codes keep the plain layout. Without it, a group's
-// grid is fitted when its first column is reached, on the weights as updated so far, and blocks
-// never straddle groups: the result does not depend on the block size. The scale search is weighted
-// with the damped diagonal of H.
+// grid is fitted when its first column is reached, on the weights as updated so far, and small
+// blocks never straddle groups: the result does not depend on block sizes. The scale search is
+// weighted with the damped diagonal of H.
 //
 // Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
 //
@@ -33,7 +33,7 @@ extern const QuantizerDef quantizer_gptq;
 namespace {
 
 constexpr int64_t kSmallBlock = 128;
-constexpr int64_t kLargeBlock = 512;
+constexpr int64_t kLargeBlock = BlockedFactor::kBlock;
 // Above it the error is already hundreds of times smaller than what 4 bits leave.
 constexpr int kMaxRefinedBits = 4;
 
@@ -63,7 +63,8 @@ class GptqRun {
       : device_(device),
         weight_(weight),
         statistics_(statistics),
-        u_(statistics.inverse_cholesky()->view()),
+        factor_(*statistics.factor()),
+        u_(factor_.u->view()),
         column_weight_(column_weight),
         grid_(grid),
         group_size_(grid.GroupSizeFor(weight.cols)),
@@ -72,10 +73,8 @@ class GptqRun {
   absl::StatusOr<QuantizedLinear> Run() {
     LWQ_RETURN_IF_ERROR(Prepare());
     const int64_t n = weight_.cols;
-    int64_t end = 0;
-    for (int64_t begin = 0; begin < n; begin = end) {
-      end = LargeBlockEnd(begin);
-      LWQ_RETURN_IF_ERROR(RoundLargeBlock(begin, end));
+    for (int64_t begin = 0; begin < n; begin += kLargeBlock) {
+      LWQ_RETURN_IF_ERROR(RoundLargeBlock(begin, std::min(n, begin + kLargeBlock)));
     }
     LWQ_RETURN_IF_ERROR(device_->Download(scales_->view(), out_.scales.view()));
     if (zeros_ != nullptr) {
@@ -105,32 +104,34 @@ class GptqRun {
     LWQ_ASSIGN_OR_RETURN(work_, device_->NewMatrix(rows, cols));
     LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(rows, std::min(kLargeBlock, cols)));
     LWQ_RETURN_IF_ERROR(device_->GatherColumns(weight_, statistics_.order(), work_->view()));
-    if (!statistics_.act_order()) return absl::OkStatus();
-    return FitGroups(0, num_groups);
+    return statistics_.act_order() ? FitGroups(weight_, 0) : absl::OkStatus();
   }
 
-  // Fits the grids of `count` groups from `first`: on the original weights with act-order, else on
-  // the current ones, whose columns are in the original order then.
-  absl::Status FitGroups(int64_t first, int64_t count) {
-    const ConstMatrixView source =
-        statistics_.act_order() ? weight_ : ConstMatrixView(work_->view());
+  // Fits the grids of the groups that `columns` holds, from `first_group` on.
+  absl::Status FitGroups(ConstMatrixView columns, int64_t first_group) {
+    const int64_t count = columns.cols / group_size_;
     GridSpec grid = grid_;
     grid.group_size = group_size_;
-    return device_->FitGrid(source.Cols(first * group_size_, count * group_size_), grid,
-                            column_weight_ + first * group_size_,
-                            scales_->view().Cols(first, count),
-                            zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first, count));
+    return device_->FitGrid(
+        columns, grid, column_weight_ + first_group * group_size_,
+        scales_->view().Cols(first_group, count),
+        zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first_group, count));
   }
 
-  // Without act-order no group begins inside a large block and ends outside it, or its grid would
-  // be fitted to weights of which some are not up to date.
-  int64_t LargeBlockEnd(int64_t begin) const {
-    int64_t count = kLargeBlock;
-    if (!statistics_.act_order()) {
-      count = group_size_ <= kLargeBlock ? kLargeBlock / group_size_ * group_size_
-                                         : std::min(kLargeBlock, group_size_ - begin % group_size_);
-    }
-    return std::min(weight_.cols, begin + count);
+  // Without act-order: fits the group that begins at column `first` to the weights as updated so
+  // far, inside the large block [begin, end) too. What lies behind that gets its updates only when
+  // the block is done, so a group that reaches there is fitted on a copy that has them.
+  absl::Status FitGroupAt(int64_t first, int64_t begin, int64_t end) {
+    const int64_t group_end = first + group_size_;
+    const MatrixView group = work_->view().Cols(first, group_size_);
+    if (group_end <= end || first == begin) return FitGroups(group, first / group_size_);
+    LWQ_ASSIGN_OR_RETURN(auto copy, device_->NewMatrix(weight_.rows, group_size_));
+    LWQ_RETURN_IF_ERROR(device_->Copy(group, copy->view()));
+    LWQ_RETURN_IF_ERROR(
+        device_->SubtractProduct(error_->view().Cols(0, first - begin),
+                                 u_.Rows(begin, first - begin).Cols(end, group_end - end),
+                                 copy->view().Cols(end - first, group_end - end)));
+    return FitGroups(copy->view(), first / group_size_);
   }
 
   // Columns [begin, end): small blocks with what they change inside, then the columns behind.
@@ -141,14 +142,18 @@ class GptqRun {
       if (!statistics_.act_order()) {
         const int64_t group_end = (first / group_size_ + 1) * group_size_;
         count = std::min(count, group_end - first);
-        if (first % group_size_ == 0) LWQ_RETURN_IF_ERROR(FitGroups(first / group_size_, 1));
+        if (first % group_size_ == 0) LWQ_RETURN_IF_ERROR(FitGroupAt(first, begin, end));
       }
       const MatrixView error = error_->view().Cols(first - begin, count);
       LWQ_RETURN_IF_ERROR(RoundColumns(first, count, error));
-      LWQ_RETURN_IF_ERROR(Update(error, first, first + count, end, ComputeType::kF32));
+      const int64_t next = first + count;
+      LWQ_RETURN_IF_ERROR(device_->SubtractProduct(error,
+                                                   u_.Rows(first, count).Cols(next, end - next),
+                                                   work_->view().Cols(next, end - next)));
     }
-    return Update(error_->view().Cols(0, end - begin), begin, end, weight_.cols,
-                  statistics_.compute());
+    if (end == weight_.cols) return absl::OkStatus();
+    return device_->SubtractLinear(error_->view(), factor_.RowsFrom(begin),
+                                   work_->view().Cols(end, weight_.cols - end));
   }
 
   absl::Status RoundColumns(int64_t first, int64_t count, MatrixView error) {
@@ -165,14 +170,6 @@ class GptqRun {
     LWQ_RETURN_IF_ERROR(device_->GptqBlock(block, absl::MakeSpan(loss_)));
     for (const double loss : loss_) out_.record.calibrated_error += loss;
     return absl::OkStatus();
-  }
-
-  // Pushes the errors of the columns from `first` on onto columns [begin, end).
-  absl::Status Update(ConstMatrixView error, int64_t first, int64_t begin, int64_t end,
-                      ComputeType type) {
-    if (begin == end) return absl::OkStatus();
-    return device_->SubtractProduct(error, u_.Rows(first, error.cols).Cols(begin, end - begin),
-                                    type, work_->view().Cols(begin, end - begin));
   }
 
   // Puts the codes into the columns' original order.
@@ -193,6 +190,7 @@ class GptqRun {
   Device* const device_;
   const ConstMatrixView weight_;
   const InputStatistics& statistics_;
+  const BlockedFactor& factor_;
   const ConstMatrixView u_;
   const float* const column_weight_;
   const GridSpec grid_;
@@ -225,7 +223,7 @@ class GptqQuantizer : public Quantizer {
     std::vector<QuantizedLinear> out;
     for (const GridSpec& grid : grids) {
       QuantizedLinear quantized;
-      if (statistics->inverse_cholesky() == nullptr) {
+      if (statistics->factor() == nullptr) {
         LWQ_ASSIGN_OR_RETURN(quantized, RoundToNearest(device, weight, grid, column_weight));
         quantized.record.note = "no factor of the inputs' second moments; rounded to nearest";
       } else {

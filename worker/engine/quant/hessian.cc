@@ -7,7 +7,7 @@
 // to nearest.
 //
 // Memory: while the factor is made, one K x K copy of the second moments in host memory; afterwards
-// the factor and, where refinement is wanted, H itself.
+// the factor, half of it once more as GPTQ multiplies with it, and, where refinement is wanted, H.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -61,31 +61,44 @@ absl::Status UploadDamped(Device* device, const Matrix& gram, const std::vector<
 }
 
 // scale * gram + ridge * I; `gram` has both triangles.
-absl::StatusOr<std::unique_ptr<const BlockedHessian>> MakeBlocked(Device* device,
+absl::StatusOr<std::unique_ptr<const BlockedHessian>> MakeHessian(Device* device,
                                                                   const Matrix& gram, double scale,
                                                                   double ridge, ComputeType type) {
   constexpr int64_t kBlock = BlockedHessian::kBlock;
   const int64_t n = gram.rows();
   auto out = std::make_unique<BlockedHessian>();
   LWQ_ASSIGN_OR_RETURN(out->diagonal, device->NewMatrix(n, std::min(kBlock, n)));
-  Matrix columns(n, std::min(kBlock, n));
+  Matrix columns(std::min(kBlock, n), n);  // as rows: H is symmetric
   const float factor = static_cast<float>(scale);
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
-    const MatrixView block = columns.view().Cols(0, count);
-    for (int64_t i = 0; i < n; ++i) {
-      const float* from = gram.Row(i) + first;
-      for (int64_t j = 0; j < count; ++j) block.Row(i)[j] = factor * from[j];
-    }
-    for (int64_t j = 0; j < count; ++j) {
-      const int64_t k = first + j;
-      block.Row(k)[j] = static_cast<float>(scale * gram.Row(k)[k] + ridge);
+    const MatrixView block = columns.view().Rows(0, count);
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = gram.Row(first + i);
+      for (int64_t j = 0; j < n; ++j) block.Row(i)[j] = factor * from[j];
+      block.Row(i)[first + i] = static_cast<float>(scale * from[first + i] + ridge);
     }
     LWQ_ASSIGN_OR_RETURN(auto prepared, device->PrepareWeight(block, type));
     out->columns.push_back(std::move(prepared));
     LWQ_RETURN_IF_ERROR(
-        device->Upload(block.Rows(first, count), out->diagonal->Rows(first, count).Cols(0, count)));
+        device->Upload(block.Cols(first, count), out->diagonal->Rows(first, count).Cols(0, count)));
   }
+  return out;
+}
+
+absl::StatusOr<std::unique_ptr<const BlockedFactor>> MakeFactor(Device* device,
+                                                                std::unique_ptr<DeviceMatrix> u,
+                                                                ComputeType type) {
+  constexpr int64_t kBlock = BlockedFactor::kBlock;
+  auto out = std::make_unique<BlockedFactor>();
+  const ConstMatrixView rows = u->view();
+  for (int64_t end = kBlock; end < rows.rows; end += kBlock) {
+    LWQ_ASSIGN_OR_RETURN(auto behind,
+                         device->PrepareTransposed(
+                             rows.Rows(end - kBlock, kBlock).Cols(end, rows.cols - end), type));
+    out->behind.push_back(std::move(behind));
+  }
+  out->u = std::move(u);
   return out;
 }
 
@@ -137,10 +150,12 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
         UploadDamped(device, host, out->order_, scale, damping * mean, gram->view()));
     const absl::Status factored = device->InverseCholesky(gram->view());
     if (factored.ok()) {
-      out->factor_ = std::move(gram);
-      if (!options.refinement) return out;
-      LWQ_ASSIGN_OR_RETURN(out->hessian_,
-                           MakeBlocked(device, host, scale, damping * mean, options.compute));
+      if (options.refinement) {
+        LWQ_ASSIGN_OR_RETURN(out->hessian_,
+                             MakeHessian(device, host, scale, damping * mean, options.compute));
+      }
+      host = Matrix();
+      LWQ_ASSIGN_OR_RETURN(out->factor_, MakeFactor(device, std::move(gram), options.compute));
       return out;
     }
     if (factored.code() != absl::StatusCode::kFailedPrecondition) return factored;

@@ -24,12 +24,26 @@ namespace lwq {
 // The damped H [K, K] as refinement reads it: blocks of columns, in their original order.
 struct BlockedHessian {
   static constexpr int64_t kBlock = 512;
-  // H[:, columns of the block that begins at `first`], as a weight of K outputs.
+  // The columns of H from `first` on, kBlock or what is left of them: a weight of K inputs in the
+  // compute type asked for. `first` is a multiple of kBlock.
   const PreparedWeight& ColumnsFrom(int64_t first) const {
     return *columns[static_cast<size_t>(first / kBlock)];
   }
-  std::vector<std::unique_ptr<PreparedWeight>> columns;  // in the compute type asked for
+  std::vector<std::unique_ptr<PreparedWeight>> columns;
   std::unique_ptr<DeviceMatrix> diagonal;  // [K, kBlock], F32: row k of the block that k is in
+};
+
+// U of H^-1 = U^T U, for H damped and in the order of processing, as GPTQ reads it.
+struct BlockedFactor {
+  static constexpr int64_t kBlock = 512;
+  // What the errors of columns [first, first + kBlock) do to all behind them: these rows of U as a
+  // weight of kBlock inputs, in the compute type asked for. `first` is a multiple of kBlock, not
+  // the last.
+  const PreparedWeight& RowsFrom(int64_t first) const {
+    return *behind[static_cast<size_t>(first / kBlock)];
+  }
+  std::vector<std::unique_ptr<PreparedWeight>> behind;
+  std::unique_ptr<DeviceMatrix> u;  // [K, K], F32
 };
 
 // Second moments of a linear's input over N tokens, in device memory. Immutable after Create.
@@ -53,9 +67,9 @@ class InputStatistics {
   ComputeType compute() const { return compute_; }
   // Column order of processing: order()[j] is the original column handled j-th.
   const std::vector<int32_t>& order() const { return order_; }
-  // U of the damped, permuted H (H^-1 = U^T U); null when the ladder ended without one, and the
-  // quantizer must do without second-order information.
-  const DeviceMatrix* inverse_cholesky() const { return factor_.get(); }
+  // Null when the ladder ended without one, and the quantizer must do without second-order
+  // information.
+  const BlockedFactor* factor() const { return factor_.get(); }
   // Null without `refinement` and where there is no factor.
   const BlockedHessian* hessian() const { return hessian_.get(); }
   // H = gram / num_tokens. diag(H) before damping, original column order; device memory [1, K].
@@ -72,7 +86,7 @@ class InputStatistics {
   bool act_order_ = false;
   ComputeType compute_ = ComputeType::kF32;
   std::vector<int32_t> order_;
-  std::unique_ptr<DeviceMatrix> factor_;
+  std::unique_ptr<const BlockedFactor> factor_;
   std::unique_ptr<const BlockedHessian> hessian_;
   std::unique_ptr<DeviceMatrix> diagonal_;
   double damping_used_ = 0;

@@ -1,8 +1,8 @@
-// The residual (W - Q) H is one product at the start. Columns are refined in small blocks, whose
-// changes reach the others in two steps: those later in the same large block at once, by a product
-// with H as it is; everything else when the large block is done, by one product in the type that
-// the statistics were made for (in the last sweep only what lies behind). The large products are
-// the cost: three and a half for three sweeps, where GPTQ's own updates are half of one.
+// Columns are refined in small blocks inside large ones. The residual (W - Q) H of a large block is
+// one product of all errors as they are when its turn comes, in the type that the statistics were
+// made for; inside it the changes of each small block reach those after it by a product with H as
+// it is. The large products are the cost: one with H a sweep, where GPTQ's own updates are half of
+// one.
 #include "worker/engine/quant/refinement.h"
 
 #include <algorithm>
@@ -26,11 +26,12 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> OnDevice(Device* device, const Mat
 
 class Refinement {
  public:
-  Refinement(Device* device, ConstMatrixView weight, const BlockedHessian& h,
+  Refinement(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
              QuantizedLinear* quantized)
       : device_(device),
         weight_(weight),
-        h_(h),
+        h_(*statistics.hessian()),
+        compute_(statistics.compute()),
         quantized_(*quantized),
         grid_(quantized->grid),
         group_size_(grid_.GroupSizeFor(weight.cols)),
@@ -41,12 +42,15 @@ class Refinement {
     if (!grid_.symmetric) {
       LWQ_ASSIGN_OR_RETURN(zeros_, OnDevice(device_, quantized_.zeros));
     }
-    LWQ_RETURN_IF_ERROR(MakeResidual());
+    LWQ_RETURN_IF_ERROR(TakeErrors());
     const int64_t most = std::min(BlockedHessian::kBlock, weight_.cols);
+    LWQ_ASSIGN_OR_RETURN(residual_, device_->NewMatrix(weight_.rows, most));
     LWQ_ASSIGN_OR_RETURN(change_, device_->NewMatrix(weight_.rows, most));
-    LWQ_ASSIGN_OR_RETURN(current_,
-                         device_->NewMatrix(weight_.rows, std::min(kSmallBlock, weight_.cols)));
-    for (int sweep = 0; sweep < kSweeps; ++sweep) LWQ_RETURN_IF_ERROR(Sweep(sweep == kSweeps - 1));
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+      for (int64_t first = 0; first < weight_.cols; first += most) {
+        LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, std::min(most, weight_.cols - first)));
+      }
+    }
     quantized_.record.calibrated_error -= quantized_.record.refinement_gain;
     return device_->Download(scales_->view(), quantized_.scales.view());
   }
@@ -61,40 +65,28 @@ class Refinement {
 
   ConstMatrixView zeros() const { return zeros_ == nullptr ? ConstMatrixView() : zeros_->view(); }
 
-  // residual_ = (W - Q) H
-  absl::Status MakeResidual() {
-    const int64_t rows = weight_.rows, cols = weight_.cols;
-    LWQ_ASSIGN_OR_RETURN(residual_, device_->NewMatrix(rows, cols));
-    LWQ_ASSIGN_OR_RETURN(auto error, device_->NewMatrix(rows, cols));  // Q - W
+  // error_ = W - Q
+  absl::Status TakeErrors() {
+    LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(weight_.rows, weight_.cols));
     LWQ_RETURN_IF_ERROR(device_->Dequantize(quantized_.codes.data(), grid_, scales_->view(),
-                                            zeros(), error->view()));
-    LWQ_RETURN_IF_ERROR(device_->Subtract(weight_, error->view()));
-    LWQ_RETURN_IF_ERROR(device_->FillZero(residual_->view()));
-    for (int64_t first = 0; first < cols; first += BlockedHessian::kBlock) {
-      const PreparedWeight& h = h_.ColumnsFrom(first);
-      LWQ_RETURN_IF_ERROR(device_->SubtractLinear(error->view().Cols(first, h.in_features()), h, 0,
-                                                  residual_->view()));
-    }
-    return absl::OkStatus();
+                                            zeros(), error_->view()));
+    LWQ_RETURN_IF_ERROR(device_->Subtract(weight_, error_->view(), error_->view()));
+    LWQ_ASSIGN_OR_RETURN(errors_, device_->NewInput(weight_.rows, weight_.cols, compute_));
+    return device_->SetColumns(error_->view(), 0, *errors_);
   }
 
-  absl::Status Sweep(bool last) {
-    const int64_t cols = weight_.cols;
-    for (int64_t first = 0; first < cols; first += BlockedHessian::kBlock) {
-      const PreparedWeight& h = h_.ColumnsFrom(first);
-      const int64_t end = first + h.in_features();
-      Columns columns{.first = first};
-      while (columns.first < end) {
-        columns = NextColumns(columns.first, end);
-        LWQ_RETURN_IF_ERROR(RefineColumns(columns, first));
-        columns.first += columns.count;
-      }
-      const int64_t reached = last ? end : 0;
-      if (reached == cols) break;
-      LWQ_RETURN_IF_ERROR(device_->SubtractLinear(change_->view().Cols(0, end - first), h, reached,
-                                                  residual_->view().Cols(reached, cols - reached)));
+  absl::Status RefineLargeBlock(int64_t first, int64_t count) {
+    LWQ_RETURN_IF_ERROR(
+        device_->Linear(*errors_, h_.ColumnsFrom(first), residual_->view().Cols(0, count)));
+    Columns columns{.first = first};
+    while (columns.first < first + count) {
+      columns = NextColumns(columns.first, first + count);
+      LWQ_RETURN_IF_ERROR(RefineColumns(columns, first));
+      columns.first += columns.count;
     }
-    return absl::OkStatus();
+    const MatrixView error = error_->view().Cols(first, count);
+    LWQ_RETURN_IF_ERROR(device_->Subtract(error, change_->view().Cols(0, count), error));
+    return device_->SetColumns(error, first, *errors_);
   }
 
   // The columns to refine together from `first` on, before `end`: groups that fit whole, else as
@@ -113,12 +105,11 @@ class Refinement {
     const auto [first, count, whole_groups] = columns;
     const int64_t at = first - block_first;
     const ConstMatrixView h = h_.diagonal->view().Rows(block_first, at + count).Cols(at, count);
-    const MatrixView current = current_->view().Cols(0, count);
-    LWQ_RETURN_IF_ERROR(device_->Copy(residual_->view().Cols(first, count), current));
-    LWQ_RETURN_IF_ERROR(device_->SubtractProduct(change_->view().Cols(0, at), h.Rows(0, at),
-                                                 ComputeType::kF32, current));
+    const MatrixView residual = residual_->view().Cols(at, count);
+    LWQ_RETURN_IF_ERROR(
+        device_->SubtractProduct(change_->view().Cols(0, at), h.Rows(0, at), residual));
     RefinementBlock block;
-    block.residual = current;
+    block.residual = residual;
     block.h = h.Rows(at, count);
     block.grid = grid_;
     block.grid.group_size = whole_groups ? group_size_ : count;
@@ -138,13 +129,15 @@ class Refinement {
   Device* const device_;
   const ConstMatrixView weight_;
   const BlockedHessian& h_;
+  const ComputeType compute_;
   QuantizedLinear& quantized_;
   const GridSpec grid_;
   const int64_t group_size_;
   std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
-  std::unique_ptr<DeviceMatrix> residual_;        // [out, in]
+  std::unique_ptr<DeviceMatrix> error_;           // [out, in]: W - Q
+  std::unique_ptr<PreparedInput> errors_;         // the same, to be multiplied with H
+  std::unique_ptr<DeviceMatrix> residual_;        // [out, large block]: these columns of (W - Q) H
   std::unique_ptr<DeviceMatrix> change_;          // [out, large block]: Q after minus Q before
-  std::unique_ptr<DeviceMatrix> current_;         // [out, small block]: residual less changes
   std::vector<double> gain_;                      // of each row
 };
 
@@ -152,7 +145,7 @@ class Refinement {
 
 absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
                     QuantizedLinear* quantized) {
-  return Refinement(device, weight, *statistics.hessian(), quantized).Run();
+  return Refinement(device, weight, statistics, quantized).Run();
 }
 
 }  // namespace lwq

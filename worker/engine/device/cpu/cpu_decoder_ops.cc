@@ -168,9 +168,11 @@ absl::Status CpuDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMat
   });
 }
 
-absl::Status CpuDevice::Subtract(ConstMatrixView x, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
-  ForRows(pool_, y.rows, [&](int64_t r) { SubtractRow(x.Row(r), y.cols, y.Row(r)); });
+absl::Status CpuDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
+  LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
+  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));
+  ForRows(pool_, out.rows,
+          [&](int64_t r) { SubtractRow(a.Row(r), b.Row(r), out.cols, out.Row(r)); });
   return absl::OkStatus();
 }
 

@@ -35,14 +35,19 @@ class CpuDevice : public Device {
   // cpu_products.cc: oneDNN
   absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
                                                                 ComputeType type) override;
+  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(ConstMatrixView b,
+                                                                    ComputeType type) override;
+  absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
+                                                          ComputeType type) override;
+  absl::Status SetColumns(ConstMatrixView values, int64_t first, PreparedInput& input) override;
   absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
+  absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) override;
   absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
   absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
                            MatrixView y) override;
-  absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
+  absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                               MatrixView y) override;
-  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, ComputeType type,
-                               MatrixView c) override;
+  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
 
   // cpu_gram.cc: oneDNN
   absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
@@ -55,7 +60,7 @@ class CpuDevice : public Device {
   absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                          absl::Span<const Segment> segments, const AttentionShape& shape,
                          MatrixView out) override;
-  absl::Status Subtract(ConstMatrixView x, MatrixView y) override;
+  absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) override;
   absl::Status LogSoftmax(MatrixView logits) override;
   absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
                             absl::Span<double> kl) override;
@@ -77,8 +82,6 @@ class CpuDevice : public Device {
   absl::Status InverseCholesky(MatrixView h) override;
 
  private:
-  absl::Status SubtractPacked(ConstMatrixView a, ConstMatrixView b, MatrixView c);
-
   ThreadPool pool_;
   std::unique_ptr<CpuProducts> products_;
 };

@@ -10,6 +10,7 @@
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
 #include "worker/engine/device/cpu/cpu_products.h"
+#include "worker/engine/device/cpu/product_input.h"
 #include "worker/engine/device/cpu/run_all.h"
 
 namespace lwq {

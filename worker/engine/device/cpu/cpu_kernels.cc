@@ -107,11 +107,11 @@ void AddRowT(const float* x, int64_t n, float* y) {
   });
 }
 
-void SubtractRowT(const float* x, int64_t n, float* y) {
+void SubtractRowT(const float* a, const float* b, int64_t n, float* out) {
   const D d;
   ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
-    const V rest = hn::Sub(hn::MaskedLoad(mask, d, y + i), hn::MaskedLoad(mask, d, x + i));
-    hn::BlendedStore(rest, mask, d, y + i);
+    const V difference = hn::Sub(hn::MaskedLoad(mask, d, a + i), hn::MaskedLoad(mask, d, b + i));
+    hn::BlendedStore(difference, mask, d, out + i);
   });
 }
 
@@ -294,8 +294,8 @@ void RoundToBF16Row(const float* x, int64_t n, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(RoundToBF16RowT)(x, n, out);
 }
 void AddRow(const float* x, int64_t n, float* y) { HWY_DYNAMIC_DISPATCH(AddRowT)(x, n, y); }
-void SubtractRow(const float* x, int64_t n, float* y) {
-  HWY_DYNAMIC_DISPATCH(SubtractRowT)(x, n, y);
+void SubtractRow(const float* a, const float* b, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(SubtractRowT)(a, b, n, out);
 }
 void LogSoftmaxRow(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(LogSoftmaxRowT)(n, x); }
 double KlRow(const float* p, const float* q, int64_t n) {

@@ -16,8 +16,8 @@ void SwiGluRow(const float* gate, const float* up, int64_t n, float* out);
 void RoundToBF16Row(const float* x, int64_t n, uint16_t* out);
 // y += x.
 void AddRow(const float* x, int64_t n, float* y);
-// y -= x.
-void SubtractRow(const float* x, int64_t n, float* y);
+// out = a - b.
+void SubtractRow(const float* a, const float* b, int64_t n, float* out);
 // x -= log(sum(exp(x))); the sum over blocks of 512 in F64.
 void LogSoftmaxRow(int64_t n, float* x);
 // sum exp(p) (p - q), in F64.

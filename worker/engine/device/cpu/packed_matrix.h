@@ -32,6 +32,7 @@ struct Operand {
     return static_cast<const uint16_t*>(data) + rows * slab.begin + row * slab.size;
   }
   int64_t StrideOf(const Slab& slab) const { return bf16 ? slab.size : stride; }
+  size_t element_size() const { return bf16 ? sizeof(uint16_t) : sizeof(float); }
 };
 
 // Scratch memory, aligned as matrices are: tiles that are not cost a quarter of BF16's speed.
@@ -39,6 +40,7 @@ class HostBuffer {
  public:
   // At least `bytes` bytes, what was there is lost; null when there is no memory.
   void* Reserve(size_t bytes);
+  void* data() const { return data_.get(); }
 
  private:
   struct Free {

@@ -106,10 +106,11 @@ absl::Status ReferenceDevice::Attention(ConstMatrixView q, ConstMatrixView k, Co
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Subtract(ConstMatrixView x, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", x, y.rows, y.cols));
-  for (int64_t r = 0; r < y.rows; ++r) {
-    for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] -= x.Row(r)[c];
+absl::Status ReferenceDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
+  LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
+  LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));
+  for (int64_t r = 0; r < out.rows; ++r) {
+    for (int64_t c = 0; c < out.cols; ++c) out.Row(r)[c] = a.Row(r)[c] - b.Row(r)[c];
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "base/status_macros.h"
@@ -29,17 +31,29 @@ float RoundTo(ComputeType type, float value) {
   return type == ComputeType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : value;
 }
 
-// Calls store(t, n, sum) for each element of x weight[first_output, first_output + cols)^T.
+// Its columns as given: weights know how to round them.
+class ReferenceInput : public PreparedInput {
+ public:
+  ReferenceInput(int64_t rows, int64_t features) : values(rows, features) {
+    std::fill_n(values.data(), values.size(), 0.0f);
+  }
+  int64_t rows() const override { return values.rows(); }
+  int64_t features() const override { return values.cols(); }
+
+  Matrix values;
+};
+
+// Calls store(t, n, sum) for each element of x weight^T.
 template <typename Store>
-absl::Status ForEachProduct(ConstMatrixView x, const PreparedWeight& weight, int64_t first_output,
-                            MatrixView y, Store&& store) {
+absl::Status ForEachProduct(ConstMatrixView x, const PreparedWeight& weight, MatrixView y,
+                            Store&& store) {
   const auto* w = dynamic_cast<const ReferenceWeight*>(&weight);
   if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
   LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, y.rows, w->in_features()));
-  LWQ_RETURN_IF_ERROR(CheckRange("linear output", first_output, y.cols, w->out_features()));
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, y.rows, w->out_features()));
   for (int64_t t = 0; t < x.rows; ++t) {
     for (int64_t n = 0; n < y.cols; ++n) {
-      const float* row = w->matrix().Row(first_output + n);
+      const float* row = w->matrix().Row(n);
       double sum = 0;
       for (int64_t k = 0; k < x.cols; ++k) {
         sum += double{RoundTo(w->type(), x.Row(t)[k])} * row[k];
@@ -64,23 +78,54 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
   return std::make_unique<ReferenceWeight>(std::move(copy), type);
 }
 
+absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareTransposed(
+    ConstMatrixView b, ComputeType type) {
+  Matrix weight(b.cols, b.rows);
+  for (int64_t r = 0; r < b.rows; ++r) {
+    for (int64_t c = 0; c < b.cols; ++c) weight.Row(c)[r] = b.Row(r)[c];
+  }
+  return PrepareWeight(weight.view(), type);
+}
+
+absl::StatusOr<std::unique_ptr<PreparedInput>> ReferenceDevice::NewInput(int64_t rows,
+                                                                         int64_t features,
+                                                                         ComputeType) {
+  return std::make_unique<ReferenceInput>(rows, features);
+}
+
+absl::Status ReferenceDevice::SetColumns(ConstMatrixView values, int64_t first,
+                                         PreparedInput& input) {
+  auto* own = dynamic_cast<ReferenceInput*>(&input);
+  if (own == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
+  LWQ_RETURN_IF_ERROR(CheckShape("input's columns", values, own->rows(), values.cols));
+  LWQ_RETURN_IF_ERROR(CheckRange("input's columns", first, values.cols, own->features()));
+  for (int64_t r = 0; r < values.rows; ++r) {
+    std::copy_n(values.Row(r), values.cols, own->values.Row(r) + first);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) {
+  const auto* input = dynamic_cast<const ReferenceInput*>(&x);
+  if (input == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
+  return Linear(input->values.view(), weight, y);
+}
+
 absl::Status ReferenceDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.weight->out_features()));
-  return ForEachProduct(x, *weight.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+  return ForEachProduct(x, *weight.weight, y, [&](int64_t t, int64_t n, double sum) {
     y.Row(t)[n] = static_cast<float>(sum + At(weight.bias, n));
   });
 }
 
 absl::Status ReferenceDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, weight.weight->out_features()));
-  return ForEachProduct(x, *weight.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+  return ForEachProduct(x, *weight.weight, y, [&](int64_t t, int64_t n, double sum) {
     y.Row(t)[n] = static_cast<float>(y.Row(t)[n] + sum + At(weight.bias, n));
   });
 }
 
 absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                                             int64_t first_output, MatrixView y) {
-  return ForEachProduct(x, weight, first_output, y, [&](int64_t t, int64_t n, double sum) {
+                                             MatrixView y) {
+  return ForEachProduct(x, weight, y, [&](int64_t t, int64_t n, double sum) {
     y.Row(t)[n] = static_cast<float>(y.Row(t)[n] - sum);
   });
 }
@@ -88,22 +133,20 @@ absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWe
 absl::Status ReferenceDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
                                           MatrixView y) {
   LWQ_RETURN_IF_ERROR(Linear(x, gate, y));
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, up.weight->out_features()));
-  return ForEachProduct(x, *up.weight, 0, y, [&](int64_t t, int64_t n, double sum) {
+  return ForEachProduct(x, *up.weight, y, [&](int64_t t, int64_t n, double sum) {
     const double g = y.Row(t)[n];
     y.Row(t)[n] = static_cast<float>(g / (1 + std::exp(-g)) * (sum + At(up.bias, n)));
   });
 }
 
-absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b,
-                                              ComputeType type, MatrixView c) {
+absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
   LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   for (int64_t m = 0; m < c.rows; ++m) {
     for (int64_t n = 0; n < c.cols; ++n) {
       double sum = c.Row(m)[n];
       for (int64_t k = 0; k < a.cols; ++k) {
-        sum -= double{RoundTo(type, a.Row(m)[k])} * RoundTo(type, b.Row(k)[n]);
+        sum -= double{a.Row(m)[k]} * b.Row(k)[n];
       }
       c.Row(m)[n] = static_cast<float>(sum);
     }
