@@ -62,7 +62,7 @@ class Gram {
       const auto& [i, panel] = tiles[static_cast<size_t>(t)];
       const int64_t end = std::min(cols_, i + rows);
       float* sums = ThreadTile(0);
-      LWQ_RETURN_IF_ERROR(Multiply(products_.gemm, left, i, end - i, packed, *panel, sums));
+      LWQ_RETURN_IF_ERROR(Multiply(products_.gemm, left, i, end - i, packed, {panel, 1}, sums));
       for (int64_t r = i; r < end; ++r, sums += panel->size) {
         AddRow(sums, panel->size, gram_.Row(r) + panel->begin);
       }

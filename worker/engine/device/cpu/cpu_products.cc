@@ -18,7 +18,10 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxTileRows, fewer for threads
-constexpr int64_t kBF16TokenTile = 512;
+// With BF16 four panels at a time: their sums, one slab of the rows and one panel of the weight
+// stay in the second-level cache.
+constexpr int64_t kBF16TokenTile = 256;
+constexpr int64_t kBF16Panels = 4;
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kColumns = 512;  // of one call where the right side is not packed
 
@@ -58,8 +61,8 @@ class PackedProduct {
  public:
   // One tile: its rows of x, and its outputs.
   struct Tile {
-    const PackedMatrix::Panel* panel;
     int64_t row, rows;
+    absl::Span<const PackedMatrix::Panel> panels;
   };
 
   PackedProduct(ThreadPool* pool, CpuProducts* products, const Operand& x,
@@ -68,19 +71,22 @@ class PackedProduct {
 
   // Calls store(tile) for each tile, on the pool's threads.
   absl::Status Run(const std::function<absl::Status(const Tile&)>& store) {
-    const int64_t panels = static_cast<int64_t>(packed_.panels().size());
-    if (x_.rows == 0 || panels == 0) return absl::OkStatus();
-    const int64_t rows = TokenTile(x_.rows, panels, packed_.bf16());
-    return RunAll(pool_, CeilDiv(x_.rows, rows) * panels, [&](int64_t i) {
-      const int64_t row = i / panels * rows;
-      const auto& panel = packed_.panels()[static_cast<size_t>(i % panels)];
-      return store({&panel, row, std::min(rows, x_.rows - row)});
+    const auto panels = absl::MakeConstSpan(packed_.panels());
+    if (x_.rows == 0 || panels.empty()) return absl::OkStatus();
+    const int64_t together = packed_.bf16() ? kBF16Panels : 1;
+    const int64_t groups = CeilDiv(static_cast<int64_t>(panels.size()), together);
+    const int64_t rows = TokenTile(x_.rows, groups, packed_.bf16());
+    return RunAll(pool_, CeilDiv(x_.rows, rows) * groups, [&](int64_t i) {
+      const int64_t row = i / groups * rows;
+      return store({row, std::min(rows, x_.rows - row),
+                    panels.subspan(static_cast<size_t>(i % groups * together),
+                                   static_cast<size_t>(together))});
     });
   }
 
-  // The tile's product with `packed`, whose panels are as this matrix's.
+  // The tile's product with `packed`, whose panels are as this matrix's, panel after panel.
   absl::Status Multiply(const Tile& tile, const PackedMatrix& packed, float* result) const {
-    return lwq::Multiply(products_.gemm, x_, tile.row, tile.rows, packed, *tile.panel, result);
+    return lwq::Multiply(products_.gemm, x_, tile.row, tile.rows, packed, tile.panels, result);
   }
 
  private:
@@ -95,18 +101,27 @@ absl::StatusOr<Operand> InputOf(ThreadPool& pool, ConstMatrixView x, const CpuWe
   return DenseInput(pool, x, weight.type(), weight.packed.slabs(), products);
 }
 
+// Calls body(result, count, row, first output) for each row and panel of a tile's product.
+template <typename Body>
+void ForEachRow(const PackedProduct::Tile& tile, const float* result, const Body& body) {
+  for (const PackedMatrix::Panel& panel : tile.panels) {
+    for (int64_t r = 0; r < tile.rows; ++r, result += panel.size) {
+      body(result, panel.size, tile.row + r, panel.begin);
+    }
+  }
+}
+
 // y = the product, plus bias where there is one.
 absl::Status StoreLinear(PackedProduct product, const PackedMatrix& packed, const float* bias,
                          MatrixView y) {
   return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
-    const auto [index, begin, size] = *tile.panel;
-    float* result = y.stride == size ? y.Row(tile.row) : ThreadTile(0);
+    float* result = ThreadTile(0);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, packed, result));
-    for (int64_t r = 0; r < tile.rows; ++r, result += size) {
-      float* to = y.Row(tile.row + r) + begin;
-      if (to != result) std::copy_n(result, size, to);
-      if (bias != nullptr) AddRow(bias + begin, size, to);
-    }
+    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+      float* to = y.Row(row) + first;
+      std::copy_n(sums, count, to);
+      if (bias != nullptr) AddRow(bias + first, count, to);
+    });
     return absl::OkStatus();
   });
 }
@@ -208,11 +223,11 @@ absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, Matrix
   return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
     float* result = ThreadTile(0);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
-    for (int64_t r = 0; r < tile.rows; ++r) {
-      if (weight.bias != nullptr) AddRow(weight.bias + tile.panel->begin, tile.panel->size, result);
-      AddRow(result, tile.panel->size, y.Row(tile.row + r) + tile.panel->begin);
-      result += tile.panel->size;
-    }
+    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+      float* to = y.Row(row) + first;
+      AddRow(sums, count, to);
+      if (weight.bias != nullptr) AddRow(weight.bias + first, count, to);
+    });
     return absl::OkStatus();
   });
 }
@@ -226,10 +241,10 @@ absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& 
   return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
     float* result = ThreadTile(0);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
-    for (int64_t r = 0; r < tile.rows; ++r, result += tile.panel->size) {
-      float* to = y.Row(tile.row + r) + tile.panel->begin;
-      SubtractRow(to, result, tile.panel->size, to);
-    }
+    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+      float* to = y.Row(row) + first;
+      SubtractRow(to, sums, count, to);
+    });
     return absl::OkStatus();
   });
 }
@@ -249,13 +264,13 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
     float* ups = ThreadTile(1);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, g->packed, gates));
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, u->packed, ups));
-    for (int64_t r = 0; r < tile.rows; ++r) {
-      if (gate.bias != nullptr) AddRow(gate.bias + tile.panel->begin, tile.panel->size, gates);
-      if (up.bias != nullptr) AddRow(up.bias + tile.panel->begin, tile.panel->size, ups);
-      SwiGluRow(gates, ups, tile.panel->size, y.Row(tile.row + r) + tile.panel->begin);
-      gates += tile.panel->size;
-      ups += tile.panel->size;
-    }
+    ForEachRow(tile, gates, [&](const float* g_row, int64_t count, int64_t row, int64_t first) {
+      float* g_sums = gates + (g_row - gates);
+      float* u_sums = ups + (g_row - gates);
+      if (gate.bias != nullptr) AddRow(gate.bias + first, count, g_sums);
+      if (up.bias != nullptr) AddRow(up.bias + first, count, u_sums);
+      SwiGluRow(g_sums, u_sums, count, y.Row(row) + first);
+    });
     return absl::OkStatus();
   });
 }

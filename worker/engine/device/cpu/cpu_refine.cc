@@ -1,12 +1,21 @@
 // RefineBlock on the CPU, vectorised with the instruction set chosen at run time. As in GptqBlock,
-// one vector holds the same column of several rows, on tiles transposed into a small buffer: every
-// row then takes its own steps without a scalar part.
+// a vector holds the same column of several rows, on tiles transposed into a small buffer: every
+// row then takes its own steps without a scalar part. Two vectors of rows go together, because
+// there is too little to do for one while the arithmetic of another is under way.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/scale_grid.h"
+
+#ifndef LWQ_DEVICE_CPU_REFINE_ONCE_
+#define LWQ_DEVICE_CPU_REFINE_ONCE_
+namespace lwq {
+inline constexpr int64_t kVectors = 2;    // of rows in a tile
+inline constexpr int64_t kMaxLanes = 16;  // of a vector
+}  // namespace lwq
+#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_refine.cc"
@@ -19,27 +28,31 @@ namespace lwq {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// At most 16 rows at a time, what a task's buffer has room for.
-using D = hn::CappedTag<float, 16>;
+// At most kMaxLanes rows a vector, what a task's buffer has room for.
+using D = hn::CappedTag<float, kMaxLanes>;
 using V = hn::Vec<D>;
 
-// Some rows of a block, one a lane. Lanes without a row hold zeros and a scale of one.
+HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
+
+// The rows of a block that begin at `first`, one a lane. Lanes without a row hold zeros and a scale
+// of one.
 class RefinementTile {
  public:
-  // `buffer`: 4 x B vectors.
+  // `buffer`: 4 x B x kVectors vectors.
   RefinementTile(const RefinementBlock& block, int64_t first, int64_t rows, float* buffer)
       : block_(block),
         first_(first),
         rows_(rows),
+        width_(kVectors * Lanes()),
         size_(block.residual.cols),
         group_size_(block.grid.GroupSizeFor(size_)),
         residual_(buffer),
-        steps_(residual_ + size_ * kLanes),
-        before_(steps_ + size_ * kLanes),
-        moment_(before_ + size_ * kLanes) {
-    std::fill(buffer, buffer + 4 * size_ * kLanes, 0.0f);
+        steps_(residual_ + size_ * width_),
+        before_(steps_ + size_ * width_),
+        moment_(before_ + size_ * width_) {
+    std::fill(buffer, buffer + 4 * size_ * width_, 0.0f);
     LoadTile(
-        rows, size_, kLanes, [&](int64_t r) { return block.residual.Row(first + r); }, residual_);
+        rows, size_, width_, [&](int64_t r) { return block.residual.Row(first + r); }, residual_);
   }
 
   void Run(double* gain) {
@@ -49,175 +62,197 @@ class RefinementTile {
   }
 
  private:
-  static constexpr int64_t kLanes = 16;  // room for a vector, whatever the instruction set
+  static constexpr int64_t kMaxRows = kVectors * kMaxLanes;
   // Columns handled together: sums that do not wait for each other, one pass over what follows.
   static constexpr int64_t kAtOnce = 4;
 
-  V Load(const float* column) const { return hn::LoadU(D(), column); }
+  // What one vector of rows has of a group.
+  struct Grid {
+    V scale, zero, lowest, highest;
+  };
+
+  // Vector v of a column in one of the buffers.
+  float* At(float* buffer, int64_t column, int64_t v) const {
+    return buffer + column * width_ + v * Lanes();
+  }
+  V Load(const float* from) const { return hn::LoadU(D(), from); }
 
   void RefineGroup(int64_t g) {
     const D d;
     const int64_t begin = g * group_size_, end = begin + group_size_;
-    float scales[kLanes], zeros[kLanes] = {};
-    std::fill_n(scales, kLanes, 1.0f);
+    float scales[kMaxRows], zeros[kMaxRows] = {};
+    std::fill_n(scales, kMaxRows, 1.0f);
     for (int64_t r = 0; r < rows_; ++r) {
       scales[r] = block_.scales.Row(first_ + r)[g];
       zeros[r] =
           block_.grid.symmetric ? SymmetricZero(block_.grid.bits) : block_.zeros.Row(first_ + r)[g];
     }
     LoadTile(
-        rows_, group_size_, kLanes,
+        rows_, group_size_, width_,
         [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride + begin; },
-        steps_ + begin * kLanes);
-    V scale = hn::LoadU(d, scales);
-    const V zero = hn::LoadU(d, zeros);
-    for (int64_t j = begin; j < end; ++j) {
-      const V steps = hn::Sub(Load(steps_ + j * kLanes), zero);
-      hn::StoreU(steps, d, steps_ + j * kLanes);
-      hn::StoreU(hn::Mul(scale, steps), d, before_ + j * kLanes);
+        steps_ + begin * width_);
+    Grid grid[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const V zero = Load(zeros + v * Lanes());
+      grid[v] = {Load(scales + v * Lanes()), zero, hn::Neg(zero),
+                 hn::Sub(hn::Set(d, LargestCode(block_.grid.bits)), zero)};
+      for (int64_t j = begin; j < end; ++j) {
+        const V steps = hn::Sub(Load(At(steps_, j, v)), zero);
+        hn::StoreU(steps, d, At(steps_, j, v));
+        hn::StoreU(hn::Mul(grid[v].scale, steps), d, At(before_, j, v));
+      }
     }
     if (block_.refit_scales) {
-      scale = RefitScale(begin, end, scale);
-      hn::StoreU(scale, d, scales);
+      Moments(begin, end);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        grid[v].scale = RefitScale(begin, end, v, grid[v].scale);
+        hn::StoreU(grid[v].scale, d, scales + v * Lanes());
+      }
       for (int64_t r = 0; r < rows_; ++r) block_.scales.Row(first_ + r)[g] = scales[r];
     }
-    const V lowest = hn::Neg(zero);
-    const V highest = hn::Add(hn::Set(d, LargestCode(block_.grid.bits)), lowest);
-    V gain = hn::Zero(d);  // of the group: few enough terms for F32
+    V gain[kVectors];  // of the group: few enough terms for F32
+    for (int64_t v = 0; v < kVectors; ++v) gain[v] = hn::Zero(d);
     int64_t j = begin;
-    for (; j + kAtOnce <= end; j += kAtOnce) RefineCodes<kAtOnce>(j, scale, lowest, highest, gain);
-    for (; j < end; ++j) RefineCodes<1>(j, scale, lowest, highest, gain);
-    AddGain(gain);
-    for (j = begin; j < end; ++j) {  // before_ becomes the change
-      const V after = hn::Mul(scale, Load(steps_ + j * kLanes));
-      hn::StoreU(hn::Sub(after, Load(before_ + j * kLanes)), d, before_ + j * kLanes);
-      // steps_ become codes.
-      hn::StoreU(hn::Add(Load(steps_ + j * kLanes), zero), d, steps_ + j * kLanes);
+    for (; j + kAtOnce <= end; j += kAtOnce) RefineCodes<kAtOnce>(j, grid, gain);
+    for (; j < end; ++j) RefineCodes<1>(j, grid, gain);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      AddGain(v, gain[v]);
+      for (j = begin; j < end; ++j) {  // before_ becomes the change, steps_ become codes
+        const V steps = Load(At(steps_, j, v));
+        const V change = hn::Sub(hn::Mul(grid[v].scale, steps), Load(At(before_, j, v)));
+        hn::StoreU(change, d, At(before_, j, v));
+        hn::StoreU(hn::Add(steps, grid[v].zero), d, At(steps_, j, v));
+      }
     }
   }
 
   // moment_[i] = sum over the group of h[i, j] steps[j], for the columns from `begin` on: the ones
   // before are done.
   void Moments(int64_t begin, int64_t end) {
-    const D d;
     int64_t i = begin;
-    static_assert(kAtOnce == 4);
-    for (; i + kAtOnce <= size_; i += kAtOnce) {
-      V s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-      const float *h0 = block_.h.Row(i), *h1 = block_.h.Row(i + 1);
-      const float *h2 = block_.h.Row(i + 2), *h3 = block_.h.Row(i + 3);
-      for (int64_t j = begin; j < end; ++j) {
-        const V step = Load(steps_ + j * kLanes);
-        s0 = hn::MulAdd(hn::Set(d, h0[j]), step, s0);
-        s1 = hn::MulAdd(hn::Set(d, h1[j]), step, s1);
-        s2 = hn::MulAdd(hn::Set(d, h2[j]), step, s2);
-        s3 = hn::MulAdd(hn::Set(d, h3[j]), step, s3);
-      }
-      hn::StoreU(s0, d, moment_ + i * kLanes);
-      hn::StoreU(s1, d, moment_ + (i + 1) * kLanes);
-      hn::StoreU(s2, d, moment_ + (i + 2) * kLanes);
-      hn::StoreU(s3, d, moment_ + (i + 3) * kLanes);
+    for (; i + kAtOnce <= size_; i += kAtOnce) MomentsOf<kAtOnce>(i, begin, end);
+    for (; i < size_; ++i) MomentsOf<1>(i, begin, end);
+  }
+
+  template <int64_t N>
+  HWY_INLINE void MomentsOf(int64_t i, int64_t begin, int64_t end) {
+    const D d;
+    V sums[N][kVectors];
+    const float* h[N];
+    for (int64_t n = 0; n < N; ++n) {
+      h[n] = block_.h.Row(i + n);
+      for (int64_t v = 0; v < kVectors; ++v) sums[n][v] = hn::Zero(d);
     }
-    for (; i < size_; ++i) {
-      V sum = hn::Zero(d);
-      for (int64_t j = begin; j < end; ++j) {
-        sum = hn::MulAdd(hn::Set(d, block_.h.Row(i)[j]), Load(steps_ + j * kLanes), sum);
+    for (int64_t j = begin; j < end; ++j) {
+      V steps[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) steps[v] = Load(At(steps_, j, v));
+      for (int64_t n = 0; n < N; ++n) {
+        const V here = hn::Set(d, h[n][j]);
+        for (int64_t v = 0; v < kVectors; ++v) {
+          sums[n][v] = hn::MulAdd(here, steps[v], sums[n][v]);
+        }
       }
-      hn::StoreU(sum, d, moment_ + i * kLanes);
+    }
+    for (int64_t n = 0; n < N; ++n) {
+      for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sums[n][v], d, At(moment_, i + n, v));
     }
   }
 
-  // The scales after least squares, where that helps; the residual follows.
-  V RefitScale(int64_t begin, int64_t end, V scale) {
+  // The scales of vector v after least squares, where that helps; the residual follows.
+  V RefitScale(int64_t begin, int64_t end, int64_t v, V scale) {
     const D d;
-    Moments(begin, end);
     V cross = hn::Zero(d), square = hn::Zero(d);
     for (int64_t j = begin; j < end; ++j) {
-      const V step = Load(steps_ + j * kLanes);
-      cross = hn::MulAdd(Load(residual_ + j * kLanes), step, cross);
-      square = hn::MulAdd(Load(moment_ + j * kLanes), step, square);
+      const V step = Load(At(steps_, j, v));
+      cross = hn::MulAdd(Load(At(residual_, j, v)), step, cross);
+      square = hn::MulAdd(Load(At(moment_, j, v)), step, square);
     }
     const auto any = hn::Gt(square, hn::Zero(d));
-    float fitted[kLanes] = {};
+    float fitted[kMaxLanes] = {};
     hn::StoreU(hn::Add(scale, hn::Div(cross, hn::IfThenElse(any, square, hn::Set(d, 1.0f)))), d,
                fitted);
-    for (int64_t r = 0; r < rows_; ++r) fitted[r] = SnapScale(fitted[r]);
-    V difference = hn::IfThenElseZero(any, hn::Sub(hn::LoadU(d, fitted), scale));
+    for (int64_t r = 0; r < Lanes(); ++r) fitted[r] = SnapScale(fitted[r]);
+    V difference = hn::IfThenElseZero(any, hn::Sub(Load(fitted), scale));
     const V gain = hn::Mul(difference, hn::NegMulAdd(difference, square, hn::Add(cross, cross)));
     const auto helps = hn::Gt(gain, hn::Zero(d));
-    AddGain(hn::IfThenElseZero(helps, gain));
+    AddGain(v, hn::IfThenElseZero(helps, gain));
     difference = hn::IfThenElseZero(helps, difference);
     for (int64_t i = begin; i < size_; ++i) {
-      float* at = residual_ + i * kLanes;
-      hn::StoreU(hn::NegMulAdd(difference, Load(moment_ + i * kLanes), Load(at)), d, at);
+      float* at = At(residual_, i, v);
+      hn::StoreU(hn::NegMulAdd(difference, Load(At(moment_, i, v)), Load(at)), d, at);
     }
-    return hn::IfThenElse(helps, hn::LoadU(d, fitted), scale);
+    return hn::IfThenElse(helps, Load(fitted), scale);
   }
 
   // Codes j to j + N - 1, one after the other; the residuals behind them follow in one pass.
   template <int64_t N>
-  HWY_INLINE void RefineCodes(int64_t j, V scale, V lowest, V highest, V& gain) {
+  HWY_INLINE void RefineCodes(int64_t j, const Grid (&grid)[kVectors], V (&gain)[kVectors]) {
     const D d;
-    V residual[N], difference[N];
+    V residual[N][kVectors], difference[N][kVectors];
     const float* h[N];
     for (int64_t i = 0; i < N; ++i) {
-      residual[i] = Load(residual_ + (j + i) * kLanes);
       h[i] = block_.h.Row(j + i);
+      for (int64_t v = 0; v < kVectors; ++v) residual[i][v] = Load(At(residual_, j + i, v));
     }
-    auto moved = hn::Lt(scale, scale);  // none
     for (int64_t i = 0; i < N; ++i) {
-      const V steps = Load(steps_ + (j + i) * kLanes);
       const V here = hn::Set(d, h[i][j + i]);
-      const V target = hn::Add(steps, hn::Div(residual[i], hn::Mul(here, scale)));
-      const V best = hn::Min(hn::Max(hn::Round(target), lowest), highest);
-      difference[i] = hn::Mul(scale, hn::Sub(best, steps));
-      moved = hn::Or(moved, hn::Ne(best, steps));
-      gain =
-          hn::MulAdd(difference[i],
-                     hn::NegMulAdd(difference[i], here, hn::Add(residual[i], residual[i])), gain);
-      hn::StoreU(best, d, steps_ + (j + i) * kLanes);
-      for (int64_t k = i + 1; k < N; ++k) {
-        residual[k] = hn::NegMulAdd(difference[i], hn::Set(d, h[i][j + k]), residual[k]);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const auto& [scale, zero, lowest, highest] = grid[v];
+        const V r = residual[i][v];
+        const V steps = Load(At(steps_, j + i, v));
+        const V target = hn::Add(steps, hn::Div(r, hn::Mul(here, scale)));
+        const V best = hn::Min(hn::Max(hn::Round(target), lowest), highest);
+        const V moved = hn::Mul(scale, hn::Sub(best, steps));
+        gain[v] = hn::MulAdd(moved, hn::NegMulAdd(moved, here, hn::Add(r, r)), gain[v]);
+        hn::StoreU(best, d, At(steps_, j + i, v));
+        difference[i][v] = moved;
+        for (int64_t k = i + 1; k < N; ++k) {
+          residual[k][v] = hn::NegMulAdd(moved, hn::Set(d, h[i][j + k]), residual[k][v]);
+        }
       }
     }
-    if (hn::AllFalse(d, moved)) return;
     for (int64_t k = j + N; k < size_; ++k) {
-      float* at = residual_ + k * kLanes;
-      V rest = Load(at);
+      V rest[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) rest[v] = Load(At(residual_, k, v));
       for (int64_t i = 0; i < N; ++i) {
-        rest = hn::NegMulAdd(difference[i], hn::Set(d, h[i][k]), rest);
+        const V here = hn::Set(d, h[i][k]);
+        for (int64_t v = 0; v < kVectors; ++v) {
+          rest[v] = hn::NegMulAdd(difference[i][v], here, rest[v]);
+        }
       }
-      hn::StoreU(rest, d, at);
+      for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(rest[v], d, At(residual_, k, v));
     }
   }
 
-  void AddGain(V gain) {
-    float lanes[kLanes] = {};
+  void AddGain(int64_t v, V gain) {
+    float lanes[kMaxLanes];
     hn::StoreU(gain, D(), lanes);
-    for (int64_t r = 0; r < rows_; ++r) gain_[r] += lanes[r];
+    for (int64_t r = 0; r < Lanes(); ++r) gain_[v * Lanes() + r] += lanes[r];
   }
 
   void StoreRows() {
-    StoreTile(steps_, rows_, size_, kLanes,
+    StoreTile(steps_, rows_, size_, width_,
               [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride; });
-    StoreTile(before_, rows_, size_, kLanes,
+    StoreTile(before_, rows_, size_, width_,
               [&](int64_t r) { return block_.change.Row(first_ + r); });
   }
 
   const RefinementBlock& block_;
-  const int64_t first_, rows_, size_, group_size_;
-  float* const residual_;  // [B][lanes], as the next three
+  const int64_t first_, rows_;
+  const int64_t width_;  // rows a tile has room for
+  const int64_t size_, group_size_;
+  float* const residual_;  // [B][width], as the next three
   float* const steps_;     // code - zero, then the codes
   float* const before_;    // values before, then what changed
   float* const moment_;
-  double gain_[kLanes] = {};
+  double gain_[kMaxRows] = {};
 };
 
 void RefineRows(const RefinementBlock& block, int64_t begin, int64_t end, float* buffer,
                 double* gain) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(D()));
-  for (int64_t first = begin; first < end; first += lanes) {
-    RefinementTile(block, first, std::min(lanes, end - first), buffer).Run(gain);
+  const int64_t width = kVectors * Lanes();
+  for (int64_t first = begin; first < end; first += width) {
+    RefinementTile(block, first, std::min(width, end - first), buffer).Run(gain);
   }
 }
 
@@ -231,14 +266,13 @@ namespace {
 
 HWY_EXPORT(RefineRows);
 
-constexpr int64_t kRowsPerTask = 16;
-constexpr int64_t kMaxLanes = 16;
+constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
 }  // namespace
 
 absl::Status CpuDevice::RefineBlock(const RefinementBlock& block, absl::Span<double> gain) {
   pool_.ParallelForBlocks(block.residual.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    std::vector<float> buffer(4 * block.residual.cols * kMaxLanes);
+    std::vector<float> buffer(4 * block.residual.cols * kRowsPerTask);
     HWY_DYNAMIC_DISPATCH(RefineRows)(block, begin, end, buffer.data(), gain.data());
   });
   return absl::OkStatus();

@@ -81,20 +81,26 @@ float* ThreadTile(int which) {
 }
 
 absl::Status Multiply(OnednnGemm& gemm, const Operand& a, int64_t row, int64_t rows,
-                      const PackedMatrix& b, const PackedMatrix::Panel& panel, float* result) {
+                      const PackedMatrix& b, absl::Span<const PackedMatrix::Panel> panels,
+                      float* result) {
   if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
   for (size_t s = 0; s < b.slabs().size(); ++s) {
     const Slab& slab = b.slabs()[s];
-    const GemmShape shape{.m = rows,
-                          .n = panel.size,
-                          .k = slab.size,
-                          .a_row_stride = a.StrideOf(slab),
-                          .c_stride = panel.size,
-                          .bf16 = a.bf16,
-                          .packed_b = true,
-                          .update = s == 0 ? GemmShape::Update::kAssign : GemmShape::Update::kAdd};
-    LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
-    LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, a.At(row, slab), b.Data(panel, s), result));
+    float* sums = result;
+    for (const PackedMatrix::Panel& panel : panels) {
+      const GemmShape shape{
+          .m = rows,
+          .n = panel.size,
+          .k = slab.size,
+          .a_row_stride = a.StrideOf(slab),
+          .c_stride = panel.size,
+          .bf16 = a.bf16,
+          .packed_b = true,
+          .update = s == 0 ? GemmShape::Update::kAssign : GemmShape::Update::kAdd};
+      LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
+      LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, a.At(row, slab), b.Data(panel, s), sums));
+      sums += rows * panel.size;
+    }
   }
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "worker/engine/device/cpu/onednn_gemm.h"
 
 namespace lwq {
@@ -84,11 +85,12 @@ class PackedMatrix {
 
 // Rows of a that one call of Multiply takes at most.
 inline constexpr int64_t kMaxTileRows = 1024;
-// result [rows, panel.size] = rows [row, row + rows) of a times one panel of b, on this thread.
-// Dense: oneDNN has a fast kernel for a packed matrix only where rows follow each other.
-// RESOURCE_EXHAUSTED when it is null.
+// Rows [row, row + rows) of a times some panels of b, on this thread: panel after panel, each
+// [rows, panel.size]. Dense: oneDNN has a fast kernel for a packed matrix only where rows follow
+// each other. RESOURCE_EXHAUSTED when `result` is null.
 absl::Status Multiply(OnednnGemm& gemm, const Operand& a, int64_t row, int64_t rows,
-                      const PackedMatrix& b, const PackedMatrix::Panel& panel, float* result);
+                      const PackedMatrix& b, absl::Span<const PackedMatrix::Panel> panels,
+                      float* result);
 // Room for one result, this thread's; there are two. Null when there is no memory.
 float* ThreadTile(int which);
 
