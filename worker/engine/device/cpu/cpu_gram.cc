@@ -51,20 +51,27 @@ class Gram {
                           .k_stride = x.StrideOf(All())});
     }));
     const int64_t rows = x.bf16 ? kBF16TileRows : kMaxTileRows;
-    std::vector<std::pair<int64_t, const PackedMatrix::Panel*>> tiles;  // first row, panel
+    const auto panels = absl::MakeConstSpan(packed.panels());
+    const size_t together = static_cast<size_t>(x.bf16 ? kBF16PanelsAtOnce : 1);
+    std::vector<std::pair<int64_t, absl::Span<const PackedMatrix::Panel>>> tiles;  // by first row
     for (int64_t i = 0; i < cols_; i += rows) {
-      for (const PackedMatrix::Panel& panel : packed.panels()) {
-        if (panel.begin < std::min(cols_, i + rows)) tiles.push_back({i, &panel});
+      const auto behind = [end = i + rows](const PackedMatrix::Panel& p) { return p.begin >= end; };
+      const auto reached = panels.first(
+          static_cast<size_t>(std::find_if(panels.begin(), panels.end(), behind) - panels.begin()));
+      for (size_t p = 0; p < reached.size(); p += together) {
+        tiles.push_back({i, reached.subspan(p, together)});
       }
     }
     const Operand left{turned, cols_, count, x.bf16};
     return RunAll(pool_, static_cast<int64_t>(tiles.size()), [&](int64_t t) -> absl::Status {
-      const auto& [i, panel] = tiles[static_cast<size_t>(t)];
+      const auto& [i, group] = tiles[static_cast<size_t>(t)];
       const int64_t end = std::min(cols_, i + rows);
       float* sums = ThreadTile(0);
-      LWQ_RETURN_IF_ERROR(Multiply(products_.gemm, left, i, end - i, packed, {panel, 1}, sums));
-      for (int64_t r = i; r < end; ++r, sums += panel->size) {
-        AddRow(sums, panel->size, gram_.Row(r) + panel->begin);
+      LWQ_RETURN_IF_ERROR(Multiply(products_.gemm, left, i, end - i, packed, group, sums));
+      for (const PackedMatrix::Panel& panel : group) {
+        for (int64_t r = i; r < end; ++r, sums += panel.size) {
+          AddRow(sums, panel.size, gram_.Row(r) + panel.begin);
+        }
       }
       return absl::OkStatus();
     });

@@ -18,10 +18,7 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxTileRows, fewer for threads
-// With BF16 four panels at a time: their sums, one slab of the rows and one panel of the weight
-// stay in the second-level cache.
 constexpr int64_t kBF16TokenTile = 256;
-constexpr int64_t kBF16Panels = 4;
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kColumns = 512;  // of one call where the right side is not packed
 
@@ -73,7 +70,7 @@ class PackedProduct {
   absl::Status Run(const std::function<absl::Status(const Tile&)>& store) {
     const auto panels = absl::MakeConstSpan(packed_.panels());
     if (x_.rows == 0 || panels.empty()) return absl::OkStatus();
-    const int64_t together = packed_.bf16() ? kBF16Panels : 1;
+    const int64_t together = packed_.bf16() ? kBF16PanelsAtOnce : 1;
     const int64_t groups = CeilDiv(static_cast<int64_t>(panels.size()), together);
     const int64_t rows = TokenTile(x_.rows, groups, packed_.bf16());
     return RunAll(pool_, CeilDiv(x_.rows, rows) * groups, [&](int64_t i) {
