@@ -1,10 +1,13 @@
 #include "worker/runner/task_runner.h"
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
 
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
+  const absl::Cleanup trim = &TrimHost;
   const v1::TaskSpec& spec = context.lease->spec();
   switch (spec.kind_case()) {
     case v1::TaskSpec::kIngest:

@@ -23,7 +23,7 @@ namespace lwq {
 
 // The damped H [K, K] as refinement reads it: blocks of columns, in their original order.
 struct BlockedHessian {
-  static constexpr int64_t kBlock = 512;
+  static constexpr int64_t kBlock = 256;
   // The columns of H from `first` on, kBlock or what is left of them: a weight of K inputs in the
   // compute type asked for. `first` is a multiple of kBlock.
   const PreparedWeight& ColumnsFrom(int64_t first) const {

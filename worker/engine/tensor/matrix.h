@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
+
+#include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
 
@@ -40,11 +41,6 @@ struct MatrixView {
   operator ConstMatrixView() const { return {data, rows, cols, stride}; }  // NOLINT: a view widens
 };
 
-// At least `bytes` bytes for std::free, 64-byte aligned; null when there is no memory. Large ones
-// ask for huge pages: a workspace of a layer has tens of thousands of small ones, and each is a
-// fault.
-void* AllocateHost(size_t bytes);
-
 // Owns host memory, 64-byte aligned, stride == cols. Contents are not initialised.
 class Matrix {
  public:
@@ -66,12 +62,9 @@ class Matrix {
   ConstMatrixView view() const { return {data(), rows_, cols_, cols_}; }
 
  private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
   int64_t rows_ = 0;
   int64_t cols_ = 0;
-  std::unique_ptr<float[], Free> data_;
+  std::unique_ptr<float[], HostDeleter> data_;
 };
 
 }  // namespace lwq

@@ -4,13 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "worker/engine/device/cpu/onednn_gemm.h"
+#include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
 
@@ -44,11 +44,8 @@ class HostBuffer {
   void* data() const { return data_.get(); }
 
  private:
-  struct Free {
-    void operator()(uint8_t* p) const { std::free(p); }
-  };
   size_t capacity_ = 0;
-  std::unique_ptr<uint8_t[], Free> data_;
+  std::unique_ptr<uint8_t[], HostDeleter> data_;
 };
 
 // A product's right side, [outputs, k], in the layout that oneDNN multiplies fastest.

@@ -1,0 +1,61 @@
+#include "worker/engine/tensor/host_memory.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "gtest/gtest.h"
+
+namespace lwq {
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+TEST(HostMemoryTest, IsAlignedAndAllThereAtEverySize) {
+  // Nothing, small, and both sides of where huge pages begin.
+  for (const size_t bytes :
+       {size_t{0}, size_t{1}, size_t{64}, 16 * kMiB - 1, 16 * kMiB, 16 * kMiB + 1}) {
+    void* data = AllocateHost(bytes);
+    ASSERT_NE(data, nullptr) << bytes;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % 64, 0u) << bytes;
+    std::memset(data, 1, bytes);
+    FreeHost(data);
+  }
+  FreeHost(nullptr);
+}
+
+// Whether the next block of this size is one that was left marked: fresh pages are zero, and blocks
+// this large are always fresh when they are not kept.
+bool NextIsKept(size_t bytes) {
+  auto* data = static_cast<char*>(AllocateHost(bytes));
+  const bool kept = data[bytes / 2] == 7;
+  data[bytes / 2] = 7;
+  FreeHost(data);
+  return kept;
+}
+
+TEST(HostMemoryTest, LargeBlocksWaitForTheNextOfTheirSize) {
+  TrimHost();
+  EXPECT_FALSE(NextIsKept(64 * kMiB));
+  EXPECT_TRUE(NextIsKept(64 * kMiB));
+  TrimHost();
+  EXPECT_FALSE(NextIsKept(64 * kMiB));
+}
+
+TEST(HostMemoryTest, WhatIsKeptNeverRaisesTheMost) {
+  TrimHost();
+  EXPECT_FALSE(NextIsKept(64 * kMiB));
+  EXPECT_FALSE(NextIsKept(96 * kMiB));  // together they would be 160 where 96 was the most in use
+  EXPECT_FALSE(NextIsKept(64 * kMiB));
+  // With both in use at once there is room for both.
+  void* one = AllocateHost(64 * kMiB);
+  void* other = AllocateHost(96 * kMiB);
+  FreeHost(one);
+  FreeHost(other);
+  EXPECT_FALSE(NextIsKept(96 * kMiB));  // marks it
+  EXPECT_TRUE(NextIsKept(64 * kMiB));
+  EXPECT_TRUE(NextIsKept(96 * kMiB));
+  TrimHost();
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,24 @@
+// Host memory for matrices. Fresh pages cost as much as a pass over them, and a job asks for the
+// same sizes again and again; so large blocks that are freed wait for the next of their size, as
+// long as what is kept and what is in use together stay below the most that has been in use.
+#pragma once
+
+#include <cstddef>
+
+namespace lwq {
+
+// At least `bytes` bytes for FreeHost, 64-byte aligned, not initialised; null when there is no
+// memory. Large ones ask for huge pages: a workspace of a layer has tens of thousands of small
+// ones, and each is a fault. Thread-safe, as the next two.
+void* AllocateHost(size_t bytes);
+void FreeHost(void* data);  // null is fine
+
+// Gives back what is kept, and forgets how much was in use: for the end of a task.
+void TrimHost();
+
+// A deleter for std::unique_ptr.
+struct HostDeleter {
+  void operator()(void* data) const { FreeHost(data); }
+};
+
+}  // namespace lwq
