@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -197,8 +198,10 @@ class GptqTile {
   static constexpr int64_t kMaxLanes = 16;
 
   void LoadRows(int64_t first, int64_t rows) {
-    std::fill_n(weights_, cols_ * lanes_, 0.0f);
-    std::fill_n(scales_, cols_ * lanes_, 1.0f);
+    if (rows < lanes_) {
+      std::fill_n(weights_, cols_ * lanes_, 0.0f);
+      std::fill_n(scales_, cols_ * lanes_, 1.0f);
+    }
     std::fill_n(zeros_, cols_ * lanes_, SymmetricZero(block_.grid.bits));
     LoadTile(
         rows, cols_, lanes_, [&](int64_t r) { return block_.w.Row(first + r); }, weights_);
@@ -358,9 +361,8 @@ absl::Status CpuDevice::GptqBlock(const GptqColumns& block, absl::Span<double> l
     group_of.push_back(column / block.grid.GroupSizeFor(block.in_features));
   }
   pool_.ParallelForBlocks(block.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    std::vector<float> buffer(3 * block.w.cols * kMaxLanes);
     HWY_DYNAMIC_DISPATCH(GptqRows)
-    (block, group_of.data(), begin, end, buffer.data(), loss.data());
+    (block, group_of.data(), begin, end, ThreadBuffer(3 * block.w.cols * kMaxLanes), loss.data());
   });
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
 
 #ifndef LWQ_DEVICE_CPU_REFINE_ONCE_
@@ -50,7 +51,7 @@ class RefinementTile {
         steps_(residual_ + size_ * width_),
         before_(steps_ + size_ * width_),
         moment_(before_ + size_ * width_) {
-    std::fill(buffer, buffer + 4 * size_ * width_, 0.0f);
+    if (rows < width_) std::fill_n(buffer, 4 * size_ * width_, 0.0f);
     LoadTile(
         rows, size_, width_, [&](int64_t r) { return block.residual.Row(first + r); }, residual_);
   }
@@ -272,8 +273,8 @@ constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
 absl::Status CpuDevice::RefineBlock(const RefinementBlock& block, absl::Span<double> gain) {
   pool_.ParallelForBlocks(block.residual.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    std::vector<float> buffer(4 * block.residual.cols * kRowsPerTask);
-    HWY_DYNAMIC_DISPATCH(RefineRows)(block, begin, end, buffer.data(), gain.data());
+    float* buffer = ThreadBuffer(4 * block.residual.cols * kRowsPerTask);
+    HWY_DYNAMIC_DISPATCH(RefineRows)(block, begin, end, buffer, gain.data());
   });
   return absl::OkStatus();
 }

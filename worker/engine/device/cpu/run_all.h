@@ -1,4 +1,4 @@
-// Parallel work that can fail.
+// Parallel work that can fail, and room for it.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,13 @@ inline absl::Status RunAll(ThreadPool& pool, int64_t count,
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+// Room for `count` floats on this thread until its next call: what was there is lost.
+inline float* ThreadBuffer(int64_t count) {
+  static thread_local std::vector<float> buffer;
+  if (buffer.size() < static_cast<size_t>(count)) buffer.resize(static_cast<size_t>(count));
+  return buffer.data();
 }
 
 }  // namespace lwq
