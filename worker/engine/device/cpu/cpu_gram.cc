@@ -54,12 +54,12 @@ class Gram {
     const auto panels = absl::MakeConstSpan(packed.panels());
     const size_t together = static_cast<size_t>(x.bf16 ? kBF16PanelsAtOnce : 1);
     std::vector<std::pair<int64_t, absl::Span<const PackedMatrix::Panel>>> tiles;  // by first row
-    for (int64_t i = 0; i < cols_; i += rows) {
-      const auto behind = [end = i + rows](const PackedMatrix::Panel& p) { return p.begin >= end; };
-      const auto reached = panels.first(
-          static_cast<size_t>(std::find_if(panels.begin(), panels.end(), behind) - panels.begin()));
-      for (size_t p = 0; p < reached.size(); p += together) {
-        tiles.push_back({i, reached.subspan(p, together)});
+    for (size_t p = 0; p < panels.size(); p += together) {
+      const auto group = panels.subspan(p, together);
+      for (int64_t i = group[0].begin / rows * rows; i < cols_; i += rows) {
+        const auto above = [end = i + rows](const PackedMatrix::Panel& q) { return q.begin < end; };
+        const auto reached = std::partition_point(group.begin(), group.end(), above);
+        tiles.push_back({i, group.first(static_cast<size_t>(reached - group.begin()))});
       }
     }
     const Operand left{turned, cols_, count, x.bf16};

@@ -73,10 +73,12 @@ class PackedProduct {
     const int64_t together = packed_.bf16() ? kBF16PanelsAtOnce : 1;
     const int64_t groups = CeilDiv(static_cast<int64_t>(panels.size()), together);
     const int64_t rows = TokenTile(x_.rows, groups, packed_.bf16());
-    return RunAll(pool_, CeilDiv(x_.rows, rows) * groups, [&](int64_t i) {
-      const int64_t row = i / groups * rows;
+    // Rows first: the weight is the larger side more often, and passes through the caches once.
+    const int64_t row_tiles = CeilDiv(x_.rows, rows);
+    return RunAll(pool_, row_tiles * groups, [&](int64_t i) {
+      const int64_t row = i % row_tiles * rows;
       return store({row, std::min(rows, x_.rows - row),
-                    panels.subspan(static_cast<size_t>(i % groups * together),
+                    panels.subspan(static_cast<size_t>(i / row_tiles * together),
                                    static_cast<size_t>(together))});
     });
   }
