@@ -68,8 +68,8 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
   f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
-  // One Gram matrix that becomes the factor, its copy in the host, and H for the refinement, which
-  // is as large where it is not rounded.
+  // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor as
+  // GPTQ multiplies with it; and H for the refinement, which is as large where it is not rounded.
   const int64_t widest_gram = kF32 * widest_input * widest_input;
   if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
   // The residual stream and its norm; q, k, v and what attention answers, or in the same place the

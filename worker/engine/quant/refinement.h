@@ -10,10 +10,9 @@
 
 namespace lwq {
 
-// Sweeps three times over the columns of `quantized`, which came from `weight` [out, in] (device
-// memory): changes codes and, where its grid was fitted by a search, scales; notes in the record
-// what the error fell by. The error never rises. Needs statistics.hessian(); memory: two matrices
-// of the weight's size.
+// Goes over the columns of `quantized`, which came from `weight` [out, in] (device memory): changes
+// codes and, where its grid was fitted by a search, scales; notes in the record what the error fell
+// by. The error never rises. Needs statistics.hessian(); memory: two matrices of the weight's size.
 absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
                     QuantizedLinear* quantized);
 
