@@ -123,7 +123,6 @@ struct RefinementBlock {
   ConstMatrixView h;         // [B, B]: these rows and columns of H
   GridSpec grid;             // its group size divides B
   bool refit_scales = true;  // false where a group reaches beyond the block
-  int passes = 1;            // over the block's codes
   MatrixView scales;         // [rows, B / group size]
   ConstMatrixView zeros;     // the same shape; empty when symmetric
   uint8_t* codes = nullptr;  // host memory, code_stride apart from row to row
@@ -236,12 +235,11 @@ class Device {
   // j+1..]. loss[r] (host memory) = the row's squared errors. The columns behind the block are the
   // caller's to update.
   virtual absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) = 0;
-  // Coordinate descent on (W - Q) H (W - Q)^T over a block of columns, each row by itself: in the
-  // first pass, group after group, the scale that fits best to the group's codes (snapped, kept
-  // where it helps), then code after code the one that fits best while all else stays; in the
-  // others the codes alone. Writes scales, codes and change; gain[r] (host memory) is how much the
-  // row's error fell, never less than zero but for rounding. The residuals of the other columns are
-  // the caller's to update.
+  // One sweep of coordinate descent on (W - Q) H (W - Q)^T over a block of columns, each row by
+  // itself: group after group, first the scale that fits best to the group's codes (snapped, kept
+  // where it helps), then code after code the one that fits best while all else stays. Writes
+  // scales, codes and change; gain[r] (host memory) is how much the row's error fell, never less
+  // than zero but for rounding. The residuals of the other columns are the caller's to update.
   virtual absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) = 0;
 };
 

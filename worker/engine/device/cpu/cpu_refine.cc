@@ -39,7 +39,7 @@ HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 // of one.
 class RefinementTile {
  public:
-  // `buffer`: 6 x B x kVectors vectors.
+  // `buffer`: 4 x B x kVectors vectors.
   RefinementTile(const RefinementBlock& block, int64_t first, int64_t rows, float* buffer)
       : block_(block),
         first_(first),
@@ -50,24 +50,14 @@ class RefinementTile {
         residual_(buffer),
         steps_(residual_ + size_ * width_),
         before_(steps_ + size_ * width_),
-        moment_(before_ + size_ * width_),
-        scales_(moment_ + size_ * width_),
-        zeros_(scales_ + size_ * width_) {
-    if (rows < width_) {
-      std::fill_n(buffer, 6 * size_ * width_, 0.0f);
-      std::fill_n(scales_, size_ * width_, 1.0f);
-    }
+        moment_(before_ + size_ * width_) {
+    if (rows < width_) std::fill_n(buffer, 4 * size_ * width_, 0.0f);
+    LoadTile(
+        rows, size_, width_, [&](int64_t r) { return block.residual.Row(first + r); }, residual_);
   }
 
   void Run(double* gain) {
-    LoadRows();
-    for (int pass = 0; pass < block_.passes; ++pass) {
-      const bool last = pass == block_.passes - 1;
-      for (int64_t g = 0; g < size_ / group_size_; ++g) {
-        if (pass == 0 && block_.refit_scales) RefitScales(g);
-        RefineGroup(g, last);
-      }
-    }
+    for (int64_t g = 0; g < size_ / group_size_; ++g) RefineGroup(g);
     StoreRows();
     for (int64_t r = 0; r < rows_; ++r) gain[first_ + r] = gain_[r];
   }
@@ -79,74 +69,74 @@ class RefinementTile {
 
   // What one vector of rows has of a group.
   struct Grid {
-    V scale, lowest, highest;
+    V scale, zero, lowest, highest;
   };
 
-  // Vector v of a column, or of a group, in one of the buffers.
+  // Vector v of a column in one of the buffers.
   float* At(float* buffer, int64_t column, int64_t v) const {
     return buffer + column * width_ + v * Lanes();
   }
   V Load(const float* from) const { return hn::LoadU(D(), from); }
 
-  void LoadRows() {
-    LoadTile(
-        rows_, size_, width_, [&](int64_t r) { return block_.residual.Row(first_ + r); },
-        residual_);
-    LoadTile(
-        rows_, size_, width_,
-        [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride; }, steps_);
-    for (int64_t g = 0; g < size_ / group_size_; ++g) {
-      for (int64_t r = 0; r < rows_; ++r) {
-        scales_[g * width_ + r] = block_.scales.Row(first_ + r)[g];
-        zeros_[g * width_ + r] = block_.grid.symmetric ? SymmetricZero(block_.grid.bits)
-                                                       : block_.zeros.Row(first_ + r)[g];
-      }
-      for (int64_t v = 0; v < kVectors; ++v) {
-        const V scale = Load(At(scales_, g, v)), zero = Load(At(zeros_, g, v));
-        for (int64_t j = g * group_size_; j < (g + 1) * group_size_; ++j) {
-          const V steps = hn::Sub(Load(At(steps_, j, v)), zero);
-          hn::StoreU(steps, D(), At(steps_, j, v));
-          hn::StoreU(hn::Mul(scale, steps), D(), At(before_, j, v));
-        }
-      }
-    }
-  }
-
-  void RefitScales(int64_t g) {
-    const int64_t begin = g * group_size_;
-    // With one pass the columns before are done.
-    const int64_t from = block_.passes == 1 ? begin : 0;
-    Moments(from, begin);
-    for (int64_t v = 0; v < kVectors; ++v) RefitScale(g, v, from);
-  }
-
-  // One pass over a group's codes; after the last one only the columns behind are of interest.
-  void RefineGroup(int64_t g, bool last) {
+  void RefineGroup(int64_t g) {
     const D d;
-    Grid grid[kVectors];
-    V gain[kVectors];  // of the group: few enough terms for F32
-    for (int64_t v = 0; v < kVectors; ++v) {
-      const V zero = Load(At(zeros_, g, v));
-      grid[v] = {Load(At(scales_, g, v)), hn::Neg(zero),
-                 hn::Sub(hn::Set(d, LargestCode(block_.grid.bits)), zero)};
-      gain[v] = hn::Zero(d);
+    const int64_t begin = g * group_size_, end = begin + group_size_;
+    float scales[kMaxRows], zeros[kMaxRows] = {};
+    std::fill_n(scales, kMaxRows, 1.0f);
+    for (int64_t r = 0; r < rows_; ++r) {
+      scales[r] = block_.scales.Row(first_ + r)[g];
+      zeros[r] =
+          block_.grid.symmetric ? SymmetricZero(block_.grid.bits) : block_.zeros.Row(first_ + r)[g];
     }
-    const int64_t end = (g + 1) * group_size_;
-    int64_t j = g * group_size_;
-    for (; j + kAtOnce <= end; j += kAtOnce) RefineCodes<kAtOnce>(j, last, grid, gain);
-    for (; j < end; ++j) RefineCodes<1>(j, last, grid, gain);
-    for (int64_t v = 0; v < kVectors; ++v) AddGain(v, gain[v]);
+    LoadTile(
+        rows_, group_size_, width_,
+        [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride + begin; },
+        steps_ + begin * width_);
+    Grid grid[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const V zero = Load(zeros + v * Lanes());
+      grid[v] = {Load(scales + v * Lanes()), zero, hn::Neg(zero),
+                 hn::Sub(hn::Set(d, LargestCode(block_.grid.bits)), zero)};
+      for (int64_t j = begin; j < end; ++j) {
+        const V steps = hn::Sub(Load(At(steps_, j, v)), zero);
+        hn::StoreU(steps, d, At(steps_, j, v));
+        hn::StoreU(hn::Mul(grid[v].scale, steps), d, At(before_, j, v));
+      }
+    }
+    if (block_.refit_scales) {
+      Moments(begin, end);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        grid[v].scale = RefitScale(begin, end, v, grid[v].scale);
+        hn::StoreU(grid[v].scale, d, scales + v * Lanes());
+      }
+      for (int64_t r = 0; r < rows_; ++r) block_.scales.Row(first_ + r)[g] = scales[r];
+    }
+    V gain[kVectors];  // of the group: few enough terms for F32
+    for (int64_t v = 0; v < kVectors; ++v) gain[v] = hn::Zero(d);
+    int64_t j = begin;
+    for (; j + kAtOnce <= end; j += kAtOnce) RefineCodes<kAtOnce>(j, grid, gain);
+    for (; j < end; ++j) RefineCodes<1>(j, grid, gain);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      AddGain(v, gain[v]);
+      for (j = begin; j < end; ++j) {  // before_ becomes the change, steps_ become codes
+        const V steps = Load(At(steps_, j, v));
+        const V change = hn::Sub(hn::Mul(grid[v].scale, steps), Load(At(before_, j, v)));
+        hn::StoreU(change, d, At(before_, j, v));
+        hn::StoreU(hn::Add(steps, grid[v].zero), d, At(steps_, j, v));
+      }
+    }
   }
 
-  // moment_[i] = sum over the group that begins at `begin` of h[i, j] steps[j], for i >= from.
-  void Moments(int64_t from, int64_t begin) {
-    int64_t i = from;
-    for (; i + kAtOnce <= size_; i += kAtOnce) MomentsOf<kAtOnce>(i, begin);
-    for (; i < size_; ++i) MomentsOf<1>(i, begin);
+  // moment_[i] = sum over the group of h[i, j] steps[j], for the columns from `begin` on: the ones
+  // before are done.
+  void Moments(int64_t begin, int64_t end) {
+    int64_t i = begin;
+    for (; i + kAtOnce <= size_; i += kAtOnce) MomentsOf<kAtOnce>(i, begin, end);
+    for (; i < size_; ++i) MomentsOf<1>(i, begin, end);
   }
 
   template <int64_t N>
-  HWY_INLINE void MomentsOf(int64_t i, int64_t begin) {
+  HWY_INLINE void MomentsOf(int64_t i, int64_t begin, int64_t end) {
     const D d;
     V sums[N][kVectors];
     const float* h[N];
@@ -154,7 +144,7 @@ class RefinementTile {
       h[n] = block_.h.Row(i + n);
       for (int64_t v = 0; v < kVectors; ++v) sums[n][v] = hn::Zero(d);
     }
-    for (int64_t j = begin; j < begin + group_size_; ++j) {
+    for (int64_t j = begin; j < end; ++j) {
       V steps[kVectors];
       for (int64_t v = 0; v < kVectors; ++v) steps[v] = Load(At(steps_, j, v));
       for (int64_t n = 0; n < N; ++n) {
@@ -169,12 +159,9 @@ class RefinementTile {
     }
   }
 
-  // Least squares for the scales of vector v, where that helps; the residuals from column `from` on
-  // follow.
-  void RefitScale(int64_t g, int64_t v, int64_t from) {
+  // The scales of vector v after least squares, where that helps; the residual follows.
+  V RefitScale(int64_t begin, int64_t end, int64_t v, V scale) {
     const D d;
-    const int64_t begin = g * group_size_, end = begin + group_size_;
-    const V scale = Load(At(scales_, g, v));
     V cross = hn::Zero(d), square = hn::Zero(d);
     for (int64_t j = begin; j < end; ++j) {
       const V step = Load(At(steps_, j, v));
@@ -191,66 +178,48 @@ class RefinementTile {
     const auto helps = hn::Gt(gain, hn::Zero(d));
     AddGain(v, hn::IfThenElseZero(helps, gain));
     difference = hn::IfThenElseZero(helps, difference);
-    for (int64_t i = from; i < size_; ++i) {
+    for (int64_t i = begin; i < size_; ++i) {
       float* at = At(residual_, i, v);
       hn::StoreU(hn::NegMulAdd(difference, Load(At(moment_, i, v)), Load(at)), d, at);
     }
-    hn::StoreU(hn::IfThenElse(helps, Load(fitted), scale), d, At(scales_, g, v));
+    return hn::IfThenElse(helps, Load(fitted), scale);
   }
 
-  // Codes j to j + N - 1, one after the other; the residuals follow in one go, with the columns of
-  // which some row moved. In later passes there are few.
+  // Codes j to j + N - 1, one after the other; the residuals behind them follow in one pass.
   template <int64_t N>
-  HWY_INLINE void RefineCodes(int64_t j, bool last, const Grid (&grid)[kVectors],
-                              V (&gain)[kVectors]) {
+  HWY_INLINE void RefineCodes(int64_t j, const Grid (&grid)[kVectors], V (&gain)[kVectors]) {
     const D d;
-    V residual[N][kVectors], moves[N][kVectors];
+    V residual[N][kVectors], difference[N][kVectors];
     const float* h[N];
     for (int64_t i = 0; i < N; ++i) {
+      h[i] = block_.h.Row(j + i);
       for (int64_t v = 0; v < kVectors; ++v) residual[i][v] = Load(At(residual_, j + i, v));
     }
-    int64_t count = 0;
     for (int64_t i = 0; i < N; ++i) {
-      const float* row = block_.h.Row(j + i);
-      const V here = hn::Set(d, row[j + i]);
-      bool none = true;
+      const V here = hn::Set(d, h[i][j + i]);
       for (int64_t v = 0; v < kVectors; ++v) {
-        const auto& [scale, lowest, highest] = grid[v];
+        const auto& [scale, zero, lowest, highest] = grid[v];
         const V r = residual[i][v];
         const V steps = Load(At(steps_, j + i, v));
         const V target = hn::Add(steps, hn::Div(r, hn::Mul(here, scale)));
         const V best = hn::Min(hn::Max(hn::Round(target), lowest), highest);
-        const V move = hn::Mul(scale, hn::Sub(best, steps));
-        none = none && hn::AllTrue(d, hn::Eq(best, steps));
-        gain[v] = hn::MulAdd(move, hn::NegMulAdd(move, here, hn::Add(r, r)), gain[v]);
+        const V moved = hn::Mul(scale, hn::Sub(best, steps));
+        gain[v] = hn::MulAdd(moved, hn::NegMulAdd(moved, here, hn::Add(r, r)), gain[v]);
         hn::StoreU(best, d, At(steps_, j + i, v));
-        moves[count][v] = move;
+        difference[i][v] = moved;
         for (int64_t k = i + 1; k < N; ++k) {
-          residual[k][v] = hn::NegMulAdd(move, hn::Set(d, row[j + k]), residual[k][v]);
+          residual[k][v] = hn::NegMulAdd(moved, hn::Set(d, h[i][j + k]), residual[k][v]);
         }
       }
-      h[count] = row;
-      count += none ? 0 : 1;
     }
-    const int64_t from = last ? j + N : 0;
-    if (count == N) {
-      Follow<N>(from, h, moves);
-    } else {
-      if (count & 2) Follow<2>(from, h, moves);
-      if (count & 1) Follow<1>(from, h + (count & 2), moves + (count & 2));
-    }
-  }
-
-  // Takes N columns' moves off the residuals from column `from` on.
-  template <int64_t N>
-  HWY_INLINE void Follow(int64_t from, const float* const* h, const V (*moves)[kVectors]) {
-    const D d;
-    for (int64_t k = from; k < size_; ++k) {
+    for (int64_t k = j + N; k < size_; ++k) {
       V rest[kVectors];
       for (int64_t v = 0; v < kVectors; ++v) rest[v] = Load(At(residual_, k, v));
       for (int64_t i = 0; i < N; ++i) {
         const V here = hn::Set(d, h[i][k]);
-        for (int64_t v = 0; v < kVectors; ++v) rest[v] = hn::NegMulAdd(moves[i][v], here, rest[v]);
+        for (int64_t v = 0; v < kVectors; ++v) {
+          rest[v] = hn::NegMulAdd(difference[i][v], here, rest[v]);
+        }
       }
       for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(rest[v], d, At(residual_, k, v));
     }
@@ -262,22 +231,7 @@ class RefinementTile {
     for (int64_t r = 0; r < Lanes(); ++r) gain_[v * Lanes() + r] += lanes[r];
   }
 
-  // steps_ become codes, before_ becomes the change.
   void StoreRows() {
-    for (int64_t g = 0; g < size_ / group_size_; ++g) {
-      for (int64_t v = 0; v < kVectors; ++v) {
-        const V scale = Load(At(scales_, g, v)), zero = Load(At(zeros_, g, v));
-        for (int64_t j = g * group_size_; j < (g + 1) * group_size_; ++j) {
-          const V steps = Load(At(steps_, j, v));
-          const V change = hn::Sub(hn::Mul(scale, steps), Load(At(before_, j, v)));
-          hn::StoreU(change, D(), At(before_, j, v));
-          hn::StoreU(hn::Add(steps, zero), D(), At(steps_, j, v));
-        }
-      }
-      for (int64_t r = 0; r < rows_ && block_.refit_scales; ++r) {
-        block_.scales.Row(first_ + r)[g] = scales_[g * width_ + r];
-      }
-    }
     StoreTile(steps_, rows_, size_, width_,
               [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride; });
     StoreTile(before_, rows_, size_, width_,
@@ -292,8 +246,6 @@ class RefinementTile {
   float* const steps_;     // code - zero, then the codes
   float* const before_;    // values before, then what changed
   float* const moment_;
-  float* const scales_;  // [groups][width], as the next
-  float* const zeros_;
   double gain_[kMaxRows] = {};
 };
 
@@ -321,7 +273,7 @@ constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
 absl::Status CpuDevice::RefineBlock(const RefinementBlock& block, absl::Span<double> gain) {
   pool_.ParallelForBlocks(block.residual.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    float* buffer = ThreadBuffer(6 * block.residual.cols * kRowsPerTask);
+    float* buffer = ThreadBuffer(4 * block.residual.cols * kRowsPerTask);
     HWY_DYNAMIC_DISPATCH(RefineRows)(block, begin, end, buffer, gain.data());
   });
   return absl::OkStatus();

@@ -23,30 +23,27 @@ class RowRefinement {
   double Run() {
     uint8_t* codes = block_.codes + row_ * block_.code_stride;
     float* change = block_.change.Row(row_);
-    for (int64_t j = 0; j < size_; ++j) {
-      steps_[j] = codes[j] - Zero(j);
-      change[j] = -Scale(j) * static_cast<float>(steps_[j]);
-    }
-    for (int pass = 0; pass < block_.passes; ++pass) {
-      for (int64_t begin = 0; begin < size_; begin += group_size_) {
-        if (pass == 0 && block_.refit_scales) RefitScale(begin, begin + group_size_, Scale(begin));
-        for (int64_t j = begin; j < begin + group_size_; ++j) RefineCode(j, Scale(j), Zero(j));
+    for (int64_t g = 0; g < size_ / group_size_; ++g) {
+      float& scale = block_.scales.Row(row_)[g];
+      const float zero =
+          block_.grid.symmetric ? SymmetricZero(block_.grid.bits) : block_.zeros.Row(row_)[g];
+      const int64_t begin = g * group_size_, end = begin + group_size_;
+      for (int64_t j = begin; j < end; ++j) {
+        steps_[j] = codes[j] - zero;
+        change[j] = -scale * static_cast<float>(steps_[j]);
       }
-    }
-    for (int64_t j = 0; j < size_; ++j) {
-      codes[j] = static_cast<uint8_t>(steps_[j] + Zero(j));
-      change[j] += Scale(j) * static_cast<float>(steps_[j]);
+      if (block_.refit_scales) RefitScale(begin, end, scale);
+      for (int64_t j = begin; j < end; ++j) RefineCode(j, scale, zero);
+      for (int64_t j = begin; j < end; ++j) {
+        codes[j] = static_cast<uint8_t>(steps_[j] + zero);
+        change[j] += scale * static_cast<float>(steps_[j]);
+      }
     }
     return gain_;
   }
 
  private:
   double H(int64_t i, int64_t j) const { return block_.h.Row(i)[j]; }
-  float& Scale(int64_t j) const { return block_.scales.Row(row_)[j / group_size_]; }
-  float Zero(int64_t j) const {
-    return block_.grid.symmetric ? SymmetricZero(block_.grid.bits)
-                                 : block_.zeros.Row(row_)[j / group_size_];
-  }
 
   void RefitScale(int64_t begin, int64_t end, float& scale) {
     std::vector<double> moment(size_, 0.0);  // H times the steps of this group
