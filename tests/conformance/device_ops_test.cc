@@ -172,6 +172,20 @@ TEST_P(Products, TransposedWeightsAreTheSame) {
   }
 }
 
+TEST(DeviceOps, ProductsOfNoRowsAreFine) {
+  for (const char* name : {"cpu", "reference"}) {
+    for (const ComputeType type : {ComputeType::kF32, ComputeType::kBF16}) {
+      auto device = Make(name);
+      Matrix w = Zeros(8, 16), x = Zeros(0, 16), y = Zeros(0, 8);
+      LWQ_ASSERT_OK_AND_ASSIGN(auto weight, device->PrepareWeight(w.view(), type));
+      LWQ_ASSERT_OK_AND_ASSIGN(auto input, device->NewInput(0, 16, type));
+      EXPECT_OK(device->Linear(x.view(), *weight, y.view())) << name;
+      EXPECT_OK(device->SubtractLinear(x.view(), *weight, y.view())) << name;
+      EXPECT_OK(device->Linear(*input, *weight, y.view())) << name;
+    }
+  }
+}
+
 TEST(DeviceOps, PreparedInputsMustFit) {
   for (const char* name : {"cpu", "reference"}) {
     auto device = Make(name);

@@ -17,16 +17,17 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kMinTokenTile = 256;  // rows of x in one call: kMaxTileRows, fewer for threads
-constexpr int64_t kBF16TokenTile = 256;
+constexpr int64_t kMinTileRows = 256;  // of F32: kMaxTileRows, fewer for threads
+constexpr int64_t kBF16TileRows = 256;
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kColumns = 512;  // of one call where the right side is not packed
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t TokenTile(int64_t rows, int64_t panels, bool bf16) {
-  int64_t tile = bf16 ? kBF16TokenTile : kMaxTileRows;
-  while (tile > kMinTokenTile && CeilDiv(rows, tile) * panels < kTilesWanted) tile /= 2;
+// Rows of F32 in one call, with `groups` tiles beside each other.
+int64_t TileRows(int64_t rows, int64_t groups) {
+  int64_t tile = kMaxTileRows;
+  while (tile > kMinTileRows && CeilDiv(rows, tile) * groups < kTilesWanted) tile /= 2;
   return tile;
 }
 
@@ -72,7 +73,7 @@ class PackedProduct {
     if (x_.rows == 0 || panels.empty()) return absl::OkStatus();
     const int64_t together = packed_.bf16() ? kBF16PanelsAtOnce : 1;
     const int64_t groups = CeilDiv(static_cast<int64_t>(panels.size()), together);
-    const int64_t rows = TokenTile(x_.rows, groups, packed_.bf16());
+    const int64_t rows = packed_.bf16() ? kBF16TileRows : TileRows(x_.rows, groups);
     // Rows first: the weight is the larger side more often, and passes through the caches once.
     const int64_t row_tiles = CeilDiv(x_.rows, rows);
     return RunAll(pool_, row_tiles * groups, [&](int64_t i) {
@@ -100,80 +101,87 @@ absl::StatusOr<Operand> InputOf(ThreadPool& pool, ConstMatrixView x, const CpuWe
   return DenseInput(pool, x, weight.type(), weight.packed.slabs(), products);
 }
 
-// Calls body(result, count, row, first output) for each row and panel of a tile's product.
+// Calls body(offset, count, row, first output) for each row and panel of a tile's product, `count`
+// sums from `offset` on.
 template <typename Body>
-void ForEachRow(const PackedProduct::Tile& tile, const float* result, const Body& body) {
+void ForEachRow(const PackedProduct::Tile& tile, const Body& body) {
+  int64_t offset = 0;
   for (const PackedMatrix::Panel& panel : tile.panels) {
-    for (int64_t r = 0; r < tile.rows; ++r, result += panel.size) {
-      body(result, panel.size, tile.row + r, panel.begin);
+    for (int64_t r = 0; r < tile.rows; ++r, offset += panel.size) {
+      body(offset, panel.size, tile.row + r, panel.begin);
     }
   }
 }
 
-// y = the product, plus bias where there is one.
-absl::Status StoreLinear(PackedProduct product, const PackedMatrix& packed, const float* bias,
-                         MatrixView y) {
+// Calls body(sums, count, row, first output) for all of x weight^T, piece by piece, on the pool's
+// threads.
+template <typename Body>
+absl::Status ForEachSum(ThreadPool& pool, CpuProducts& products, const Operand& x,
+                        const CpuWeight& weight, const Body& body) {
+  PackedProduct product(&pool, &products, x, &weight.packed);
   return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
-    float* result = ThreadTile(0);
-    LWQ_RETURN_IF_ERROR(product.Multiply(tile, packed, result));
-    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-      float* to = y.Row(row) + first;
-      std::copy_n(sums, count, to);
-      if (bias != nullptr) AddRow(bias + first, count, to);
+    const float* sums = ThreadTile(0);
+    LWQ_RETURN_IF_ERROR(product.Multiply(tile, weight.packed, ThreadTile(0)));
+    ForEachRow(tile, [&](int64_t offset, int64_t count, int64_t row, int64_t first) {
+      body(sums + offset, count, row, first);
     });
     return absl::OkStatus();
   });
+}
+
+// y = x weight^T, plus bias where there is one.
+absl::Status StoreLinear(ThreadPool& pool, CpuProducts& products, const Operand& x,
+                         const CpuWeight& weight, const float* bias, MatrixView y) {
+  return ForEachSum(pool, products, x, weight,
+                    [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+                      float* to = y.Row(row) + first;
+                      std::copy_n(sums, count, to);
+                      if (bias != nullptr) AddRow(bias + first, count, to);
+                    });
+}
+
+// A weight from `stored` [out, in], or [in, out] where it is transposed.
+absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(ThreadPool& pool, CpuProducts& products,
+                                                        ConstMatrixView stored, bool transposed,
+                                                        ComputeType type) {
+  const bool native = type == ComputeType::kBF16 && OnednnGemm::HasNativeBF16();
+  const int64_t outputs = transposed ? stored.cols : stored.rows;
+  auto prepared = std::make_unique<CpuWeight>(outputs, stored.rows + stored.cols - outputs, type);
+  PackedMatrix& packed = prepared->packed;
+  LWQ_RETURN_IF_ERROR(packed.Resize(products.gemm, outputs, prepared->in_features(), native));
+  const auto& panels = packed.panels();
+  LWQ_RETURN_IF_ERROR(RunAll(pool, static_cast<int64_t>(panels.size()), [&](int64_t i) {
+    const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
+    ConstMatrixView part =
+        transposed ? stored.Cols(panel.begin, panel.size) : stored.Rows(panel.begin, panel.size);
+    Matrix rounded;
+    if (type == ComputeType::kBF16 && !native) {
+      rounded = Matrix(part.rows, part.cols);
+      if (rounded.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
+      for (int64_t r = 0; r < part.rows; ++r) {
+        RoundThroughBF16(part.Row(r), part.cols, rounded.Row(r));
+      }
+      part = rounded.view();
+    }
+    return packed.Pack(products.gemm, panel,
+                       {.data = part.data,
+                        .bf16 = false,
+                        .n_stride = transposed ? 1 : part.stride,
+                        .k_stride = transposed ? part.stride : 1});
+  }));
+  return prepared;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
                                                                          ComputeType type) {
-  const bool native = type == ComputeType::kBF16 && OnednnGemm::HasNativeBF16();
-  auto prepared = std::make_unique<CpuWeight>(weight.rows, weight.cols, type);
-  PackedMatrix& packed = prepared->packed;
-  LWQ_RETURN_IF_ERROR(packed.Resize(products_->gemm, weight.rows, weight.cols, native));
-  const auto& panels = packed.panels();
-  LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
-    const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
-    ConstMatrixView rows = weight.Rows(panel.begin, panel.size);
-    Matrix rounded;
-    if (type == ComputeType::kBF16 && !native) {
-      rounded = Matrix(rows.rows, rows.cols);
-      if (rounded.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
-      for (int64_t r = 0; r < rows.rows; ++r) {
-        RoundThroughBF16(rows.Row(r), rows.cols, rounded.Row(r));
-      }
-      rows = rounded.view();
-    }
-    return packed.Pack(products_->gemm, panel,
-                       {.data = rows.data, .bf16 = false, .n_stride = rows.stride, .k_stride = 1});
-  }));
-  return prepared;
+  return Prepare(pool_, *products_, weight, /*transposed=*/false, type);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareTransposed(ConstMatrixView b,
                                                                              ComputeType type) {
-  const bool native = type == ComputeType::kBF16 && OnednnGemm::HasNativeBF16();
-  auto prepared = std::make_unique<CpuWeight>(b.cols, b.rows, type);
-  PackedMatrix& packed = prepared->packed;
-  LWQ_RETURN_IF_ERROR(packed.Resize(products_->gemm, b.cols, b.rows, native));
-  Matrix rounded;
-  if (type == ComputeType::kBF16 && !native) {
-    rounded = Matrix(b.rows, b.cols);
-    if (rounded.data() == nullptr) return absl::ResourceExhaustedError("no memory for rounding");
-    pool_.ParallelFor(b.rows,
-                      [&](int64_t r) { RoundThroughBF16(b.Row(r), b.cols, rounded.Row(r)); });
-    b = rounded.view();
-  }
-  const auto& panels = packed.panels();
-  LWQ_RETURN_IF_ERROR(RunAll(pool_, static_cast<int64_t>(panels.size()), [&](int64_t i) {
-    const PackedMatrix::Panel& panel = panels[static_cast<size_t>(i)];
-    return packed.Pack(
-        products_->gemm, panel,
-        {.data = b.data + panel.begin, .bf16 = false, .n_stride = 1, .k_stride = b.stride});
-  }));
-  return prepared;
+  return Prepare(pool_, *products_, b, /*transposed=*/true, type);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedInput>> CpuDevice::NewInput(int64_t rows, int64_t features,
@@ -202,33 +210,26 @@ absl::Status CpuDevice::Linear(const PreparedInput& x, BiasedWeight weight, Matr
                      " meets a weight of ", w->in_features(), " in ", NameOf(w->type())));
   }
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, input->rows(), w->out_features()));
-  return StoreLinear(PackedProduct(&pool_, products_.get(), input->operand(), &w->packed),
-                     w->packed, weight.bias, y);
+  return StoreLinear(pool_, *products_, input->operand(), *w, weight.bias, y);
 }
 
 absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
-  return StoreLinear(PackedProduct(&pool_, products_.get(), input, &w->packed), w->packed,
-                     weight.bias, y);
+  return StoreLinear(pool_, *products_, input, *w, weight.bias, y);
 }
 
 absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
-  PackedProduct product(&pool_, products_.get(), input, &w->packed);
-  return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
-    float* result = ThreadTile(0);
-    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
-    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-      float* to = y.Row(row) + first;
-      AddRow(sums, count, to);
-      if (weight.bias != nullptr) AddRow(weight.bias + first, count, to);
-    });
-    return absl::OkStatus();
-  });
+  return ForEachSum(pool_, *products_, input, *w,
+                    [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+                      float* to = y.Row(row) + first;
+                      AddRow(sums, count, to);
+                      if (weight.bias != nullptr) AddRow(weight.bias + first, count, to);
+                    });
 }
 
 absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
@@ -236,16 +237,11 @@ absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& 
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
-  PackedProduct product(&pool_, products_.get(), input, &w->packed);
-  return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
-    float* result = ThreadTile(0);
-    LWQ_RETURN_IF_ERROR(product.Multiply(tile, w->packed, result));
-    ForEachRow(tile, result, [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-      float* to = y.Row(row) + first;
-      SubtractRow(to, sums, count, to);
-    });
-    return absl::OkStatus();
-  });
+  return ForEachSum(pool_, *products_, input, *w,
+                    [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+                      float* to = y.Row(row) + first;
+                      SubtractRow(to, sums, count, to);
+                    });
 }
 
 absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
@@ -263,12 +259,10 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
     float* ups = ThreadTile(1);
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, g->packed, gates));
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, u->packed, ups));
-    ForEachRow(tile, gates, [&](const float* g_row, int64_t count, int64_t row, int64_t first) {
-      float* g_sums = gates + (g_row - gates);
-      float* u_sums = ups + (g_row - gates);
-      if (gate.bias != nullptr) AddRow(gate.bias + first, count, g_sums);
-      if (up.bias != nullptr) AddRow(up.bias + first, count, u_sums);
-      SwiGluRow(g_sums, u_sums, count, y.Row(row) + first);
+    ForEachRow(tile, [&](int64_t offset, int64_t count, int64_t row, int64_t first) {
+      if (gate.bias != nullptr) AddRow(gate.bias + first, count, gates + offset);
+      if (up.bias != nullptr) AddRow(up.bias + first, count, ups + offset);
+      SwiGluRow(gates + offset, ups + offset, count, y.Row(row) + first);
     });
     return absl::OkStatus();
   });
@@ -279,7 +273,7 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
   const int64_t panels = CeilDiv(c.cols, kColumns);
-  const int64_t tile = TokenTile(c.rows, panels, false);
+  const int64_t tile = TileRows(c.rows, panels);
   return RunAll(pool_, CeilDiv(c.rows, tile) * panels, [&](int64_t i) -> absl::Status {
     const int64_t row = i / panels * tile;
     const int64_t col = i % panels * kColumns;

@@ -34,7 +34,7 @@ std::vector<Slab> CutIntoSlabs(int64_t k, bool bf16) {
 }
 
 void* HostBuffer::Reserve(size_t bytes) {
-  if (bytes > capacity_) {
+  if (bytes > capacity_ || data_ == nullptr) {
     data_.reset();
     data_.reset(static_cast<uint8_t*>(AllocateHost(bytes)));
     capacity_ = data_ == nullptr ? 0 : bytes;
