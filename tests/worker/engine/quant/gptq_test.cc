@@ -75,6 +75,8 @@ TEST(GptqTest, AgreesWithTheTextbookOnRandomProblems) {
   }
   // More columns than are updated together.
   ExpectNearTextbook(RandomProblem(24, 576, 13), {{.bits = 3, .group_size = 96}});
+  // Three large blocks: errors of the second reach the third.
+  ExpectNearTextbook(RandomProblem(12, 1152, 14), {{.bits = 3, .group_size = 128}});
 }
 
 // Without act-order a group's grid fits the weights as they are when its turn comes, wherever it
