@@ -51,7 +51,8 @@ TEST(GptqTest, LossIsTheCalibratedError) {
 TEST(GptqTest, LossIsTheCalibratedErrorAcrossLargeBlocks) {
   constexpr int64_t kCols = 1152;
   CpuDevice device(2);
-  const Matrix weight = GaussianMatrix(4, kCols, 2, 0.02f), inputs = CorrelatedInputs(96, kCols, 3);
+  const Matrix weight = GaussianMatrix(4, kCols, 2, 0.02f),
+               inputs = ::lwq::testing::CorrelatedInputs(96, kCols, 3);
   const auto statistics = StatisticsOf(&device, inputs.view(), {kDamping, true, false});
   const auto q = QuantizeWith("gptq", &device, weight.view(), statistics.get(),
                               {GridSpec{.bits = 3, .group_size = 128}});
