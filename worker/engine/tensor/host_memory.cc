@@ -1,8 +1,10 @@
 #include "worker/engine/tensor/host_memory.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <utility>
@@ -15,11 +17,28 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-// From here on a huge page more or less is no matter.
-constexpr size_t kLarge = 8 * kHugePage;
+// From here on blocks are whole huge pages, from the system and back to it: what malloc takes back
+// of such a size may stay with the process.
+constexpr size_t kLarge = 4 * kHugePage;
 
 // The next multiple above: never nothing, and some room behind the end.
 size_t NextMultiple(size_t bytes, size_t of) { return (bytes + of) / of * of; }
+
+// Null when there is no memory. `size`: whole huge pages.
+void* MapPages(size_t size) {
+  void* all =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(all);
+  const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  if (aligned > begin) munmap(all, aligned - begin);
+  const uintptr_t end = begin + size + kHugePage;
+  if (end > aligned + size) munmap(reinterpret_cast<void*>(aligned + size), end - aligned - size);
+  void* data = reinterpret_cast<void*>(aligned);
+  // Advice: where the system does not follow it, pages are small.
+  madvise(data, size, MADV_HUGEPAGE);
+  return data;
+}
 
 // Large blocks: those in use and those kept.
 class LargeBlocks {
@@ -36,10 +55,8 @@ class LargeBlocks {
     if (data == nullptr) {
       most_ = std::max(most_, in_use_ + size);
       while (!kept_.empty() && in_use_ + size + kept_bytes_ > most_) DropOldest();
-      data = std::aligned_alloc(kHugePage, size);
+      data = MapPages(size);
       if (data == nullptr) return nullptr;
-      // Advice: where the system does not follow it, pages are small.
-      madvise(data, size, MADV_HUGEPAGE);
     }
     sizes_[data] = size;
     in_use_ += size;
@@ -76,7 +93,7 @@ class LargeBlocks {
   }
 
   void DropOldest() {
-    std::free(kept_.front().first);
+    munmap(kept_.front().first, kept_.front().second);
     kept_bytes_ -= kept_.front().second;
     kept_.erase(kept_.begin());
   }
@@ -99,6 +116,9 @@ void FreeHost(void* data) {
   if (data != nullptr && !LargeBlocks::Get().Free(data)) std::free(data);
 }
 
-void TrimHost() { LargeBlocks::Get().Trim(); }
+void TrimHost() {
+  LargeBlocks::Get().Trim();
+  malloc_trim(0);
+}
 
 }  // namespace lwq

@@ -13,7 +13,8 @@ namespace lwq {
 void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
 
-// Gives back what is kept, and forgets how much was in use: for the end of a task.
+// Gives back what is kept, here and by malloc, and forgets how much was in use: for the end of a
+// task.
 void TrimHost();
 
 // A deleter for std::unique_ptr.

@@ -13,7 +13,7 @@ constexpr size_t kMiB = size_t{1} << 20;
 TEST(HostMemoryTest, IsAlignedAndAllThereAtEverySize) {
   // Nothing, small, and both sides of where huge pages begin.
   for (const size_t bytes :
-       {size_t{0}, size_t{1}, size_t{64}, 16 * kMiB - 1, 16 * kMiB, 16 * kMiB + 1}) {
+       {size_t{0}, size_t{1}, size_t{64}, 8 * kMiB - 1, 8 * kMiB, 8 * kMiB + 1}) {
     void* data = AllocateHost(bytes);
     ASSERT_NE(data, nullptr) << bytes;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % 64, 0u) << bytes;
