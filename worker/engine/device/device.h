@@ -1,4 +1,4 @@
-// What the engine asks of a compute device, and nothing else: about twenty coarse operations on F32
+// What the engine asks of a compute device, and nothing else: about thirty coarse operations on F32
 // matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu`
 // and, later, `cuda` implement it.
 //
@@ -160,7 +160,7 @@ class Device {
   // The weight b^T, from b [in_features, out_features] in device memory.
   virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(ConstMatrixView b,
                                                                             ComputeType type) = 0;
-  // y [T, out] = x [T, in] weight^T + bias. In this and the next three, y must not overlap x.
+  // y [T, out] = x [T, in] weight^T + bias. Here and in the products below, y must not overlap x.
   virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
   // The same of an input that is prepared, for the weight's type, once for several products.
   virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) = 0;
@@ -195,7 +195,7 @@ class Device {
   virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                                  absl::Span<const Segment> segments, const AttentionShape& shape,
                                  MatrixView out) = 0;
-  // out = a - b.
+  // out = a - b; out may be one of them.
   virtual absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) = 0;
 
   // --- what the evaluation reads from logits [T, vocabulary] ---

@@ -56,9 +56,9 @@ class AttentionScratch {
   Matrix keys_, values_, scores_, sums_;
 };
 
-// Attention of one head over one segment.
 constexpr int64_t kKeysAtOnce = 16;  // turned together: a cache line of each dimension
 
+// Attention of one head over one segment.
 class SegmentHead {
  public:
   SegmentHead(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,

@@ -16,8 +16,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kTokens = 1024;       // packed at once, as F32; twice as many as BF16
-constexpr int64_t kBF16TileRows = 256;  // columns of x on the left of one call
+constexpr int64_t kTokens = 1024;  // packed at once, as F32; twice as many as BF16
 
 // to [cols, rows] = from^T, for columns [begin, end) of from.
 template <typename T>
@@ -53,7 +52,7 @@ class Gram {
     const int64_t rows = x.bf16 ? kBF16TileRows : kMaxTileRows;
     const auto panels = absl::MakeConstSpan(packed.panels());
     const size_t together = static_cast<size_t>(x.bf16 ? kBF16PanelsAtOnce : 1);
-    std::vector<std::pair<int64_t, absl::Span<const PackedMatrix::Panel>>> tiles;  // by first row
+    std::vector<std::pair<int64_t, absl::Span<const PackedMatrix::Panel>>> tiles;  // first row
     for (size_t p = 0; p < panels.size(); p += together) {
       const auto group = panels.subspan(p, together);
       for (int64_t i = group[0].begin / rows * rows; i < cols_; i += rows) {

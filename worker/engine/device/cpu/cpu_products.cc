@@ -18,7 +18,6 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kMinTileRows = 256;  // of F32: kMaxTileRows, fewer for threads
-constexpr int64_t kBF16TileRows = 256;
 constexpr int64_t kTilesWanted = 8;
 constexpr int64_t kColumns = 512;  // of one call where the right side is not packed
 

@@ -10,6 +10,7 @@
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
 
+// This file includes itself for each instruction set; what they share is here.
 #ifndef LWQ_DEVICE_CPU_REFINE_ONCE_
 #define LWQ_DEVICE_CPU_REFINE_ONCE_
 namespace lwq {

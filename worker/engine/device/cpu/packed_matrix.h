@@ -82,8 +82,9 @@ class PackedMatrix {
 
 // Rows of a that one call of Multiply takes at most.
 inline constexpr int64_t kMaxTileRows = 1024;
-// Panels of BF16 that a tile takes: with 256 rows their sums, one slab of the rows and one panel
-// stay in the second-level cache.
+// Rows and panels of a tile of BF16: their sums, one slab of the rows and one panel stay in the
+// second-level cache.
+inline constexpr int64_t kBF16TileRows = 256;
 inline constexpr int64_t kBF16PanelsAtOnce = 4;
 // Rows [row, row + rows) of a times some panels of b, on this thread: panel after panel, each
 // [rows, panel.size]. Dense: oneDNN has a fast kernel for a packed matrix only where rows follow
