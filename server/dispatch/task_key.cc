@@ -23,7 +23,7 @@ constexpr Kind kKinds[] = {
     {v1::TaskSpec::kPreflight, "preflight", v1::PREFLIGHT, 1},
     {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, 4},
     {v1::TaskSpec::kScore, "score", v1::SCORE, 4},
-    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 4},
+    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 5},
     {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, 1},
     {v1::TaskSpec::kVerify, "verify", v1::VERIFY, 1},
     {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, 4},

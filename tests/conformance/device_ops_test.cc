@@ -153,6 +153,26 @@ TEST_P(Products, LinearOfAPreparedInputAgrees) {
   EXPECT_TRUE(std::equal(plain.data(), plain.data() + plain.size(), prepared.data()));
 }
 
+// Large inputs have parts that are not multiplied where all their columns are zero.
+TEST_P(Products, APreparedInputIsZeroBeforeItsFirstColumn) {
+  const auto [shape, type] = GetParam();
+  const Matrix w = Random(shape.out, shape.in, 2, 0.1f);
+  const double root = std::sqrt(static_cast<double>(shape.in));
+  const double bound = 8 * root * kEps * 0.1 * root + 4 * kEps;
+  const Matrix start = Random(shape.tokens, shape.out, 5);
+  for (const int64_t first : {shape.in / 2, shape.in * 3 / 4, shape.in}) {
+    const Matrix last = Random(shape.tokens, shape.in - first, 1);
+    Judge(
+        [&](Device& device, MatrixView out) -> absl::Status {
+          LWQ_ASSIGN_OR_RETURN(auto weight, device.PrepareWeight(w.view(), type));
+          LWQ_ASSIGN_OR_RETURN(auto input, device.NewInput(shape.tokens, shape.in, type));
+          LWQ_RETURN_IF_ERROR(device.SetColumns(last.view(), first, *input));
+          return device.SubtractLinear(*input, *weight, out);
+        },
+        start, Uniform(start, bound));
+  }
+}
+
 TEST_P(Products, TransposedWeightsAreTheSame) {
   const auto [shape, type] = GetParam();
   const Matrix x = Random(shape.tokens, shape.in, 1), b = Random(shape.in, shape.out + 5, 2);
@@ -182,6 +202,7 @@ TEST(DeviceOps, ProductsOfNoRowsAreFine) {
       EXPECT_OK(device->Linear(x.view(), *weight, y.view())) << name;
       EXPECT_OK(device->SubtractLinear(x.view(), *weight, y.view())) << name;
       EXPECT_OK(device->Linear(*input, *weight, y.view())) << name;
+      EXPECT_OK(device->SubtractLinear(*input, *weight, y.view())) << name;
     }
   }
 }
@@ -197,6 +218,8 @@ TEST(DeviceOps, PreparedInputsMustFit) {
     EXPECT_EQ(device->SetColumns(w.view().Rows(0, 2).Cols(0, 4), 0, *input).code(),
               absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(device->Linear(*input, *weight, y.view()).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(device->SubtractLinear(*input, *weight, y.view()).code(),
+              absl::StatusCode::kInvalidArgument);
   }
 }
 
@@ -376,6 +399,12 @@ TEST(DeviceOps, SubtractAgrees) {
   Judge([&](Device& device, MatrixView out) { return device.Subtract(x.view(), out, out); }, start,
         Uniform(start, kEps * 42));
   Judge([&](Device& device, MatrixView out) { return device.Subtract(out, x.view(), out); }, start,
+        Uniform(start, kEps * 42));
+}
+
+TEST(DeviceOps, AddAgrees) {
+  const Matrix x = Random(18, 77, 1, 20), start = Random(18, 77, 4);
+  Judge([&](Device& device, MatrixView out) { return device.Add(x.view(), out); }, start,
         Uniform(start, kEps * 42));
 }
 

@@ -164,7 +164,8 @@ class Device {
   virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
   // The same of an input that is prepared, for the weight's type, once for several products.
   virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) = 0;
-  // Columns without a value yet are zero.
+  // Columns without a value yet are zero; those before the first that has one cost (almost)
+  // nothing.
   virtual absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
                                                                   ComputeType type) = 0;
   // Columns [first, first + values.cols) become `values`.
@@ -173,6 +174,8 @@ class Device {
   virtual absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
   // y -= x weight^T.
   virtual absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
+                                      MatrixView y) = 0;
+  virtual absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
                                       MatrixView y) = 0;
   // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
   virtual absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
@@ -195,6 +198,8 @@ class Device {
   virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                                  absl::Span<const Segment> segments, const AttentionShape& shape,
                                  MatrixView out) = 0;
+  // y += x.
+  virtual absl::Status Add(ConstMatrixView x, MatrixView y) = 0;
   // out = a - b; out may be one of them.
   virtual absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) = 0;
 

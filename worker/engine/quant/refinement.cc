@@ -1,8 +1,9 @@
-// Columns are refined in small blocks inside large ones. The residual (W - Q) H of a large block is
-// one product of all errors as they are when its turn comes, in the type that the statistics were
-// made for; inside it the changes of each small block reach those after it by a product with H as
-// it is. The large products are the cost: one with H a sweep, where GPTQ's own updates are half of
-// one.
+// Two sweeps, there and back, over small blocks of columns inside large ones. On the way there the
+// residual (W - Q) H of a large block is one product of all errors as they are when its turn comes.
+// It is kept; on the way back only what has changed since then is taken off it, which is the block
+// itself and those behind it. Both products are in the type that the statistics were made for;
+// inside a large block the changes of each small one reach those after it by a product with H as it
+// is. The large products are the cost: with GPTQ's own updates as one, two there and one back.
 #include "worker/engine/quant/refinement.h"
 
 #include <algorithm>
@@ -15,9 +16,7 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kSmallBlock = 128;
-// A sweep gains a little less than half of what the one before it did; from the third on held-out
-// text does not see it (docs/decisions/0006).
-constexpr int kSweeps = 2;
+constexpr int64_t kLargeBlock = BlockedHessian::kBlock;
 
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> OnDevice(Device* device, const Matrix& host) {
   LWQ_ASSIGN_OR_RETURN(auto out, device->NewMatrix(host.rows(), host.cols()));
@@ -43,15 +42,11 @@ class Refinement {
     if (!grid_.symmetric) {
       LWQ_ASSIGN_OR_RETURN(zeros_, OnDevice(device_, quantized_.zeros));
     }
-    LWQ_RETURN_IF_ERROR(TakeErrors());
-    const int64_t most = std::min(BlockedHessian::kBlock, weight_.cols);
-    LWQ_ASSIGN_OR_RETURN(residual_, device_->NewMatrix(weight_.rows, most));
-    LWQ_ASSIGN_OR_RETURN(change_, device_->NewMatrix(weight_.rows, most));
-    for (int sweep = 0; sweep < kSweeps; ++sweep) {
-      for (int64_t first = 0; first < weight_.cols; first += most) {
-        LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, std::min(most, weight_.cols - first)));
-      }
-    }
+    LWQ_ASSIGN_OR_RETURN(residual_, device_->NewMatrix(weight_.rows, weight_.cols));
+    LWQ_ASSIGN_OR_RETURN(change_, device_->NewMatrix(weight_.rows, weight_.cols));
+    LWQ_ASSIGN_OR_RETURN(small_block_, device_->NewMatrix(weight_.rows, kSmallBlock));
+    LWQ_RETURN_IF_ERROR(SweepThere());
+    LWQ_RETURN_IF_ERROR(SweepBack());
     quantized_.record.calibrated_error -= quantized_.record.refinement_gain;
     return device_->Download(scales_->view(), quantized_.scales.view());
   }
@@ -66,28 +61,55 @@ class Refinement {
 
   ConstMatrixView zeros() const { return zeros_ == nullptr ? ConstMatrixView() : zeros_->view(); }
 
-  // error_ = W - Q
-  absl::Status TakeErrors() {
-    LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(weight_.rows, weight_.cols));
+  int64_t LargeBlockAt(int64_t first) const { return std::min(kLargeBlock, weight_.cols - first); }
+
+  absl::Status SweepThere() {
+    LWQ_ASSIGN_OR_RETURN(auto error, device_->NewMatrix(weight_.rows, weight_.cols));
     LWQ_RETURN_IF_ERROR(device_->Dequantize(quantized_.codes.data(), grid_, scales_->view(),
-                                            zeros(), error_->view()));
-    LWQ_RETURN_IF_ERROR(device_->Subtract(weight_, error_->view(), error_->view()));
-    LWQ_ASSIGN_OR_RETURN(errors_, device_->NewInput(weight_.rows, weight_.cols, compute_));
-    return device_->SetColumns(error_->view(), 0, *errors_);
+                                            zeros(), error->view()));
+    LWQ_RETURN_IF_ERROR(device_->Subtract(weight_, error->view(), error->view()));
+    LWQ_ASSIGN_OR_RETURN(auto errors, device_->NewInput(weight_.rows, weight_.cols, compute_));
+    LWQ_RETURN_IF_ERROR(device_->SetColumns(error->view(), 0, *errors));
+    for (int64_t first = 0; first < weight_.cols; first += kLargeBlock) {
+      const int64_t count = LargeBlockAt(first);
+      LWQ_RETURN_IF_ERROR(
+          device_->Linear(*errors, h_.ColumnsFrom(first), residual_->view().Cols(first, count)));
+      const MatrixView change = change_->view().Cols(first, count);
+      LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, change));
+      const MatrixView left = error->view().Cols(first, count);
+      LWQ_RETURN_IF_ERROR(device_->Subtract(left, change, left));
+      LWQ_RETURN_IF_ERROR(device_->SetColumns(left, first, *errors));
+    }
+    return absl::OkStatus();
   }
 
-  absl::Status RefineLargeBlock(int64_t first, int64_t count) {
-    LWQ_RETURN_IF_ERROR(
-        device_->Linear(*errors_, h_.ColumnsFrom(first), residual_->view().Cols(0, count)));
+  absl::Status SweepBack() {
+    LWQ_ASSIGN_OR_RETURN(auto changes, device_->NewInput(weight_.rows, weight_.cols, compute_));
+    LWQ_ASSIGN_OR_RETURN(auto further, device_->NewMatrix(weight_.rows, kLargeBlock));
+    for (int64_t first = (weight_.cols - 1) / kLargeBlock * kLargeBlock; first >= 0;
+         first -= kLargeBlock) {
+      const int64_t count = LargeBlockAt(first);
+      const MatrixView change = change_->view().Cols(first, count);
+      LWQ_RETURN_IF_ERROR(device_->SetColumns(change, first, *changes));
+      LWQ_RETURN_IF_ERROR(device_->SubtractLinear(*changes, h_.ColumnsFrom(first),
+                                                  residual_->view().Cols(first, count)));
+      const MatrixView more = further->view().Cols(0, count);
+      LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, more));
+      LWQ_RETURN_IF_ERROR(device_->Add(more, change));
+      LWQ_RETURN_IF_ERROR(device_->SetColumns(change, first, *changes));
+    }
+    return absl::OkStatus();
+  }
+
+  // Refines the large block at `first` by its residual, which stays as it is; writes the change.
+  absl::Status RefineLargeBlock(int64_t first, MatrixView change) {
     Columns columns{.first = first};
-    while (columns.first < first + count) {
-      columns = NextColumns(columns.first, first + count);
-      LWQ_RETURN_IF_ERROR(RefineColumns(columns, first));
+    while (columns.first < first + change.cols) {
+      columns = NextColumns(columns.first, first + change.cols);
+      LWQ_RETURN_IF_ERROR(RefineColumns(columns, first, change));
       columns.first += columns.count;
     }
-    const MatrixView error = error_->view().Cols(first, count);
-    LWQ_RETURN_IF_ERROR(device_->Subtract(error, change_->view().Cols(0, count), error));
-    return device_->SetColumns(error, first, *errors_);
+    return absl::OkStatus();
   }
 
   // The columns to refine together from `first` on, before `end`: groups that fit whole, else as
@@ -101,14 +123,15 @@ class Refinement {
     return {first, std::min(most, group_end - first), false};
   }
 
-  // `block_first`: where the large block begins, in which all columns before these are done.
-  absl::Status RefineColumns(const Columns& columns, int64_t block_first) {
+  // `block_first`: where the large block begins, in which all columns before these are done;
+  // `block_change` [out, large block]: what they changed.
+  absl::Status RefineColumns(const Columns& columns, int64_t block_first, MatrixView block_change) {
     const auto [first, count, whole_groups] = columns;
     const int64_t at = first - block_first;
     const ConstMatrixView h = h_.diagonal->view().Rows(block_first, at + count).Cols(at, count);
-    const MatrixView residual = residual_->view().Cols(at, count);
-    LWQ_RETURN_IF_ERROR(
-        device_->SubtractProduct(change_->view().Cols(0, at), h.Rows(0, at), residual));
+    LWQ_ASSIGN_OR_RETURN(
+        const ConstMatrixView residual,
+        ResidualNow(residual_->view().Cols(first, count), block_change.Cols(0, at), h.Rows(0, at)));
     RefinementBlock block;
     block.residual = residual;
     block.h = h.Rows(at, count);
@@ -121,10 +144,20 @@ class Refinement {
     if (zeros_ != nullptr) block.zeros = zeros().Cols(first_group, num_groups);
     block.codes = quantized_.codes.data() + first;
     block.code_stride = weight_.cols;
-    block.change = change_->view().Cols(at, count);
+    block.change = block_change.Cols(at, count);
     LWQ_RETURN_IF_ERROR(device_->RefineBlock(block, absl::MakeSpan(gain_)));
     for (const double g : gain_) quantized_.record.refinement_gain += g;
     return absl::OkStatus();
+  }
+
+  // kept - change h, without touching what is kept.
+  absl::StatusOr<ConstMatrixView> ResidualNow(ConstMatrixView kept, ConstMatrixView change,
+                                              ConstMatrixView h) {
+    if (change.cols == 0) return kept;
+    const MatrixView now = small_block_->view().Cols(0, kept.cols);
+    LWQ_RETURN_IF_ERROR(device_->Copy(kept, now));
+    LWQ_RETURN_IF_ERROR(device_->SubtractProduct(change, h, now));
+    return now;
   }
 
   Device* const device_;
@@ -135,11 +168,11 @@ class Refinement {
   const GridSpec grid_;
   const int64_t group_size_;
   std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
-  std::unique_ptr<DeviceMatrix> error_;           // [out, in]: W - Q
-  std::unique_ptr<PreparedInput> errors_;         // the same, to be multiplied with H
-  std::unique_ptr<DeviceMatrix> residual_;        // [out, large block]: these columns of (W - Q) H
-  std::unique_ptr<DeviceMatrix> change_;          // [out, large block]: Q after minus Q before
-  std::vector<double> gain_;                      // of each row
+  // [out, in]: these columns of (W - Q) H, as the last visit to their large block found them.
+  std::unique_ptr<DeviceMatrix> residual_;
+  std::unique_ptr<DeviceMatrix> change_;       // [out, in]: Q now minus Q before the sweep there
+  std::unique_ptr<DeviceMatrix> small_block_;  // [out, kSmallBlock]
+  std::vector<double> gain_;                   // of each row
 };
 
 }  // namespace

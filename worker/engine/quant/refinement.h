@@ -12,7 +12,8 @@ namespace lwq {
 
 // Goes over the columns of `quantized`, which came from `weight` [out, in] (device memory): changes
 // codes and, where its grid was fitted by a search, scales; notes in the record what the error fell
-// by. The error never rises. Needs statistics.hessian(); memory: two matrices of the weight's size.
+// by. The error never rises. Needs statistics.hessian(); memory: three matrices of the weight's
+// size and a rounded one.
 absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
                     QuantizedLinear* quantized);
 

@@ -176,6 +176,12 @@ absl::Status CpuDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMat
   });
 }
 
+absl::Status CpuDevice::Add(ConstMatrixView x, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("summand", x, y.rows, y.cols));
+  ForRows(pool_, y.rows, [&](int64_t r) { AddRow(x.Row(r), y.cols, y.Row(r)); });
+  return absl::OkStatus();
+}
+
 absl::Status CpuDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
   LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));

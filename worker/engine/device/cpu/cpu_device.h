@@ -45,6 +45,8 @@ class CpuDevice : public Device {
   absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
   absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
                            MatrixView y) override;
+  absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
+                              MatrixView y) override;
   absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                               MatrixView y) override;
   absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
@@ -60,6 +62,7 @@ class CpuDevice : public Device {
   absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
                          absl::Span<const Segment> segments, const AttentionShape& shape,
                          MatrixView out) override;
+  absl::Status Add(ConstMatrixView x, MatrixView y) override;
   absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) override;
   absl::Status LogSoftmax(MatrixView logits) override;
   absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,

@@ -46,6 +46,28 @@ class CpuWeight : public PreparedWeight {
   ComputeType type_;
 };
 
+// An input that NewInput made and a weight that it fits.
+struct OwnOperands {
+  Operand input;
+  const CpuWeight* weight;
+};
+
+absl::StatusOr<OwnOperands> Own(const PreparedInput& x, const PreparedWeight& weight,
+                                MatrixView y) {
+  const auto* input = dynamic_cast<const CpuInput*>(&x);
+  const auto* w = dynamic_cast<const CpuWeight*>(&weight);
+  if (input == nullptr || w == nullptr) {
+    return absl::InvalidArgumentError("input or weight was prepared by another device");
+  }
+  if (input->type() != w->type() || input->features() != w->in_features()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an input of ", input->features(), " features in ", NameOf(input->type()),
+                     " meets a weight of ", w->in_features(), " in ", NameOf(w->type())));
+  }
+  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, input->rows(), w->out_features()));
+  return OwnOperands{input->operand(), w};
+}
+
 absl::StatusOr<const CpuWeight*> OwnWeight(const PreparedWeight& weight, ConstMatrixView x) {
   const auto* w = dynamic_cast<const CpuWeight*>(&weight);
   if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
@@ -139,6 +161,16 @@ absl::Status StoreLinear(ThreadPool& pool, CpuProducts& products, const Operand&
                     });
 }
 
+// y -= x weight^T.
+absl::Status SubtractSums(ThreadPool& pool, CpuProducts& products, const Operand& x,
+                          const CpuWeight& weight, MatrixView y) {
+  return ForEachSum(pool, products, x, weight,
+                    [&](const float* sums, int64_t count, int64_t row, int64_t first) {
+                      float* to = y.Row(row) + first;
+                      SubtractRow(to, sums, count, to);
+                    });
+}
+
 // A weight from `stored` [out, in], or [in, out] where it is transposed.
 absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(ThreadPool& pool, CpuProducts& products,
                                                         ConstMatrixView stored, bool transposed,
@@ -198,18 +230,8 @@ absl::Status CpuDevice::SetColumns(ConstMatrixView values, int64_t first, Prepar
 }
 
 absl::Status CpuDevice::Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) {
-  const auto* input = dynamic_cast<const CpuInput*>(&x);
-  const auto* w = dynamic_cast<const CpuWeight*>(weight.weight);
-  if (input == nullptr || w == nullptr) {
-    return absl::InvalidArgumentError("input or weight was prepared by another device");
-  }
-  if (input->type() != w->type() || input->features() != w->in_features()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("an input of ", input->features(), " features in ", NameOf(input->type()),
-                     " meets a weight of ", w->in_features(), " in ", NameOf(w->type())));
-  }
-  LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, input->rows(), w->out_features()));
-  return StoreLinear(pool_, *products_, input->operand(), *w, weight.bias, y);
+  LWQ_ASSIGN_OR_RETURN(const OwnOperands own, Own(x, *weight.weight, y));
+  return StoreLinear(pool_, *products_, own.input, *own.weight, weight.bias, y);
 }
 
 absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
@@ -231,16 +253,18 @@ absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, Matrix
                     });
 }
 
+absl::Status CpuDevice::SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
+                                       MatrixView y) {
+  LWQ_ASSIGN_OR_RETURN(const OwnOperands own, Own(x, weight, y));
+  return SubtractSums(pool_, *products_, own.input, *own.weight, y);
+}
+
 absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                                        MatrixView y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
-  return ForEachSum(pool_, *products_, input, *w,
-                    [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-                      float* to = y.Row(row) + first;
-                      SubtractRow(to, sums, count, to);
-                    });
+  return SubtractSums(pool_, *products_, input, *w, y);
 }
 
 absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,

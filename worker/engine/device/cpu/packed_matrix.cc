@@ -84,19 +84,23 @@ absl::Status Multiply(OnednnGemm& gemm, const Operand& a, int64_t row, int64_t r
                       const PackedMatrix& b, absl::Span<const PackedMatrix::Panel> panels,
                       float* result) {
   if (result == nullptr) return absl::ResourceExhaustedError("no memory for a product's tile");
-  for (size_t s = 0; s < b.slabs().size(); ++s) {
+  const size_t last = b.slabs().size() - 1;
+  bool written = false;
+  for (size_t s = 0; s <= last; ++s) {
     const Slab& slab = b.slabs()[s];
+    if (slab.begin + slab.size <= a.first && s < last) continue;
+    const auto update = written ? GemmShape::Update::kAdd : GemmShape::Update::kAssign;
+    written = true;
     float* sums = result;
     for (const PackedMatrix::Panel& panel : panels) {
-      const GemmShape shape{
-          .m = rows,
-          .n = panel.size,
-          .k = slab.size,
-          .a_row_stride = a.StrideOf(slab),
-          .c_stride = panel.size,
-          .bf16 = a.bf16,
-          .packed_b = true,
-          .update = s == 0 ? GemmShape::Update::kAssign : GemmShape::Update::kAdd};
+      const GemmShape shape{.m = rows,
+                            .n = panel.size,
+                            .k = slab.size,
+                            .a_row_stride = a.StrideOf(slab),
+                            .c_stride = panel.size,
+                            .bf16 = a.bf16,
+                            .packed_b = true,
+                            .update = update};
       LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, gemm.Find(shape));
       LWQ_RETURN_IF_ERROR(OnednnGemm::Run(*kernel, a.At(row, slab), b.Data(panel, s), sums));
       sums += rows * panel.size;

@@ -78,7 +78,7 @@ absl::StatusOr<std::unique_ptr<CpuInput>> CpuInput::Create(int64_t rows, int64_t
   std::unique_ptr<CpuInput> input(new CpuInput());
   input->type_ = type;
   input->features_ = features;
-  input->operand_ = {nullptr, rows, features, InBF16(type)};
+  input->operand_ = {nullptr, rows, features, InBF16(type), /*first=*/features};
   input->slabs_ = CutIntoSlabs(features, input->operand_.bf16);
   const size_t bytes = static_cast<size_t>(rows * features) * input->operand_.element_size();
   void* memory = input->memory_.Reserve(bytes);
@@ -90,6 +90,7 @@ absl::StatusOr<std::unique_ptr<CpuInput>> CpuInput::Create(int64_t rows, int64_t
 
 void CpuInput::SetColumns(ThreadPool& pool, ConstMatrixView values, int64_t first) {
   WriteColumns(pool, values, first, type_, slabs_, operand_, memory_.data());
+  operand_.first = std::min(operand_.first, first);
 }
 
 }  // namespace lwq

@@ -106,6 +106,14 @@ absl::Status ReferenceDevice::Attention(ConstMatrixView q, ConstMatrixView k, Co
   return absl::OkStatus();
 }
 
+absl::Status ReferenceDevice::Add(ConstMatrixView x, MatrixView y) {
+  LWQ_RETURN_IF_ERROR(CheckShape("summand", x, y.rows, y.cols));
+  for (int64_t r = 0; r < y.rows; ++r) {
+    for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] += x.Row(r)[c];
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReferenceDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
   LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));

@@ -123,6 +123,13 @@ absl::Status ReferenceDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, 
   });
 }
 
+absl::Status ReferenceDevice::SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
+                                             MatrixView y) {
+  const auto* input = dynamic_cast<const ReferenceInput*>(&x);
+  if (input == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
+  return SubtractLinear(input->values.view(), weight, y);
+}
+
 absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
                                              MatrixView y) {
   return ForEachProduct(x, weight, y, [&](int64_t t, int64_t n, double sum) {
