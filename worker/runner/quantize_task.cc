@@ -12,6 +12,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 #include "worker/engine/artifact/layer_blob.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/runner/task_input.h"
@@ -126,11 +127,15 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       LWQ_ASSIGN_OR_ANNOTATE(std::vector<QuantizedLinear> quantized,
                              quantizer->Quantize(device, weight->view(), statistics.get(), grids),
                              linear.module);
-      for (const QuantizedLinear& result : quantized) {
-        LWQ_ASSIGN_OR_RETURN(PackedLinear stored,
-                             PackLinear(linear.module, result, model.inventory.weight_dtype));
-        packed[result.grid.bits].push_back(std::move(stored));
-        *report.add_linears() = ReportOf(linear.module, result);
+      std::vector<absl::StatusOr<PackedLinear>> stored(quantized.size());
+      device->host_threads().ParallelFor(static_cast<int64_t>(quantized.size()), [&](int64_t i) {
+        const size_t w = static_cast<size_t>(i);
+        stored[w] = PackLinear(linear.module, quantized[w], model.inventory.weight_dtype);
+      });
+      for (size_t w = 0; w < quantized.size(); ++w) {
+        LWQ_RETURN_IF_ERROR(stored[w].status());
+        packed[quantized[w].grid.bits].push_back(*std::move(stored[w]));
+        *report.add_linears() = ReportOf(linear.module, quantized[w]);
       }
       done += 1;
     }

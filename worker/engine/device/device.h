@@ -22,6 +22,8 @@
 
 namespace lwq {
 
+class ThreadPool;
+
 // What the inputs of matrix products are rounded to. Sums are always F32 or wider.
 enum class ComputeType { kF32, kBF16 };
 absl::string_view NameOf(ComputeType type);
@@ -141,6 +143,8 @@ class Device {
   // Devices whose results are bit-equal share a class; it enters the cache keys.
   virtual std::string NumericsClass() const = 0;
   virtual bool Supports(ComputeType type) const = 0;
+  // For loops over host memory between operations; not while one is under way.
+  virtual ThreadPool& host_threads() = 0;
 
   // --- memory ---
   virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) = 0;

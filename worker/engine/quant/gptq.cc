@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 #include "worker/engine/quant/linear_checks.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/quant/refinement.h"
@@ -180,11 +181,11 @@ class GptqRun {
     }
     const std::vector<int32_t>& order = statistics_.order();
     out_.codes.resize(codes_.size());
-    for (int64_t r = 0; r < weight_.rows; ++r) {
+    device_->host_threads().ParallelFor(weight_.rows, [&](int64_t r) {
       const uint8_t* from = codes_.data() + r * weight_.cols;
       uint8_t* to = out_.codes.data() + r * weight_.cols;
       for (int64_t j = 0; j < weight_.cols; ++j) to[order[j]] = from[j];
-    }
+    });
   }
 
   Device* const device_;

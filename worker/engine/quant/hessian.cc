@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 #include "worker/engine/quant/quantizer.h"
 
 namespace lwq {
@@ -27,16 +28,16 @@ constexpr int kMaxTries = 6;
 constexpr double kGrowth = 3;
 
 // Copies the lower triangle onto the upper one, tile by tile.
-void Mirror(Matrix* a) {
+void Mirror(ThreadPool& threads, Matrix* a) {
   constexpr int64_t kTile = 64;
   const int64_t n = a->rows();
-  for (int64_t ti = 0; ti < n; ti += kTile) {
-    for (int64_t tj = 0; tj <= ti; tj += kTile) {
-      for (int64_t i = ti; i < std::min(n, ti + kTile); ++i) {
+  threads.ParallelForBlocks(n, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t tj = 0; tj <= begin; tj += kTile) {
+      for (int64_t i = begin; i < end; ++i) {
         for (int64_t j = tj; j < std::min(i, tj + kTile); ++j) a->Row(j)[i] = a->Row(i)[j];
       }
     }
-  }
+  });
 }
 
 // Puts the lower triangle of scale * gram[order, order] + ridge * I into `out` (device memory).
@@ -48,13 +49,13 @@ absl::Status UploadDamped(Device* device, const Matrix& gram, const std::vector<
   const float factor = static_cast<float>(scale);
   for (int64_t first = 0; first < n; first += kRows) {
     const int64_t count = std::min(kRows, n - first);
-    for (int64_t i = 0; i < count; ++i) {
+    device->host_threads().ParallelFor(count, [&](int64_t i) {
       const float* from = gram.Row(order[first + i]);
       float* to = rows.Row(i);
       for (int64_t j = 0; j <= first + i; ++j) to[j] = factor * from[order[j]];
       std::fill(to + first + i + 1, to + n, 0.0f);
       to[first + i] = static_cast<float>(scale * from[order[first + i]] + ridge);
-    }
+    });
     LWQ_RETURN_IF_ERROR(device->Upload(rows.view().Rows(0, count), out.Rows(first, count)));
   }
   return absl::OkStatus();
@@ -73,11 +74,11 @@ absl::StatusOr<std::unique_ptr<const BlockedHessian>> MakeHessian(Device* device
   for (int64_t first = 0; first < n; first += kBlock) {
     const int64_t count = std::min(kBlock, n - first);
     const MatrixView block = columns.view().Rows(0, count);
-    for (int64_t i = 0; i < count; ++i) {
+    device->host_threads().ParallelFor(count, [&](int64_t i) {
       const float* from = gram.Row(first + i);
       for (int64_t j = 0; j < n; ++j) block.Row(i)[j] = factor * from[j];
       block.Row(i)[first + i] = static_cast<float>(scale * from[first + i] + ridge);
-    }
+    });
     LWQ_ASSIGN_OR_RETURN(auto prepared, device->PrepareWeight(block, type));
     out->columns.push_back(std::move(prepared));
     LWQ_RETURN_IF_ERROR(
@@ -141,7 +142,7 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
   LWQ_RETURN_IF_ERROR(device->Upload(diagonal.view(), out->diagonal_->view()));
   if (!std::isfinite(mean) || mean <= 0) return out;
 
-  Mirror(&host);
+  Mirror(device->host_threads(), &host);
   double damping = options.damping;
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
     out->damping_used_ = damping;

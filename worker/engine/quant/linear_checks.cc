@@ -3,25 +3,27 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "base/thread_pool.h"
 
 namespace lwq {
 namespace {
 
-constexpr int64_t kRowsPerRead = 16;  // read back at a time: small enough to stay in cache
-constexpr int64_t kSums = 16;         // independent partial sums, so that the loop vectorises
+constexpr int64_t kRowsPerRead = 256;  // read back at a time
+constexpr int64_t kSums = 16;          // independent partial sums, so that the loop vectorises
 
-// Calls body(first row, rows in host memory) over the whole weight.
+// Calls body(r, row r in host memory) for each row of a weight, on the host's threads.
 template <typename Body>
 absl::Status ForHostRows(Device* device, ConstMatrixView weight, const Body& body) {
   Matrix host(std::min(kRowsPerRead, weight.rows), weight.cols);
-  for (int64_t r = 0; r < weight.rows; r += kRowsPerRead) {
-    const int64_t count = std::min(kRowsPerRead, weight.rows - r);
-    LWQ_RETURN_IF_ERROR(device->Download(weight.Rows(r, count), host.view().Rows(0, count)));
-    LWQ_RETURN_IF_ERROR(body(r, host.view().Rows(0, count)));
+  for (int64_t first = 0; first < weight.rows; first += kRowsPerRead) {
+    const MatrixView rows = host.view().Rows(0, std::min(kRowsPerRead, weight.rows - first));
+    LWQ_RETURN_IF_ERROR(device->Download(weight.Rows(first, rows.rows), rows));
+    device->host_threads().ParallelFor(rows.rows, [&](int64_t r) { body(first + r, rows.Row(r)); });
   }
   return absl::OkStatus();
 }
@@ -32,15 +34,23 @@ bool AllFinite(const float* w, int64_t n) {
   return bad == 0;
 }
 
-absl::Status CheckRowsFinite(int64_t first, ConstMatrixView rows) {
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    if (AllFinite(rows.Row(r), rows.cols)) continue;
-    const float* bad = std::find_if(rows.Row(r), rows.Row(r) + rows.cols,
-                                    [](float w) { return !std::isfinite(w); });
-    return InvalidFailure(
-        "NON_FINITE_WEIGHTS",
-        absl::StrCat("quantizing a weight: element [", first + r, ", ", bad - rows.Row(r), "] is ",
-                     *bad, "; the source model is damaged"));
+absl::Status CheckFinite(Device* device, ConstMatrixView weight) {
+  struct Element {
+    int64_t column = -1;
+    float value = 0;
+  };
+  std::vector<Element> bad(static_cast<size_t>(weight.rows));  // the first of each row
+  LWQ_RETURN_IF_ERROR(ForHostRows(device, weight, [&](int64_t r, const float* row) {
+    if (AllFinite(row, weight.cols)) return;
+    const float* found =
+        std::find_if(row, row + weight.cols, [](float w) { return !std::isfinite(w); });
+    bad[static_cast<size_t>(r)] = {found - row, *found};
+  }));
+  for (size_t r = 0; r < bad.size(); ++r) {
+    if (bad[r].column < 0) continue;
+    return InvalidFailure("NON_FINITE_WEIGHTS",
+                          absl::StrCat("quantizing a weight: element [", r, ", ", bad[r].column,
+                                       "] is ", bad[r].value, "; the source model is damaged"));
   }
   return absl::OkStatus();
 }
@@ -93,7 +103,7 @@ absl::Status CheckQuantizable(Device* device, ConstMatrixView weight,
                                                 weight.cols, "]"));
   }
   for (const GridSpec& grid : grids) LWQ_RETURN_IF_ERROR(CheckGrid(grid, weight.cols));
-  return ForHostRows(device, weight, CheckRowsFinite);
+  return CheckFinite(device, weight);
 }
 
 absl::StatusOr<double> RelativeWeightError(Device* device, ConstMatrixView weight,
@@ -101,18 +111,20 @@ absl::StatusOr<double> RelativeWeightError(Device* device, ConstMatrixView weigh
   const GridSpec& grid = quantized.grid;
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const float middle = static_cast<float>(1 << (grid.bits - 1));
-  ErrorSums sums;
-  LWQ_RETURN_IF_ERROR(ForHostRows(device, weight, [&](int64_t first, ConstMatrixView rows) {
-    for (int64_t r = 0; r < rows.rows; ++r) {
-      const uint8_t* codes = quantized.codes.data() + (first + r) * weight.cols;
-      for (int64_t g = 0; g < grid.NumGroups(weight.cols); ++g) {
-        AddGroup(rows.Row(r) + g * group_size, codes + g * group_size, group_size,
-                 quantized.scales.Row(first + r)[g],
-                 grid.symmetric ? middle : quantized.zeros.Row(first + r)[g], &sums);
-      }
+  std::vector<ErrorSums> of_row(static_cast<size_t>(weight.rows));
+  LWQ_RETURN_IF_ERROR(ForHostRows(device, weight, [&](int64_t r, const float* row) {
+    const uint8_t* codes = quantized.codes.data() + r * weight.cols;
+    for (int64_t g = 0; g < grid.NumGroups(weight.cols); ++g) {
+      AddGroup(row + g * group_size, codes + g * group_size, group_size, quantized.scales.Row(r)[g],
+               grid.symmetric ? middle : quantized.zeros.Row(r)[g],
+               &of_row[static_cast<size_t>(r)]);
     }
-    return absl::OkStatus();
   }));
+  ErrorSums sums;
+  for (const ErrorSums& row : of_row) {
+    sums.error += row.error;
+    sums.weight += row.weight;
+  }
   return sums.weight > 0 ? sums.error / sums.weight : 0.0;
 }
 

@@ -12,6 +12,7 @@
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
 #include "worker/engine/device/cpu/run_all.h"
+#include "worker/engine/device/cpu/transpose.h"
 
 namespace lwq {
 namespace {
@@ -55,8 +56,6 @@ class AttentionScratch {
   }
   Matrix keys_, values_, scores_, sums_;
 };
-
-constexpr int64_t kKeysAtOnce = 16;  // turned together: a cache line of each dimension
 
 // Attention of one head over one segment.
 class SegmentHead {
@@ -115,13 +114,8 @@ class SegmentHead {
         std::copy_n(v_.Row(segment.begin + i) + at, shape_.head_dim,
                     values + (n + i) * block.value_stride);
       }
-      for (int64_t i = 0; i < segment.size; i += kKeysAtOnce) {
-        const int64_t end = std::min(segment.size, i + kKeysAtOnce);
-        for (int d = 0; d < shape_.head_dim; ++d) {
-          float* to = keys + d * block.key_stride + n;
-          for (int64_t j = i; j < end; ++j) to[j] = k_.Row(segment.begin + j)[at + d];
-        }
-      }
+      Transpose(k_.Row(segment.begin) + at, k_.stride, segment.size, shape_.head_dim, keys + n,
+                block.key_stride);
       n += segment.size;
     }
     for (int d = 0; d < shape_.head_dim; ++d) {

@@ -24,6 +24,7 @@ class CpuDevice : public Device {
   std::string Description() const override;
   std::string NumericsClass() const override;
   bool Supports(ComputeType type) const override;
+  ThreadPool& host_threads() override { return pool_; }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) override;
   absl::Status Upload(ConstMatrixView host, MatrixView device) override;
   absl::Status Download(ConstMatrixView device, MatrixView host) override;

@@ -12,23 +12,12 @@
 #include "worker/engine/device/cpu/cpu_products.h"
 #include "worker/engine/device/cpu/product_input.h"
 #include "worker/engine/device/cpu/run_all.h"
+#include "worker/engine/device/cpu/transpose.h"
 
 namespace lwq {
 namespace {
 
 constexpr int64_t kTokens = 1024;  // packed at once, as F32; twice as many as BF16
-
-// to [cols, rows] = from^T, for columns [begin, end) of from.
-template <typename T>
-void Transpose(const T* from, int64_t stride, int64_t rows, int64_t begin, int64_t end, T* to) {
-  constexpr int64_t kSquare = 32;
-  for (int64_t r = 0; r < rows; r += kSquare) {
-    const int64_t r_end = std::min(rows, r + kSquare);
-    for (int64_t c = begin; c < end; ++c) {
-      for (int64_t i = r; i < r_end; ++i) to[c * rows + i] = from[i * stride + c];
-    }
-  }
-}
 
 class Gram {
  public:
@@ -88,11 +77,11 @@ class Gram {
       for (const Slab& slab : products_.packed.slabs()) {
         const void* from = x.At(begin + slab.begin, All());
         if (x.bf16) {
-          Transpose(static_cast<const uint16_t*>(from), cols_, slab.size, first, last,
-                    static_cast<uint16_t*>(to) + cols_ * slab.begin);
+          Transpose(static_cast<const uint16_t*>(from) + first, cols_, slab.size, last - first,
+                    static_cast<uint16_t*>(to) + cols_ * slab.begin + first * slab.size, slab.size);
         } else {
-          Transpose(static_cast<const float*>(from), x.stride, slab.size, first, last,
-                    static_cast<float*>(to));
+          Transpose(static_cast<const float*>(from) + first, x.stride, slab.size, last - first,
+                    static_cast<float*>(to) + first * slab.size, slab.size);
         }
       }
     });

@@ -12,6 +12,15 @@
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
 
+// This file includes itself for each instruction set; what they share is here.
+#ifndef LWQ_DEVICE_CPU_QUANTIZE_ONCE_
+#define LWQ_DEVICE_CPU_QUANTIZE_ONCE_
+namespace lwq {
+inline constexpr int64_t kVectors = 2;    // of rows in a tile of GPTQ's
+inline constexpr int64_t kMaxLanes = 16;  // of a vector
+}  // namespace lwq
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "worker/engine/device/cpu/cpu_quantize.cc"
 #include "hwy/foreach_target.h"
@@ -24,7 +33,7 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // At most 16 lanes, what a group is padded to.
-using D = hn::CappedTag<float, 16>;
+using D = hn::CappedTag<float, kMaxLanes>;
 using V = hn::Vec<D>;
 using DI = hn::RebindToSigned<D>;
 using DU8 = hn::Rebind<uint8_t, D>;
@@ -164,95 +173,108 @@ void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, f
   for (; k < n; ++k) w[k] = scale * (static_cast<float>(codes[k]) - zero);
 }
 
-// Up to 16 rows of one GPTQ block: column j of the weights, of their scales and of their zeros,
-// each across rows. Lanes without a row compute on zeros and a scale of one.
+// Some rows of one GPTQ block: column j of the weights, of their scales and of their zeros, each
+// across rows. Two vectors of rows go together, because there is too little to do for one while
+// the arithmetic of another is under way. Lanes without a row compute on zeros and a scale of one.
 class GptqTile {
  public:
-  // `group_of`: [B], each column's group. `buffer`: 3 x B vectors.
+  // `group_of`: [B], each column's group. `buffer`: 3 x B x kVectors vectors.
   GptqTile(const GptqColumns& block, const int64_t* group_of, float* buffer)
       : block_(block),
         cols_(block.w.cols),
         group_of_(group_of),
         top_(hn::Set(D(), LargestCode(block.grid.bits))),
-        lanes_(static_cast<int64_t>(hn::Lanes(D()))),
+        width_(kVectors * Lanes()),
         weights_(buffer),
-        scales_(weights_ + cols_ * lanes_),
-        zeros_(scales_ + cols_ * lanes_) {}
+        scales_(weights_ + cols_ * width_),
+        zeros_(scales_ + cols_ * width_) {}
 
-  int64_t lanes() const { return lanes_; }
+  int64_t width() const { return width_; }
 
   void Run(int64_t first, int64_t rows, double* loss) {
     LoadRows(first, rows);
-    V squares = hn::Zero(D());
+    V squares[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) squares[v] = hn::Zero(D());
     int64_t j = 0;
     for (; j + kAtOnce <= cols_; j += kAtOnce) RoundColumns<kAtOnce>(j, squares);
     for (; j < cols_; ++j) RoundColumns<1>(j, squares);
-    float sums[kMaxLanes];
-    hn::StoreU(squares, D(), sums);
+    float sums[kMaxRows];
+    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(squares[v], D(), sums + v * Lanes());
     for (int64_t r = 0; r < rows; ++r) loss[first + r] = sums[r];
     StoreRows(first, rows);
   }
 
  private:
   static constexpr int64_t kAtOnce = 4;  // columns to one pass over those that follow
-  static constexpr int64_t kMaxLanes = 16;
+  static constexpr int64_t kMaxRows = kVectors * kMaxLanes;
+
+  static int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
+  // Vector v of a column in one of the buffers.
+  float* At(float* buffer, int64_t column, int64_t v) const {
+    return buffer + column * width_ + v * Lanes();
+  }
 
   void LoadRows(int64_t first, int64_t rows) {
-    if (rows < lanes_) {
-      std::fill_n(weights_, cols_ * lanes_, 0.0f);
-      std::fill_n(scales_, cols_ * lanes_, 1.0f);
+    if (rows < width_) {
+      std::fill_n(weights_, cols_ * width_, 0.0f);
+      std::fill_n(scales_, cols_ * width_, 1.0f);
     }
-    std::fill_n(zeros_, cols_ * lanes_, SymmetricZero(block_.grid.bits));
+    std::fill_n(zeros_, cols_ * width_, SymmetricZero(block_.grid.bits));
     LoadTile(
-        rows, cols_, lanes_, [&](int64_t r) { return block_.w.Row(first + r); }, weights_);
+        rows, cols_, width_, [&](int64_t r) { return block_.w.Row(first + r); }, weights_);
     for (int64_t r = 0; r < rows; ++r) {
       const float* scale = block_.scales.Row(first + r);
-      for (int64_t j = 0; j < cols_; ++j) scales_[j * lanes_ + r] = scale[group_of_[j]];
+      for (int64_t j = 0; j < cols_; ++j) scales_[j * width_ + r] = scale[group_of_[j]];
       if (block_.grid.symmetric) continue;
       const float* zero = block_.zeros.Row(first + r);
-      for (int64_t j = 0; j < cols_; ++j) zeros_[j * lanes_ + r] = zero[group_of_[j]];
+      for (int64_t j = 0; j < cols_; ++j) zeros_[j * width_ + r] = zero[group_of_[j]];
     }
   }
 
   // Columns j to j + N - 1, one after the other; the columns behind them follow in one pass.
   template <int64_t N>
-  HWY_INLINE void RoundColumns(int64_t j, V& squares) {
+  HWY_INLINE void RoundColumns(int64_t j, V (&squares)[kVectors]) {
     const D d;
-    V value[N], error[N];
+    V value[N][kVectors], error[N][kVectors];
     const float* factor[N];
     for (int64_t i = 0; i < N; ++i) {
-      value[i] = hn::LoadU(d, weights_ + (j + i) * lanes_);
       factor[i] = block_.u.Row(j + i);
+      for (int64_t v = 0; v < kVectors; ++v) value[i][v] = hn::LoadU(d, At(weights_, j + i, v));
     }
     for (int64_t i = 0; i < N; ++i) {
-      const int64_t at = (j + i) * lanes_;
-      const V scale = hn::LoadU(d, scales_ + at);
-      const V zero = hn::LoadU(d, zeros_ + at);
-      const V code = CodeOf(value[i], scale, zero, top_);
-      const V rounded = hn::Mul(scale, hn::Sub(code, zero));
-      error[i] = hn::Div(hn::Sub(value[i], rounded), hn::Set(d, factor[i][j + i]));
-      squares = hn::MulAdd(error[i], error[i], squares);
-      for (int64_t k = i + 1; k < N; ++k) {
-        value[k] = hn::NegMulAdd(error[i], hn::Set(d, factor[i][j + k]), value[k]);
+      const V here = hn::Set(d, factor[i][j + i]);
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const V scale = hn::LoadU(d, At(scales_, j + i, v));
+        const V zero = hn::LoadU(d, At(zeros_, j + i, v));
+        const V code = CodeOf(value[i][v], scale, zero, top_);
+        const V rounded = hn::Mul(scale, hn::Sub(code, zero));
+        error[i][v] = hn::Div(hn::Sub(value[i][v], rounded), here);
+        squares[v] = hn::MulAdd(error[i][v], error[i][v], squares[v]);
+        for (int64_t k = i + 1; k < N; ++k) {
+          value[k][v] = hn::NegMulAdd(error[i][v], hn::Set(d, factor[i][j + k]), value[k][v]);
+        }
+        hn::StoreU(rounded, d, At(weights_, j + i, v));
+        hn::StoreU(error[i][v], d, At(scales_, j + i, v));  // the scale has done its work
+        hn::StoreU(code, d, At(zeros_, j + i, v));
       }
-      hn::StoreU(rounded, d, weights_ + at);
-      hn::StoreU(error[i], d, scales_ + at);  // the column's scale has done its work
-      hn::StoreU(code, d, zeros_ + at);
     }
     for (int64_t k = j + N; k < cols_; ++k) {
-      float* at = weights_ + k * lanes_;
-      V rest = hn::LoadU(d, at);
+      V rest[kVectors];
+      for (int64_t v = 0; v < kVectors; ++v) rest[v] = hn::LoadU(d, At(weights_, k, v));
       for (int64_t i = 0; i < N; ++i) {
-        rest = hn::NegMulAdd(error[i], hn::Set(d, factor[i][k]), rest);
+        const V here = hn::Set(d, factor[i][k]);
+        for (int64_t v = 0; v < kVectors; ++v) {
+          rest[v] = hn::NegMulAdd(error[i][v], here, rest[v]);
+        }
       }
-      hn::StoreU(rest, d, at);
+      for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(rest[v], d, At(weights_, k, v));
     }
   }
 
   void StoreRows(int64_t first, int64_t rows) {
-    StoreTile(weights_, rows, cols_, lanes_, [&](int64_t r) { return block_.w.Row(first + r); });
-    StoreTile(scales_, rows, cols_, lanes_, [&](int64_t r) { return block_.error.Row(first + r); });
-    StoreTile(zeros_, rows, cols_, lanes_,
+    StoreTile(weights_, rows, cols_, width_, [&](int64_t r) { return block_.w.Row(first + r); });
+    StoreTile(scales_, rows, cols_, width_, [&](int64_t r) { return block_.error.Row(first + r); });
+    StoreTile(zeros_, rows, cols_, width_,
               [&](int64_t r) { return block_.codes + (first + r) * block_.in_features; });
   }
 
@@ -260,7 +282,7 @@ class GptqTile {
   const int64_t cols_;
   const int64_t* const group_of_;
   const V top_;
-  const int64_t lanes_;
+  const int64_t width_;  // rows a tile has room for
   float* const weights_;
   float* const scales_;  // then the scaled errors
   float* const zeros_;   // then the codes
@@ -269,8 +291,8 @@ class GptqTile {
 void GptqRows(const GptqColumns& block, const int64_t* group_of, int64_t begin, int64_t end,
               float* buffer, double* loss) {
   GptqTile tile(block, group_of, buffer);
-  for (int64_t first = begin; first < end; first += tile.lanes()) {
-    tile.Run(first, std::min(tile.lanes(), end - first), loss);
+  for (int64_t first = begin; first < end; first += tile.width()) {
+    tile.Run(first, std::min(tile.width(), end - first), loss);
   }
 }
 
@@ -287,8 +309,7 @@ HWY_EXPORT(RoundGroup);
 HWY_EXPORT(DequantizeGroup);
 HWY_EXPORT(GptqRows);
 
-constexpr int64_t kRowsPerTask = 16;
-constexpr int64_t kMaxLanes = 16;
+constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
 float ZeroAt(const GridSpec& grid, ConstMatrixView zeros, int64_t row, int64_t group) {
   return grid.symmetric ? SymmetricZero(grid.bits) : zeros.Row(row)[group];
@@ -362,7 +383,8 @@ absl::Status CpuDevice::GptqBlock(const GptqColumns& block, absl::Span<double> l
   }
   pool_.ParallelForBlocks(block.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GptqRows)
-    (block, group_of.data(), begin, end, ThreadBuffer(3 * block.w.cols * kMaxLanes), loss.data());
+    (block, group_of.data(), begin, end, ThreadBuffer(3 * block.w.cols * kRowsPerTask),
+     loss.data());
   });
   return absl::OkStatus();
 }

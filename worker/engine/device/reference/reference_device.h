@@ -2,6 +2,7 @@
 // purpose. Each other device is tested against it (tests/conformance/device_ops_test.cc).
 #pragma once
 
+#include "base/thread_pool.h"
 #include "worker/engine/device/device.h"
 
 namespace lwq {
@@ -13,6 +14,7 @@ class ReferenceDevice : public Device {
   std::string Description() const override;
   std::string NumericsClass() const override;
   bool Supports(ComputeType type) const override;
+  ThreadPool& host_threads() override { return one_thread_; }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) override;
   absl::Status Upload(ConstMatrixView host, MatrixView device) override;
   absl::Status Download(ConstMatrixView device, MatrixView host) override;
@@ -70,6 +72,9 @@ class ReferenceDevice : public Device {
 
   // reference_factor.cc
   absl::Status InverseCholesky(MatrixView h) override;
+
+ private:
+  ThreadPool one_thread_{1};
 };
 
 }  // namespace lwq
