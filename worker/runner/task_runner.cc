@@ -7,6 +7,7 @@
 namespace lwq {
 
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
+  KeepFreedMemory();
   const absl::Cleanup trim = &TrimHost;
   const v1::TaskSpec& spec = context.lease->spec();
   switch (spec.kind_case()) {

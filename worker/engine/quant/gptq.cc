@@ -59,8 +59,9 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> DampedDiagonal(Device* device,
 // One weight at one width.
 class GptqRun {
  public:
+  // `codes` serves one run after the other.
   GptqRun(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
-          const float* column_weight, const GridSpec& grid)
+          const float* column_weight, const GridSpec& grid, std::vector<uint8_t>* codes)
       : device_(device),
         weight_(weight),
         statistics_(statistics),
@@ -69,6 +70,7 @@ class GptqRun {
         column_weight_(column_weight),
         grid_(grid),
         group_size_(grid.GroupSizeFor(weight.cols)),
+        codes_(*codes),
         loss_(static_cast<size_t>(weight.rows)) {}
 
   absl::StatusOr<QuantizedLinear> Run() {
@@ -176,7 +178,7 @@ class GptqRun {
   // Puts the codes into the columns' original order.
   void TakeCodes() {
     if (!statistics_.act_order()) {
-      out_.codes = std::move(codes_);
+      out_.codes = codes_;
       return;
     }
     const std::vector<int32_t>& order = statistics_.order();
@@ -200,7 +202,7 @@ class GptqRun {
   std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
   std::unique_ptr<DeviceMatrix> work_;            // [m, n], columns in the order of processing
   std::unique_ptr<DeviceMatrix> error_;           // [m, kLargeBlock]
-  std::vector<uint8_t> codes_;                    // [m, n], in the order of processing
+  std::vector<uint8_t>& codes_;                   // [m, n], in the order of processing
   std::vector<double> loss_;                      // of each row
 };
 
@@ -222,14 +224,15 @@ class GptqQuantizer : public Quantizer {
                          DampedDiagonal(device, *statistics));
     const float* column_weight = diagonal->view().data;
     std::vector<QuantizedLinear> out;
+    std::vector<uint8_t> codes;
     for (const GridSpec& grid : grids) {
       QuantizedLinear quantized;
       if (statistics->factor() == nullptr) {
         LWQ_ASSIGN_OR_RETURN(quantized, RoundToNearest(device, weight, grid, column_weight));
         quantized.record.note = "no factor of the inputs' second moments; rounded to nearest";
       } else {
-        LWQ_ASSIGN_OR_RETURN(quantized,
-                             GptqRun(device, weight, *statistics, column_weight, grid).Run());
+        LWQ_ASSIGN_OR_RETURN(
+            quantized, GptqRun(device, weight, *statistics, column_weight, grid, &codes).Run());
         if (statistics->hessian() != nullptr && grid.bits <= kMaxRefinedBits) {
           LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &quantized));
         }

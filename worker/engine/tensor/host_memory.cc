@@ -116,6 +116,12 @@ void FreeHost(void* data) {
   if (data != nullptr && !LargeBlocks::Get().Free(data)) std::free(data);
 }
 
+void KeepFreedMemory() {
+  // Setting either also stops malloc from changing both as it goes.
+  mallopt(M_MMAP_THRESHOLD, int{32} << 20);
+  mallopt(M_TRIM_THRESHOLD, int{1} << 30);
+}
+
 void TrimHost() {
   LargeBlocks::Get().Trim();
   malloc_trim(0);

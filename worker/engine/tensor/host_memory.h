@@ -13,6 +13,9 @@ namespace lwq {
 void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
 
+// From here on malloc too keeps what is freed until TrimHost: for the beginning of a task.
+void KeepFreedMemory();
+
 // Gives back what is kept, here and by malloc, and forgets how much was in use: for the end of a
 // task.
 void TrimHost();
