@@ -152,6 +152,7 @@ absl::Status Agent::Run() {
       continue;
     }
     backoff.Reset();
+    if (polled->leases().empty()) ReleaseTaskMemory();
     for (const v1::Lease& lease : polled->leases()) {
       if (stopping_) {
         Release(lease);

@@ -76,6 +76,50 @@ v1::LinearReport ReportOf(const std::string& module, const QuantizedLinear& line
   return report;
 }
 
+using LinearsByWidth = std::map<int, std::vector<PackedLinear>>;
+
+// Packs one linear's widths side by side, and reports them.
+absl::Status AddLinear(Device* device, const std::string& module, DType weight_dtype,
+                       const std::vector<QuantizedLinear>& quantized, LinearsByWidth& packed,
+                       v1::LayerReport& report) {
+  std::vector<absl::StatusOr<PackedLinear>> stored(quantized.size());
+  device->host_threads().ParallelFor(static_cast<int64_t>(quantized.size()), [&](int64_t i) {
+    const size_t w = static_cast<size_t>(i);
+    stored[w] = PackLinear(module, quantized[w], weight_dtype);
+  });
+  for (size_t w = 0; w < quantized.size(); ++w) {
+    LWQ_RETURN_IF_ERROR(stored[w].status());
+    packed[quantized[w].grid.bits].push_back(*std::move(stored[w]));
+    *report.add_linears() = ReportOf(module, quantized[w]);
+  }
+  return absl::OkStatus();
+}
+
+// One blob a width, side by side: hashing them takes as long as writing them.
+absl::Status AddLayerBlobs(const TaskContext& context, int layer, const LinearsByWidth& packed,
+                           v1::TaskOutput& output) {
+  std::vector<const LinearsByWidth::value_type*> widths;
+  for (const auto& width : packed) widths.push_back(&width);
+  std::vector<absl::StatusOr<v1::BlobRef>> blobs(widths.size());
+  const auto store = [&](size_t i) -> absl::StatusOr<v1::BlobRef> {
+    const auto& [bits, linears] = *widths[i];
+    const std::string path =
+        JoinPath(context.blobs->ScratchDirectory(), LayerBlobName(layer, bits));
+    LWQ_RETURN_IF_ERROR(WriteLayerBlob(path, linears));
+    return context.blobs->Store(path);
+  };
+  context.device->host_threads().ParallelFor(static_cast<int64_t>(widths.size()), [&](int64_t i) {
+    blobs[static_cast<size_t>(i)] = store(static_cast<size_t>(i));
+  });
+  for (size_t i = 0; i < widths.size(); ++i) {
+    LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, std::move(blobs[i]));
+    v1::NamedBlob* named = output.add_blobs();
+    named->set_name(LayerBlobName(layer, widths[i]->first));
+    *named->mutable_blob() = std::move(blob);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
@@ -97,7 +141,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   v1::TaskOutput output;
   v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
   report.set_layer(task.layer());
-  std::map<int, std::vector<PackedLinear>> packed;  // by width
+  LinearsByWidth packed;
 
   const std::vector<InputGroup> groups = GroupsOf(model, task.layer());
   double done = 0;
@@ -127,26 +171,13 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       LWQ_ASSIGN_OR_ANNOTATE(std::vector<QuantizedLinear> quantized,
                              quantizer->Quantize(device, weight->view(), statistics.get(), grids),
                              linear.module);
-      std::vector<absl::StatusOr<PackedLinear>> stored(quantized.size());
-      device->host_threads().ParallelFor(static_cast<int64_t>(quantized.size()), [&](int64_t i) {
-        const size_t w = static_cast<size_t>(i);
-        stored[w] = PackLinear(linear.module, quantized[w], model.inventory.weight_dtype);
-      });
-      for (size_t w = 0; w < quantized.size(); ++w) {
-        LWQ_RETURN_IF_ERROR(stored[w].status());
-        packed[quantized[w].grid.bits].push_back(*std::move(stored[w]));
-        *report.add_linears() = ReportOf(linear.module, quantized[w]);
-      }
+      LWQ_RETURN_IF_ERROR(AddLinear(device, linear.module, model.inventory.weight_dtype, quantized,
+                                    packed, report));
       done += 1;
     }
   }
 
-  for (const auto& [bits, linears] : packed) {
-    const std::string name = LayerBlobName(task.layer(), bits);
-    const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);
-    LWQ_RETURN_IF_ERROR(WriteLayerBlob(path, linears));
-    LWQ_RETURN_IF_ERROR(AddBlob(context, name, path, output));
-  }
+  LWQ_RETURN_IF_ERROR(AddLayerBlobs(context, task.layer(), packed, output));
   return output;
 }
 

@@ -1,15 +1,25 @@
 #include "worker/runner/task_runner.h"
 
-#include "absl/cleanup/cleanup.h"
+#include <atomic>
+
 #include "absl/strings/str_cat.h"
 #include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
 
+namespace {
+
+// What the memory that is kept has been for.
+std::atomic<v1::TaskSpec::KindCase> last_kind = v1::TaskSpec::KIND_NOT_SET;
+
+}  // namespace
+
+void ReleaseTaskMemory() { TrimHost(); }
+
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
-  KeepFreedMemory();
-  const absl::Cleanup trim = &TrimHost;
   const v1::TaskSpec& spec = context.lease->spec();
+  KeepFreedMemory();
+  if (last_kind.exchange(spec.kind_case()) != spec.kind_case()) TrimHost();
   switch (spec.kind_case()) {
     case v1::TaskSpec::kIngest:
       return RunIngest(context, spec.ingest());

@@ -24,8 +24,11 @@ struct TaskContext {
   std::function<absl::Status(double fraction, const std::string& current)> progress;
 };
 
-// Runs context.lease->spec(). Errors are the task's failure; reasons as in base/failure.h.
+// Runs context.lease->spec(). Errors are the task's failure; reasons as in base/failure.h. Memory
+// that it frees stays with the process for the next task, where that is of the same kind.
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context);
+// Gives that memory back: for a worker that has nothing to do.
+void ReleaseTaskMemory();
 
 // One a kind, in <kind>_task.cc.
 absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::IngestTask& task);

@@ -13,11 +13,10 @@ namespace lwq {
 void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
 
-// From here on malloc too keeps what is freed until TrimHost: for the beginning of a task.
+// From here on malloc too keeps what is freed until TrimHost: for a process that works in tasks.
 void KeepFreedMemory();
 
-// Gives back what is kept, here and by malloc, and forgets how much was in use: for the end of a
-// task.
+// Gives back what is kept, here and by malloc, and forgets how much was in use: for between tasks.
 void TrimHost();
 
 // A deleter for std::unique_ptr.
