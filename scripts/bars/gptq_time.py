@@ -77,7 +77,7 @@ def main():
     row("lwq, 4 bits, before", before, peer)
     row("lwq, 4 bits, after", after, peer)
     row("lwq, 2, 3, 4 and 8 bits, of four runs", four, 4 * peer)
-    subprocess.run([os.path.join(options.bench_bin, "gptq_bench"), str(SEQUENCES * LENGTH), compute, str(os.cpu_count()), f"{peer:.1f}"],
+    subprocess.run([os.path.join(options.bench_bin, "gptq_bench"), str(SEQUENCES * LENGTH), compute, str(len(os.sched_getaffinity(0))), f"{peer:.1f}"],
                    check=True)
 
 
