@@ -116,10 +116,10 @@ void FreeHost(void* data) {
   if (data != nullptr && !LargeBlocks::Get().Free(data)) std::free(data);
 }
 
-void KeepFreedMemory() {
+bool KeepFreedMemory() {
   // Setting either also stops malloc from changing both as it goes.
-  mallopt(M_MMAP_THRESHOLD, int{32} << 20);
-  mallopt(M_TRIM_THRESHOLD, int{1} << 30);
+  return mallopt(M_MMAP_THRESHOLD, int{32} << 20) == 1 &&
+         mallopt(M_TRIM_THRESHOLD, int{1} << 30) == 1;
 }
 
 void TrimHost() {

@@ -14,7 +14,8 @@ void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
 
 // From here on malloc too keeps what is freed until TrimHost: for a process that works in tasks.
-void KeepFreedMemory();
+// False where it cannot be told to, as under a sanitizer.
+bool KeepFreedMemory();
 
 // Gives back what is kept, here and by malloc, and forgets how much was in use: for between tasks.
 void TrimHost();

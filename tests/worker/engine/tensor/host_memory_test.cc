@@ -2,7 +2,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <vector>
 
+#include "base/memory_usage.h"
 #include "gtest/gtest.h"
 
 namespace lwq {
@@ -55,6 +58,21 @@ TEST(HostMemoryTest, WhatIsKeptNeverRaisesTheMost) {
   EXPECT_TRUE(NextIsKept(64 * kMiB));
   EXPECT_TRUE(NextIsKept(96 * kMiB));
   TrimHost();
+}
+
+TEST(HostMemoryTest, MallocKeepsWhatIsFreedUntilTrimmed) {
+  if (!KeepFreedMemory()) GTEST_SKIP() << "this malloc keeps and gives back as it likes";
+  TrimHost();
+  const int64_t before = AnonymousMemoryBytes();
+  std::vector<std::unique_ptr<char[]>> blocks(32);
+  for (auto& block : blocks) {
+    block = std::make_unique_for_overwrite<char[]>(4 * kMiB);
+    std::memset(block.get(), 1, 4 * kMiB);
+  }
+  blocks.clear();
+  EXPECT_GT(AnonymousMemoryBytes(), before + int64_t{120 * kMiB});
+  TrimHost();
+  EXPECT_LT(AnonymousMemoryBytes(), before + int64_t{8 * kMiB});
 }
 
 }  // namespace
