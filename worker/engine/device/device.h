@@ -168,8 +168,7 @@ class Device {
   virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
   // The same of an input that is prepared, for the weight's type, once for several products.
   virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) = 0;
-  // Columns without a value yet are zero; those before the first that has one cost (almost)
-  // nothing.
+  // Columns without a value yet are zero; a product may skip those before the first that has one.
   virtual absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
                                                                   ComputeType type) = 0;
   // Columns [first, first + values.cols) become `values`.

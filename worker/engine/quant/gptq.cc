@@ -11,8 +11,8 @@
 //
 // Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
 //
-// Memory for a weight [m, n]: one working copy at a time whatever the number of widths (two while
-// refining), the codes of every width, and an [m, kLargeBlock] buffer.
+// Memory for a weight [m, n]: one working copy at a time whatever the number of widths (while
+// refining three and a rounded one), the codes of every width, and an [m, kLargeBlock] buffer.
 #include <algorithm>
 #include <memory>
 #include <utility>

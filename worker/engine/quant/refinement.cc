@@ -3,7 +3,8 @@
 // It is kept; on the way back only what has changed since then is taken off it, which is the block
 // itself and those behind it. Both products are in the type that the statistics were made for;
 // inside a large block the changes of each small one reach those after it by a product with H as it
-// is. The large products are the cost: with GPTQ's own updates as one, two there and one back.
+// is. The large products are the cost: with GPTQ's own updates as one, two there and at best one
+// back.
 #include "worker/engine/quant/refinement.h"
 
 #include <algorithm>

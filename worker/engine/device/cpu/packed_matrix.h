@@ -27,7 +27,7 @@ struct Operand {
   int64_t rows = 0;
   int64_t stride = 0;  // of F32
   bool bf16 = false;
-  int64_t first = 0;  // every term before it is zero
+  int64_t first = 0;  // every term before it is zero: slabs that end there are skipped
 
   const void* At(int64_t row, const Slab& slab) const {
     if (!bf16) return static_cast<const float*>(data) + row * stride + slab.begin;
