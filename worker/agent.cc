@@ -130,8 +130,9 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
 
 absl::Status Agent::Run() {
   bool registered = false;
+  bool away = false;
   Backoff backoff;
-  while (!stopping_ && !draining_) {
+  while (!stopping_) {
     if (!registered) {
       absl::Status status = Register();
       if (!status.ok()) {
@@ -148,9 +149,17 @@ absl::Status Agent::Run() {
       const std::string reason = ReasonOf(polled.status());
       if (reason == "INCARNATION_SUPERSEDED") return polled.status();
       if (reason == "WORKER_UNKNOWN") registered = false;
-      if (!stopping_) backoff.Wait();
+      if (stopping_) break;
+      if (!away) {
+        spdlog::warn("no work from {}, asking again until it comes: {}", options_.server,
+                     LogSafe(polled.status().ToString()));
+      }
+      away = true;
+      backoff.Wait();
       continue;
     }
+    if (away) spdlog::info("{} is back", options_.server);
+    away = false;
     backoff.Reset();
     if (polled->leases().empty()) ReleaseTaskMemory();
     for (const v1::Lease& lease : polled->leases()) {
@@ -160,7 +169,6 @@ absl::Status Agent::Run() {
         RunLease(lease);
       }
     }
-    draining_ = draining_ || polled->drain();
   }
   return absl::OkStatus();
 }
@@ -181,7 +189,6 @@ void Agent::RunLease(const v1::Lease& lease) {
       return keeper.Progress(fraction, current);
     };
     result = RunTask(context);
-    draining_ = draining_ || keeper.drain_requested();
     if (result.ok()) {
       result->set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
       result->set_peak_anonymous_bytes(

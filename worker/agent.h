@@ -30,8 +30,8 @@ class Agent {
  public:
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
 
-  // Works until Stop() or a drain directive (OK), or until another worker took over this worker's
-  // id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED").
+  // Works until Stop() (OK), or until another worker took over this worker's id
+  // (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"). A server that is away is waited for.
   absl::Status Run();
 
   // Asks Run to give its lease back and return; async-signal-safe.
@@ -54,7 +54,6 @@ class Agent {
   std::unique_ptr<BlobCache> blobs_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> draining_{false};
 };
 
 }  // namespace lwq

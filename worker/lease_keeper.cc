@@ -46,11 +46,6 @@ void LeaseKeeper::Cancel() {
   if (verdict_.ok()) verdict_ = absl::CancelledError("the worker is stopping");
 }
 
-bool LeaseKeeper::drain_requested() {
-  MutexLock lock(&mu_);
-  return drain_;
-}
-
 int64_t LeaseKeeper::peak_anonymous_bytes() {
   MutexLock lock(&mu_);
   return peak_anonymous_bytes_;
@@ -98,7 +93,6 @@ void LeaseKeeper::Beat() {
     }
     return;
   }
-  drain_ = drain_ || response.drain();
   for (const v1::LeaseDirective& directive : response.directives()) {
     if (directive.task() != task_ || directive.epoch() != epoch_ || !verdict_.ok()) continue;
     if (directive.directive() == v1::LeaseDirective::CANCEL) {

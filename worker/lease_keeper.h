@@ -25,7 +25,6 @@ class LeaseKeeper {
   // Makes Progress return CANCELLED from now on.
   void Cancel();
 
-  bool drain_requested();
   int64_t peak_anonymous_bytes();
 
  private:
@@ -42,7 +41,6 @@ class LeaseKeeper {
   Mutex mu_;
   CondVar wake_;
   bool done_ ABSL_GUARDED_BY(mu_) = false;
-  bool drain_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status verdict_ ABSL_GUARDED_BY(mu_);
   int64_t progress_ ABSL_GUARDED_BY(mu_) = 0;
   double fraction_ ABSL_GUARDED_BY(mu_) = 0;

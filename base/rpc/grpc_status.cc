@@ -17,6 +17,9 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
+  if (status.error_code() == grpc::StatusCode::CANCELLED) {
+    return absl::UnavailableError("the other side ended the call; it is probably stopping");
+  }
   const auto code = static_cast<absl::StatusCode>(status.error_code());
   if (status.error_details().empty()) return absl::Status(code, status.error_message());
   return Failure(code, status.error_details(), status.error_message());

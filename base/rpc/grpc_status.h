@@ -10,6 +10,8 @@ namespace lwq {
 
 // The message is cut to 4,000 bytes: a longer one would be refused as a header.
 grpc::Status ToGrpcStatus(const absl::Status& status);
+// The status of a call as its caller sees it. CANCELLED becomes UNAVAILABLE: a caller that cancels
+// knows why and does not ask, so it was the other side, which ends its calls when it stops.
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
 }  // namespace lwq

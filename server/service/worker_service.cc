@@ -46,12 +46,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
     Wake();
   }
-  // An empty answer that tells the worker to leave.
-  void Drain() override {
-    if (!record_.TakeFinish()) return;
-    response_->set_drain(true);
-    Finish(record_.Close(absl::OkStatus()));
-  }
+  void Drain() override { End(DrainingError()); }
   void OnCancel() override { End(absl::CancelledError("the worker has gone")); }
   void OnDone() override {
     env_.scheduler->hints().Remove(lease_hint_);
@@ -216,9 +211,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
                                                         const v1::LeaseTasksRequest* request,
                                                         v1::LeaseTasksResponse* response) {
   if (env_.scheduler->draining) {
-    response->set_drain(true);
     auto* call = new UnaryCall(env_, context, kService, "LeaseTasks");
-    call->End(absl::OkStatus());
+    call->End(DrainingError());
     return call;
   }
   auto* call = new LeaseCall(env_, context, *request, response);

@@ -82,6 +82,20 @@ TEST(WatchTest, ReconnectsAfterTheLastEventAndDropsRepeats) {
   EXPECT_EQ(reconnects, 1);
 }
 
+TEST(WatchTest, AServerThatEndsTheCallIsWaitedFor) {
+  FakeServer server;
+  server.jobs.job.set_state(v1::Job::SUCCEEDED);
+  server.jobs.on_watch = [](const v1::WatchJobRequest& request,
+                            grpc::ServerWriter<v1::JobEvent>* writer) {
+    if (request.resume_seq() > 0) return grpc::Status::OK;
+    writer->Write(Event(1, v1::Job::RUNNING));
+    return grpc::Status::CANCELLED;
+  };
+  EXPECT_OK(
+      WatchJob(server.client(), "jobs/j-1", [](const v1::JobEvent&) { return absl::OkStatus(); }));
+  EXPECT_THAT(server.jobs.resumed_from, ElementsAre(0, 1));
+}
+
 TEST(WatchTest, AStoreThatWasPutBackStartsFromASnapshot) {
   FakeServer server;
   server.jobs.job.set_state(v1::Job::SUCCEEDED);

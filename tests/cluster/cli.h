@@ -2,10 +2,14 @@
 #pragma once
 
 #include <stdlib.h>
+#include <sys/types.h>
 #include <sys/wait.h>
 
+#include <cstdio>
+#include <filesystem>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "google/protobuf/struct.pb.h"
@@ -65,6 +69,22 @@ class CliTest : public ::testing::Test {
         " --calibration ",
         SampleModelPath(),
         "/held-out.txt --calibration-tokens 512 --threads 1 --no-eval --json --out ", File(out));
+  }
+
+  // A process that the pair's supervisor started, by the name of its program; 0 when there is none.
+  static pid_t FindChild(const std::string& program, const std::string& data) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      int pid = 0;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
+      std::FILE* file = std::fopen((entry.path() / "cmdline").c_str(), "r");
+      if (file == nullptr) continue;
+      std::string line(8192, '\0');
+      line.resize(std::fread(line.data(), 1, line.size(), file));
+      std::fclose(file);
+      const std::string name = line.substr(0, line.find('\0'));
+      if (Basename(name) == program && line.find(data) != std::string::npos) return pid;
+    }
+    return 0;
   }
 
   static google::protobuf::Struct Json(const std::string& text) {

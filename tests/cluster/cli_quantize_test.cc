@@ -1,7 +1,6 @@
 // lwqctl quantize over the real server and worker.
 #include <signal.h>
 #include <sys/types.h>
-#include <unistd.h>
 
 #include <filesystem>
 
@@ -9,7 +8,6 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/hash.h"
-#include "client/embedded.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
 #include "tests/testing/status_matchers.h"
@@ -42,22 +40,6 @@ class CliQuantizeTest : public CliTest {
     EXPECT_THAT(answer.err, HasSubstr("\n  do: "));
     EXPECT_FALSE(FileExists(File("out")));
     EXPECT_FALSE(FileExists(File("out.partial")));
-  }
-
-  // A process that the pair's supervisor started, by the name of its program; 0 when there is none.
-  static pid_t FindChild(const std::string& program, const std::string& data) {
-    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-      int pid = 0;
-      if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
-      std::FILE* file = std::fopen((entry.path() / "cmdline").c_str(), "r");
-      if (file == nullptr) continue;
-      std::string line(8192, '\0');
-      line.resize(std::fread(line.data(), 1, line.size(), file));
-      std::fclose(file);
-      const std::string name = line.substr(0, line.find('\0'));
-      if (Basename(name) == program && line.find(data) != std::string::npos) return pid;
-    }
-    return 0;
   }
 
   // Kills the program once the running quantize has finished some tasks; whether it was there.

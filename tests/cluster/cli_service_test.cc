@@ -1,5 +1,8 @@
 // The service commands of lwqctl over the real server and worker.
+#include <signal.h>
+
 #include "absl/strings/ascii.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
 #include "tests/testing/status_matchers.h"
@@ -39,6 +42,26 @@ TEST_F(CliServiceTest, AddPlanSubmitWatchGet) {
   EXPECT_EQ(got.code, 0) << got.err;
   EXPECT_TRUE(FileExists(File("got/model.safetensors")));
   EXPECT_FALSE(FileExists(File("got.partial")));
+}
+
+TEST_F(CliServiceTest, AWorkerWaitsForAServerThatIsStoppedAndStartedAgain) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  ASSERT_EQ(Lwqctl("model add " + SampleModelPath()).code, 0);  // by the worker, which then idles
+  const pid_t server = FindChild("lwq-server", data());
+  const pid_t worker = FindChild("lwq-worker", data());
+  ASSERT_GT(server, 0);
+  ASSERT_GT(worker, 0);
+  ASSERT_EQ(::kill(server, SIGTERM), 0);
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  pid_t next = server;
+  while ((next == server || next == 0) && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+    next = FindChild("lwq-server", data());
+  }
+  EXPECT_NE(next, server);
+  const CliAnswer answer = Lwqctl(QuickQuantize("out"));
+  EXPECT_EQ(answer.code, 0) << answer.err;
+  EXPECT_EQ(FindChild("lwq-worker", data()), worker);
 }
 
 TEST_F(CliServiceTest, UnknownNamesHaveTheirExitCode) {
