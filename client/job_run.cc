@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
@@ -17,7 +18,7 @@
 namespace lwq::client {
 namespace {
 
-constexpr int kWaitSeconds = 20;
+constexpr int kWaitSeconds = 1;  // short, so that Ctrl-C is heard
 
 absl::StatusOr<std::string> AbsoluteDirectory(const std::string& directory) {
   std::error_code error;
@@ -40,22 +41,33 @@ std::string CanonicalBytes(const google::protobuf::Message& message) {
   return bytes;
 }
 
+// Also true where nobody can say.
+bool AnyWorker(Client* client) {
+  const absl::StatusOr<v1::ListWorkersResponse> found = client->ListWorkers({});
+  if (!found.ok()) return true;
+  return absl::c_any_of(found->workers(),
+                        [](const v1::Worker& w) { return w.state() != v1::Worker::LOST; });
+}
+
 }  // namespace
 
 absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
+                                        const std::function<void(const std::string&)>& note,
                                         const std::string& model_id) {
   LWQ_ASSIGN_OR_RETURN(const std::string absolute, AbsoluteDirectory(directory));
   v1::CreateModelRequest request;
   request.set_model_id(model_id);
   request.mutable_source()->set_directory(absolute);
   LWQ_ASSIGN_OR_RETURN(v1::Model model, session->client()->CreateModel(request));
-  while (model.state() == v1::Model::VERIFYING) {
+  for (int waits = 0; model.state() == v1::Model::VERIFYING; ++waits) {
     LWQ_RETURN_IF_ERROR(session->MayGoOn());
     v1::GetModelRequest wait;
     wait.set_name(model.name());
-    // Short waits, so that Ctrl-C is heard.
-    wait.set_wait_seconds(session->embedded() != nullptr ? 1 : kWaitSeconds);
+    wait.set_wait_seconds(kWaitSeconds);
     LWQ_ASSIGN_OR_RETURN(model, session->client()->GetModel(wait));
+    if (waits == 0 && model.state() == v1::Model::VERIFYING && !AnyWorker(session->client())) {
+      note("no worker is connected: the model is looked at when one comes");
+    }
   }
   if (model.state() == v1::Model::ACTIVE) return model;
   return Annotate(StatusOfFailure(model.failure()), "the model in ", absolute, " was rejected");

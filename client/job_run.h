@@ -2,6 +2,7 @@
 // again after any crash.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -10,9 +11,10 @@
 
 namespace lwq::client {
 
-// Registers the directory (made absolute) and waits until the server has verified it. A rejected
-// model gives its failure as an error.
+// Registers the directory (made absolute) and waits until a worker has verified it; `note` hears
+// once that there is none to do so. A rejected model gives its failure as an error.
 absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
+                                        const std::function<void(const std::string&)>& note,
                                         const std::string& model_id = "");
 
 // Label that holds the digest of what was asked.

@@ -46,8 +46,9 @@ absl::StatusOr<int> Print(const Invocation& invocation, const v1::Model& model) 
 
 absl::StatusOr<int> Add(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  const auto note = [&](const std::string& text) { *invocation.err << text << "\n"; };
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session.get(), invocation.arguments[1],
-                                                            invocation.flags.Get("id")));
+                                                            note, invocation.flags.Get("id")));
   return Print(invocation, model);
 }
 

@@ -53,7 +53,8 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   QuantizeOutcome outcome;
   outcome.directory = WithoutSlashes(flags.Get("out"));
   Client* client = session->client();
-  LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory));
+  const auto note = [display](const std::string& text) { display->Note(text); };
+  LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory, note));
   spec.set_model(model.name());
   LWQ_RETURN_IF_ERROR(UploadDatasets(client, flags, &spec, &outcome.names));
   v1::JobSpec job_spec;
