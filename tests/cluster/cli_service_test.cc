@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/time/clock.h"
+#include "client/process.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
 #include "tests/testing/status_matchers.h"
@@ -62,6 +63,26 @@ TEST_F(CliServiceTest, AWorkerWaitsForAServerThatIsStoppedAndStartedAgain) {
   const CliAnswer answer = Lwqctl(QuickQuantize("out"));
   EXPECT_EQ(answer.code, 0) << answer.err;
   EXPECT_EQ(FindChild("lwq-worker", data()), worker);
+}
+
+TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
+  const std::string address = "unix:" + File("s");
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const pid_t server,
+      client::StartProcess({.argv = {LWQ_BIN_DIR "/lwq-server", "--listen", address, "--data-dir",
+                                     File("server"), "--ready-file", File("ready")},
+                            .log_path = File("server.log"),
+                            .die_with_parent = true}));
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  while (!FileExists(File("ready")) && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  const CliAnswer answer =
+      Lwqctl("model add " + SampleModelPath() + " --timeout 5 --server " + address);
+  EXPECT_EQ(answer.code, 6);
+  EXPECT_THAT(answer.err, HasSubstr("no worker is connected"));
+  EXPECT_EQ(::kill(server, SIGTERM), 0);
+  EXPECT_EQ(::waitpid(server, nullptr, 0), server);
 }
 
 TEST_F(CliServiceTest, UnknownNamesHaveTheirExitCode) {
