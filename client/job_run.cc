@@ -59,15 +59,15 @@ absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& dir
   request.set_model_id(model_id);
   request.mutable_source()->set_directory(absolute);
   LWQ_ASSIGN_OR_RETURN(v1::Model model, session->client()->CreateModel(request));
-  for (int waits = 0; model.state() == v1::Model::VERIFYING; ++waits) {
+  if (model.state() == v1::Model::VERIFYING && !AnyWorker(session->client())) {
+    note("no worker is connected: the model is looked at when one comes");
+  }
+  while (model.state() == v1::Model::VERIFYING) {
     LWQ_RETURN_IF_ERROR(session->MayGoOn());
     v1::GetModelRequest wait;
     wait.set_name(model.name());
     wait.set_wait_seconds(kWaitSeconds);
     LWQ_ASSIGN_OR_RETURN(model, session->client()->GetModel(wait));
-    if (waits == 0 && model.state() == v1::Model::VERIFYING && !AnyWorker(session->client())) {
-      note("no worker is connected: the model is looked at when one comes");
-    }
   }
   if (model.state() == v1::Model::ACTIVE) return model;
   return Annotate(StatusOfFailure(model.failure()), "the model in ", absolute, " was rejected");

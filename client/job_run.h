@@ -12,7 +12,7 @@
 namespace lwq::client {
 
 // Registers the directory (made absolute) and waits until a worker has verified it; `note` hears
-// once that there is none to do so. A rejected model gives its failure as an error.
+// where there is none to do so. A rejected model gives its failure as an error.
 absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
                                         const std::function<void(const std::string&)>& note,
                                         const std::string& model_id = "");

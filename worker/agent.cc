@@ -148,16 +148,14 @@ absl::Status Agent::Run() {
       if (reason == "INCARNATION_SUPERSEDED") return polled.status();
       if (reason == "WORKER_UNKNOWN") registered = false;
       if (stopping_) break;
-      if (!away) {
+      if (!std::exchange(away, true)) {
         spdlog::warn("no work from {}, asking again until it comes: {}", options_.server,
                      LogSafe(polled.status().ToString()));
       }
-      away = true;
       backoff.Wait();
       continue;
     }
-    if (away) spdlog::info("{} is back", options_.server);
-    away = false;
+    if (std::exchange(away, false)) spdlog::info("{} is back", options_.server);
     backoff.Reset();
     if (polled->leases().empty()) ReleaseTaskMemory();
     for (const v1::Lease& lease : polled->leases()) {

@@ -1,4 +1,5 @@
-// lwq-worker: flags and composition, nothing else.
+// lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 70 internal, 75 another
+// worker has this one's name or a second signal came, 78 configuration.
 #include <signal.h>
 #include <unistd.h>
 
@@ -16,7 +17,6 @@
 
 namespace {
 
-// Exit codes: see docs/operations.md.
 constexpr int kExitInternal = 70;
 constexpr int kExitTemporary = 75;
 constexpr int kExitConfiguration = 78;

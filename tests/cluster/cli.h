@@ -72,7 +72,7 @@ class CliTest : public ::testing::Test {
   }
 
   // A process that the pair's supervisor started, by the name of its program; 0 when there is none.
-  static pid_t FindChild(const std::string& program, const std::string& data) {
+  pid_t FindChild(const std::string& program) const {
     for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
       int pid = 0;
       if (!absl::SimpleAtoi(entry.path().filename().string(), &pid)) continue;
@@ -82,7 +82,7 @@ class CliTest : public ::testing::Test {
       line.resize(std::fread(line.data(), 1, line.size(), file));
       std::fclose(file);
       const std::string name = line.substr(0, line.find('\0'));
-      if (Basename(name) == program && line.find(data) != std::string::npos) return pid;
+      if (Basename(name) == program && line.find(data()) != std::string::npos) return pid;
     }
     return 0;
   }

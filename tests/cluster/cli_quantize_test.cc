@@ -47,7 +47,7 @@ class CliQuantizeTest : public CliTest {
     const absl::Time deadline = absl::Now() + absl::Seconds(60);
     while (absl::Now() < deadline) {
       const std::string progress = ReadFile(File("run.err"), 1 << 20).value_or("");
-      const pid_t pid = FindChild(program, data());
+      const pid_t pid = FindChild(program);
       if (pid > 0 && progress.find(": done in") != std::string::npos) {
         return ::kill(pid, SIGKILL) == 0;
       }

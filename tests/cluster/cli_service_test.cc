@@ -48,8 +48,8 @@ TEST_F(CliServiceTest, AddPlanSubmitWatchGet) {
 TEST_F(CliServiceTest, AWorkerWaitsForAServerThatIsStoppedAndStartedAgain) {
   ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
   ASSERT_EQ(Lwqctl("model add " + SampleModelPath()).code, 0);  // by the worker, which then idles
-  const pid_t server = FindChild("lwq-server", data());
-  const pid_t worker = FindChild("lwq-worker", data());
+  const pid_t server = FindChild("lwq-server");
+  const pid_t worker = FindChild("lwq-worker");
   ASSERT_GT(server, 0);
   ASSERT_GT(worker, 0);
   ASSERT_EQ(::kill(server, SIGTERM), 0);
@@ -57,12 +57,12 @@ TEST_F(CliServiceTest, AWorkerWaitsForAServerThatIsStoppedAndStartedAgain) {
   pid_t next = server;
   while ((next == server || next == 0) && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(20));
-    next = FindChild("lwq-server", data());
+    next = FindChild("lwq-server");
   }
   EXPECT_NE(next, server);
   const CliAnswer answer = Lwqctl(QuickQuantize("out"));
   EXPECT_EQ(answer.code, 0) << answer.err;
-  EXPECT_EQ(FindChild("lwq-worker", data()), worker);
+  EXPECT_EQ(FindChild("lwq-worker"), worker);
 }
 
 TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
