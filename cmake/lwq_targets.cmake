@@ -18,6 +18,8 @@ if(LWQ_SANITIZE)
   target_compile_options(lwq_options INTERFACE ${LWQ_SANITIZE_OPTIONS} -fno-omit-frame-pointer
                                                -fno-sanitize-recover=all)
   target_link_options(lwq_options INTERFACE -fsanitize=${LWQ_SANITIZE})
+  # For code to ask, because the compiler's own macro is undefined above.
+  target_compile_definitions(lwq_options INTERFACE LWQ_SANITIZED)
 endif()
 
 # What the sanitizer's run-time is told, in a test and in the programs that it starts.

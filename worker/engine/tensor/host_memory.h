@@ -14,7 +14,7 @@ void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
 
 // From here on malloc too keeps what is freed until TrimHost: for a process that works in tasks.
-// False where malloc is not glibc's, as under a sanitizer.
+// False where it cannot be told to. A malloc in glibc's place may not listen.
 bool KeepFreedMemory();
 
 // Gives back what is kept, here and by malloc, and forgets how much was in use: for between tasks.
