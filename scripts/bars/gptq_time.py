@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Bar 13: GPTQ of a 2048 x 5632 layer, 32,768 tokens: GPTQModel's time a layer beside lwq's, in one run on one machine.
-usage: scripts/bars/gptq_time.py [--dev-bin build/dev/bin] [--bench-bin build/bench/bin]   (with the Python of make_peers_venv.sh)
+usage: scripts/bars/gptq_time.py [--dev-bin build/dev/bin] [--bench-bin build/bench/bin] [--compute f32|bf16]   (with the Python of make_peers_venv.sh)
 
 GPTQModel quantizes a random model of a few such layers at 4 bits, symmetric, groups of 128; its time is that of quantize() alone, a
 layer. lwq's is a whole job's: the compute seconds of calibrate and quantize, a layer, at 4 bits (before GPTQModel and after it, because
 the clock moves) and at 2, 3, 4 and 8 together. gptq_bench then shows its parts. Both have all cores, and compute in bf16 where the
-processor does, else in f32."""
+processor does, else in f32, or as --compute says."""
 import argparse
 import os
 import subprocess
@@ -57,8 +57,9 @@ def main():
     parser.add_argument("--dev-bin", type=os.path.abspath, default=os.path.join(bars.ROOT, "build/dev/bin"))
     parser.add_argument("--bench-bin", type=os.path.abspath, default=os.path.join(bars.ROOT, "build/bench/bin"))
     parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--compute", choices=["f32", "bf16"], default="bf16" if has_bf16() else "f32")
     options = parser.parse_args()
-    compute = "bf16" if has_bf16() else "f32"
+    compute = options.compute
     model, small = os.path.join(bars.TMP, "model"), os.path.join(bars.TMP, "small")
     make_model = os.path.join(options.dev_bin, "make_model")
     subprocess.run([make_model, model, "--layers", str(options.layers), "--hidden", "2048", "--intermediate",
