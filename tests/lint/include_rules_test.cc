@@ -22,6 +22,7 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/engine/plan", {"worker/engine/tensor/dtype.h", "base"}},
       {"worker/engine/io",
        {"worker/engine/tensor", "worker/engine/plan/safetensors_layout.h", "base"}},
+      {"worker/engine/gguf", {"worker/engine/tensor", "base"}},
       {"worker/engine/device", {"worker/engine/tensor", "base"}},
       {"worker/engine/device/device_factory.cc", {"worker/engine/device", "base"}},
       {"worker/engine/device/reference", {"worker/engine/device", "worker/engine/tensor", "base"}},

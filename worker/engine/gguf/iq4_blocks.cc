@@ -1,0 +1,76 @@
+// IQ4_NL and IQ4_XS: 4-bit codes of sixteen levels that lie closer near zero, where weights are.
+#include <algorithm>
+
+#include "worker/engine/gguf/block_bytes.h"
+#include "worker/engine/gguf/block_type.h"
+
+namespace lwq {
+namespace {
+
+constexpr int8_t kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                1,    13,   25,  38,  53,  69,  89,  113};
+
+// d qs[16]
+void PackIQ4_NL(const GgufBlock& block, uint8_t* bytes) {
+  StoreU16(block.scale, bytes);
+  PackNibbles(block.codes, 16, bytes + 2);
+}
+void UnpackIQ4_NL(const uint8_t* bytes, GgufBlock* block) {
+  block->scale = LoadU16(bytes);
+  block->min = 0;
+  block->sub_scales[0] = 1;
+  block->sub_mins[0] = 0;
+  UnpackNibbles(bytes + 2, 16, block->codes);
+}
+
+// d scales_h scales_l[4] qs[128]. Scales are stored + 32: four low bits of scale j in half a byte
+// of scales_l, two high bits at bit 2 j of scales_h.
+void PackIQ4_XS(const GgufBlock& block, uint8_t* bytes) {
+  StoreU16(block.scale, bytes);
+  int high = 0;
+  uint8_t low[8];
+  for (int j = 0; j < 8; ++j) {
+    const int stored = block.sub_scales[j] + 32;
+    low[j] = static_cast<uint8_t>(stored & 15);
+    high |= (stored >> 4) << (2 * j);
+    PackNibbles(block.codes + 32 * j, 16, bytes + 8 + 16 * j);
+  }
+  StoreU16(static_cast<uint16_t>(high), bytes + 2);
+  for (int j = 0; j < 4; ++j) bytes[4 + j] = static_cast<uint8_t>(low[2 * j] | low[2 * j + 1] << 4);
+}
+void UnpackIQ4_XS(const uint8_t* bytes, GgufBlock* block) {
+  block->scale = LoadU16(bytes);
+  const int high = LoadU16(bytes + 2);
+  for (int j = 0; j < 8; ++j) {
+    const int low = bytes[4 + j / 2] >> (j % 2 * 4) & 15;
+    block->sub_scales[j] = static_cast<int8_t>((low | (high >> (2 * j) & 3) << 4) - 32);
+    UnpackNibbles(bytes + 8 + 16 * j, 16, block->codes + 32 * j);
+  }
+  block->min = 0;
+  std::fill_n(block->sub_mins, kMaxGgufSubBlocks, uint8_t{0});
+}
+
+constexpr GgufBlockShape kIQ4_NL = {
+    .levels = kLevels, .pack = &PackIQ4_NL, .unpack = &UnpackIQ4_NL};
+constexpr GgufBlockShape kIQ4_XS = {.sub_blocks = 8,
+                                    .levels = kLevels,
+                                    .min_sub_scale = -32,
+                                    .max_sub_scale = 31,
+                                    .pack = &PackIQ4_XS,
+                                    .unpack = &UnpackIQ4_XS};
+
+}  // namespace
+
+extern const GgufTypeDef gguf_type_iq4_nl, gguf_type_iq4_xs;
+constinit const GgufTypeDef gguf_type_iq4_nl = {.type = GgufType::kIQ4_NL,
+                                                .name = "IQ4_NL",
+                                                .block_size = 32,
+                                                .block_bytes = 18,
+                                                .shape = &kIQ4_NL};
+constinit const GgufTypeDef gguf_type_iq4_xs = {.type = GgufType::kIQ4_XS,
+                                                .name = "IQ4_XS",
+                                                .block_size = 256,
+                                                .block_bytes = 136,
+                                                .shape = &kIQ4_XS};
+
+}  // namespace lwq
