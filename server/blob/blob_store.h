@@ -1,118 +1,94 @@
-// Content by digest, in a local folder: blobs/sha256/ab/cd/<hex>. A blob is there or it is not; one
-// that is there is whole, and stays as it is for ever.
+// The blob seam: content by digest. A blob is there or it is not; one that is there is whole, and
+// stays as it is for ever. Every mutable pointer to one is a record of server/store.
 #pragma once
 
+#include <compare>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/hash.h"
-#include "base/mutex.h"
 
 namespace lwq {
 
 struct BlobId {
   std::string sha256;
   int64_t size_bytes = 0;
+  friend auto operator<=>(const BlobId&, const BlobId&) = default;
 };
 // INVALID_ARGUMENT "DIGEST_INVALID" unless it is 64 hexadecimal characters and a size of 0 to 256
 // GiB.
 absl::Status CheckBlobId(const BlobId& id);
+BlobId BlobIdOf(absl::string_view content);
 
 // Reads of one blob; not thread-safe.
 class BlobReader {
  public:
-  ~BlobReader();
-  int64_t size_bytes() const { return size_; }
-  // At most `limit` bytes from `offset`; "" at the end. DATA_LOSS "BLOB_CORRUPT" when the file is
-  // shorter than it was.
-  absl::StatusOr<std::string> Read(int64_t offset, int64_t limit);
-
- private:
-  friend class BlobStore;
-  BlobReader(int fd, int64_t size) : fd_(fd), size_(size) {}
-  const int fd_;
-  const int64_t size_;
+  virtual ~BlobReader() = default;
+  virtual int64_t size_bytes() const = 0;
+  // At most `limit` bytes from `offset`; "" at the end. A blob that is read from 0 in order is
+  // checked on the way: its last bytes are given out only when the digest of all is right, and
+  // else the blob is quarantined: DATA_LOSS "BLOB_CORRUPT". Who reads a part checks the whole.
+  virtual absl::StatusOr<std::string> Read(int64_t offset, int64_t limit) = 0;
 };
-
-class BlobStore;
 
 // One upload. What was written stays when it is given up, and a later writer goes on from there;
 // one writer of a blob at a time. Not thread-safe.
 class BlobWriter {
  public:
-  ~BlobWriter();
-  int64_t committed_bytes() const { return size_; }
+  virtual ~BlobWriter() = default;
+  virtual int64_t committed_bytes() const = 0;
   // INVALID_ARGUMENT "SIZE_EXCEEDED" past the declared size; RESOURCE_EXHAUSTED "STORAGE_FULL".
-  absl::Status Append(absl::string_view bytes);
+  virtual absl::Status Append(absl::string_view bytes) = 0;
   // Checks size and digest, flushes and puts it in place. INVALID_ARGUMENT "DIGEST_MISMATCH" drops
-  // what was written. After OK the blob survives a power cut.
-  absl::Status Finish();
-
- private:
-  friend class BlobStore;
-  BlobWriter(BlobStore* store, BlobId id, std::string path, int fd)
-      : store_(store), id_(std::move(id)), path_(std::move(path)), fd_(fd) {}
-  absl::Status Resume();
-
-  BlobStore* const store_;
-  const BlobId id_;
-  const std::string path_;  // of the unfinished file
-  int fd_;
-  int64_t size_ = 0;
-  Sha256 hash_;
+  // what was written, and so does a flush that failed: nobody knows what of it is on the medium.
+  // Once only; after OK the blob survives a power cut.
+  virtual absl::Status Finish() = 0;
 };
 
-struct BlobStoreOptions {
-  // New uploads are refused when less than the smaller of the two would stay free.
-  double min_free_share = 0.05;
-  int64_t min_free_bytes = int64_t{2} << 30;
+struct BlobStat {
+  BlobId id;
+  absl::Time written;
 };
 
-// Thread-safe.
+// Thread-safe. Errors of the medium: UNAVAILABLE "BLOB_IO"; of an id: those of CheckBlobId.
 class BlobStore {
  public:
-  static absl::StatusOr<std::unique_ptr<BlobStore>> Open(const std::string& directory,
-                                                         const BlobStoreOptions& options = {});
+  virtual ~BlobStore() = default;
 
   // Whether the blob is there at its size. An error is the medium's, never absence.
-  absl::StatusOr<bool> Has(const BlobId& id) const;
-  // NOT_FOUND "BLOB_MISSING".
-  absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) const;
-  // UNAVAILABLE "UPLOAD_BUSY" while another writer of the same blob lives.
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id);
+  virtual absl::StatusOr<bool> Has(const BlobId& id) const = 0;
+  // Those that are not there, in the order asked.
+  virtual absl::StatusOr<std::vector<BlobId>> FindMissing(absl::Span<const BlobId> ids) const;
+  // NOT_FOUND "BLOB_MISSING"; DATA_LOSS "BLOB_CORRUPT", and quarantined, at another size.
+  virtual absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) = 0;
+  // Reserves the space. UNAVAILABLE "UPLOAD_BUSY" while another writer of the same blob lives;
+  // RESOURCE_EXHAUSTED "STORAGE_FULL" when there is no room beside what other writers reserved.
+  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) = 0;
   // Bytes that an unfinished upload has, 0 without one.
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const;
-  // A whole small blob.
+  virtual absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const = 0;
+  // Drops unfinished uploads that were last written before `before` and have no writer; how many.
+  virtual absl::StatusOr<int> ExpireUploads(absl::Time before) = 0;
+  // For collection only. No error when it is not there.
+  virtual absl::Status Delete(const BlobId& id) = 0;
+  // At most `limit` blobs whose digest is greater than `after`, by digest.
+  virtual absl::StatusOr<std::vector<BlobStat>> List(const std::string& after, int limit) const = 0;
+
+  // A whole small blob. Whoever reads it back gets what was put: one that is there is read first.
   absl::StatusOr<BlobId> Put(absl::string_view content);
 
-  // Counted at start and kept since.
-  int64_t total_bytes() const;
-  int64_t total_count() const;
-  absl::StatusOr<int64_t> FreeBytes() const;
-
- private:
-  friend class BlobWriter;
-  BlobStore(std::string directory, const BlobStoreOptions& options)
-      : directory_(std::move(directory)), options_(options) {}
-  std::string PathOf(const BlobId& id) const;
-  std::string UploadPathOf(const BlobId& id) const;
-  absl::Status CheckSpace(int64_t wanted) const;
-  void Count(int64_t bytes);
-  void CloseUpload(const std::string& sha256);
-
-  const std::string directory_;
-  const BlobStoreOptions options_;
-  mutable Mutex mu_;
-  std::set<std::string> open_uploads_ ABSL_GUARDED_BY(mu_);
-  int64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t count_ ABSL_GUARDED_BY(mu_) = 0;
+  virtual int64_t total_bytes() const = 0;
+  virtual int64_t total_count() const = 0;
+  // Blobs that were found to be wrong since the store was opened.
+  virtual int64_t num_corrupt() const = 0;
+  // INT64_MAX where there is no limit that anybody knows.
+  virtual absl::StatusOr<int64_t> FreeBytes() const = 0;
 };
 
 }  // namespace lwq

@@ -170,9 +170,14 @@ grpc::ServerUnaryReactor* BlobServiceImpl::FindMissingBlobs(
           return InvalidFailure("FIELD_INVALID", absl::StrCat("blobs: ", request->blobs_size(),
                                                               ", at most ", kMaxFindBlobs));
         }
-        for (const v1::BlobRef& blob : request->blobs()) {
-          LWQ_ASSIGN_OR_RETURN(const bool there, env_.scheduler->blobs().Has(IdOf(blob)));
-          if (!there) *response->add_missing() = blob;
+        std::vector<BlobId> ids;
+        for (const v1::BlobRef& blob : request->blobs()) ids.push_back(IdOf(blob));
+        LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing,
+                             env_.scheduler->blobs().FindMissing(ids));
+        for (const BlobId& id : missing) {
+          v1::BlobRef& blob = *response->add_missing();
+          blob.set_sha256(id.sha256);
+          blob.set_size_bytes(id.size_bytes);
         }
         return absl::OkStatus();
       });

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "server/blob/open_blob_store.h"
 #include "server/service/blob_service.h"
 #include "server/service/builtin_dataset.h"
 #include "server/service/http_endpoint.h"
@@ -29,6 +30,7 @@ constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxQueued = 1024;
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
+constexpr absl::Duration kUploadLife = absl::Hours(24);  // of one that nobody goes on with
 
 // Without authentication only this machine may connect.
 absl::Status CheckListenAddress(const std::string& address) {
@@ -113,7 +115,7 @@ absl::Status Server::State::Open() {
   LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
   LWQ_ASSIGN_OR_RETURN(store, SqliteStore::Open(options.data_directory));
-  LWQ_ASSIGN_OR_RETURN(blobs, BlobStore::Open(JoinPath(options.data_directory, "blobs")));
+  LWQ_ASSIGN_OR_RETURN(blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   write = std::make_unique<Executor>("write", 1, kMaxQueued);
   read = std::make_unique<Executor>("read", 4, kMaxQueued);
@@ -203,6 +205,7 @@ void Server::State::Tick() {
   const absl::Duration reap_every =
       std::min(kReapInterval, absl::Microseconds(options.dispatch.lease_ttl_us) / 4);
   absl::Time next_reap = absl::Now() + reap_every;
+  absl::Time next_expiry = absl::Now();
   while (true) {
     {
       MutexLock lock(&mu);
@@ -215,6 +218,12 @@ void Server::State::Tick() {
     write->Post([this] {
       absl::Status status = scheduler->Reap();
       if (!status.ok()) spdlog::warn("taking back leases: {}", LogSafe(status.ToString()));
+    });
+    if (absl::Now() < next_expiry) continue;
+    next_expiry = absl::Now() + kUploadLife / 24;
+    blob->Post([this] {
+      absl::Status status = blobs->ExpireUploads(absl::Now() - kUploadLife).status();
+      if (!status.ok()) spdlog::warn("dropping old uploads: {}", LogSafe(status.ToString()));
     });
   }
 }

@@ -1,0 +1,14 @@
+// Which blob store a URL means.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "server/blob/blob_store.h"
+
+namespace lwq {
+
+// "directory" or "file:directory"; "memory:". INVALID_ARGUMENT "BLOB_URL_INVALID".
+absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobStore(const std::string& url);
+
+}  // namespace lwq
