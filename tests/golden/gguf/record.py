@@ -1,11 +1,13 @@
 """Records how the gguf package dequantizes blocks, for tests that must not depend on it.
 
-usage: record.py > blocks.json   (gguf 0.19.0, numpy)
+usage: record.py > blocks.json, record.py quantized > quantized.json   (gguf 0.19.0, numpy)
 
 For each type: random blocks, then one whose scale is subnormal, one infinite and one NaN; and the
-bits of the values, the hexadecimal digits of a value in the order of the number.
+bits of the values, the hexadecimal digits of a value in the order of the number. `quantized`: rows and the
+bytes that the package makes of them.
 """
 import json
+import sys
 
 import gguf
 import numpy as np
@@ -25,7 +27,19 @@ def blocks_of(name, count, random):
     return blocks
 
 
-if __name__ == "__main__":
+def quantized(random):
+    rows = (random.standard_t(4, (6, 32)) * 0.02).astype(np.float32)
+    rows[3] = 0
+    rows[4] = abs(rows[4])
+    rows[5, 1:] = rows[5, 0]
+    for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
+        blocks = gguf.quants.quantize(rows, Type[name])
+        yield {"type": name, "values": rows.astype(">f4").tobytes().hex(), "bytes": blocks.tobytes().hex()}
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["quantized"]:
+    print("[" + ",\n ".join(json.dumps(c) for c in quantized(np.random.default_rng(9))) + "]")
+elif __name__ == "__main__":
     random = np.random.default_rng(7)
     cases = []
     for name in TYPES:

@@ -1,14 +1,18 @@
 // Shows what worker/engine/gguf does to the comparisons under tests/peers.
 //
-//   gguf_probe dequantize TYPE IN OUT      blocks -> F32
+//   gguf_probe dequantize TYPE IN OUT                       blocks -> F32
+//   gguf_probe quantize TYPE reference|search COLS IN OUT [IMPORTANCE]
+//                                                           F32 rows -> blocks; F32 of each column
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/block_type.h"
 
 namespace lwq {
@@ -36,8 +40,36 @@ absl::Status Dequantize(const std::vector<std::string>& arguments) {
   return WriteFloats(arguments[2], values);
 }
 
+absl::Span<const float> Floats(const MappedFile& file) {
+  return {reinterpret_cast<const float*>(file.bytes().data()), file.bytes().size() / sizeof(float)};
+}
+
+absl::Status Quantize(const std::vector<std::string>& arguments) {
+  LWQ_ASSIGN_OR_RETURN(const GgufTypeDef* type, TypeOf(arguments[0]));
+  const GgufFit fit = arguments[1] == "search" ? GgufFit::kSearch : GgufFit::kReference;
+  const size_t cols = static_cast<size_t>(std::atoll(arguments[2].c_str()));
+  LWQ_ASSIGN_OR_RETURN(auto file, MappedFile::Open(arguments[3]));
+  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(arguments[4]));
+  std::unique_ptr<MappedFile> importance_file;
+  absl::Span<const float> importance;
+  if (arguments.size() > 5) {
+    LWQ_ASSIGN_OR_RETURN(importance_file, MappedFile::Open(arguments[5]));
+    importance = Floats(*importance_file);
+  }
+  const absl::Span<const float> values = Floats(*file);
+  std::vector<uint8_t> bytes(static_cast<size_t>(type->RowBytes(static_cast<int64_t>(cols))));
+  for (size_t row = 0; row < values.size() / cols; ++row) {
+    QuantizeRow(*type, fit, values.subspan(row * cols, cols), importance, bytes.data());
+    LWQ_RETURN_IF_ERROR(writer->Append(bytes));
+  }
+  return writer->Close();
+}
+
 absl::Status Run(const std::string& command, const std::vector<std::string>& arguments) {
   if (command == "dequantize" && arguments.size() == 3) return Dequantize(arguments);
+  if (command == "quantize" && (arguments.size() == 5 || arguments.size() == 6)) {
+    return Quantize(arguments);
+  }
   return absl::InvalidArgumentError("usage: see the head of gguf_probe.cc");
 }
 

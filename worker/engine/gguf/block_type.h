@@ -57,7 +57,10 @@ struct GgufBlock {
 struct GgufBlockShape {
   int sub_blocks = 1;               // of equal size
   absl::Span<const int8_t> levels;  // of each code, ascending
-  int min_sub_scale = 1;            // sub-block scales are whole multiples in this range
+  // Where levels are not evenly spaced: the code of the one nearest to all of
+  // [levels[0] + k / 2, levels[0] + (k + 1) / 2), up to the last level.
+  absl::Span<const uint8_t> nearest_codes;
+  int min_sub_scale = 1;  // sub-block scales are whole multiples in this range
   int max_sub_scale = 1;
   int max_sub_min = 0;        // 0: no minima
   bool min_has_sign = false;  // Q4_1, Q5_1: the minimum may be of either sign

@@ -1,5 +1,7 @@
 // IQ4_NL and IQ4_XS: 4-bit codes of sixteen levels that lie closer near zero, where weights are.
 #include <algorithm>
+#include <array>
+#include <cstddef>
 
 #include "worker/engine/gguf/block_bytes.h"
 #include "worker/engine/gguf/block_type.h"
@@ -9,6 +11,18 @@ namespace {
 
 constexpr int8_t kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                 1,    13,   25,  38,  53,  69,  89,  113};
+
+constexpr auto NearestCodes() {
+  std::array<uint8_t, 2 * (kLevels[15] - kLevels[0]) + 1> codes{};
+  int code = 0;
+  for (int k = 0; k < static_cast<int>(codes.size()); ++k) {
+    // Twice the middle between two levels is whole, so no interval of a half is cut by it.
+    if (code < 15 && k >= kLevels[code] + kLevels[code + 1] - 2 * kLevels[0]) ++code;
+    codes[static_cast<size_t>(k)] = static_cast<uint8_t>(code);
+  }
+  return codes;
+}
+constexpr auto kNearestCodes = NearestCodes();
 
 // d qs[16]
 void PackIQ4_NL(const GgufBlock& block, uint8_t* bytes) {
@@ -50,10 +64,13 @@ void UnpackIQ4_XS(const uint8_t* bytes, GgufBlock* block) {
   std::fill_n(block->sub_mins, kMaxGgufSubBlocks, uint8_t{0});
 }
 
-constexpr GgufBlockShape kIQ4_NL = {
-    .levels = kLevels, .pack = &PackIQ4_NL, .unpack = &UnpackIQ4_NL};
+constexpr GgufBlockShape kIQ4_NL = {.levels = kLevels,
+                                    .nearest_codes = kNearestCodes,
+                                    .pack = &PackIQ4_NL,
+                                    .unpack = &UnpackIQ4_NL};
 constexpr GgufBlockShape kIQ4_XS = {.sub_blocks = 8,
                                     .levels = kLevels,
+                                    .nearest_codes = kNearestCodes,
                                     .min_sub_scale = -32,
                                     .max_sub_scale = 31,
                                     .pack = &PackIQ4_XS,

@@ -8,21 +8,18 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/escaping.h"
 #include "base/file.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/gguf/hex_vectors.h"
 
 namespace lwq {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
-
-std::vector<uint8_t> FromHex(const std::string& hex) {
-  const std::string bytes = absl::HexStringToBytes(hex);
-  return {bytes.begin(), bytes.end()};
-}
+using testing::FloatsFromHex;
+using testing::FromHex;
 
 std::vector<uint8_t> Packed(const GgufTypeDef& type, const GgufBlock& block) {
   std::vector<uint8_t> bytes(static_cast<size_t>(type.block_bytes), 0xee);
@@ -129,19 +126,17 @@ TEST(BlockTypeTest, ValuesEqualTheRecordedOnesToTheBit) {
     ASSERT_NE(type, nullptr) << one["type"];
     seen.insert(one["type"]);
     const std::vector<uint8_t> bytes = FromHex(one["bytes"]);
-    const std::vector<uint8_t> expected = FromHex(one["values"]);
+    const std::vector<float> expected = FloatsFromHex(one["values"]);
     std::vector<float> values(bytes.size() / static_cast<size_t>(type->block_bytes) *
                               static_cast<size_t>(type->block_size));
-    ASSERT_EQ(values.size() * 4, expected.size());
+    ASSERT_EQ(values.size(), expected.size());
     DequantizeRow(*type, bytes.data(), static_cast<int64_t>(values.size()), values.data());
     for (size_t i = 0; i < values.size(); ++i) {
-      uint32_t bits = 0;
-      for (size_t b = 0; b < 4; ++b) bits = bits << 8 | expected[4 * i + b];
-      const float value = std::bit_cast<float>(bits);
-      if (std::isnan(value)) {
+      if (std::isnan(expected[i])) {
         ASSERT_TRUE(std::isnan(values[i])) << type->name << " value " << i;
       } else {
-        ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), bits) << type->name << " value " << i;
+        ASSERT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(expected[i]))
+            << type->name << " value " << i;
       }
     }
   }
