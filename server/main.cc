@@ -23,8 +23,8 @@ constexpr absl::Duration kWatchdogGrace = absl::Seconds(10);
 
 int ExitCodeOf(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  if (reason == "STORE_LOCKED" || reason == "SCHEMA_TOO_NEW" || reason == "STORE_CORRUPT" ||
-      reason == "ADDRESS_IN_USE" || absl::IsInvalidArgument(status)) {
+  if (reason == "STORE_LOCKED" || reason == "SCHEMA_TOO_NEW" || reason == "SCHEMA_CHANGED" ||
+      reason == "STORE_CORRUPT" || reason == "ADDRESS_IN_USE" || absl::IsInvalidArgument(status)) {
     return kExitConfiguration;
   }
   return absl::IsInternal(status) ? kExitInternal : kExitIo;
@@ -99,6 +99,8 @@ int main(int argc, char** argv) {
       ->required();
   app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
       ->required();
+  app.add_option("--store", options.store_url,
+                 "where records are kept: sqlite:FOLDER (default: the data directory)");
   app.add_option("--metrics-listen", options.metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--model-root", options.model_roots,

@@ -21,7 +21,7 @@
 #include "server/service/model_service.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
-#include "server/store/sqlite_store.h"
+#include "server/store/open_store.h"
 
 namespace lwq {
 namespace {
@@ -80,7 +80,7 @@ absl::Status RegisterBuiltinDataset(Scheduler& scheduler) {
 struct Server::State {
   ServerOptions options;
   ServerMetrics metrics;
-  std::unique_ptr<SqliteStore> store;
+  std::unique_ptr<Store> store;
   std::unique_ptr<BlobStore> blobs;
   std::unique_ptr<Executor> write, read, blob, cpu;
   std::unique_ptr<Scheduler> scheduler;
@@ -114,7 +114,8 @@ struct Server::State {
 absl::Status Server::State::Open() {
   LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
-  LWQ_ASSIGN_OR_RETURN(store, SqliteStore::Open(options.data_directory));
+  LWQ_ASSIGN_OR_RETURN(
+      store, OpenStore(options.store_url.empty() ? options.data_directory : options.store_url));
   LWQ_ASSIGN_OR_RETURN(blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   write = std::make_unique<Executor>("write", 1, kMaxQueued);

@@ -14,7 +14,8 @@ namespace lwq {
 
 struct ServerOptions {
   std::string listen;          // unix:/path, or host:port on the loopback; port 0 takes a free one
-  std::string data_directory;  // of the store and the blobs
+  std::string data_directory;  // of the blobs, and of the store unless it has a URL
+  std::string store_url;       // see server/store/open_store.h; empty: the data directory
   std::string metrics_listen;  // host:port; empty: none
   std::vector<std::string> model_roots;  // empty: any absolute directory
   DispatchOptions dispatch;

@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/status_macros.h"
 
 namespace lwq {
 namespace {
@@ -19,6 +18,7 @@ bool Matches(const Record& row, const ListQuery& query) {
 }  // namespace
 
 absl::Status MemoryStore::Commit(const std::vector<Write>& writes) {
+  LWQ_RETURN_IF_ERROR(CheckWrites(writes));
   MutexLock lock(&mu_);
   // Writes of one commit see each other, so they go to a copy of what they touch first.
   std::map<std::pair<int, std::string>, std::optional<Record>> staged;
@@ -32,11 +32,9 @@ absl::Status MemoryStore::Commit(const std::vector<Write>& writes) {
     std::optional<Record>& row = staged[key];
     const int64_t version = row ? row->version : 0;
     if (write.expected_version && *write.expected_version != version) {
-      return Failure(
-          absl::StatusCode::kAborted, "VERSION_CONFLICT",
-          absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table), ": version ",
-                       *write.expected_version, " expected, ", version, " found"));
+      return VersionConflict(write, version);
     }
+    if (write.check_only) continue;
     if (write.remove) {
       row.reset();
     } else {
@@ -52,17 +50,6 @@ absl::Status MemoryStore::Commit(const std::vector<Write>& writes) {
     }
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<Record> MemoryStore::Get(Table table, const std::string& key) {
-  MutexLock lock(&mu_);
-  const Rows& rows = tables_[static_cast<int>(table)];
-  auto row = rows.find(key);
-  if (row == rows.end()) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
-                   absl::StrCat("no ", key, " in ", NameOf(table)));
-  }
-  return row->second;
 }
 
 absl::StatusOr<std::vector<Record>> MemoryStore::GetMany(Table table,

@@ -15,11 +15,11 @@ namespace lwq {
 class MemoryStore : public Store {
  public:
   absl::Status Commit(const std::vector<Write>& writes) override;
-  absl::StatusOr<Record> Get(Table table, const std::string& key) override;
   absl::StatusOr<std::vector<Record>> GetMany(Table table,
                                               const std::vector<std::string>& keys) override;
   absl::StatusOr<std::vector<Record>> List(Table table, const ListQuery& query) override;
   absl::string_view name() const override { return "memory"; }
+  bool shared() const override { return false; }
 
  private:
   using Rows = std::map<std::string, Record>;

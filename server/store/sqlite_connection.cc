@@ -44,6 +44,20 @@ absl::Status SqliteConnection::Execute(const std::string& sql) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<std::vector<std::string>>> SqliteConnection::Query(
+    const std::string& sql) {
+  LWQ_ASSIGN_OR_RETURN(sqlite3_stmt * statement, Prepare(sql));
+  std::vector<std::vector<std::string>> rows;
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(const bool row, Step(statement));
+    if (!row) return rows;
+    std::vector<std::string>& columns = rows.emplace_back();
+    for (int c = 0; c < sqlite3_column_count(statement); ++c) {
+      columns.push_back(ColumnString(statement, c));
+    }
+  }
+}
+
 absl::StatusOr<sqlite3_stmt*> SqliteConnection::Prepare(const std::string& sql) {
   sqlite3_stmt*& statement = statements_[sql];
   if (statement == nullptr) {

@@ -7,24 +7,27 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/store/schema.h"
 
 namespace lwq {
 
 // Not thread-safe.
-class SqliteConnection {
+class SqliteConnection : public SqlSession {
  public:
   static absl::StatusOr<std::unique_ptr<SqliteConnection>> Open(const std::string& path,
                                                                 bool read_only);
-  ~SqliteConnection();
+  ~SqliteConnection() override;
   SqliteConnection(const SqliteConnection&) = delete;
   SqliteConnection& operator=(const SqliteConnection&) = delete;
 
   // Statements without parameters and results.
-  absl::Status Execute(const std::string& sql);
+  absl::Status Execute(const std::string& sql) override;
+  absl::StatusOr<std::vector<std::vector<std::string>>> Query(const std::string& sql) override;
   // The statement, prepared once and reset; owned by the connection.
   absl::StatusOr<sqlite3_stmt*> Prepare(const std::string& sql);
   // True for a row, false at the end.

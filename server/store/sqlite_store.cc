@@ -6,18 +6,17 @@
 
 #include <cerrno>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "server/store/schema.h"
 #include "server/store/sqlite_connection.h"
 
 namespace lwq {
 namespace {
 
-constexpr int kSchemaVersion = 1;
 constexpr int kNumReaders = 4;
 
 // Held for the life of the store; the kernel lets go of it when the process dies.
@@ -79,32 +78,11 @@ Record RowOf(sqlite3_stmt* statement) {
   return row;
 }
 
-absl::Status MakeSchema(SqliteConnection& db) {
-  LWQ_RETURN_IF_ERROR(db.Execute("BEGIN IMMEDIATE"));
-  for (int t = 0; t < kNumTables; ++t) {
-    const absl::string_view name = NameOf(static_cast<Table>(t));
-    LWQ_RETURN_IF_ERROR(
-        db.Execute(absl::StrCat("CREATE TABLE IF NOT EXISTS ", name,
-                                " (key TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, state "
-                                "INTEGER NOT NULL, tag TEXT"
-                                " NOT NULL, ord INTEGER NOT NULL, value BLOB NOT NULL) STRICT")));
-    LWQ_RETURN_IF_ERROR(db.Execute(absl::StrCat("CREATE INDEX IF NOT EXISTS ", name, "_newest ON ",
-                                                name, " (ord DESC, key)")));
-  }
-  LWQ_RETURN_IF_ERROR(db.Execute(absl::StrCat("PRAGMA user_version=", kSchemaVersion)));
-  return db.Execute("COMMIT");
-}
-
-absl::Status CheckSchema(SqliteConnection& db, const std::string& path) {
-  LWQ_ASSIGN_OR_RETURN(const std::string version, db.QueryText("PRAGMA user_version"));
-  int number = 0;
-  if (!absl::SimpleAtoi(version, &number) || number > kSchemaVersion) {
-    return PreconditionFailure("SCHEMA_TOO_NEW",
-                               absl::StrCat(path, " has schema ", version, ", this server knows ",
-                                            kSchemaVersion, ": run the newer lwq-server"));
-  }
-  return MakeSchema(db);
-}
+constexpr SqlDialect kDialect = {.bytes = "TEXT",
+                                 .small = "INTEGER",
+                                 .large = "INTEGER",
+                                 .value = "BLOB",
+                                 .table_end = " STRICT"};
 
 }  // namespace
 
@@ -149,7 +127,7 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
                                             "data directory on a local disk"));
   }
   LWQ_RETURN_IF_ERROR(writer->Execute("PRAGMA synchronous=FULL"));
-  LWQ_RETURN_IF_ERROR(CheckSchema(*writer, path));
+  LWQ_RETURN_IF_ERROR(Migrate(*writer, "BEGIN IMMEDIATE", Migrations(kDialect), path));
   std::vector<std::unique_ptr<SqliteConnection>> readers;
   for (int i = 0; i < kNumReaders; ++i) {
     LWQ_ASSIGN_OR_RETURN(auto reader, SqliteConnection::Open(path, /*read_only=*/true));
@@ -181,12 +159,10 @@ absl::Status WriteRow(SqliteConnection& db, const Write& write) {
   if (write.expected_version) {
     LWQ_ASSIGN_OR_RETURN(const int64_t version, VersionOf(db, write));
     if (version != *write.expected_version) {
-      return Failure(
-          absl::StatusCode::kAborted, "VERSION_CONFLICT",
-          absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table), ": version ",
-                       *write.expected_version, " expected, ", version, " found"));
+      return VersionConflict(write, version);
     }
   }
+  if (write.check_only) return absl::OkStatus();
   if (write.remove) {
     LWQ_ASSIGN_OR_RETURN(
         sqlite3_stmt * statement,
@@ -268,6 +244,7 @@ absl::StatusOr<std::vector<Record>> GetRows(SqliteConnection& db, Table table,
 }  // namespace
 
 absl::Status SqliteStore::Commit(const std::vector<Write>& writes) {
+  LWQ_RETURN_IF_ERROR(CheckWrites(writes));
   MutexLock lock(&state_->mu);
   SqliteConnection& db = *state_->writer;
   LWQ_RETURN_IF_ERROR(db.Execute("BEGIN IMMEDIATE"));
@@ -283,19 +260,14 @@ absl::Status SqliteStore::Commit(const std::vector<Write>& writes) {
   return status;
 }
 
-absl::StatusOr<Record> SqliteStore::Get(Table table, const std::string& key) {
-  LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, GetMany(table, {key}));
-  if (rows.empty()) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
-                   absl::StrCat("no ", key, " in ", NameOf(table)));
-  }
-  return std::move(rows.front());
-}
-
 absl::StatusOr<std::vector<Record>> SqliteStore::GetMany(Table table,
                                                          const std::vector<std::string>& keys) {
   auto reader = state_->readers->Take();
-  auto rows = GetRows(*reader, table, keys);
+  // One transaction, so that what one commit wrote is seen whole or not at all.
+  absl::Status begun = reader->Execute("BEGIN");
+  absl::StatusOr<std::vector<Record>> rows =
+      begun.ok() ? GetRows(*reader, table, keys) : absl::StatusOr<std::vector<Record>>(begun);
+  reader->Execute("COMMIT").IgnoreError();
   state_->readers->Return(std::move(reader));
   return rows;
 }

@@ -1,14 +1,50 @@
 #include "server/store/store.h"
 
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+
 namespace lwq {
 namespace {
 
 constexpr absl::string_view kTableNames[kNumTables] = {
-    "jobs",     "tasks",     "cache",  "workers",  "models",
-    "datasets", "artifacts", "events", "requests", "server"};
+    "jobs",      "tasks",  "cache",    "workers", "models", "datasets",
+    "artifacts", "events", "requests", "server",  "leader"};
 
 }  // namespace
 
 absl::string_view NameOf(Table table) { return kTableNames[static_cast<int>(table)]; }
+
+absl::Status CheckWrites(const std::vector<Write>& writes) {
+  for (const Write& write : writes) {
+    const int64_t expected = write.expected_version.value_or(write.check_only ? 0 : 1);
+    if ((write.check_only || write.remove) && expected <= 0) {
+      return InvalidFailure(
+          "WRITE_INVALID",
+          absl::StrCat(write.remove ? "removing " : "checking ", write.record.key, " of ",
+                       NameOf(write.table), ": an expected version above 0 is needed"));
+    }
+    if (write.check_only && write.remove) {
+      return InvalidFailure("WRITE_INVALID", "a write removes or checks, not both");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VersionConflict(const Write& write, int64_t found) {
+  return Failure(
+      absl::StatusCode::kAborted, "VERSION_CONFLICT",
+      absl::StrCat("writing ", write.record.key, " of ", NameOf(write.table), ": version ",
+                   *write.expected_version, " expected, ", found, " found"));
+}
+
+absl::StatusOr<Record> Store::Get(Table table, const std::string& key) {
+  LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, GetMany(table, {key}));
+  if (rows.empty()) {
+    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                   absl::StrCat("no ", key, " in ", NameOf(table)));
+  }
+  return std::move(rows.front());
+}
 
 }  // namespace lwq

@@ -25,12 +25,13 @@ enum class Table {
   kEvents,
   kRequests,
   kServer,
+  kLeader,
 };
-inline constexpr int kNumTables = 10;
+inline constexpr int kNumTables = 11;
 absl::string_view NameOf(Table table);
 
 struct Record {
-  std::string key;
+  std::string key;  // text; sorted by its bytes
   std::string value;
   int64_t version = 0;  // 1 at the first write, +1 at each further one
   int32_t state = 0;    // what lists filter by; its meaning is the table's
@@ -42,9 +43,16 @@ struct Write {
   Table table;
   Record record;        // version is ignored
   bool remove = false;  // of record.key; no error when it is not there
-  // The version that must be there: 0 for none yet. Unset: whatever is there is replaced.
+  // Nothing is written: the commit is refused unless the expected version is there, and until it is
+  // done nobody can change that.
+  bool check_only = false;
+  // The version that must be there: 0 for none yet. Unset: whatever is there is replaced. Removing
+  // and checking take no 0: not every store can hold on to what is absent.
   std::optional<int64_t> expected_version;
 };
+// INVALID_ARGUMENT "WRITE_INVALID" for what no store takes.
+absl::Status CheckWrites(const std::vector<Write>& writes);
+absl::Status VersionConflict(const Write& write, int64_t found);
 
 struct ListQuery {
   enum class Order { kKeyAscending, kNewestFirst };
@@ -65,18 +73,23 @@ class Store {
  public:
   virtual ~Store() = default;
 
-  // All writes or none. ABORTED "VERSION_CONFLICT" when an expected version is not there. After OK
-  // the writes survive a power cut.
+  // All writes or none, in their order, each seeing those before it. ABORTED "VERSION_CONFLICT"
+  // when an expected version is not there. After OK the writes survive a power cut; after an error
+  // none of them is there, but for UNKNOWN "STORE_UNCERTAIN": the connection went at the last
+  // moment, and whoever keeps records in memory has to read them again.
   virtual absl::Status Commit(const std::vector<Write>& writes) = 0;
   // NOT_FOUND.
-  virtual absl::StatusOr<Record> Get(Table table, const std::string& key) = 0;
-  // Those that are there, in any order.
+  virtual absl::StatusOr<Record> Get(Table table, const std::string& key);
+  // Those that are there, in any order, all as of one moment.
   virtual absl::StatusOr<std::vector<Record>> GetMany(Table table,
                                                       const std::vector<std::string>& keys) = 0;
+  // As of one moment; two pages are of two.
   virtual absl::StatusOr<std::vector<Record>> List(Table table, const ListQuery& query) = 0;
 
-  // "sqlite", "memory".
+  // "sqlite", "postgresql", "memory".
   virtual absl::string_view name() const = 0;
+  // Whether other processes can write at the same time: servers on it need a leader.
+  virtual bool shared() const = 0;
 };
 
 }  // namespace lwq

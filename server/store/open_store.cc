@@ -1,0 +1,21 @@
+#include "server/store/open_store.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/failure.h"
+#include "server/store/memory_store.h"
+#include "server/store/sqlite_store.h"
+
+namespace lwq {
+
+absl::StatusOr<std::unique_ptr<Store>> OpenStore(const std::string& url) {
+  if (url == "memory:") return std::make_unique<MemoryStore>();
+  const std::string path(absl::StripPrefix(absl::StripPrefix(url, "sqlite://"), "sqlite:"));
+  if (!path.empty() && !absl::StrContains(path, "://")) return SqliteStore::Open(path);
+  return InvalidFailure("STORE_URL_INVALID",
+                        absl::StrCat("\"", url.substr(0, url.find("://")),
+                                     "\" names no store: a folder or sqlite:FOLDER does"));
+}
+
+}  // namespace lwq
