@@ -21,4 +21,5 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)  # only to keep oneDNN's own thread
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(LIBPQ REQUIRED IMPORTED_TARGET libpq)
 pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)

@@ -57,9 +57,10 @@ function(lwq_binary)
 endfunction()
 
 # lwq_test(NAME x_test [SRCS ...] LABEL unit|conformance|cluster|slow|peers DEPS ...): one gtest
-# binary of the folder's *_test.cc files; each case is a ctest of its own, under the label.
+# binary of the folder's *_test.cc files; each case is a ctest of its own, under the label, or with
+# ONE_PROCESS the whole binary is, where what the cases share is slow to start.
 function(lwq_test)
-  cmake_parse_arguments(A "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "ONE_PROCESS" "NAME;LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
   if(NOT A_SRCS)
     file(GLOB A_SRCS CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} *_test.cc)
   endif()
@@ -73,6 +74,12 @@ function(lwq_test)
   target_link_libraries(${A_NAME} PRIVATE lwq_options ${A_DEPS} lwq_testing GTest::gmock_main)
   target_compile_definitions(${A_NAME} PRIVATE LWQ_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                                LWQ_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  if(A_ONE_PROCESS)
+    add_test(NAME ${A_NAME} COMMAND ${A_NAME})
+    set_tests_properties(${A_NAME} PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT}
+                                              ${LWQ_TEST_ENVIRONMENT})
+    return()
+  endif()
   gtest_discover_tests(${A_NAME} DISCOVERY_MODE PRE_TEST
                        PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT} ${LWQ_TEST_ENVIRONMENT})
 endfunction()

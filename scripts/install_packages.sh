@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian 12 packages that lwq is built from. Takes well under a second when they are
-# all there. usage: scripts/install_packages.sh [--peers]   (--peers: also what the Python venv needs)
+# all there. usage: scripts/install_packages.sh [--peers]   (--peers: also what the Python venv needs,
+# and the servers that tests start)
 set -euo pipefail
 
 packages=(
@@ -13,11 +14,15 @@ packages=(
   # numerics (oneDNN's CMake files also ask for OpenCL)
   libdnnl-dev ocl-icd-opencl-dev opencl-headers libopenblas-dev libhwy-dev libgomp1
   # tokenizers, state, hashes
-  libsentencepiece-dev libpcre2-dev libsqlite3-dev libssl-dev
+  libsentencepiece-dev libpcre2-dev libsqlite3-dev libpq-dev libssl-dev
   # tests and benches
   libgtest-dev libgmock-dev libbenchmark-dev
 )
-if [[ "${1:-}" == "--peers" ]]; then packages+=(python3 python3-venv python3-dev); fi
+if [[ "${1:-}" == "--peers" ]]; then
+  packages+=(python3 python3-venv python3-dev)
+  # The tests of the PostgreSQL store start a server of their own; without it they are skipped.
+  packages+=(postgresql-15)
+fi
 
 missing=()
 installed=$(dpkg-query -W -f '${Package} ${Status}\n' "${packages[@]}" 2>/dev/null |

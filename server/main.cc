@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "server/service/server.h"
+#include "server/store_command.h"
 
 namespace lwq {
 namespace {
@@ -91,7 +92,10 @@ int Run(const ServerOptions& options, const std::string& ready_file) {
 }  // namespace lwq
 
 int main(int argc, char** argv) {
-  CLI::App app("lwq-server: the scheduler of lwq");
+  if (argc > 1 && std::string(argv[1]) == "store") {
+    return lwq::RunStoreCommand(argc - 1, argv + 1);
+  }
+  CLI::App app("lwq-server: the scheduler of lwq. See also: lwq-server store --help");
   lwq::ServerOptions options;
   std::string ready_file, log_format = "text", log_level = "info";
   double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60;
@@ -100,7 +104,8 @@ int main(int argc, char** argv) {
   app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
       ->required();
   app.add_option("--store", options.store_url,
-                 "where records are kept: sqlite:FOLDER (default: the data directory)");
+                 "where records are kept: sqlite:FOLDER (default: the data directory) or "
+                 "postgresql://USER@HOST/DATABASE");
   app.add_option("--metrics-listen", options.metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--model-root", options.model_roots,

@@ -5,17 +5,22 @@
 #include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "server/store/memory_store.h"
+#include "server/store/postgres_store.h"
 #include "server/store/sqlite_store.h"
 
 namespace lwq {
 
 absl::StatusOr<std::unique_ptr<Store>> OpenStore(const std::string& url) {
   if (url == "memory:") return std::make_unique<MemoryStore>();
+  if (absl::StartsWith(url, "postgresql://") || absl::StartsWith(url, "postgres://")) {
+    return PostgresStore::Open(url);
+  }
   const std::string path(absl::StripPrefix(absl::StripPrefix(url, "sqlite://"), "sqlite:"));
   if (!path.empty() && !absl::StrContains(path, "://")) return SqliteStore::Open(path);
-  return InvalidFailure("STORE_URL_INVALID",
-                        absl::StrCat("\"", url.substr(0, url.find("://")),
-                                     "\" names no store: a folder or sqlite:FOLDER does"));
+  return InvalidFailure(
+      "STORE_URL_INVALID",
+      absl::StrCat("\"", url.substr(0, url.find("://")),
+                   "\" names no store: sqlite:FOLDER and postgresql://HOST/DATABASE do"));
 }
 
 }  // namespace lwq

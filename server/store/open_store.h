@@ -8,8 +8,8 @@
 
 namespace lwq {
 
-// "directory" or "sqlite:directory"; "memory:". INVALID_ARGUMENT "STORE_URL_INVALID"; else the
-// errors of the store's own Open.
+// "directory" or "sqlite:directory"; "postgresql://..."; "memory:". INVALID_ARGUMENT
+// "STORE_URL_INVALID"; else the errors of the store's own Open.
 absl::StatusOr<std::unique_ptr<Store>> OpenStore(const std::string& url);
 
 }  // namespace lwq

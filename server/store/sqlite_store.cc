@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "server/store/schema.h"
+#include "server/store/sql_text.h"
 #include "server/store/sqlite_connection.h"
 
 namespace lwq {
@@ -64,8 +65,6 @@ class ReaderPool {
   CondVar returned_;
   std::vector<std::unique_ptr<SqliteConnection>> free_ ABSL_GUARDED_BY(mu_);
 };
-
-constexpr char kColumns[] = "key, version, state, tag, ord, value";
 
 Record RowOf(sqlite3_stmt* statement) {
   Record row;
@@ -172,7 +171,7 @@ absl::Status WriteRow(SqliteConnection& db, const Write& write) {
   }
   LWQ_ASSIGN_OR_RETURN(
       sqlite3_stmt * statement,
-      db.Prepare(absl::StrCat("INSERT INTO ", NameOf(write.table), " (", kColumns,
+      db.Prepare(absl::StrCat("INSERT INTO ", NameOf(write.table), " (", kRecordColumns,
                               ") VALUES (?,1,?,?,?,?) ON CONFLICT(key) DO UPDATE SET "
                               "version=version+1, state=excluded.state, tag=excluded.tag, "
                               "ord=excluded.ord, value=excluded.value")));
@@ -184,15 +183,9 @@ absl::Status WriteRow(SqliteConnection& db, const Write& write) {
   return db.Step(statement).status();
 }
 
-// The smallest key greater than every key with the prefix; "" when there is none.
-std::string PrefixEnd(std::string prefix) {
-  while (!prefix.empty() && static_cast<unsigned char>(prefix.back()) == 0xff) prefix.pop_back();
-  if (!prefix.empty()) prefix.back() = static_cast<char>(prefix.back() + 1);
-  return prefix;
-}
-
 std::string ListSql(Table table, const ListQuery& query) {
-  std::string sql = absl::StrCat("SELECT ", kColumns, " FROM ", NameOf(table), " WHERE ord>=?1");
+  std::string sql =
+      absl::StrCat("SELECT ", kRecordColumns, " FROM ", NameOf(table), " WHERE ord>=?1");
   if (!query.key_prefix.empty()) absl::StrAppend(&sql, " AND key>=?2 AND key<?3");
   if (query.state) absl::StrAppend(&sql, " AND state=?4");
   if (query.tag) absl::StrAppend(&sql, " AND tag=?5");
@@ -230,7 +223,7 @@ absl::StatusOr<std::vector<Record>> GetRows(SqliteConnection& db, Table table,
   std::vector<Record> rows;
   LWQ_ASSIGN_OR_RETURN(
       sqlite3_stmt * statement,
-      db.Prepare(absl::StrCat("SELECT ", kColumns, " FROM ", NameOf(table), " WHERE key=?")));
+      db.Prepare(absl::StrCat("SELECT ", kRecordColumns, " FROM ", NameOf(table), " WHERE key=?")));
   for (const std::string& key : keys) {
     sqlite3_reset(statement);
     BindText(statement, 1, key);

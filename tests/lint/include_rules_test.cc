@@ -88,12 +88,12 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
       {"hwy/.*", {"worker/engine/device/cpu"}, false},
       {"(oneapi/)?dnnl.*", {"worker/engine/device/cpu"}, true},
       {"cblas\\.h|lapacke\\.h|openblas.*|omp\\.h", {"worker/engine/device/cpu"}, false},
-      {"sqlite3\\.h", {"server/store"}, true},
+      {"sqlite3\\.h|libpq-fe\\.h", {"server/store"}, true},
       {"nlohmann/.*", {"worker", "server", "client", "base"}, false},
       {"sentencepiece.*|pcre2\\.h", {"worker/engine/tokenizer"}, false},
       {"openssl/.*", {"base"}, false},
       {"spdlog/.*", {"base/log.h", "base/log.cc"}, true},
-      {"CLI/.*", {"worker/main.cc", "server/main.cc", "client"}, true},
+      {"CLI/.*", {"worker/main.cc", "server/main.cc", "server/store_command.cc", "client"}, true},
       {"gtest/.*|gmock/.*|benchmark/.*", {}, true},
   };
   return rules;
