@@ -44,14 +44,16 @@ int Run() {
   const ModelInventory model = EightBillion();
   AllocationProblem problem;
   problem.model = &model;
-  for (int bits : {2, 3, 4, 6, 8, 16}) problem.formats.push_back({bits, 128, true});
+  problem.menu = BuildMenu(model, **FindProfile("transformers"),
+                           {.formats = {"int2", "int3", "int4", "int6", "int8", "dense"}})
+                     .value();
   std::mt19937 random(1);
   std::normal_distribution<double> normal;
   for (size_t u = 0; u < model.units.size(); ++u) {
     const double scale = std::exp(1.5 * normal(random));
     std::vector<double> row;
-    for (const UnitFormat& f : problem.formats) {
-      row.push_back(scale * std::exp(0.3 * normal(random)) * std::ldexp(1.0, -2 * f.bits));
+    for (int bits : {2, 3, 4, 6, 8, 16}) {
+      row.push_back(scale * std::exp(0.3 * normal(random)) * std::ldexp(1.0, -2 * bits));
     }
     problem.cost.push_back(row);
   }

@@ -12,8 +12,7 @@
 #include "base/status_macros.h"
 #include "client/errors.h"
 #include "client/watch.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "records/canonical.h"
 
 namespace lwq::client {
 namespace {
@@ -28,17 +27,6 @@ absl::StatusOr<std::string> AbsoluteDirectory(const std::string& directory) {
                    absl::StrCat("there is no model directory ", LogSafe(directory)));
   }
   return path.string();
-}
-
-// Maps in the order of their keys, so that equal messages give equal bytes.
-std::string CanonicalBytes(const google::protobuf::Message& message) {
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  message.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return bytes;
 }
 
 // Also true where nobody can say.

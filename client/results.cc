@@ -84,12 +84,12 @@ absl::Status FromProtobuf(const google::protobuf::util::Status& status) {
 
 }  // namespace
 
-std::string WidthsText(const v1::PlanSummary& plan) {
-  std::map<int, int> units;
-  for (const v1::UnitChoice& unit : plan.units()) ++units[unit.bits()];
+std::string FormatsText(const v1::PlanSummary& plan) {
+  std::map<std::string, int> units;
+  for (const v1::UnitChoice& unit : plan.units()) ++units[unit.format()];
   std::vector<std::string> parts;
-  for (const auto& [bits, count] : units) {
-    parts.push_back(absl::StrCat(bits, " bits: ", count, count == 1 ? " unit" : " units"));
+  for (const auto& [format, count] : units) {
+    parts.push_back(absl::StrCat(format, ": ", count, count == 1 ? " unit" : " units"));
   }
   return absl::StrJoin(parts, ", ");
 }
@@ -138,7 +138,7 @@ std::string QuantizeTable(const QuantizeOutcome& outcome) {
                                                     static_cast<double>(plan.budget_bytes())),
                                         " of the budget")});
   table.AddRow({"bits per weight", absl::StrFormat("%.3f", plan.bits_per_weight())});
-  table.AddRow({"widths", WidthsText(plan)});
+  table.AddRow({"formats", FormatsText(plan)});
   if (!plan.explanation().empty()) table.AddRow({"chosen", LogSafe(plan.explanation())});
   const v1::Progress& progress = job.progress();
   table.AddRow(
@@ -183,9 +183,9 @@ absl::StatusOr<std::string> QuantizeJson(const QuantizeOutcome& outcome) {
   fields["seconds"] = Number(outcome.seconds);
   fields["tasks_total"] = Number(outcome.job.progress().tasks_total());
   fields["tasks_cached"] = Number(outcome.job.progress().tasks_cached());
-  auto* widths = fields["widths"].mutable_struct_value()->mutable_fields();
+  auto* formats = fields["formats"].mutable_struct_value()->mutable_fields();
   for (const v1::UnitChoice& unit : plan.units()) {
-    google::protobuf::Value& count = (*widths)[absl::StrCat(unit.bits())];
+    google::protobuf::Value& count = (*formats)[unit.format()];
     count.set_number_value(count.number_value() + 1);
   }
   auto* datasets = fields["datasets"].mutable_struct_value()->mutable_fields();

@@ -24,7 +24,7 @@ std::string QuantizeTable(const QuantizeOutcome& outcome);
 absl::StatusOr<std::string> QuantizeJson(const QuantizeOutcome& outcome);
 
 // "2 bits: 12 units, 4 bits: 20 units".
-std::string WidthsText(const v1::PlanSummary& plan);
+std::string FormatsText(const v1::PlanSummary& plan);
 
 // One row a measure, one column a subject ("source", "artifact", "model").
 std::string EvaluationTable(const v1::Job& job, const std::map<std::string, std::string>& names);

@@ -14,11 +14,12 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 24> kSpecFlags = {{
+constexpr std::array<FlagDef, 26> kSpecFlags = {{
     {"allocator", "NAME",
-     "who chooses the widths: lwq, knapsack, two-level, uniform (default lwq)"},
+     "who chooses the formats: lwq, knapsack, two-level, uniform (default lwq)"},
     {"asymmetric", "", "zero points besides scales"},
-    {"bits", "LIST", "candidate widths (default 2,3,4,8)"},
+    {"bits", "LIST",
+     "candidate widths; 16: as in the source (default: what the profile has, and 16)"},
     {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},
     {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
     {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
@@ -27,7 +28,9 @@ constexpr std::array<FlagDef, 24> kSpecFlags = {{
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
     {"eval-text", "FILE", "held-out text for perplexity and KL"},
     {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
-    {"group-size", "N", "weights that share a scale; channel: one a row (default 128)"},
+    {"formats", "LIST", "candidate weight formats by id, such as int4-g64,int3-row,dense"},
+    {"group-size", "LIST",
+     "weights that share a scale: 32, 64, 128 or row; several mix in one plan (default 128)"},
     {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
     {"method", "NAME", "quantizer: gptq, rtn (default gptq)"},
@@ -37,13 +40,15 @@ constexpr std::array<FlagDef, 24> kSpecFlags = {{
     {"no-refinement", "",
      "gptq: as published, without the sweeps that refine its codes and scales"},
     {"no-scale-search", "", "scales from the largest weight alone"},
-    {"profile", "NAME", "who shall load it: vllm-lowbit, portable (default vllm-lowbit)"},
+    {"profile", "NAME",
+     "who shall load it: vllm-lowbit, portable, transformers (default vllm-lowbit)"},
+    {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score and try plans on (default 4096)"},
     {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
 }};
 
-absl::Status SetBits(const Flags& flags, v1::QuantizeSpec* spec) {
+absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> widths, flags.GetList("bits"));
   for (const std::string& width : widths) {
     int32_t bits = 0;
@@ -51,19 +56,29 @@ absl::Status SetBits(const Flags& flags, v1::QuantizeSpec* spec) {
       return InvalidFailure("FLAG_INVALID", absl::StrCat("--bits \"", LogSafe(width),
                                                          "\": expected widths such as 2,3,4,8"));
     }
-    spec->add_bits(bits);
+    spec->add_formats(bits == 16 ? "dense" : absl::StrCat("int", bits));
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> formats, flags.GetList("formats"));
+  for (const std::string& format : formats) spec->add_formats(format);
+  return absl::OkStatus();
+}
+
+absl::Status SetGroupSizes(const Flags& flags, v1::QuantizeSpec* spec) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> groups, flags.GetList("group-size"));
+  for (const std::string& group : groups) {
+    int64_t size = 0;
+    if (group != "row" && group != "channel" && (!absl::SimpleAtoi(group, &size) || size < 1)) {
+      return InvalidFailure("FLAG_INVALID",
+                            absl::StrCat("--group-size \"", LogSafe(group),
+                                         "\": expected sizes such as 32,64,128 or row"));
+    }
+    spec->add_group_sizes(size);
   }
   return absl::OkStatus();
 }
 
 absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   constexpr int64_t kMost = int64_t{1} << 40;
-  if (flags.Get("group-size") == "channel") {
-    spec->set_group_size(-1);
-  } else {
-    LWQ_ASSIGN_OR_RETURN(const int64_t group, flags.GetInt("group-size", 0, -1, kMost));
-    spec->set_group_size(group);
-  }
   LWQ_ASSIGN_OR_RETURN(const int64_t shard, flags.GetBytes("max-shard-size"));
   spec->set_max_shard_bytes(shard);
   LWQ_ASSIGN_OR_RETURN(const int64_t memory, flags.GetBytes("memory"));
@@ -113,7 +128,9 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   spec.set_no_scale_search(flags.Has("no-scale-search"));
   spec.set_no_refinement(flags.Has("no-refinement"));
   spec.set_no_cache(flags.Has("no-cache"));
-  LWQ_RETURN_IF_ERROR(SetBits(flags, &spec));
+  LWQ_RETURN_IF_ERROR(SetFormats(flags, &spec));
+  LWQ_RETURN_IF_ERROR(SetGroupSizes(flags, &spec));
+  spec.set_quantize_head(flags.Has("quantize-head"));
   LWQ_RETURN_IF_ERROR(SetNumbers(flags, &spec));
   if (flags.Has("no-eval") && (flags.Has("eval-text") || flags.Has("eval-tasks"))) {
     return InvalidFailure("USAGE", "--no-eval contradicts --eval-text and --eval-tasks");

@@ -70,7 +70,7 @@ std::string JobText(const v1::Job& job) {
     table.AddRow({"weights", absl::StrCat(FormatCount(job.plan().weight_file_bytes()), " bytes, ",
                                           absl::StrFormat("%.3f", job.plan().bits_per_weight()),
                                           " bits per weight")});
-    table.AddRow({"widths", WidthsText(job.plan())});
+    table.AddRow({"formats", FormatsText(job.plan())});
     table.AddRow({"chosen", LogSafe(job.plan().explanation())});
   }
   if (!job.artifact().empty()) table.AddRow({"artifact", ShortName(job.artifact())});

@@ -26,20 +26,19 @@ std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& re
     table.AddRow({"of the budget", FormatShare(static_cast<double>(plan.plan_bytes()),
                                                static_cast<double>(plan.budget_bytes()))});
     table.AddRow({"bits per weight", absl::StrFormat("%.3f", plan.bits_per_weight())});
-    table.AddRow({"widths", WidthsText(plan)});
+    table.AddRow({"formats", FormatsText(plan)});
     table.AddRow({"chosen", LogSafe(plan.explanation())});
   } else {
-    table.AddRow({"widths", "known once the costs of the layers are measured"});
+    table.AddRow({"formats", "known once the costs of the layers are measured"});
   }
   table.AddRow({"worker memory", FormatBytes(response.memory_bytes())});
   table.AddRow({"tasks", absl::StrCat(response.tasks_total(), ", ", response.tasks_cached(),
                                       " of them in the cache")});
   std::string text = table.Text();
   if (plan.units_size() > 0) {
-    Table units({"UNIT", ">LAYER", ">BITS", ">GROUP"});
+    Table units({"UNIT", ">LAYER", "FORMAT"});
     for (const v1::UnitChoice& unit : plan.units()) {
-      units.AddRow({LogSafe(unit.unit()), absl::StrCat(unit.layer()), absl::StrCat(unit.bits()),
-                    unit.group_size() == 0 ? "row" : absl::StrCat(unit.group_size())});
+      units.AddRow({LogSafe(unit.unit()), absl::StrCat(unit.layer()), LogSafe(unit.format())});
     }
     absl::StrAppend(&text, "\n", units.Text());
   }
@@ -70,7 +69,7 @@ extern const CommandDef kPlanCommand;
 constinit const CommandDef kPlanCommand = {
     .name = "plan",
     .arguments = "MODEL",
-    .summary = "Says what a job would do: exact bytes, widths, memory; starts nothing.",
+    .summary = "Says what a job would do: exact bytes, formats, memory; starts nothing.",
     .examples = "  lwqctl plan llama --budget 3.25bpw\n",
     .flags = {},
     .more_flags = SpecFlags,

@@ -1,9 +1,6 @@
 #include "server/dispatch/job_defaults.h"
 
 #include <algorithm>
-#include <set>
-
-#include "worker/engine/plan/profile.h"
 
 namespace lwq {
 namespace {
@@ -24,15 +21,8 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (spec.allocator().empty()) spec.set_allocator("lwq");
   if (spec.profile().empty()) spec.set_profile("vllm-lowbit");
   if (spec.compute().empty()) spec.set_compute("f32");
-  if (spec.group_size() == 0) spec.set_group_size(128);
+  if (spec.group_sizes().empty()) spec.add_group_sizes(128);
   if (spec.damping() == 0) spec.set_damping(0.01);
-  std::set<int> bits(spec.bits().begin(), spec.bits().end());
-  // An unknown profile is refused later, by name.
-  if (auto profile = FindProfile(spec.profile()); bits.empty() && profile.ok()) {
-    bits.insert((*profile)->bits.begin(), (*profile)->bits.end());
-  }
-  spec.clear_bits();
-  for (int b : bits) spec.add_bits(b);
   v1::Calibration& calibration = *spec.mutable_calibration();
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);

@@ -19,7 +19,7 @@ namespace lwq {
 inline constexpr int kNoLayer = -2;
 
 // A task as its job needs it. `record` has key, kind, phase, layer, spec, model and dependencies
-// set, and for quantize tasks the cache key of each width; nothing of its state.
+// set, and for quantize tasks the cache key of each product; nothing of its state.
 using TaskNode = v1::TaskRecord;
 
 struct JobGraph {
@@ -37,8 +37,9 @@ struct GraphInput {
   std::map<std::string, v1::Dataset> datasets;  // by name: all that the spec names
   v1::Capability method;
   v1::Capability scorer;
-  bool scores_needed = true;  // the allocator reads scores
-  int max_trials = 0;         // how many plans the allocator may want measured
+  bool scores_needed = true;              // the allocator reads scores
+  int max_trials = 0;                     // how many plans the allocator may want measured
+  std::vector<v1::UnitFormats> products;  // of a quantize job: job_planner.h, ProductsOf
 };
 
 // How many layers make one calibration segment: some thirty seconds of work on a small machine, and
@@ -53,10 +54,10 @@ bool RunsSource(const GraphInput& input);
 // Everything down to the scores, and the evaluations of the source model. Later stages repeat the
 // tasks of this one that they build on (same keys).
 JobGraph BuildFirstStage(const GraphInput& input);
-// Measures each of `plans` and quantizes the widths that they need; plan_tasks are the trials, in
+// Measures each of `plans` and quantizes what they need; plan_tasks are the trials, in
 // the order of `plans`.
 JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans);
-// What follows from the plan: widths that are not computed yet, the artifact, its proof and its
+// What follows from the plan: products that are not computed yet, the artifact, its proof and its
 // evaluations.
 JobGraph BuildLastStage(const GraphInput& input, const v1::PlanSummary& plan);
 // What of an evaluation its dataset and what was asked decide.

@@ -9,14 +9,12 @@
 #include "proto/lwq/v1/job.pb.h"
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/task.pb.h"
-#include "worker/engine/plan/allocator.h"
 
 namespace lwq {
 
-// INVALID_ARGUMENT "DTYPE_UNKNOWN" for a dtype that the planner does not know.
-absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory);
-// INVALID_ARGUMENT "BUDGET_INVALID" when none is set or its numbers make no sense.
-absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget);
+// What the job's menu lets it quantize: each unit with its formats. Errors are the menu's.
+absl::StatusOr<std::vector<v1::UnitFormats>> ProductsOf(const v1::QuantizeSpec& spec,
+                                                        const v1::ModelManifest& manifest);
 
 struct Feasibility {
   int64_t budget_bytes = 0;  // all in the budget's own measure

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "records/blob_names.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/task_key.h"
 #include "server/dispatch/transitions.h"
@@ -35,18 +36,24 @@ void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
 }
 
 // The output of a quantize task that the cache has in part or whole; sets what is missing.
-void FillFromWidths(const CachedResults& cached, v1::TaskRecord& task) {
+void FillFromProducts(const CachedResults& cached, v1::TaskRecord& task) {
   v1::TaskOutput& output = *task.mutable_output();
   v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
   report.set_layer(task.layer());
-  for (int bits : task.spec().quantize().bits()) {
-    auto it = cached.find(task.width_keys().at(bits));
-    if (it == cached.end()) {
-      task.add_missing_bits(bits);
-      continue;
+  for (const v1::UnitFormats& unit : task.spec().quantize().units()) {
+    v1::UnitFormats missing;
+    for (const std::string& format : unit.formats()) {
+      const auto it = cached.find(task.product_keys().at(UnitBlobName(unit.unit(), format)));
+      if (it == cached.end()) {
+        missing.add_formats(format);
+        continue;
+      }
+      output.mutable_blobs()->MergeFrom(it->second.blobs());
+      report.mutable_linears()->MergeFrom(it->second.quantize().report().linears());
     }
-    output.mutable_blobs()->MergeFrom(it->second.blobs());
-    report.mutable_linears()->MergeFrom(it->second.quantize().report().linears());
+    if (missing.formats().empty()) continue;
+    missing.set_unit(unit.unit());
+    *task.add_missing_units() = std::move(missing);
   }
 }
 
@@ -54,9 +61,9 @@ void FillFromWidths(const CachedResults& cached, v1::TaskRecord& task) {
 v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
   v1::TaskRecord task = node;
   task.set_state(v1::TaskRecord::BLOCKED);
-  if (node.width_keys_size() > 0) {
-    FillFromWidths(cached, task);
-    if (task.missing_bits_size() == 0) task.set_state(v1::TaskRecord::DONE);
+  if (node.product_keys_size() > 0) {
+    FillFromProducts(cached, task);
+    if (task.missing_units().empty()) task.set_state(v1::TaskRecord::DONE);
   } else if (auto it = cached.find(node.key()); it != cached.end()) {
     *task.mutable_output() = it->second;
     task.set_state(v1::TaskRecord::DONE);
@@ -160,18 +167,20 @@ void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
 
 void CollectLayers(const Draft& draft, v1::JobRecord& record) {
   v1::Job& job = *record.mutable_job();
-  std::map<int, std::set<int>> planned;
-  for (const v1::UnitChoice& unit : job.plan().units()) planned[unit.layer()].insert(unit.bits());
+  std::set<std::string> planned;
+  for (const v1::UnitChoice& unit : job.plan().units()) {
+    planned.insert(UnitBlobName(unit.unit(), unit.format()));
+  }
   job.clear_layers();
   std::map<int, v1::LayerReport> layers;
   for (const std::string& key : record.tasks()) {
     const v1::TaskRecord* task = draft.FindTask(key);
-    if (task == nullptr || task->kind() != "quantize" || planned.count(task->layer()) == 0)
-      continue;
-    v1::LayerReport& layer = layers[task->layer()];
-    layer.set_layer(task->layer());
+    if (task == nullptr || task->kind() != "quantize") continue;
     for (const v1::LinearReport& linear : task->output().quantize().report().linears()) {
-      if (planned[task->layer()].count(linear.bits()) > 0) *layer.add_linears() = linear;
+      if (planned.count(UnitBlobName(linear.unit(), linear.format())) == 0) continue;
+      v1::LayerReport& layer = layers[task->layer()];
+      layer.set_layer(task->layer());
+      *layer.add_linears() = linear;
     }
   }
   for (auto& [number, layer] : layers) *job.add_layers() = std::move(layer);

@@ -94,7 +94,7 @@ v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_
   lease.mutable_ttl()->set_nanos(static_cast<int32_t>(ttl_us % 1'000'000) * 1000);
   *lease.mutable_spec() = task.spec();
   if (lease.spec().has_quantize()) {
-    *lease.mutable_spec()->mutable_quantize()->mutable_bits() = task.missing_bits();
+    *lease.mutable_spec()->mutable_quantize()->mutable_units() = task.missing_units();
   }
   v1::ModelInput* input = MutableModelOf(*lease.mutable_spec());
   const v1::Model* model = draft.FindModel(task.model());

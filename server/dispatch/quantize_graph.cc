@@ -3,14 +3,15 @@
 #include <set>
 #include <utility>
 
+#include "records/blob_names.h"
 #include "server/dispatch/job_graph.h"
 #include "server/dispatch/task_key.h"
+#include "worker/engine/format/weight_format.h"
 
 namespace lwq {
 namespace {
 
 constexpr int kLmHeadLayer = -1;
-constexpr int kDenseBits = 16;
 // What a small machine does of a segment's floating-point operations in half a minute.
 constexpr double kSegmentFlops = 1.5e12;
 // Handing over the hidden states costs a fifth of a layer.
@@ -35,6 +36,42 @@ void ComeAfter(TaskNode& task, const TaskNode& on) {
   AddDependency(task, on.key(), on.kind(), on.layer(), true);
 }
 
+// Units of one layer with the formats to make them in.
+using Products = std::vector<v1::UnitFormats>;
+
+// Whether a plan has something to compute for this unit.
+bool IsQuantized(const v1::UnitChoice& unit) {
+  return !unit.format().empty() && unit.format() != DenseFormat()->id();
+}
+
+// By layer, what some of `plans` use: units in the order of the plans, formats in order of id.
+std::map<int, Products> ProductsByLayer(const std::vector<v1::PlanSummary>& plans) {
+  std::map<int, Products> products;
+  for (int u = 0; !plans.empty() && u < plans[0].units_size(); ++u) {
+    std::set<std::string> formats;
+    for (const v1::PlanSummary& plan : plans) {
+      if (IsQuantized(plan.units(u))) formats.insert(plan.units(u).format());
+    }
+    if (formats.empty()) continue;
+    v1::UnitFormats& unit = products[plans[0].units(u).layer()].emplace_back();
+    unit.set_unit(plans[0].units(u).unit());
+    for (const std::string& format : formats) unit.add_formats(format);
+  }
+  return products;
+}
+
+// The cache keys of the products that `plan` uses.
+std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
+                                       const std::map<int, TaskNode>& quantized) {
+  std::vector<std::string> keys;
+  for (const v1::UnitChoice& unit : plan.units()) {
+    if (!IsQuantized(unit)) continue;
+    keys.push_back(
+        quantized.at(unit.layer()).product_keys().at(UnitBlobName(unit.unit(), unit.format())));
+  }
+  return keys;
+}
+
 // Builds the tasks of one quantize job, each kind with its key and dependencies.
 class QuantizeGraph {
  public:
@@ -43,12 +80,19 @@ class QuantizeGraph {
         spec_(input.spec.quantize()),
         manifest_(input.model->manifest()),
         salt_(spec_.no_cache() ? input.job : "") {
+    std::map<std::string, int> layer_of;
     std::set<int> layers;
-    for (const auto& unit : manifest_.inventory().units()) layers.insert(unit.layer());
+    for (const auto& unit : manifest_.inventory().units()) {
+      layer_of[unit.name()] = unit.layer();
+      layers.insert(unit.layer());
+    }
+    for (const v1::UnitFormats& unit : input.products) {
+      menus_[layer_of[unit.unit()]].push_back(unit);
+    }
     for (int layer : layers) {
       if (layer >= 0) layers_.push_back(layer);
     }
-    if (layers.count(kLmHeadLayer) > 0) layers_.push_back(kLmHeadLayer);
+    if (menus_.count(kLmHeadLayer) > 0) layers_.push_back(kLmHeadLayer);
   }
 
   JobGraph FirstStage();
@@ -62,13 +106,10 @@ class QuantizeGraph {
   bool compares() const { return measured() || input_.max_trials > 0; }
   int64_t ScoreTokens() const { return compares() ? spec_.calibration().score_tokens() : 0; }
 
-  // The widths that have to be computed: 16 bits are the source's own.
-  std::vector<int> Widths() const {
-    std::vector<int> widths;
-    for (int b : spec_.bits()) {
-      if (b != kDenseBits) widths.push_back(b);
-    }
-    return widths;
+  // Everything of a layer that the job may quantize.
+  Products MenuOf(int layer) const {
+    const auto menu = menus_.find(layer);
+    return menu == menus_.end() ? Products() : menu->second;
   }
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
@@ -78,7 +119,7 @@ class QuantizeGraph {
 
   TaskNode Preflight();
   void MakeSegments(const TaskNode& preflight);
-  TaskNode Quantize(int layer, const std::vector<int>& bits, const TaskNode& preflight);
+  TaskNode Quantize(int layer, const Products& products, const TaskNode& preflight);
   std::map<int, TaskNode> QuantizeFor(const std::vector<v1::PlanSummary>& plans,
                                       const TaskNode& preflight);
   TaskNode Trial(const v1::PlanSummary& plan, const std::map<int, TaskNode>& quantized);
@@ -91,7 +132,8 @@ class QuantizeGraph {
   const v1::QuantizeSpec& spec_;
   const v1::ModelManifest& manifest_;
   const std::string salt_;
-  std::vector<int> layers_;  // ascending, lm_head last
+  std::map<int, Products> menus_;  // by layer
+  std::vector<int> layers_;        // ascending; lm_head last, where it is quantized
   std::vector<TaskNode> segments_;
 };
 
@@ -149,6 +191,11 @@ TaskNode QuantizeGraph::Preflight() {
   *spec.mutable_preflight()->mutable_model() = ModelDigest(manifest_.digest());
   *spec.mutable_preflight()->mutable_recipe() = RecipeOf(spec_);
   spec.mutable_preflight()->set_memory_bytes(spec_.memory_bytes());
+  std::set<std::string> formats;
+  for (const v1::UnitFormats& unit : input_.products) {
+    formats.insert(unit.formats().begin(), unit.formats().end());
+  }
+  for (const std::string& format : formats) spec.mutable_preflight()->add_formats(format);
   return NewTask(std::move(spec), kNoLayer, {});
 }
 
@@ -165,6 +212,7 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
     task.set_first_layer(first);
     task.set_end_layer(std::min(first + per_segment, num_layers));
     task.set_statistics(input_.method.needs_calibration());
+    task.set_head_statistics(input_.method.needs_calibration() && menus_.count(kLmHeadLayer) > 0);
     task.set_hidden_states(compares());
     task.set_compute(spec_.compute());
     std::vector<std::string> inputs;
@@ -176,8 +224,7 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
   }
 }
 
-TaskNode QuantizeGraph::Quantize(int layer, const std::vector<int>& bits,
-                                 const TaskNode& preflight) {
+TaskNode QuantizeGraph::Quantize(int layer, const Products& products, const TaskNode& preflight) {
   v1::TaskSpec spec;
   v1::QuantizeTask& task = *spec.mutable_quantize();
   *task.mutable_model() = ModelDigest(LayerDigest(layer));
@@ -188,18 +235,20 @@ TaskNode QuantizeGraph::Quantize(int layer, const std::vector<int>& bits,
     *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens());
     inputs.push_back(StatisticsKey(layer));
   }
-  std::map<int, std::string> width_keys;
-  for (int b : bits) {
-    task.clear_bits();
-    task.add_bits(b);
-    width_keys[b] = TaskKey(spec, inputs, salt_);
+  std::map<std::string, std::string> product_keys;
+  for (const v1::UnitFormats& unit : products) {
+    for (const std::string& format : unit.formats()) {
+      task.clear_units();
+      task.add_units()->set_unit(unit.unit());
+      task.mutable_units(0)->add_formats(format);
+      product_keys[UnitBlobName(unit.unit(), format)] = TaskKey(spec, inputs, salt_);
+    }
   }
-  task.clear_bits();
-  for (int b : bits) task.add_bits(b);
+  *task.mutable_units() = {products.begin(), products.end()};
   TaskNode node = NewTask(std::move(spec), layer, inputs);
   // The whole model's digest is what a worker checks; the key above holds the layer's alone.
   *node.mutable_spec()->mutable_quantize()->mutable_model() = ModelDigest(manifest_.digest());
-  for (const auto& [b, key] : width_keys) (*node.mutable_width_keys())[b] = key;
+  node.mutable_product_keys()->insert(product_keys.begin(), product_keys.end());
   if (input_.method.needs_calibration()) DependOn(node, SegmentOf(layer));
   ComeAfter(node, preflight);
   return node;
@@ -213,7 +262,8 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
   task.set_layer(layer);
   task.set_seed(spec_.seed());
   if (input_.scorer.gives_costs()) {
-    for (int b : Widths()) task.add_bits(b);
+    const Products products = MenuOf(layer);
+    *task.mutable_units() = {products.begin(), products.end()};
     *task.mutable_recipe() = RecipeOf(spec_);
   }
   if (input_.scorer.needs_calibration() || measured()) {
@@ -228,9 +278,9 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
   std::vector<std::string> inputs;
   for (const TaskNode* segment : segments) inputs.push_back(segment->key());
   if (quantized != nullptr) {
-    std::map<int, std::string> widths(quantized->width_keys().begin(),
-                                      quantized->width_keys().end());
-    for (const auto& [bits, key] : widths) inputs.push_back(key);
+    const std::map<std::string, std::string> products(quantized->product_keys().begin(),
+                                                      quantized->product_keys().end());
+    for (const auto& [blob, key] : products) inputs.push_back(key);
   }
   TaskNode node = NewTask(std::move(spec), layer, inputs);
   for (const TaskNode* segment : segments) DependOn(node, *segment);
@@ -270,7 +320,8 @@ JobGraph QuantizeGraph::FirstStage() {
   for (const TaskNode& segment : segments_) graph.tasks.push_back(segment);
   if (measured()) {
     for (int layer : layers_) {
-      TaskNode quantized = Quantize(layer, Widths(), preflight);
+      if (MenuOf(layer).empty()) continue;  // nothing of it can be quantized
+      TaskNode quantized = Quantize(layer, MenuOf(layer), preflight);
       TaskNode score = Score(layer, &quantized, preflight);
       graph.plan_tasks.push_back(score.key());
       graph.tasks.push_back(std::move(quantized));
@@ -294,27 +345,6 @@ JobGraph QuantizeGraph::FirstStage() {
   return graph;
 }
 
-// The widths of each layer that some of `plans` use.
-std::map<int, std::set<int>> WidthsOf(const std::vector<v1::PlanSummary>& plans) {
-  std::map<int, std::set<int>> widths;
-  for (const v1::PlanSummary& plan : plans) {
-    for (const v1::UnitChoice& unit : plan.units()) {
-      if (unit.bits() != kDenseBits) widths[unit.layer()].insert(unit.bits());
-    }
-  }
-  return widths;
-}
-
-// The cache keys of the layers' widths that `plan` uses.
-std::vector<std::string> WidthKeysOf(const v1::PlanSummary& plan,
-                                     const std::map<int, TaskNode>& quantized) {
-  std::vector<std::string> keys;
-  for (const auto& [layer, widths] : WidthsOf({plan})) {
-    for (int bits : widths) keys.push_back(quantized.at(layer).width_keys().at(bits));
-  }
-  return keys;
-}
-
 // What of a plan decides the weights, and not why it was chosen.
 v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
   v1::PlanSummary formats;
@@ -326,15 +356,13 @@ v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
   return formats;
 }
 
-// By layer, the tasks that give all widths of `plans`: those of the first stage where the scorer
-// measured them, else for these widths alone.
+// By layer, the tasks that give all products of `plans`: those of the first stage where the scorer
+// measured them, else for these products alone.
 std::map<int, TaskNode> QuantizeGraph::QuantizeFor(const std::vector<v1::PlanSummary>& plans,
                                                    const TaskNode& preflight) {
   std::map<int, TaskNode> quantized;
-  for (const auto& [layer, widths] : WidthsOf(plans)) {
-    const std::vector<int> bits =
-        measured() ? Widths() : std::vector<int>(widths.begin(), widths.end());
-    quantized[layer] = Quantize(layer, bits, preflight);
+  for (const auto& [layer, products] : ProductsByLayer(plans)) {
+    quantized[layer] = Quantize(layer, measured() ? MenuOf(layer) : products, preflight);
   }
   return quantized;
 }
@@ -348,11 +376,13 @@ TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan,
   task.set_score_tokens(ScoreTokens());
   *task.mutable_plan() = FormatsOf(plan);
   task.set_compute(spec_.compute());
-  std::vector<std::string> inputs = WidthKeysOf(plan, quantized);
+  std::vector<std::string> inputs = ProductKeysOf(plan, quantized);
   inputs.push_back(segments_.back().key());
   TaskNode trial = NewTask(std::move(spec), kNoLayer, inputs);
   DependOn(trial, segments_.back());
-  for (const auto& [layer, widths] : WidthsOf({plan})) DependOn(trial, quantized.at(layer));
+  for (const auto& [layer, products] : ProductsByLayer({plan})) {
+    DependOn(trial, quantized.at(layer));
+  }
   return trial;
 }
 
@@ -373,7 +403,7 @@ JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans) {
 JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
   JobGraph graph = FirstStage();
   const std::map<int, TaskNode> quantized = QuantizeFor({plan}, graph.tasks.front());
-  const std::vector<std::string> width_keys = WidthKeysOf(plan, quantized);
+  const std::vector<std::string> product_keys = ProductKeysOf(plan, quantized);
   if (!measured()) {
     for (const auto& [layer, task] : quantized) graph.tasks.push_back(task);
   }
@@ -383,7 +413,7 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
   *assemble_task.mutable_plan() = plan;
   *assemble_task.mutable_recipe() = RecipeOf(spec_);
   assemble_task.set_max_shard_bytes(spec_.max_shard_bytes());
-  TaskNode assemble = NewTask(spec, kNoLayer, width_keys);
+  TaskNode assemble = NewTask(spec, kNoLayer, product_keys);
   v1::TaskSpec verify_spec;
   *verify_spec.mutable_verify()->mutable_model() = ModelDigest(manifest_.digest());
   *verify_spec.mutable_verify()->mutable_plan() = plan;
@@ -398,7 +428,7 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
   v1::TaskSpec content = spec;
   *content.mutable_assemble()->mutable_plan() = FormatsOf(plan);
   content.mutable_assemble()->clear_max_shard_bytes();
-  const std::string content_key = TaskKey(content, width_keys, salt_);
+  const std::string content_key = TaskKey(content, product_keys, salt_);
   std::vector<TaskNode> evaluations;
   for (const v1::Dataset* dataset : EvaluationDatasets()) {
     TaskNode evaluation = Evaluate(*dataset, "artifact", {content_key});
@@ -434,8 +464,6 @@ int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens) {
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
   v1::Recipe recipe;
   recipe.set_method(spec.method());
-  recipe.set_group_size(spec.group_size() < 0 ? 0 : spec.group_size());
-  recipe.set_asymmetric(spec.asymmetric());
   recipe.set_compute(spec.compute());
   recipe.set_damping(spec.damping());
   recipe.set_act_order(!spec.no_act_order());

@@ -2,8 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/hash.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "records/canonical.h"
 
 namespace lwq {
 namespace {
@@ -23,7 +22,7 @@ constexpr Kind kKinds[] = {
     {v1::TaskSpec::kPreflight, "preflight", v1::PREFLIGHT, 1},
     {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, 4},
     {v1::TaskSpec::kScore, "score", v1::SCORE, 4},
-    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 5},
+    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 6},
     {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, 1},
     {v1::TaskSpec::kVerify, "verify", v1::VERIFY, 1},
     {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, 4},
@@ -35,16 +34,6 @@ const Kind* FindKind(const v1::TaskSpec& spec) {
     if (kind.kind == spec.kind_case()) return &kind;
   }
   return nullptr;
-}
-
-std::string Canonical(const v1::TaskSpec& spec) {
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  spec.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return bytes;
 }
 
 }  // namespace
@@ -112,7 +101,7 @@ std::string TaskKey(const v1::TaskSpec& spec, const std::vector<std::string>& in
   add(kind == nullptr ? "" : kind->name);
   add(absl::StrCat(kind == nullptr ? 0 : kind->engine_version));
   add(salt);
-  add(Canonical(canonical));
+  add(CanonicalBytes(canonical));
   for (const std::string& key : input_keys) add(key);
   return hash.FinishHex();
 }

@@ -1,13 +1,29 @@
 // How a task ends, whoever brought the news: done, given up, or back in the queue.
-#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "records/blob_names.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/transitions.h"
 
 namespace lwq {
 namespace {
+
+// What of a quantize task's output is of one unit in one format.
+v1::TaskOutput ProductOf(const v1::TaskRecord& task, const std::string& unit,
+                         const std::string& format) {
+  v1::TaskOutput product;
+  const std::string name = UnitBlobName(unit, format);
+  for (const v1::NamedBlob& blob : task.output().blobs()) {
+    if (blob.name() == name) *product.add_blobs() = blob;
+  }
+  v1::LayerReport& report = *product.mutable_quantize()->mutable_report();
+  report.set_layer(task.layer());
+  for (const v1::LinearReport& linear : task.output().quantize().report().linears()) {
+    if (linear.unit() == unit && linear.format() == format) *report.add_linears() = linear;
+  }
+  return product;
+}
 
 void CacheTask(Draft& draft, const v1::TaskRecord& task) {
   // What lies in a directory may change: neither its verification nor its measurement is kept.
@@ -19,27 +35,23 @@ void CacheTask(Draft& draft, const v1::TaskRecord& task) {
   record.set_completion_id(task.completion_id());
   const v1::WorkerRecord* worker = draft.FindWorker(task.worker());
   if (worker != nullptr) record.set_build(worker->registration().build());
-  if (task.width_keys_size() == 0) {
+  if (task.product_keys_size() == 0) {
     record.set_key(task.key());
     *record.mutable_output() = task.output();
     draft.changes.cache_puts.push_back(std::move(record));
     return;
   }
-  for (int bits : task.missing_bits()) {
-    v1::CacheRecord width = record;
-    width.set_key(task.width_keys().at(bits));
-    v1::TaskOutput& output = *width.mutable_output();
-    const std::string name = absl::StrCat("layer.", task.layer(), ".bits.", bits);
-    for (const v1::NamedBlob& blob : task.output().blobs()) {
-      if (blob.name() == name) *output.add_blobs() = blob;
+  int num_products = 0;
+  for (const v1::UnitFormats& unit : task.missing_units()) num_products += unit.formats_size();
+  for (const v1::UnitFormats& unit : task.missing_units()) {
+    for (const std::string& format : unit.formats()) {
+      v1::CacheRecord product = record;
+      const std::string blob = UnitBlobName(unit.unit(), format);
+      product.set_key(task.product_keys().at(blob));
+      *product.mutable_output() = ProductOf(task, unit.unit(), format);
+      product.mutable_output()->set_seconds(task.output().seconds() / num_products);
+      draft.changes.cache_puts.push_back(std::move(product));
     }
-    v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
-    report.set_layer(task.layer());
-    for (const v1::LinearReport& linear : task.output().quantize().report().linears()) {
-      if (linear.bits() == bits) *report.add_linears() = linear;
-    }
-    output.set_seconds(task.output().seconds() / std::max(1, task.missing_bits_size()));
-    draft.changes.cache_puts.push_back(std::move(width));
   }
 }
 
@@ -81,9 +93,9 @@ void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
 
 void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output) {
   v1::TaskRecord& task = *draft.EditTask(key);
-  // A quantize task may hold widths that the cache gave; the worker brought the others.
+  // A quantize task may hold products that the cache gave; the worker brought the others.
   v1::TaskOutput merged = output;
-  if (task.width_keys_size() > 0) {
+  if (task.product_keys_size() > 0) {
     merged.mutable_blobs()->MergeFrom(task.output().blobs());
     merged.mutable_quantize()->mutable_report()->mutable_linears()->MergeFrom(
         task.output().quantize().report().linears());

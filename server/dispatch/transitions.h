@@ -15,7 +15,7 @@
 
 namespace lwq {
 
-// Results by cache key (of tasks, and of each width of quantize tasks) whose blobs are all there.
+// Results by cache key (of tasks, and of each product of quantize tasks) whose blobs are all there.
 using CachedResults = std::map<std::string, v1::TaskOutput>;
 
 // ---- Jobs ----

@@ -271,9 +271,9 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
                            1);
   for (const TaskNode& node : work.graph.tasks) {
     bool hit = work.cached.count(node.key()) > 0;
-    if (node.width_keys_size() > 0) {
-      hit = std::all_of(node.width_keys().begin(), node.width_keys().end(),
-                        [&](const auto& width) { return work.cached.count(width.second) > 0; });
+    if (!node.product_keys().empty()) {
+      hit = std::all_of(node.product_keys().begin(), node.product_keys().end(),
+                        [&](const auto& product) { return work.cached.count(product.second) > 0; });
     }
     response.set_tasks_cached(response.tasks_cached() + (hit ? 1 : 0));
   }

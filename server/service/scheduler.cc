@@ -10,6 +10,7 @@
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/progress.h"
 #include "server/service/record_writes.h"
+#include "worker/engine/plan/allocator.h"
 
 namespace lwq {
 namespace {
@@ -287,6 +288,7 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(const std::st
   }
   input.method = *method;
   input.scorer = *scorer;
+  LWQ_ASSIGN_OR_RETURN(input.products, ProductsOf(spec.quantize(), source->model.manifest()));
   LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.quantize().allocator()));
   input.scores_needed = allocator->needs_cost || allocator->needs_layer_score;
   input.max_trials = allocator->max_trials;
@@ -310,8 +312,8 @@ absl::StatusOr<bool> Scheduler::HasBlobs(const v1::TaskOutput& output) const {
 absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   std::map<std::string, std::string> kinds;  // by key
   for (const TaskNode& node : graph.tasks) {
-    if (node.width_keys_size() == 0) kinds[node.key()] = node.kind();
-    for (const auto& [bits, key] : node.width_keys()) kinds[key] = node.kind();
+    if (node.product_keys().empty()) kinds[node.key()] = node.kind();
+    for (const auto& [blob, key] : node.product_keys()) kinds[key] = node.kind();
   }
   std::vector<std::string> keys;
   for (const auto& [key, kind] : kinds) keys.push_back(key);

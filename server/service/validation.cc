@@ -12,14 +12,15 @@
 #include "absl/strings/str_split.h"
 #include "base/failure.h"
 #include "base/hash.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "records/canonical.h"
 
 namespace lwq {
 namespace {
 
 constexpr int kMaxPageSize = 1000;
 constexpr size_t kMaxLabels = 32;
+constexpr int kMaxFormats = 32;
+constexpr int kMaxGroupSizes = 8;
 constexpr size_t kMaxPathBytes = 4096;
 
 bool IsLowerAlnum(char c) { return absl::ascii_islower(c) || absl::ascii_isdigit(c); }
@@ -64,9 +65,11 @@ void CheckQuantize(const v1::QuantizeSpec& spec, FieldErrors& errors) {
     errors.Add("quantize.model", absl::StrCat("\"", spec.model(), "\" is not models/{id}"),
                "NAME_INVALID");
   }
-  for (int bits : spec.bits()) CheckRange("quantize.bits", bits, 1, 16, errors);
-  if (spec.bits_size() > 16) errors.Add("quantize.bits", "more than 16 widths");
-  CheckRange("quantize.group_size", spec.group_size(), -1, 1 << 20, errors, "GROUP_SIZE");
+  if (spec.formats_size() > kMaxFormats) errors.Add("quantize.formats", "more than 32 formats");
+  if (spec.group_sizes_size() > kMaxGroupSizes) errors.Add("quantize.group_sizes", "more than 8");
+  for (int64_t group_size : spec.group_sizes()) {
+    CheckRange("quantize.group_sizes", group_size, 0, 1 << 20, errors, "GROUP_SIZE");
+  }
   CheckRange("quantize.max_shard_bytes", spec.max_shard_bytes(), 0, int64_t{1} << 50, errors);
   CheckRange("quantize.memory_bytes", spec.memory_bytes(), 0, int64_t{1} << 50, errors);
   if (!std::isfinite(spec.damping()) || spec.damping() < 0 || spec.damping() > 1) {
@@ -182,13 +185,7 @@ void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors) {
 }
 
 std::string Fingerprint(const google::protobuf::Message& message) {
-  std::string bytes;
-  google::protobuf::io::StringOutputStream stream(&bytes);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.SetSerializationDeterministic(true);
-  message.SerializeToCodedStream(&coded);
-  coded.Trim();
-  return Sha256Hex(bytes);
+  return CanonicalDigest(message);
 }
 
 absl::StatusOr<int> PageSize(int requested, int standard) {

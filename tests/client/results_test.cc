@@ -44,7 +44,9 @@ QuantizeOutcome Outcome() {
   plan->set_weight_file_bytes(5'970'000);
   plan->set_bits_per_weight(3.244);
   plan->set_explanation("Lowest measured KL of 9 plans.");
-  for (const int bits : {4, 2, 2}) plan->add_units()->set_bits(bits);
+  for (const char* format : {"int4-g128", "int2-g128", "int2-g128"}) {
+    plan->add_units()->set_format(format);
+  }
   job.mutable_progress()->set_tasks_total(33);
   job.mutable_progress()->set_tasks_cached(11);
   *job.add_evaluations() = Choice("artifact", 0.905);
@@ -58,7 +60,7 @@ TEST(ResultsTest, TheTableSaysSizesWidthsAndWhereThingsLie) {
   const std::string text = QuantizeTable(Outcome());
   EXPECT_THAT(text, HasSubstr("source weights    20.0 MB (20,000,000 bytes)\n"));
   EXPECT_THAT(text, HasSubstr("29.9% of the source, 99.5% of the budget"));
-  EXPECT_THAT(text, HasSubstr("widths            2 bits: 2 units, 4 bits: 1 unit\n"));
+  EXPECT_THAT(text, HasSubstr("formats           int2-g128: 2 units, int4-g128: 1 unit\n"));
   EXPECT_THAT(text, HasSubstr("chosen            Lowest measured KL of 9 plans.\n"));
   EXPECT_THAT(text, HasSubstr("11 of 33 tasks from the cache"));
   EXPECT_THAT(text, HasSubstr("report    /out/lwq-report.json\n"));
@@ -84,7 +86,8 @@ TEST(ResultsTest, JsonHoldsTheSameAndTheWholeJob) {
   google::protobuf::Struct object;
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(json, &object).ok());
   EXPECT_EQ(object.fields().at("weight_file_bytes").number_value(), 5'970'000);
-  EXPECT_EQ(object.fields().at("widths").struct_value().fields().at("2").number_value(), 2);
+  EXPECT_EQ(object.fields().at("formats").struct_value().fields().at("int2-g128").number_value(),
+            2);
   EXPECT_EQ(
       object.fields().at("datasets").struct_value().fields().at("datasets/d-1").string_value(),
       "held-out.txt");

@@ -4,6 +4,7 @@
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/model/families.h"
 
 namespace lwq::testing {
@@ -59,9 +60,10 @@ TEST(ConfigFuzzTest, MutantsOfQuantizationConfigAreRefusedOrSane) {
       ASSERT_FALSE(absl::IsInternal(formats.status())) << formats.status() << "\n" << text;
       continue;
     }
-    for (const UnitFormat& format : *formats) {
-      ASSERT_TRUE(format.bits >= 1 && format.bits <= 16) << text;
-      ASSERT_GE(format.group_size, 0) << text;
+    for (const WeightFormat* format : *formats) {
+      ASSERT_NE(format->grid(), nullptr) << text;
+      ASSERT_TRUE(format->grid()->bits() >= 1 && format->grid()->bits() <= 8) << text;
+      ASSERT_GE(format->grid()->group_size(), 0) << text;
     }
   }
 }

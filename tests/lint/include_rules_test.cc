@@ -19,7 +19,8 @@ const std::vector<FolderRule>& FolderRules() {
       {"base/rpc", {"base"}},
       {"base/metrics", {"base"}},
       {"worker/engine/tensor", {"base"}},
-      {"worker/engine/plan", {"worker/engine/tensor/dtype.h", "base"}},
+      {"worker/engine/format", {"worker/engine/tensor", "base"}},
+      {"worker/engine/plan", {"worker/engine/format", "worker/engine/tensor/dtype.h", "base"}},
       {"worker/engine/io",
        {"worker/engine/tensor", "worker/engine/plan/safetensors_layout.h", "base"}},
       {"worker/engine/gguf", {"worker/engine/tensor", "base"}},
@@ -43,18 +44,22 @@ const std::vector<FolderRule>& FolderRules() {
        {"worker/engine/tokenizer", "worker/engine/model", "worker/engine/io",
         "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
       {"worker/engine/artifact",
-       {"worker/engine/quant", "worker/engine/plan", "worker/engine/model", "worker/engine/io",
-        "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
-      {"worker/runner", {"worker/engine", "proto", "base"}},
+       {"worker/engine/quant", "worker/engine/plan", "worker/engine/format", "worker/engine/model",
+        "worker/engine/io", "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
+      // Between the records and the planner, for the server and the worker alike.
+      {"records", {"worker/engine/plan", "proto", "base"}},
+      {"worker/runner", {"worker/engine", "records", "proto", "base"}},
       // The agent tells the server what its engine has: the registries' headers.
       {"worker",
        {"worker/runner", "worker/engine/device/device.h", "worker/engine/model/families.h",
         "worker/engine/quant/quantizer.h", "worker/engine/score/scorer.h", "proto", "base"}},
       {"server/store", {"proto", "base"}},
       {"server/blob", {"proto", "base"}},
-      {"server/dispatch", {"server/store", "server/blob", "worker/engine/plan", "proto", "base"}},
-      {"server", {"server", "worker/engine/plan", "proto", "base"}},
-      {"client", {"client", "proto", "base"}},
+      {"server/dispatch",
+       {"server/store", "server/blob", "records", "worker/engine/plan", "worker/engine/format",
+        "proto", "base"}},
+      {"server", {"server", "records", "worker/engine/plan", "proto", "base"}},
+      {"client", {"client", "records", "proto", "base"}},
   };
   return rules;
 }
@@ -82,7 +87,7 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
       {"grpcpp/.*|grpc/.*",
        {"base/rpc", "worker", "server/service", "server/main.cc", "client"},
        true},
-      {"google/protobuf/.*", {"base/rpc", "worker", "server", "client"}, true},
+      {"google/protobuf/.*", {"base/rpc", "records", "worker", "server", "client"}, true},
       {"prometheus/.*", {"base/metrics"}, true},
       {"cuda.*|cublas.*|cusolver.*|nccl.*", {}, false},
       {"hwy/.*", {"worker/engine/device/cpu"}, false},
@@ -112,7 +117,8 @@ bool IsPrivate(const std::string& path) {
 }
 
 const std::vector<std::string>& Roots() {
-  static const auto& roots = *new std::vector<std::string>{"base", "worker", "server", "client"};
+  static const auto& roots =
+      *new std::vector<std::string>{"base", "records", "worker", "server", "client"};
   return roots;
 }
 

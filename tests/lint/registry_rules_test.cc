@@ -36,7 +36,7 @@ std::vector<Registry> Registries() {
 
 std::vector<SourceFile> Sources() {
   std::vector<SourceFile> all;
-  for (const char* root : {"base", "worker", "server", "client"}) {
+  for (const char* root : {"base", "records", "worker", "server", "client"}) {
     for (SourceFile& file : SourceFiles(root, {".h", ".cc"})) all.push_back(std::move(file));
   }
   return all;

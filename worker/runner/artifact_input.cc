@@ -3,13 +3,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
-#include "worker/runner/inventory_proto.h"
+#include "records/blob_names.h"
+#include "records/plan_records.h"
 
 namespace lwq {
 
@@ -18,20 +18,24 @@ absl::StatusOr<std::unique_ptr<PlannedArtifact>> OpenPlannedArtifact(const TaskC
                                                                      const v1::PlanSummary& plan) {
   auto artifact = std::make_unique<PlannedArtifact>();
   LWQ_ASSIGN_OR_RETURN(artifact->model, OpenModel(model));
-  LWQ_ASSIGN_OR_RETURN(artifact->formats, FormatsFromPlan(plan, artifact->model.inventory));
-  std::set<std::pair<int, int>> wanted;  // layer, bits
-  for (size_t u = 0; u < artifact->formats.size(); ++u) {
-    if (artifact->formats[u].dense()) continue;
-    wanted.emplace(artifact->model.inventory.units[u].layer, artifact->formats[u].bits);
-  }
-  for (const auto& [layer, bits] : wanted) {
-    LWQ_ASSIGN_OR_RETURN(std::string path,
-                         FetchInputBlob(context, "quantize", LayerBlobName(layer, bits)));
-    LWQ_ASSIGN_OR_RETURN(auto blob, LayerBlob::Open(path));
+  LWQ_ASSIGN_OR_RETURN(artifact->plan, PlanOf(plan, artifact->model.inventory));
+  for (size_t u = 0; u < artifact->plan.size(); ++u) {
+    const WeightFormat* format = artifact->plan[u];
+    if (format == nullptr || format->dense()) continue;
+    LWQ_ASSIGN_OR_RETURN(auto blob,
+                         OpenUnitBlob(context, artifact->model.inventory.units[u], format));
     artifact->blob_set.Add(blob.get());
     artifact->blobs.push_back(std::move(blob));
   }
   return artifact;
+}
+
+absl::StatusOr<std::unique_ptr<UnitBlob>> OpenUnitBlob(const TaskContext& context,
+                                                       const AllocationUnit& unit,
+                                                       const WeightFormat* format) {
+  LWQ_ASSIGN_OR_RETURN(const std::string path,
+                       FetchInputBlob(context, "quantize", UnitBlobName(unit.name, format->id())));
+  return UnitBlob::Open(path, unit, format);
 }
 
 absl::StatusOr<std::string> MaterializeArtifact(const TaskContext& context) {

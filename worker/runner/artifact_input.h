@@ -7,26 +7,31 @@
 
 #include "absl/status/statusor.h"
 #include "worker/engine/artifact/artifact_writer.h"
-#include "worker/engine/artifact/layer_blob.h"
+#include "worker/engine/artifact/unit_blob.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
 
-// The layer blobs that a plan names, fetched and open, with the plan itself. Immovable: the parts
+// The unit blobs that a plan names, fetched and open, with the plan itself. Immovable: the parts
 // point at each other.
 struct PlannedArtifact {
   OpenedModel model;
-  std::vector<UnitFormat> formats;
-  std::vector<std::unique_ptr<LayerBlob>> blobs;
+  Plan plan;
+  std::vector<std::unique_ptr<UnitBlob>> blobs;
   BlobSet blob_set;
 
-  ArtifactPlan plan(int64_t max_shard_bytes) const {
-    return {&model.inventory, &formats, model.checkpoint.get(), &blob_set, max_shard_bytes};
+  ArtifactPlan Parts(int64_t max_shard_bytes) const {
+    return {&model.inventory, &plan, model.checkpoint.get(), &blob_set, max_shard_bytes};
   }
 };
 absl::StatusOr<std::unique_ptr<PlannedArtifact>> OpenPlannedArtifact(const TaskContext& context,
                                                                      const v1::ModelInput& model,
                                                                      const v1::PlanSummary& plan);
+
+// The blob of `unit` in `format` that the lease's quantize task left.
+absl::StatusOr<std::unique_ptr<UnitBlob>> OpenUnitBlob(const TaskContext& context,
+                                                       const AllocationUnit& unit,
+                                                       const WeightFormat* format);
 
 // A directory with the files of the lease's assemble task.
 absl::StatusOr<std::string> MaterializeArtifact(const TaskContext& context);

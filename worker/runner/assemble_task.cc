@@ -1,4 +1,4 @@
-// Writes the artifact's files: packed linears from the layer blobs, the rest from the source.
+// Writes the artifact's files: packed linears from the unit blobs, the rest from the source.
 #include <string>
 #include <vector>
 
@@ -15,7 +15,7 @@ absl::StatusOr<v1::TaskOutput> RunAssemble(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(auto artifact, OpenPlannedArtifact(context, task.model(), task.plan()));
   const std::string directory = JoinPath(context.blobs->ScratchDirectory(), "artifact");
   LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> files,
-                       WriteArtifact(artifact->plan(task.max_shard_bytes()), directory,
+                       WriteArtifact(artifact->Parts(task.max_shard_bytes()), directory,
                                      [&](int64_t done, int64_t total) {
                                        return context.progress(total > 0 ? 0.5 * done / total : 0,
                                                                "writing the weight files");

@@ -169,7 +169,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
     return output;
   }
   if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(task.end_layer()));
-  if (task.statistics() && model.inventory.units.back().layer < 0) {
+  if (task.head_statistics()) {
     LWQ_RETURN_IF_ERROR(AddHeadGram(context, *decoder, compute, fitted_rows, output));
   }
   return output;

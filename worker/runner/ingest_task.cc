@@ -10,7 +10,8 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
-#include "worker/runner/inventory_proto.h"
+#include "records/plan_records.h"
+#include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {

@@ -70,8 +70,13 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
                                                  " cannot compute in ", NameOf(compute)));
   }
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(task.recipe().method()));
-  const MemoryForecast forecast =
-      ForecastWorkerMemory(model.inventory, def->needs_calibration, compute == ComputeType::kBF16);
+  std::vector<const WeightFormat*> formats;
+  for (const std::string& id : task.formats()) {
+    LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FindWeightFormat(id));
+    formats.push_back(format);
+  }
+  const MemoryForecast forecast = ForecastWorkerMemory(
+      model.inventory, formats, def->needs_calibration, compute == ComputeType::kBF16);
   const int64_t ceiling = task.memory_bytes() > 0 ? task.memory_bytes() : context.memory_bytes;
   LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(forecast, ceiling));
   LWQ_RETURN_IF_ERROR(context.progress(0.1, "forward of one layer"));

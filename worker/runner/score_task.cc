@@ -1,16 +1,16 @@
-// Scores one layer: a rank from what is known of it, or the measured damage of each of its units at
-// each width.
+// Scores one layer: a rank from what is known of it, or the measured damage of each of its units in
+// each format.
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failure.h"
 #include "base/status_macros.h"
-#include "worker/engine/artifact/layer_blob.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/engine/score/swap_kl.h"
 #include "worker/engine/tensor/mapped_matrix.h"
-#include "worker/runner/task_input.h"
+#include "worker/runner/artifact_input.h"
 
 namespace lwq {
 namespace {
@@ -30,12 +30,11 @@ absl::StatusOr<double> CosineOf(const v1::Lease& lease, int layer) {
   return absl::InternalError(absl::StrCat("leased without the calibration of layer ", layer));
 }
 
-std::vector<AllocationUnit> UnitsOf(const ModelInventory& inventory, int layer) {
-  std::vector<AllocationUnit> units;
+absl::StatusOr<AllocationUnit> UnitOf(const ModelInventory& inventory, const std::string& name) {
   for (const AllocationUnit& unit : inventory.units) {
-    if (unit.layer == layer) units.push_back(unit);
+    if (unit.name == name) return unit;
   }
-  return units;
+  return InvalidFailure("PLAN_MISMATCH", absl::StrCat("the model has no unit ", name));
 }
 
 absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
@@ -61,22 +60,25 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
                        FetchInputBlob(context, "calibrate", HiddenBlobName(model.spec.num_layers)));
   LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, final.view()));
 
-  std::vector<std::unique_ptr<LayerBlob>> blobs;
-  for (int bits : task.bits()) {
-    LWQ_ASSIGN_OR_RETURN(std::string blob_path,
-                         FetchInputBlob(context, "quantize", LayerBlobName(task.layer(), bits)));
-    LWQ_ASSIGN_OR_RETURN(auto blob, LayerBlob::Open(blob_path));
-    blobs.push_back(std::move(blob));
-  }
-  const std::vector<AllocationUnit> units = UnitsOf(model.inventory, task.layer());
+  std::vector<std::vector<std::unique_ptr<UnitBlob>>> blobs;  // by unit and format
   SwapKlRequest request;
   request.layer = task.layer();
-  request.units = units;
-  request.num_formats = task.bits_size();
-  request.replacement = [&](const LinearShape& linear, int format,
+  for (const v1::UnitFormats& wanted : task.units()) {
+    LWQ_ASSIGN_OR_RETURN(const AllocationUnit unit, UnitOf(model.inventory, wanted.unit()));
+    std::vector<std::unique_ptr<UnitBlob>>& row = blobs.emplace_back();
+    for (const std::string& id : wanted.formats()) {
+      LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FindWeightFormat(id));
+      LWQ_ASSIGN_OR_RETURN(auto blob, OpenUnitBlob(context, unit, format));
+      row.push_back(std::move(blob));
+    }
+    request.units.push_back(unit);
+    request.num_formats.push_back(wanted.formats_size());
+  }
+  request.replacement = [&](size_t unit, const LinearShape& linear, int format,
                             MatrixView weight) -> absl::Status {
-    LWQ_ASSIGN_OR_RETURN(StoredLinear stored, blobs[format]->Find(linear.module));
-    return DequantizeStored(linear.module, stored, weight);
+    LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
+                         blobs[unit][static_cast<size_t>(format)]->Find(linear.module));
+    return DequantizeLinear(linear.module, stored, weight);
   };
   request.batch = &batch;
   request.layer_input = input.view();
@@ -87,12 +89,12 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   };
   LWQ_ASSIGN_OR_RETURN(std::vector<std::vector<double>> costs, SwapKl(*decoder, request));
   result.set_has_costs(true);
-  for (size_t u = 0; u < units.size(); ++u) {
-    for (int f = 0; f < task.bits_size(); ++f) {
+  for (int u = 0; u < task.units_size(); ++u) {
+    for (int f = 0; f < task.units(u).formats_size(); ++f) {
       v1::UnitCost* cost = result.add_costs();
-      cost->set_unit(units[u].name);
-      cost->set_bits(task.bits(f));
-      cost->set_cost(costs[u][f]);
+      cost->set_unit(task.units(u).unit());
+      cost->set_format(task.units(u).formats(f));
+      cost->set_cost(costs[static_cast<size_t>(u)][static_cast<size_t>(f)]);
     }
   }
   return absl::OkStatus();

@@ -92,9 +92,6 @@ std::string GramBlobName(int layer, LinearInput input) {
   return absl::StrCat("gram.", layer, ".", InputName(input));
 }
 std::string HeadGramBlobName() { return "gram.head"; }
-std::string LayerBlobName(int layer, int bits) {
-  return absl::StrCat("layer.", layer, ".bits.", bits);
-}
 
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text) {
   if (text.empty() || text == "f32") return ComputeType::kF32;

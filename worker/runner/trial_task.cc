@@ -1,4 +1,4 @@
-// Measures a plan before anything is written: the source with the plan's layer blobs in place of
+// Measures a plan before anything is written: the source with the plan's unit blobs in place of
 // its linears, on the scorer's text, against the source's own predictions, which calibration left.
 #include <string>
 #include <utility>
@@ -19,7 +19,7 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
   const OpenedModel& model = planned->model;
   LWQ_ASSIGN_OR_RETURN(auto weights, MakePlanWeights(model.weights.get(), model.inventory,
-                                                     planned->formats, planned->blob_set));
+                                                     planned->plan, planned->blob_set));
   LWQ_ASSIGN_OR_RETURN(auto source,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(auto candidate,

@@ -67,10 +67,7 @@ absl::Status CompareLogits(const Matrix& artifact, const Matrix& planned,
 Json PlanJson(const v1::PlanSummary& plan) {
   Json units = Json::array();
   for (const v1::UnitChoice& unit : plan.units()) {
-    units.push_back({{"unit", unit.unit()},
-                     {"bits", unit.bits()},
-                     {"group_size", unit.group_size()},
-                     {"symmetric", !unit.asymmetric()}});
+    units.push_back({{"unit", unit.unit()}, {"format", unit.format()}});
   }
   return {{"bits_per_weight", plan.bits_per_weight()},
           {"weight_file_bytes", plan.weight_file_bytes()},
@@ -94,7 +91,7 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
         {{"name", file.name()}, {"bytes", file.size_bytes()}, {"sha256", file.sha256()}});
   }
   const v1::Recipe& recipe = task.recipe();
-  const Json manifest = {{"lwq_manifest", 1},
+  const Json manifest = {{"lwq_manifest", 2},
                          {"files", std::move(files)},
                          {"plan", PlanJson(task.plan())},
                          {"provenance",
@@ -102,8 +99,6 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
                            {"numerics_class", context.device->NumericsClass()},
                            {"recipe",
                             {{"method", recipe.method()},
-                             {"group_size", recipe.group_size()},
-                             {"symmetric", !recipe.asymmetric()},
                              {"compute", recipe.compute().empty() ? "f32" : recipe.compute()},
                              {"damping", recipe.damping()},
                              {"act_order", recipe.act_order()},
@@ -123,14 +118,14 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_ASSIGN_OR_RETURN(std::string directory, MaterializeArtifact(context));
   LWQ_RETURN_IF_ERROR(context.progress(0.1, "comparing tensors"));
   LWQ_ASSIGN_OR_RETURN(VerifyReport report,
-                       VerifyArtifact(planned->plan(task.max_shard_bytes()), directory));
+                       VerifyArtifact(planned->Parts(task.max_shard_bytes()), directory));
 
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(directory));
   LWQ_ASSIGN_OR_RETURN(auto stored_weights, OpenWeights(directory));
   LWQ_ASSIGN_OR_RETURN(auto planned_weights,
                        MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
-                                       planned->formats, planned->blob_set));
+                                       planned->plan, planned->blob_set));
   LWQ_ASSIGN_OR_RETURN(Matrix stored,
                        LogitsOf(context, spec, *stored_weights, compute, "artifact"));
   LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->model.spec, *planned_weights,

@@ -2,6 +2,7 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_graph.h"
@@ -18,7 +19,9 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   manifest.set_digest("m");
   for (int layer = 0; layer < 2; ++layer) {
     manifest.add_layer_digests("layer");
-    manifest.mutable_inventory()->add_units()->set_layer(layer);
+    v1::InventoryUnit& unit = *manifest.mutable_inventory()->add_units();
+    unit.set_layer(layer);
+    unit.set_name(absl::StrCat("layers.", layer, ".mlp.down_proj"));
   }
   manifest.mutable_inventory()->set_num_layers(2);
   GraphInput input;
@@ -26,8 +29,6 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   input.model = &model;
   v1::QuantizeSpec& spec = *input.spec.mutable_quantize();
   spec.set_model(model.name());
-  spec.add_bits(2);
-  spec.add_bits(4);
   spec.mutable_calibration()->set_num_tokens(2048);
   spec.mutable_calibration()->set_score_tokens(score_tokens);
   FillDefaults(manifest, spec);
@@ -35,6 +36,12 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   input.method.set_name("gptq");
   input.method.set_needs_calibration(true);
   input.scorer = scorer;
+  for (const v1::InventoryUnit& unit : manifest.inventory().units()) {
+    v1::UnitFormats& formats = input.products.emplace_back();
+    formats.set_unit(unit.name());
+    formats.add_formats("int2-g128");
+    formats.add_formats("int4-g128");
+  }
   return input;
 }
 
@@ -51,9 +58,9 @@ v1::Capability Kl() {
   return kl;
 }
 
-std::map<int, std::string> WidthKeys(const JobGraph& graph) {
+std::map<std::string, std::string> ProductKeys(const JobGraph& graph) {
   for (const TaskNode& task : graph.tasks) {
-    if (task.spec().has_quantize()) return {task.width_keys().begin(), task.width_keys().end()};
+    if (task.spec().has_quantize()) return {task.product_keys().begin(), task.product_keys().end()};
   }
   return {};
 }
@@ -79,19 +86,25 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   EXPECT_GT(calibrated, 0);
   EXPECT_GE(scored, 2);
   // How much is scored is no part of what a quantized layer is.
-  const std::map<int, std::string> keys = WidthKeys(GraphWith(kl, 1024));
+  const std::map<std::string, std::string> keys = ProductKeys(GraphWith(kl, 1024));
   EXPECT_EQ(keys.size(), 2);
-  EXPECT_EQ(keys, WidthKeys(GraphWith(kl, 512)));
+  EXPECT_EQ(keys.count("layers.0.mlp.down_proj.int4-g128"), 1u);
+  EXPECT_EQ(keys, ProductKeys(GraphWith(kl, 512)));
 }
 
-v1::PlanSummary PlanOf(int first_bits, int second_bits) {
+v1::PlanSummary PlanOf(const std::string& first, const std::string& second) {
   v1::PlanSummary plan;
   for (int layer = 0; layer < 2; ++layer) {
-    plan.add_units()->set_layer(layer);
-    plan.mutable_units(layer)->set_bits(layer == 0 ? first_bits : second_bits);
+    v1::UnitChoice& unit = *plan.add_units();
+    unit.set_layer(layer);
+    unit.set_unit(absl::StrCat("layers.", layer, ".mlp.down_proj"));
+    unit.set_format(layer == 0 ? first : second);
   }
   return plan;
 }
+
+constexpr char kTwo[] = "int2-g128";
+constexpr char kFour[] = "int4-g128";
 
 std::vector<std::string> DependencyKinds(const JobGraph& graph, const std::string& key) {
   std::map<std::string, std::string> kinds;
@@ -110,12 +123,12 @@ TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
   v1::Model model;
   GraphInput input = InputWith(model, Kl(), 1024);
   input.max_trials = 2;
-  const JobGraph graph = BuildTrialStage(input, {PlanOf(2, 4), PlanOf(16, 4)});
+  const JobGraph graph = BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf("dense", kFour)});
   ASSERT_EQ(graph.plan_tasks.size(), 2u);
   EXPECT_THAT(DependencyKinds(graph, graph.plan_tasks[0]),
               ElementsAre("calibrate", "quantize", "quantize"));
   EXPECT_THAT(DependencyKinds(graph, graph.plan_tasks[1]), ElementsAre("calibrate", "quantize"))
-      << "16 bits are the source's own";
+      << "dense is the source's own";
   int quantized = 0;
   for (const TaskNode& task : graph.tasks) {
     quantized += task.spec().has_quantize() ? 1 : 0;
@@ -125,25 +138,25 @@ TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
       EXPECT_EQ(task.spec().trial().score_tokens(), 1024);
     }
   }
-  EXPECT_EQ(quantized, 2) << "those of the first stage, with all widths";
+  EXPECT_EQ(quantized, 2) << "those of the first stage, with all formats";
 }
 
 TEST(JobGraphTest, ATrialIsNamedByItsFormatsAndNotByWhatTheyWereThoughtToCost) {
   v1::Model model;
   GraphInput input = InputWith(model, Kl(), 1024);
   input.max_trials = 1;
-  v1::PlanSummary plan = PlanOf(2, 4);
+  v1::PlanSummary plan = PlanOf(kTwo, kFour);
   const std::string key = BuildTrialStage(input, {plan}).plan_tasks[0];
   plan.mutable_units(0)->set_cost(0.5);
   plan.set_predicted_cost(0.5);
   plan.set_budget_bytes(1000);
   EXPECT_EQ(BuildTrialStage(input, {plan}).plan_tasks[0], key);
-  EXPECT_NE(BuildTrialStage(input, {PlanOf(4, 2)}).plan_tasks[0], key);
+  EXPECT_NE(BuildTrialStage(input, {PlanOf(kFour, kTwo)}).plan_tasks[0], key);
   input.spec.mutable_quantize()->set_damping(0.02);
   EXPECT_NE(BuildTrialStage(input, {plan}).plan_tasks[0], key) << "other codes";
 }
 
-TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndWidthsOfTheirOwn) {
+TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
   v1::Model model;
   v1::Capability zd;
   zd.set_name("zd");
@@ -151,17 +164,20 @@ TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndWidthsOfTheirOwn) {
   input.method = v1::Capability();
   input.max_trials = 2;
   EXPECT_TRUE(RunsSource(input));
-  std::map<int, int> widths;  // by layer
-  for (const TaskNode& task : BuildTrialStage(input, {PlanOf(2, 4), PlanOf(4, 4)}).tasks) {
+  std::map<int, int> formats;  // by layer
+  for (const TaskNode& task :
+       BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf(kFour, kFour)}).tasks) {
     if (task.spec().has_calibrate()) {
       EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
       EXPECT_TRUE(task.spec().calibrate().hidden_states());
       EXPECT_FALSE(task.spec().calibrate().statistics());
     }
-    if (task.spec().has_quantize()) widths[task.layer()] += task.spec().quantize().bits_size();
+    if (task.spec().has_quantize()) {
+      formats[task.layer()] += task.spec().quantize().units(0).formats_size();
+    }
   }
-  EXPECT_EQ(widths[0], 2);
-  EXPECT_EQ(widths[1], 1);
+  EXPECT_EQ(formats[0], 2);
+  EXPECT_EQ(formats[1], 1);
 }
 
 // A task of less than two layers would spend its time on handing over hidden states; more of them

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/hash.h"
 #include "gtest/gtest.h"
+#include "records/blob_names.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/task_key.h"
@@ -74,6 +75,8 @@ class Scenario {
     return absl::OkStatus();
   }
 
+  static std::string FormatOf(int bits) { return absl::StrCat("int", bits, "-g128"); }
+
   GraphInput InputOf(const std::string& job, const v1::JobSpec& spec) const {
     GraphInput input;
     input.job = job;
@@ -87,6 +90,11 @@ class Scenario {
     const bool kl = spec.quantize().scorer() == "kl";
     input.scorer =
         MakeCapability(spec.quantize().scorer(), kl || spec.quantize().scorer() == "lim", kl, kl);
+    for (const auto& unit : model.manifest().inventory().units()) {
+      v1::UnitFormats& formats = input.products.emplace_back();
+      formats.set_unit(unit.name());
+      for (int bits : {2, 3, 4, 8}) formats.add_formats(FormatOf(bits));
+    }
     return input;
   }
 
@@ -117,7 +125,7 @@ class Scenario {
       v1::UnitChoice& choice = *plan.add_units();
       choice.set_unit(unit.name());
       choice.set_layer(unit.layer());
-      choice.set_bits(bits);
+      choice.set_format(FormatOf(bits));
     }
     return plan;
   }
@@ -168,12 +176,15 @@ class Scenario {
     output.set_seconds(1);
     const v1::TaskSpec& spec = lease.spec();
     if (spec.has_quantize()) {
-      for (int bits : spec.quantize().bits()) {
-        v1::NamedBlob& blob = *output.add_blobs();
-        blob.set_name(absl::StrCat("layer.", spec.quantize().layer(), ".bits.", bits));
-        blob.mutable_blob()->set_sha256(Sha256Hex(blob.name()));
-        v1::LinearReport& linear = *output.mutable_quantize()->mutable_report()->add_linears();
-        linear.set_bits(bits);
+      for (const v1::UnitFormats& unit : spec.quantize().units()) {
+        for (const std::string& format : unit.formats()) {
+          v1::NamedBlob& blob = *output.add_blobs();
+          blob.set_name(UnitBlobName(unit.unit(), format));
+          blob.mutable_blob()->set_sha256(Sha256Hex(blob.name()));
+          v1::LinearReport& linear = *output.mutable_quantize()->mutable_report()->add_linears();
+          linear.set_unit(unit.unit());
+          linear.set_format(format);
+        }
       }
     }
     if (spec.has_trial()) output.mutable_trial()->set_kl(1);

@@ -18,6 +18,7 @@
 #include "proto/lwq/v1/job_service.grpc.pb.h"
 #include "proto/lwq/v1/model_service.grpc.pb.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
+#include "records/blob_names.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq {
@@ -205,9 +206,11 @@ class ScriptedWorker {
     }
     if (spec.has_quantize()) {
       EXPECT_EQ(lease.inputs_size(), 1) << "the calibration segment of the layer";
-      for (int bits : spec.quantize().bits()) {
-        const std::string name = absl::StrCat("layer.", spec.quantize().layer(), ".bits.", bits);
-        LWQ_RETURN_IF_ERROR(AddBlob(stubs, name, name, output));
+      for (const v1::UnitFormats& unit : spec.quantize().units()) {
+        for (const std::string& format : unit.formats()) {
+          const std::string name = UnitBlobName(unit.unit(), format);
+          LWQ_RETURN_IF_ERROR(AddBlob(stubs, name, name, output));
+        }
       }
     }
     if (spec.has_score()) {
@@ -215,11 +218,13 @@ class ScriptedWorker {
       v1::ScoreResult& score = *output.mutable_score();
       score.set_layer(spec.score().layer());
       score.set_has_costs(true);
-      for (int bits : spec.score().bits()) {
-        v1::UnitCost& cost = *score.add_costs();
-        cost.set_unit(absl::StrCat("layers.", spec.score().layer(), ".mlp.down_proj"));
-        cost.set_bits(bits);
-        cost.set_cost(1.0 / bits);
+      for (const v1::UnitFormats& unit : spec.score().units()) {
+        for (int f = 0; f < unit.formats_size(); ++f) {
+          v1::UnitCost& cost = *score.add_costs();
+          cost.set_unit(unit.unit());
+          cost.set_format(unit.formats(f));
+          cost.set_cost(1.0 / (2 + f));
+        }
       }
     }
     if (spec.has_trial()) output.mutable_trial()->set_kl(0.5);
@@ -434,9 +439,9 @@ TEST_F(ServerTest, BadRequestsGetTypedErrors) {
   spec.set_method("magic");
   EXPECT_THAT(Submit(request), FailsWith("METHOD_UNKNOWN", HasSubstr("gptq")));
   spec.set_method("rtn");
-  spec.set_group_size(96);
+  spec.add_group_sizes(96);
   EXPECT_THAT(Submit(request), FailsWith("GROUP_SIZE", _));
-  spec.set_group_size(128);
+  spec.clear_group_sizes();
   spec.set_memory_bytes(1000);
   EXPECT_THAT(Submit(request), FailsWith("MEMORY_INFEASIBLE", _));
   spec.set_memory_bytes(-1);

@@ -115,10 +115,14 @@ absl::Status WriteMixedArtifact(const Options& o) {
   LWQ_ASSIGN_OR_RETURN(made.source, Checkpoint::Open(o.model));
   LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(o.model));
   LWQ_ASSIGN_OR_RETURN(made.model, TakeInventory(spec, *made.source));
-  made.formats = testing::MixedFormats(made.model);
-  for (UnitFormat& format : made.formats) format.symmetric |= !o.asymmetric;
+  made.plan = testing::MixedPlan(made.model);
+  for (const WeightFormat*& format : made.plan) {
+    const GridFormat* grid = format->grid();
+    if (grid == nullptr || o.asymmetric) continue;
+    format = GridFormat::Find(grid->bits(), grid->group_size(), /*symmetric=*/true);
+  }
   LWQ_RETURN_IF_ERROR(testing::MakeBlobs(&made));
-  return WriteArtifact(made.Plan(o.max_shard), o.output).status();
+  return WriteArtifact(made.Parts(o.max_shard), o.output).status();
 }
 
 absl::Status RunCommand(absl::string_view command, const Options& o) {

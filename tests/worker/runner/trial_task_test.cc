@@ -14,6 +14,8 @@
 namespace lwq {
 namespace {
 
+constexpr char kTwoBits[] = "int2-g128";
+
 // Blobs that are files named by a counter.
 class LocalBlobs : public BlobAccess {
  public:
@@ -54,7 +56,6 @@ class TrialTaskTest : public ::testing::Test {
     calibration_.set_num_tokens(kScoreTokens);
     calibration_.set_sequence_length(64);
     recipe_.set_method("rtn");
-    recipe_.set_group_size(128);
   }
 
   void TearDown() override { std::filesystem::remove_all(directory_); }
@@ -90,19 +91,31 @@ class TrialTaskTest : public ::testing::Test {
     inputs_.push_back(Input("calibrate", std::move(output)));
   }
 
-  void Quantize(int layer, int bits) {
+  // The units of a layer, each in `format`.
+  void AddUnits(int layer, const std::string& format,
+                google::protobuf::RepeatedPtrField<v1::UnitFormats>* units) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(model_));
+    for (const AllocationUnit& unit : model.inventory.units) {
+      if (unit.layer != layer) continue;
+      v1::UnitFormats& wanted = *units->Add();
+      wanted.set_unit(unit.name);
+      wanted.add_formats(format);
+    }
+  }
+
+  void Quantize(int layer, const std::string& format) {
     v1::TaskSpec spec;
     v1::QuantizeTask& task = *spec.mutable_quantize();
     *task.mutable_model() = model_;
     *task.mutable_recipe() = recipe_;
     task.set_layer(layer);
-    task.add_bits(bits);
+    AddUnits(layer, format, task.mutable_units());
     LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
     inputs_.push_back(Input("quantize", std::move(output)));
   }
 
-  // Unit costs of a layer at `bits`, by name.
-  std::map<std::string, double> Score(int layer, int bits) {
+  // Costs of a layer's units in `format`, by name.
+  std::map<std::string, double> Score(int layer, const std::string& format) {
     v1::TaskSpec spec;
     v1::ScoreTask& task = *spec.mutable_score();
     *task.mutable_model() = model_;
@@ -110,7 +123,7 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_recipe() = recipe_;
     task.set_scorer("kl");
     task.set_layer(layer);
-    task.add_bits(bits);
+    AddUnits(layer, format, task.mutable_units());
     task.set_score_tokens(kScoreTokens);
     const absl::StatusOr<v1::TaskOutput> output = Run(spec, inputs_);
     EXPECT_OK(output);
@@ -120,8 +133,8 @@ class TrialTaskTest : public ::testing::Test {
     return costs;
   }
 
-  // The KL of the plan with these units at these widths.
-  absl::StatusOr<v1::TrialResult> Trial(const std::map<std::string, int>& bits) {
+  // The KL of the plan with these units in these formats.
+  absl::StatusOr<v1::TrialResult> Trial(const std::map<std::string, std::string>& formats) {
     v1::TaskSpec spec;
     v1::TrialTask& task = *spec.mutable_trial();
     *task.mutable_model() = model_;
@@ -132,9 +145,8 @@ class TrialTaskTest : public ::testing::Test {
       v1::UnitChoice& choice = *task.mutable_plan()->add_units();
       choice.set_unit(unit.name);
       choice.set_layer(unit.layer);
-      const auto found = bits.find(unit.name);
-      choice.set_bits(found == bits.end() ? 16 : found->second);
-      choice.set_group_size(128);
+      const auto found = formats.find(unit.name);
+      choice.set_format(found == formats.end() ? "dense" : found->second);
     }
     LWQ_ASSIGN_OR_RETURN(const v1::TaskOutput output, Run(spec, inputs_));
     return output.trial();
@@ -152,9 +164,11 @@ class TrialTaskTest : public ::testing::Test {
 TEST_F(TrialTaskTest, OneUnitAloneCostsWhatTheScorerSays) {
   Calibrate();
   for (int layer : {0, 1, -1}) {
-    Quantize(layer, 2);
-    for (const auto& [unit, cost] : Score(layer, 2)) {
-      LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({{unit, 2}}));
+    Quantize(layer, kTwoBits);
+    const std::map<std::string, double> costs = Score(layer, kTwoBits);
+    EXPECT_EQ(costs.size(), layer < 0 ? 1 : 4);
+    for (const auto& [unit, cost] : costs) {
+      LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({{unit, kTwoBits}}));
       EXPECT_GT(trial.kl(), 1e-6) << unit;
       // The same sums in F32, over rows that products may cut otherwise.
       EXPECT_NEAR(trial.kl(), cost, 1e-3 * cost) << unit;
@@ -172,19 +186,21 @@ TEST_F(TrialTaskTest, TheSourceItselfCostsNothing) {
 
 TEST_F(TrialTaskTest, UnitsOfSeveralLayersAreExchangedTogether) {
   Calibrate();
-  Quantize(0, 2);
-  Quantize(1, 2);
+  Quantize(0, kTwoBits);
+  Quantize(1, kTwoBits);
   const std::string first = "layers.0.mlp.down_proj", second = "layers.1.mlp.down_proj";
-  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult one, Trial({{first, 2}}));
-  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult other, Trial({{second, 2}}));
-  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult both, Trial({{first, 2}, {second, 2}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult one, Trial({{first, kTwoBits}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult other, Trial({{second, kTwoBits}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult both,
+                           Trial({{first, kTwoBits}, {second, kTwoBits}}));
   EXPECT_GT(both.kl(), 1.2 * std::max(one.kl(), other.kl()));
 }
 
-TEST_F(TrialTaskTest, AWidthThatNoLayerBlobHoldsIsAnError) {
+TEST_F(TrialTaskTest, AFormatThatNoBlobHoldsIsAnError) {
   Calibrate();
-  Quantize(0, 2);
-  EXPECT_EQ(Trial({{"layers.0.mlp.down_proj", 3}}).status().code(), absl::StatusCode::kInternal);
+  Quantize(0, kTwoBits);
+  EXPECT_EQ(Trial({{"layers.0.mlp.down_proj", "int3-g128"}}).status().code(),
+            absl::StatusCode::kInternal);
 }
 
 }  // namespace

@@ -8,7 +8,9 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/io/json_file.h"
 
 namespace lwq {
@@ -42,7 +44,7 @@ class ArtifactWeights : public OwnedCheckpointWeights {
   using OwnedCheckpointWeights::OwnedCheckpointWeights;
 
   // Finds and checks every quantized linear; each must be in one of the declared formats.
-  absl::Status Index(const std::vector<UnitFormat>& declared) {
+  absl::Status Index(const std::vector<const WeightFormat*>& declared) {
     const auto lookup = [&](absl::string_view name) { return checkpoint().Get(name); };
     for (const std::string& tensor : checkpoint().tensor_names()) {
       absl::string_view module = tensor;
@@ -58,23 +60,17 @@ class ArtifactWeights : public OwnedCheckpointWeights {
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const auto found = linears_.find(module);
     if (found == linears_.end()) return OwnedCheckpointWeights::ReadLinear(module, out);
-    return DequantizeStored(module, found->second, out);
+    return DequantizeLinear(module, found->second, out);
   }
 
  private:
   absl::Status CheckDeclared(absl::string_view module, const StoredLinear& linear,
-                             const std::vector<UnitFormat>& declared) const {
-    const auto matches = [&](const UnitFormat& format) {
-      const int64_t group = format.group_size == 0 ? linear.in_features : format.group_size;
-      return format.bits == linear.grid.bits && format.symmetric == linear.grid.symmetric &&
-             group == linear.grid.GroupSizeFor(linear.in_features);
-    };
+                             const std::vector<const WeightFormat*>& declared) const {
+    const auto matches = [&](const WeightFormat* format) { return SameStorage(*format, linear); };
     if (std::any_of(declared.begin(), declared.end(), matches)) return absl::OkStatus();
     return CorruptFailure(
         "CONFIG_MISMATCH",
-        absl::StrCat(checkpoint().directory(), ": ", module, " is stored with ", linear.grid.bits,
-                     " bits in groups of ", linear.grid.GroupSizeFor(linear.in_features),
-                     linear.grid.symmetric ? ", symmetric" : ", with zero points",
+        absl::StrCat(checkpoint().directory(), ": ", module, " is stored ", linear.format->label(),
                      "; no group of config.json's quantization_config says so"));
   }
 
@@ -89,7 +85,7 @@ class OverlayWeights : public WeightSource {
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const auto found = linears_.find(module);
     if (found == linears_.end()) return base_->ReadLinear(module, out);
-    return DequantizeStored(module, found->second, out);
+    return DequantizeLinear(module, found->second, out);
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
@@ -107,7 +103,7 @@ class OverlayWeights : public WeightSource {
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& directory) {
   const std::string config_path = JoinPath(directory, "config.json");
   LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(config_path, {.reason = "CONFIG_INVALID"}));
-  LWQ_ASSIGN_OR_RETURN(std::vector<UnitFormat> declared,
+  LWQ_ASSIGN_OR_RETURN(std::vector<const WeightFormat*> declared,
                        ReadQuantizationConfig(config, config_path));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(directory));
   auto weights = std::make_unique<ArtifactWeights>(std::move(checkpoint));
@@ -115,25 +111,21 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& dir
   return weights;
 }
 
-absl::StatusOr<std::unique_ptr<WeightSource>> MakeOverlayWeights(
-    const WeightSource* base, absl::flat_hash_map<std::string, const LayerBlob*> replaced) {
-  absl::flat_hash_map<std::string, StoredLinear> linears;
-  for (const auto& [module, blob] : replaced) {
-    LWQ_ASSIGN_OR_RETURN(StoredLinear linear, blob->Find(module));
-    linears.emplace(module, std::move(linear));
-  }
-  return std::make_unique<OverlayWeights>(base, std::move(linears));
+std::unique_ptr<WeightSource> MakeOverlayWeights(
+    const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> replaced) {
+  return std::make_unique<OverlayWeights>(base, std::move(replaced));
 }
 
-absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(
-    const WeightSource* base, const ModelInventory& model, const std::vector<UnitFormat>& formats,
-    const BlobSet& blobs) {
-  absl::flat_hash_map<std::string, const LayerBlob*> replaced;
-  for (size_t i = 0; i < model.units.size() && i < formats.size(); ++i) {
-    if (formats[i].dense()) continue;
+absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource* base,
+                                                              const ModelInventory& model,
+                                                              const Plan& plan,
+                                                              const BlobSet& blobs) {
+  absl::flat_hash_map<std::string, StoredLinear> replaced;
+  for (size_t i = 0; i < model.units.size(); ++i) {
+    if (plan[i] == nullptr || plan[i]->dense()) continue;
     for (const LinearShape& linear : model.units[i].linears) {
-      LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob, blobs.Find(linear.module, formats[i]));
-      replaced.emplace(linear.module, blob);
+      LWQ_ASSIGN_OR_RETURN(StoredLinear stored, blobs.Find(linear.module, plan[i]));
+      replaced.emplace(linear.module, std::move(stored));
     }
   }
   return MakeOverlayWeights(base, std::move(replaced));

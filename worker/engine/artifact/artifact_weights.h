@@ -1,5 +1,5 @@
 // Weights of things that are partly quantized, dequantized to F32 as they are read: an artifact
-// directory, or a dense checkpoint with some linears replaced by layer blobs.
+// directory, or a dense checkpoint with some linears replaced by unit blobs.
 #pragma once
 
 #include <memory>
@@ -8,8 +8,9 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
-#include "worker/engine/artifact/layer_blob.h"
+#include "worker/engine/artifact/unit_blob.h"
 #include "worker/engine/model/weight_source.h"
+#include "worker/engine/plan/artifact_layout.h"
 
 namespace lwq {
 
@@ -19,14 +20,14 @@ namespace lwq {
 // the config does not declare; otherwise as Checkpoint::Open.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& directory);
 
-// `base` with the linears named in `replaced` (module to blob) read from their blobs. Borrows all.
-// NOT_FOUND "TENSOR_MISSING" when a blob does not hold its module.
-absl::StatusOr<std::unique_ptr<WeightSource>> MakeOverlayWeights(
-    const WeightSource* base, absl::flat_hash_map<std::string, const LayerBlob*> replaced);
+// `base` with the linears named in `replaced` (by module) in their place. Borrows all.
+std::unique_ptr<WeightSource> MakeOverlayWeights(
+    const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> replaced);
 
-// The overlay a plan makes: formats[i] is of model.units[i].
-absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(
-    const WeightSource* base, const ModelInventory& model, const std::vector<UnitFormat>& formats,
-    const BlobSet& blobs);
+// The overlay that a plan makes, from blobs that hold what it needs.
+absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource* base,
+                                                              const ModelInventory& model,
+                                                              const Plan& plan,
+                                                              const BlobSet& blobs);
 
 }  // namespace lwq

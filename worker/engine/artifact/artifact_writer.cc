@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/io/json_file.h"
 
@@ -35,10 +36,10 @@ class PlanProvider : public TensorProvider {
  public:
   explicit PlanProvider(const ArtifactPlan& plan) : plan_(plan) {
     for (size_t i = 0; i < plan.model->units.size(); ++i) {
-      const UnitFormat& format = (*plan.formats)[i];
-      if (format.dense()) continue;
+      const WeightFormat* format = (*plan.plan)[i];
+      if (format == nullptr || format->dense()) continue;
       for (const LinearShape& linear : plan.model->units[i].linears) {
-        for (const TensorSpec& tensor : LinearTensors(linear, format, plan.model->weight_dtype)) {
+        for (const TensorSpec& tensor : LinearTensors(linear, *format, plan.model->weight_dtype)) {
           quantized_.emplace(tensor.name, Origin{linear.module, format});
         }
       }
@@ -51,9 +52,9 @@ class PlanProvider : public TensorProvider {
     if (origin == quantized_.end()) {
       LWQ_ASSIGN_OR_RETURN(view, plan_.source->Get(tensor.name));
     } else {
-      LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob,
+      LWQ_ASSIGN_OR_RETURN(const StoredLinear linear,
                            plan_.blobs->Find(origin->second.module, origin->second.format));
-      LWQ_ASSIGN_OR_RETURN(view, blob->Tensor(tensor.name));
+      view = StoredTensor(tensor.name, linear);
     }
     if (view.dtype != tensor.dtype || view.shape != tensor.shape) return PlanMismatch(tensor, view);
     return view.bytes;
@@ -62,10 +63,23 @@ class PlanProvider : public TensorProvider {
  private:
   struct Origin {
     std::string module;
-    UnitFormat format;
+    const WeightFormat* format;
   };
+
+  // The part of `linear` that the artifact keeps under `name`; weight_shape is made here.
+  TensorView StoredTensor(absl::string_view name, const StoredLinear& linear) {
+    if (absl::EndsWith(name, ".weight_packed")) return linear.parts[0];
+    if (absl::EndsWith(name, ".weight_scale")) return linear.parts[1];
+    if (absl::EndsWith(name, ".weight_zero_point")) return linear.parts[2];
+    made_ = WeightShapeBytes(linear.out_features, linear.in_features);
+    return {DType::kI64,
+            {2},
+            absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(made_.data()), made_.size())};
+  }
+
   const ArtifactPlan plan_;
   absl::flat_hash_map<std::string, Origin> quantized_;
+  std::string made_;  // what the last Read handed out, unless it lies in a file
 };
 
 // A file and its digest, written together.
@@ -200,9 +214,9 @@ absl::StatusOr<std::vector<WrittenFile>> CopyCompanionFiles(const std::string& s
 absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
                                                        const std::string& directory,
                                                        const WriteProgress& progress) {
-  if (plan.formats->size() != plan.model->units.size()) {
+  if (plan.plan->size() != plan.model->units.size()) {
     return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
-                   absl::StrCat("the plan has ", plan.formats->size(), " formats for ",
+                   absl::StrCat("the plan has ", plan.plan->size(), " formats for ",
                                 plan.model->units.size(), " units"));
   }
   LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
@@ -215,11 +229,11 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
   LWQ_ASSIGN_OR_RETURN(std::string source_config,
                        ReadJsonFile(JoinPath(source, kConfigFile), {.reason = "CONFIG_INVALID"}));
   LWQ_ASSIGN_OR_RETURN(std::string config,
-                       ArtifactConfigJson(source_config, *plan.model, *plan.formats));
+                       ArtifactConfigJson(source_config, *plan.model, *plan.plan));
   const auto provider = MakePlanProvider(plan);
   LWQ_ASSIGN_OR_RETURN(
       std::vector<WrittenFile> files,
-      WriteWeightFiles(LayOutArtifact(*plan.model, *plan.formats, plan.max_shard_bytes), directory,
+      WriteWeightFiles(LayOutArtifact(*plan.model, *plan.plan, plan.max_shard_bytes), directory,
                        provider.get(), progress));
   LWQ_ASSIGN_OR_RETURN(WrittenFile config_file, WriteWhole(directory, kConfigFile, config));
   files.push_back(std::move(config_file));

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "worker/engine/artifact/layer_blob.h"
+#include "worker/engine/artifact/unit_blob.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/plan/artifact_layout.h"
 
@@ -22,10 +22,10 @@ class TensorProvider {
   virtual absl::StatusOr<absl::Span<const uint8_t>> Read(const TensorSpec& tensor) = 0;
 };
 
-// What an artifact is made of. Borrows everything; formats[i] is of model.units[i].
+// What an artifact is made of. Borrows everything.
 struct ArtifactPlan {
   const ModelInventory* model = nullptr;
-  const std::vector<UnitFormat>* formats = nullptr;
+  const Plan* plan = nullptr;
   const Checkpoint* source = nullptr;
   const BlobSet* blobs = nullptr;
   int64_t max_shard_bytes = 0;  // 0: one file

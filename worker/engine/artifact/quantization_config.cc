@@ -13,6 +13,7 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/io/json_file.h"
 
 namespace lwq {
@@ -25,6 +26,7 @@ constexpr char kFormat[] = "pack-quantized";
 // The library whose bit stream this is: from this version on, widths that do not divide 32 are
 // dense.
 constexpr char kLibraryVersion[] = "0.18.0";
+constexpr uint64_t kMaxGroupSize = 1 << 20;
 
 std::string EscapeRegex(absl::string_view text) {
   return absl::StrReplaceAll(text, {{".", "\\."}});
@@ -88,12 +90,12 @@ std::vector<std::string> Targets(const ModelInventory& model, Wanted wanted) {
   return targets;
 }
 
-Json GroupJson(const UnitFormat& format, const std::vector<std::string>& targets) {
-  Json weights = {{"num_bits", format.bits},
+Json GroupJson(const GridFormat& format, const std::vector<std::string>& targets) {
+  Json weights = {{"num_bits", format.bits()},
                   {"type", "int"},
-                  {"symmetric", format.symmetric},
-                  {"strategy", format.group_size == 0 ? "channel" : "group"}};
-  if (format.group_size != 0) weights["group_size"] = format.group_size;
+                  {"symmetric", format.symmetric()},
+                  {"strategy", format.group_size() == 0 ? "channel" : "group"}};
+  if (format.group_size() != 0) weights["group_size"] = format.group_size();
   weights["dynamic"] = false;
   return {{"targets", targets},
           {"weights", std::move(weights)},
@@ -102,10 +104,10 @@ Json GroupJson(const UnitFormat& format, const std::vector<std::string>& targets
           {"format", kFormat}};
 }
 
-std::string GroupName(const UnitFormat& format) {
+std::string GroupName(const GridFormat& format) {
   const std::string group =
-      format.group_size == 0 ? "channel" : absl::StrCat("g", format.group_size);
-  return absl::StrCat("group_w", format.bits, "_", group, format.symmetric ? "" : "_asym");
+      format.group_size() == 0 ? "channel" : absl::StrCat("g", format.group_size());
+  return absl::StrCat("group_w", format.bits(), "_", group, format.symmetric() ? "" : "_asym");
 }
 
 bool HasHeadUnit(const ModelInventory& model) {
@@ -113,25 +115,26 @@ bool HasHeadUnit(const ModelInventory& model) {
                      [](const AllocationUnit& unit) { return unit.layer < 0; });
 }
 
-Json QuantizationConfig(const ModelInventory& model, const std::vector<UnitFormat>& formats) {
-  std::vector<UnitFormat> distinct;
-  for (const UnitFormat& format : formats) {
-    if (format.dense()) continue;
+Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
+  std::vector<const GridFormat*> distinct;
+  for (const WeightFormat* format : plan) {
+    if (format == nullptr || format->grid() == nullptr) continue;
     if (std::find(distinct.begin(), distinct.end(), format) == distinct.end()) {
-      distinct.push_back(format);
+      distinct.push_back(format->grid());
     }
   }
   if (distinct.empty()) return nullptr;
-  std::sort(distinct.begin(), distinct.end(), [](const UnitFormat& a, const UnitFormat& b) {
-    return std::tuple(a.bits, a.group_size, a.symmetric) <
-           std::tuple(b.bits, b.group_size, b.symmetric);
+  std::sort(distinct.begin(), distinct.end(), [](const GridFormat* a, const GridFormat* b) {
+    return std::tuple(a->bits(), a->group_size(), a->symmetric()) <
+           std::tuple(b->bits(), b->group_size(), b->symmetric());
   });
   Json groups = Json::object();
-  for (const UnitFormat& format : distinct) {
-    groups[GroupName(format)] =
-        GroupJson(format, Targets(model, [&](size_t i) { return formats[i] == format; }));
+  for (const GridFormat* format : distinct) {
+    groups[GroupName(*format)] =
+        GroupJson(*format, Targets(model, [&](size_t i) { return plan[i] == format; }));
   }
-  std::vector<std::string> ignore = Targets(model, [&](size_t i) { return formats[i].dense(); });
+  std::vector<std::string> ignore =
+      Targets(model, [&](size_t i) { return plan[i] != nullptr && plan[i]->dense(); });
   if (!HasHeadUnit(model)) ignore.insert(ignore.begin(), "lm_head");  // a tied head stays dense
   return {{"quant_method", kMethod},
           {"format", kFormat},
@@ -158,8 +161,8 @@ std::string StringOr(const Json& object, const char* key, absl::string_view othe
   return found->get<std::string>();
 }
 
-absl::StatusOr<UnitFormat> ReadGroup(const Json& group, const std::string& global_format,
-                                     absl::string_view where) {
+absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::string& global_format,
+                                              absl::string_view where) {
   if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) {
     return Unsupported(where, "has a group without weights");
   }
@@ -182,31 +185,28 @@ absl::StatusOr<UnitFormat> ReadGroup(const Json& group, const std::string& globa
                        "has weights that are not integers of 1 to 8 bits by group or channel "
                        "without stored order");
   }
-  UnitFormat result;
-  result.bits = weights["num_bits"].get<int>();
-  result.symmetric = !weights.contains("symmetric") || !weights["symmetric"].is_boolean() ||
-                     weights["symmetric"].get<bool>();
-  result.group_size = 0;
+  const bool symmetric = !weights.contains("symmetric") || !weights["symmetric"].is_boolean() ||
+                         weights["symmetric"].get<bool>();
+  int64_t group_size = 0;
   if (strategy == "group") {
-    if (!weights.contains("group_size") || !weights["group_size"].is_number_unsigned()) {
-      return Unsupported(where, "has the strategy group without a group_size");
+    if (!weights.contains("group_size") || !weights["group_size"].is_number_unsigned() ||
+        weights["group_size"].get<uint64_t>() - 1 >= kMaxGroupSize) {
+      return Unsupported(where, "has the strategy group without a sensible group_size");
     }
-    result.group_size = weights["group_size"].get<int64_t>();
+    group_size = weights["group_size"].get<int64_t>();
   }
-  return result;
+  return GridFormat::Find(weights["num_bits"].get<int>(), group_size, symmetric);
 }
 
 }  // namespace
 
-std::string QuantizationConfigJson(const ModelInventory& model,
-                                   const std::vector<UnitFormat>& formats) {
-  const Json config = QuantizationConfig(model, formats);
+std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan) {
+  const Json config = QuantizationConfig(model, plan);
   return config.is_null() ? "" : config.dump();
 }
 
 absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
-                                               const ModelInventory& model,
-                                               const std::vector<UnitFormat>& formats) {
+                                               const ModelInventory& model, const Plan& plan) {
   LWQ_RETURN_IF_ERROR(CheckJson(source_config, {.reason = "CONFIG_INVALID"}, "config.json"));
   Json config = Json::parse(source_config.begin(), source_config.end(), nullptr,
                             /*allow_exceptions=*/false);
@@ -214,20 +214,20 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
     return InvalidFailure("CONFIG_INVALID", "config.json: an object is expected");
   }
   config.erase("quantization_config");
-  Json quantization = QuantizationConfig(model, formats);
+  Json quantization = QuantizationConfig(model, plan);
   if (!quantization.is_null()) config["quantization_config"] = std::move(quantization);
   return config.dump(2) + "\n";
 }
 
-absl::StatusOr<std::vector<UnitFormat>> ReadQuantizationConfig(absl::string_view config_json,
-                                                               absl::string_view where) {
+absl::StatusOr<std::vector<const WeightFormat*>> ReadQuantizationConfig(
+    absl::string_view config_json, absl::string_view where) {
   LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = "CONFIG_INVALID"}, where));
   const Json config = Json::parse(config_json.begin(), config_json.end(), nullptr,
                                   /*allow_exceptions=*/false);
   if (!config.is_object()) {
     return InvalidFailure("CONFIG_INVALID", absl::StrCat(where, ": an object is expected"));
   }
-  std::vector<UnitFormat> formats;
+  std::vector<const WeightFormat*> formats;
   const auto found = config.find("quantization_config");
   if (found == config.end() || found->is_null()) return formats;
   if (!found->is_object()) return Unsupported(where, "is not an object");
@@ -239,7 +239,7 @@ absl::StatusOr<std::vector<UnitFormat>> ReadQuantizationConfig(absl::string_view
   }
   const std::string format = StringOr(*found, "format", kFormat);
   for (const auto& group : groups->items()) {
-    LWQ_ASSIGN_OR_RETURN(UnitFormat read, ReadGroup(group.value(), format, where));
+    LWQ_ASSIGN_OR_RETURN(const WeightFormat* read, ReadGroup(group.value(), format, where));
     formats.push_back(read);
   }
   return formats;

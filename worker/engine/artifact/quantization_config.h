@@ -13,21 +13,19 @@ namespace lwq {
 
 // The dictionary as compact JSON. Targets are disjoint anchored patterns that match a linear under
 // its own name and under the name that inference engines give to the fused one; every dense linear
-// is in "ignore". formats[i] is of model.units[i]. "" when every unit is dense.
-std::string QuantizationConfigJson(const ModelInventory& model,
-                                   const std::vector<UnitFormat>& formats);
+// is in "ignore". "" when every unit is dense.
+std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan);
 
 // The source's config.json with the dictionary put in (or, when every unit is dense, none); all
 // other keys as they were, in their order. INVALID_ARGUMENT "CONFIG_INVALID".
 absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
-                                               const ModelInventory& model,
-                                               const std::vector<UnitFormat>& formats);
+                                               const ModelInventory& model, const Plan& plan);
 
 // Accepts the quantization_config of a config.json that this build can read: pack-quantized integer
-// weights without quantized activations or stored act-order. Returns the formats its groups declare
-// (group_size 0 for channel); an empty list when config.json has no quantization_config.
-// INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED" says what was found and what is read.
-absl::StatusOr<std::vector<UnitFormat>> ReadQuantizationConfig(absl::string_view config_json,
-                                                               absl::string_view where);
+// weights without quantized activations or stored act-order. Returns the formats its groups
+// declare; an empty list when config.json has no quantization_config. INVALID_ARGUMENT
+// "QUANT_METHOD_UNSUPPORTED" says what was found and what is read.
+absl::StatusOr<std::vector<const WeightFormat*>> ReadQuantizationConfig(
+    absl::string_view config_json, absl::string_view where);
 
 }  // namespace lwq

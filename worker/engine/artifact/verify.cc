@@ -8,6 +8,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/io/json_file.h"
 
@@ -16,12 +17,6 @@ namespace {
 
 absl::Status Mismatch(absl::string_view directory, absl::string_view what) {
   return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", directory, ": ", what));
-}
-
-bool SameFloats(const Matrix& a, const Matrix& b) {
-  return a.rows() == b.rows() && a.cols() == b.cols() &&
-         (a.size() == 0 ||
-          std::memcmp(a.data(), b.data(), static_cast<size_t>(a.size()) * sizeof(float)) == 0);
 }
 
 // Files, sizes and the exact set of tensors.
@@ -49,26 +44,25 @@ absl::Status VerifyFiles(const CheckpointLayout& layout, const Checkpoint& artif
   return absl::OkStatus();
 }
 
-absl::Status VerifyLinear(const std::string& module, const UnitFormat& format,
+absl::Status VerifyLinear(const std::string& module, const WeightFormat* format,
                           const ArtifactPlan& plan, const Checkpoint& artifact) {
   const std::string& directory = artifact.directory();
-  LWQ_ASSIGN_OR_RETURN(const LayerBlob* blob, plan.blobs->Find(module, format));
-  LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, blob->Find(module));
+  LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, plan.blobs->Find(module, format));
   LWQ_ASSIGN_OR_RETURN(
       const StoredLinear written,
       FindStoredLinear(module, [&](absl::string_view name) { return artifact.Get(name); }));
-  LWQ_ASSIGN_OR_RETURN(const QuantizedLinear a, UnpackLinear(module, planned));
-  LWQ_ASSIGN_OR_RETURN(const QuantizedLinear b, UnpackLinear(module, written));
-  if (a.grid.bits != b.grid.bits || a.grid.group_size != b.grid.group_size ||
-      a.grid.symmetric != b.grid.symmetric || written.scale.dtype != planned.scale.dtype) {
-    return Mismatch(directory, absl::StrCat(module, " has another format than planned"));
+  if (!SameStorage(*format, written) || written.parts.size() != planned.parts.size()) {
+    return Mismatch(directory, absl::StrCat(module, " is stored ", written.format->label(),
+                                            ", planned was ", format->label()));
   }
-  if (a.codes != b.codes) return Mismatch(directory, absl::StrCat(module, ": codes differ"));
-  if (!SameFloats(a.scales, b.scales)) {
-    return Mismatch(directory, absl::StrCat(module, ": scales differ"));
-  }
-  if (!SameFloats(a.zeros, b.zeros)) {
-    return Mismatch(directory, absl::StrCat(module, ": zero points differ"));
+  const std::vector<PartSpec> specs =
+      format->Parts(planned.out_features, planned.in_features, plan.model->weight_dtype);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const TensorView& a = planned.parts[i];
+    const TensorView& b = written.parts[i];
+    if (a.dtype != b.dtype || a.shape != b.shape || a.bytes != b.bytes) {
+      return Mismatch(directory, absl::StrCat(module, ": ", specs[i].name, " differ"));
+    }
   }
   return absl::OkStatus();
 }
@@ -90,7 +84,7 @@ absl::Status VerifyConfig(const ArtifactPlan& plan, const std::string& directory
   const JsonLimits limits{.reason = "CONFIG_INVALID"};
   LWQ_ASSIGN_OR_RETURN(std::string source,
                        ReadJsonFile(JoinPath(plan.source->directory(), kConfigFile), limits));
-  LWQ_ASSIGN_OR_RETURN(std::string planned, ArtifactConfigJson(source, *plan.model, *plan.formats));
+  LWQ_ASSIGN_OR_RETURN(std::string planned, ArtifactConfigJson(source, *plan.model, *plan.plan));
   LWQ_ASSIGN_OR_RETURN(std::string written, ReadJsonFile(JoinPath(directory, kConfigFile), limits));
   if (planned != written) return Mismatch(directory, "config.json is not the planned one");
   return absl::OkStatus();
@@ -102,14 +96,15 @@ absl::StatusOr<VerifyReport> VerifyArtifact(const ArtifactPlan& plan,
                                             const std::string& directory) {
   LWQ_RETURN_IF_ERROR(VerifyConfig(plan, directory));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> artifact, Checkpoint::Open(directory));
-  const CheckpointLayout layout = LayOutArtifact(*plan.model, *plan.formats, plan.max_shard_bytes);
+  const CheckpointLayout layout = LayOutArtifact(*plan.model, *plan.plan, plan.max_shard_bytes);
   LWQ_RETURN_IF_ERROR(VerifyFiles(layout, *artifact, directory));
   VerifyReport report;
   report.weight_bytes = layout.weight_bytes;
   for (size_t i = 0; i < plan.model->units.size(); ++i) {
-    const UnitFormat& format = (*plan.formats)[i];
+    const WeightFormat* format = (*plan.plan)[i];
+    if (format == nullptr) continue;
     for (const LinearShape& linear : plan.model->units[i].linears) {
-      if (format.dense()) {
+      if (format->dense()) {
         LWQ_RETURN_IF_ERROR(VerifyDense(linear.module + ".weight", plan, *artifact));
         ++report.num_dense_tensors;
       } else {

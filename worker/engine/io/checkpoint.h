@@ -1,7 +1,7 @@
 // A model directory's weights: model.safetensors, or the shards that model.safetensors.index.json
 // names. Everything is checked when it is opened (service-design rules: header, dtypes, overflow,
-// overlap, holes, plain shard names, index and shards agreeing), so that reading a tensor cannot fail
-// for a reason that lies in the files. Nothing in the directory is ever executed.
+// overlap, holes, plain shard names, index and shards agreeing), so that reading a tensor cannot
+// fail for a reason that lies in the files. Nothing in the directory is ever executed.
 #pragma once
 
 #include <memory>
@@ -43,11 +43,5 @@ class Checkpoint {
   absl::flat_hash_map<std::string, TensorView> tensors_;
   int64_t total_file_bytes_ = 0;
 };
-
-// Widens an F16, BF16 or F32 tensor of shape [rows, cols] or [n] (as one row) to F32.
-// INVALID_ARGUMENT "NON_FINITE_WEIGHTS" when `refuse_non_finite` and a NaN or infinity is found: the
-// message has the count and the first index.
-absl::Status WidenToFloat(absl::string_view name, const TensorView& tensor, bool refuse_non_finite,
-                          MatrixView out);
 
 }  // namespace lwq

@@ -5,6 +5,7 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "worker/engine/model/weight_source.h"
+#include "worker/engine/tensor/widen.h"
 
 namespace lwq {
 namespace {

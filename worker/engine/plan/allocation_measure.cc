@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -15,7 +16,7 @@ __extension__ typedef __int128 Int128;
 
 // Every sum of sizes below 2^60 bytes: no arithmetic of the planner can then wrap.
 constexpr Int128 kMaxModelBytes = Int128{1} << 60;
-constexpr size_t kMaxFormats = 64;
+constexpr size_t kMaxRungs = 64;
 
 absl::Status CheckSizes(const ModelInventory& model) {
   Int128 bytes = 0;
@@ -52,21 +53,24 @@ absl::Status CheckSizes(const ModelInventory& model) {
   return absl::OkStatus();
 }
 
-absl::Status CheckFormats(const AllocationProblem& problem) {
-  const auto& formats = problem.formats;
-  if (formats.empty() || formats.size() > kMaxFormats) {
-    return InvalidFailure("FORMATS_INVALID", absl::StrCat("planning needs 1 to ", kMaxFormats,
-                                                          " formats, got ", formats.size()));
+absl::Status CheckMenu(const AllocationProblem& problem) {
+  const Menu& menu = problem.menu;
+  const ModelInventory& model = *problem.model;
+  if (menu.rungs.empty() || menu.rungs.size() > kMaxRungs ||
+      menu.units.size() != model.units.size()) {
+    return InvalidFailure("MENU_INVALID",
+                          absl::StrCat("planning needs 1 to ", kMaxRungs, " rungs, got ",
+                                       menu.rungs.size(), ", and a menu for each of ",
+                                       model.units.size(), " units, got ", menu.units.size()));
   }
-  for (size_t f = 1; f < formats.size(); ++f) {
-    if (formats[f].bits <= formats[f - 1].bits) {
-      return InvalidFailure("FORMATS_INVALID",
-                            absl::StrCat("formats must ascend in bits, but ", formats[f].bits,
-                                         " follows ", formats[f - 1].bits));
+  for (size_t u = 0; u < menu.units.size(); ++u) {
+    const UnitMenu& unit = menu.units[u];
+    if (unit.formats.empty() || unit.at_rung.size() != menu.rungs.size()) {
+      return InvalidFailure(
+          "MENU_INVALID",
+          absl::StrCat("the menu of unit ", model.units[u].name, " has ", unit.formats.size(),
+                       " formats for ", unit.at_rung.size(), " of ", menu.rungs.size(), " rungs"));
     }
-  }
-  for (const AllocationUnit& unit : problem.model->units) {
-    for (const UnitFormat& format : formats) LWQ_RETURN_IF_ERROR(CheckFormat(unit, format));
   }
   return absl::OkStatus();
 }
@@ -80,16 +84,17 @@ absl::Status CheckScores(const AllocationProblem& problem) {
   }
   for (size_t u = 0; u < problem.cost.size(); ++u) {
     const auto& row = problem.cost[u];
-    if (row.size() != problem.formats.size()) {
+    const UnitMenu& menu = problem.menu.units[u];
+    if (row.size() != menu.formats.size()) {
       return InvalidFailure("COST_INVALID",
                             absl::StrCat("unit ", model.units[u].name, " has ", row.size(),
-                                         " costs for ", problem.formats.size(), " formats"));
+                                         " costs for ", menu.formats.size(), " formats"));
     }
     for (size_t f = 0; f < row.size(); ++f) {
       if (!std::isfinite(row[f])) {
         return InvalidFailure("COST_INVALID",
                               absl::StrCat("the cost of unit ", model.units[u].name, " at ",
-                                           problem.formats[f].bits, " bits is ", row[f]));
+                                           menu.formats[f]->id(), " is ", row[f]));
       }
     }
   }
@@ -109,19 +114,31 @@ absl::Status CheckScores(const AllocationProblem& problem) {
 }
 
 // The least budget of the same form under which a plan of `bytes` fits.
-Budget BudgetThatHolds(const Budget& budget, const ModelInventory& model, int64_t bytes) {
-  Budget smallest = budget;
-  if (budget.kind != Budget::Kind::kBitsPerWeight) {
+Budget BudgetThatHolds(const AllocationProblem& problem, int64_t bytes) {
+  Budget smallest = problem.budget;
+  if (smallest.kind != Budget::Kind::kBitsPerWeight) {
     smallest.bytes = bytes;
     return smallest;
   }
   // To four decimals, upwards.
-  const double weights = static_cast<double>(std::max<int64_t>(model.num_quantizable_weights(), 1));
-  double ticks = std::ceil(8.0 * static_cast<double>(bytes) / weights * 1e4);
+  const int64_t num_weights = std::max<int64_t>(NumQuantizableWeights(problem), 1);
+  double ticks =
+      std::ceil(8.0 * static_cast<double>(bytes) / static_cast<double>(num_weights) * 1e4);
   do {
     smallest.bits_per_weight = ticks++ / 1e4;
-  } while (BudgetBytes(smallest, model) < bytes && smallest.bits_per_weight < 64);
+  } while (BudgetBytes(smallest, num_weights) < bytes && smallest.bits_per_weight < 64);
   return smallest;
+}
+
+// What the linears of a plan take; `counted` leaves out the units that cannot be quantized.
+int64_t PayloadBytes(const AllocationProblem& problem, const Plan& plan, bool counted) {
+  const ModelInventory& model = *problem.model;
+  int64_t bytes = 0;
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    if (counted && !problem.menu.units[u].Quantizable()) continue;
+    bytes += UnitPayloadBytes(model.units[u], plan[u], model.weight_dtype);
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -139,9 +156,9 @@ absl::Status CheckProblem(const AllocationProblem& problem) {
     }
   }
   LWQ_RETURN_IF_ERROR(CheckSizes(*problem.model));
-  LWQ_RETURN_IF_ERROR(CheckFormats(problem));
+  LWQ_RETURN_IF_ERROR(CheckMenu(problem));
   LWQ_RETURN_IF_ERROR(CheckScores(problem));
-  if (BudgetBytes(problem.budget, *problem.model) <= 0) {
+  if (AllowedBytes(problem) <= 0) {
     return InvalidFailure("BUDGET_INVALID", "the budget must be above zero");
   }
   return absl::OkStatus();
@@ -159,46 +176,93 @@ absl::Status CheckCosted(const AllocatorDef& def, const AllocationProblem& probl
   return absl::OkStatus();
 }
 
-int64_t MeasurePlan(const AllocationProblem& problem, const std::vector<UnitFormat>& formats) {
-  return PlanBytes(problem.budget, *problem.model, formats, problem.max_shard_bytes);
+int64_t NumQuantizableWeights(const AllocationProblem& problem) {
+  int64_t weights = 0;
+  for (size_t u = 0; u < problem.model->units.size(); ++u) {
+    if (problem.menu.units[u].Quantizable()) weights += problem.model->units[u].num_weights();
+  }
+  return weights;
 }
 
-int64_t SmallestPlanBytes(const AllocationProblem& problem) {
-  return MeasurePlan(problem,
-                     std::vector<UnitFormat>(problem.model->units.size(), problem.formats.front()));
+int64_t AllowedBytes(const AllocationProblem& problem) {
+  return BudgetBytes(problem.budget, NumQuantizableWeights(problem));
+}
+
+int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan) {
+  const ModelInventory& model = *problem.model;
+  switch (problem.budget.kind) {
+    case Budget::Kind::kFileBytes:
+      return LayOutArtifact(model, plan, problem.max_shard_bytes).weight_bytes;
+    case Budget::Kind::kBitsPerWeight:
+      return PayloadBytes(problem, plan, /*counted=*/true);
+    case Budget::Kind::kDeviceBytes:
+      break;
+  }
+  int64_t bytes = PayloadBytes(problem, plan, /*counted=*/false);
+  for (const TensorSpec& tensor : model.dense) bytes += tensor.size_bytes();
+  const int64_t cache =
+      KvCacheBytes(model, problem.budget.context_length, problem.budget.batch_size);
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  return cache > kMost - bytes ? kMost : bytes + cache;
+}
+
+Plan SmallestPlan(const AllocationProblem& problem) {
+  Plan plan;
+  for (const UnitMenu& unit : problem.menu.units) plan.push_back(unit.formats.front());
+  return plan;
+}
+
+Plan LargestPlan(const AllocationProblem& problem) {
+  Plan plan;
+  for (const UnitMenu& unit : problem.menu.units) plan.push_back(unit.formats.back());
+  return plan;
+}
+
+Plan PlanAtRung(const AllocationProblem& problem, size_t rung) {
+  Plan plan;
+  for (const UnitMenu& unit : problem.menu.units) {
+    plan.push_back(unit.formats[static_cast<size_t>(unit.at_rung[rung])]);
+  }
+  return plan;
 }
 
 absl::Status CheckFeasible(const AllocationProblem& problem) {
-  const int64_t allowed = BudgetBytes(problem.budget, *problem.model);
-  const int64_t smallest = SmallestPlanBytes(problem);
+  const int64_t allowed = AllowedBytes(problem);
+  const int64_t smallest = MeasurePlan(problem, SmallestPlan(problem));
   if (smallest <= allowed) return absl::OkStatus();
-  const std::string needed =
-      FormatBudget(BudgetThatHolds(problem.budget, *problem.model, smallest));
   return PreconditionFailure(
       "BUDGET_INFEASIBLE",
       absl::StrCat("the budget ", FormatBudget(problem.budget), " (", allowed,
-                   " bytes) is below the smallest plan, every unit at ",
-                   FormatName(problem.formats.front()), ", which takes ", smallest,
-                   " bytes; the smallest budget that would do is ", needed));
+                   " bytes) is below the smallest plan, every unit at its smallest format (",
+                   problem.menu.rungs.front(), "), which takes ", smallest,
+                   " bytes; the smallest budget that would do is ",
+                   FormatBudget(BudgetThatHolds(problem, smallest))));
 }
 
 void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation) {
   const ModelInventory& model = *problem.model;
-  allocation.budget_bytes = BudgetBytes(problem.budget, model);
-  allocation.plan_bytes = MeasurePlan(problem, allocation.formats);
+  allocation.budget_bytes = AllowedBytes(problem);
+  allocation.plan_bytes = MeasurePlan(problem, allocation.plan);
   allocation.weight_file_bytes =
       problem.budget.kind == Budget::Kind::kFileBytes
           ? allocation.plan_bytes
-          : LayOutArtifact(model, allocation.formats, problem.max_shard_bytes).weight_bytes;
-  allocation.bits_per_weight = BitsPerWeight(model, allocation.formats);
-  allocation.predicted_cost = 0;
-  for (size_t u = 0; u < problem.cost.size(); ++u) {
-    for (size_t f = 0; f < problem.formats.size(); ++f) {
-      if (problem.formats[f] == allocation.formats[u]) {
-        allocation.predicted_cost += problem.cost[u][f];
-      }
-    }
+          : LayOutArtifact(model, allocation.plan, problem.max_shard_bytes).weight_bytes;
+  const int64_t weights = NumQuantizableWeights(problem);
+  const int64_t payload = PayloadBytes(problem, allocation.plan, /*counted=*/true);
+  allocation.bits_per_weight =
+      weights == 0 ? 0 : 8.0 * static_cast<double>(payload) / static_cast<double>(weights);
+  allocation.predicted_cost =
+      problem.cost.empty() ? 0 : PredictedCost(problem, problem.cost, allocation.plan);
+}
+
+double PredictedCost(const AllocationProblem& problem,
+                     const std::vector<std::vector<double>>& costs, const Plan& plan) {
+  double cost = 0;
+  for (size_t u = 0; u < plan.size(); ++u) {
+    const int f = problem.menu.units[u].Find(plan[u]);
+    if (f >= 0) cost += costs[u][static_cast<size_t>(f)];
   }
+  return cost;
 }
 
 std::vector<int> RankLayers(const AllocationProblem& problem) {
@@ -225,20 +289,19 @@ std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem) {
     importance[rank[r]] = (num_layers - static_cast<double>(r)) / num_layers;
   }
   std::vector<std::vector<double>> cost;
-  for (const AllocationUnit& unit : problem.model->units) {
-    const double weight =
-        (unit.layer < 0 ? 1.0 : importance[unit.layer]) * static_cast<double>(unit.num_weights());
+  for (size_t u = 0; u < problem.model->units.size(); ++u) {
+    const AllocationUnit& unit = problem.model->units[u];
+    const double weights = static_cast<double>(unit.num_weights());
+    const double weight = (unit.layer < 0 ? 1.0 : importance[unit.layer]) * weights;
     std::vector<double> row;
-    for (const UnitFormat& format : problem.formats) {
-      row.push_back(std::ldexp(weight, -2 * format.bits));
+    for (const WeightFormat* format : problem.menu.units[u].formats) {
+      const double bytes =
+          static_cast<double>(UnitPayloadBytes(unit, format, problem.model->weight_dtype));
+      row.push_back(weight * std::exp2(-2 * 8 * bytes / weights));
     }
     cost.push_back(std::move(row));
   }
   return cost;
-}
-
-std::string FormatName(const UnitFormat& format) {
-  return format.dense() ? "16-bit (dense)" : absl::StrCat(format.bits, "-bit");
 }
 
 }  // namespace lwq

@@ -16,32 +16,27 @@ struct AllocatorDefs {
 #undef LWQ_ALLOCATOR
 };
 
-// INVALID_ARGUMENT: "FORMATS_INVALID", "COST_INVALID" (missing, wrong count, NaN or infinite),
-// "MODEL_TOO_LARGE" (sizes that do not fit 60 bits), or what CheckFormat says.
+// INVALID_ARGUMENT: "MENU_INVALID", "COST_INVALID" (missing, wrong count, NaN or infinite),
+// "MODEL_TOO_LARGE" (sizes that do not fit 60 bits).
 absl::Status CheckProblem(const AllocationProblem& problem);
 
 // INVALID_ARGUMENT "COST_INVALID" when the problem lacks the costs or scores that `def` needs.
 absl::Status CheckCosted(const AllocatorDef& def, const AllocationProblem& problem);
 
-// FAILED_PRECONDITION "BUDGET_INFEASIBLE" when the smallest plan is over the budget; names the
-// smallest budget that would do, in the budget's own form.
-absl::Status CheckFeasible(const AllocationProblem& problem);
-
-// PlanBytes of the problem's model and budget.
-int64_t MeasurePlan(const AllocationProblem& problem, const std::vector<UnitFormat>& formats);
-
 // Layers from most to least important; equal scores keep the order of depth. Scores are
-// problem.layer_score or, without it, the sum of the costs of the layer's units at formats[0].
+// problem.layer_score or, without it, the sum of the costs of the layer's units at their
+// smallest formats.
 std::vector<int> RankLayers(const AllocationProblem& problem);
 
 // problem.cost, or costs derived from layer ranks when there are none:
-//   cost(u, f) = importance(layer of u) * weights of u * 4^-bits(f),
+//   cost(u, f) = importance(layer of u) * weights of u * 4^-(bits per weight of u at f),
 // importance 1 for the most important layer and for lm_head, 1/L for the least. A quantization
 // step's squared error shrinks fourfold a bit; the rank stands for how much of it reaches the
 // output.
 std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem);
 
-// "3-bit", or "16-bit (dense)".
-std::string FormatName(const UnitFormat& format);
+// The sum of the plan's costs; absent units cost nothing.
+double PredictedCost(const AllocationProblem& problem,
+                     const std::vector<std::vector<double>>& costs, const Plan& plan);
 
 }  // namespace lwq

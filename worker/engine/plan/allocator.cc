@@ -45,22 +45,22 @@ namespace {
 // The plan within the budget with the least KL.
 absl::StatusOr<Allocation> BestMeasured(const AllocationProblem& problem,
                                         absl::Span<const MeasuredPlan> measured) {
-  const int64_t allowed = BudgetBytes(problem.budget, *problem.model);
+  const int64_t allowed = AllowedBytes(problem);
   const MeasuredPlan* best = nullptr;
   int candidates = 0;
   for (const MeasuredPlan& plan : measured) {
-    if (plan.formats.size() != problem.model->units.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("a measured plan of ", plan.formats.size(),
+    if (plan.plan.size() != problem.model->units.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("a measured plan of ", plan.plan.size(),
                                                      " units for a model of ",
                                                      problem.model->units.size()));
     }
-    if (MeasurePlan(problem, plan.formats) > allowed) continue;
+    if (MeasurePlan(problem, plan.plan) > allowed) continue;
     ++candidates;
     if (best == nullptr || plan.kl < best->kl) best = &plan;
   }
   if (best == nullptr) return absl::InvalidArgumentError("no measured plan is within the budget");
   Allocation allocation;
-  allocation.formats = best->formats;
+  allocation.plan = best->plan;
   MeasureAllocation(problem, allocation);
   allocation.explanation =
       absl::StrFormat("Lowest measured KL, %.5f, of %d plans within the budget: %s", best->kl,

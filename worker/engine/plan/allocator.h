@@ -9,7 +9,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "worker/engine/plan/artifact_layout.h"
 #include "worker/engine/plan/budget.h"
+#include "worker/engine/plan/menu.h"
 
 namespace lwq {
 
@@ -17,21 +19,20 @@ struct AllocationProblem {
   const ModelInventory* model = nullptr;
   Budget budget;
   int64_t max_shard_bytes = 0;
-  // The formats a unit may take, ascending in bits; the same list for every unit.
-  std::vector<UnitFormat> formats;
-  // cost[u][f]: damage of unit u at formats[f] (mean KL in nats when the scorer is "kl"). Empty
-  // when the scorer ranks layers only.
+  Menu menu;  // what each unit may become
+  // cost[u][f]: damage of unit u at menu.units[u].formats[f] (mean KL in nats when the scorer is
+  // "kl"). Empty when the scorer ranks layers only.
   std::vector<std::vector<double>> cost;
-  // Higher = more important, one a layer (lm_head excepted). Empty when the scorer gives costs;
-  // then a layer's score is the sum of its units' costs at the lowest width.
+  // Higher = more important, one per layer (lm_head excepted). Empty when the scorer gives costs;
+  // then a layer's score is the sum of its units' costs at their smallest formats.
   std::vector<double> layer_score;
 };
 
 struct Allocation {
-  std::vector<UnitFormat> formats;  // one a unit
-  int64_t budget_bytes = 0;         // what was allowed, in the budget's measure
-  int64_t plan_bytes = 0;           // what it takes, same measure, exact
-  int64_t weight_file_bytes = 0;    // what will be written
+  Plan plan;
+  int64_t budget_bytes = 0;       // what was allowed, in the budget's measure
+  int64_t plan_bytes = 0;         // what it takes, same measure, exact
+  int64_t weight_file_bytes = 0;  // what will be written
   double bits_per_weight = 0;
   // Sum of cost; 0 without costs. Of the knapsack: of costs made non-increasing in bytes.
   double predicted_cost = 0;
@@ -40,9 +41,9 @@ struct Allocation {
 
 // A plan that was measured as a whole: not what its units cost one by one, but what it costs.
 struct MeasuredPlan {
-  std::vector<UnitFormat> formats;  // one a unit
-  double kl = 0;                    // mean KL from the source, nats
-  std::string origin;               // the explanation that it came with
+  Plan plan;
+  double kl = 0;       // mean KL from the source, nats
+  std::string origin;  // the explanation that it came with
 };
 
 struct AllocatorDef {
@@ -80,11 +81,22 @@ absl::StatusOr<AllocationStep> NextStep(absl::string_view allocator,
                                         const AllocationProblem& problem,
                                         absl::Span<const MeasuredPlan> measured);
 
-// Fills the byte counts of an allocation from its formats.
+// Fills the byte counts of an allocation from its plan.
 void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation);
 
-// The exact size of the smallest plan (every unit at formats[0]), in the budget's measure.
-int64_t SmallestPlanBytes(const AllocationProblem& problem);
+// The weights that a budget in bits per weight counts: of the units that can be quantized.
+int64_t NumQuantizableWeights(const AllocationProblem& problem);
+// What the budget allows and what a plan takes, in the budget's own measure. Exact: a budget in
+// file bytes lays the artifact out.
+int64_t AllowedBytes(const AllocationProblem& problem);
+int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan);
+// FAILED_PRECONDITION "BUDGET_INFEASIBLE" when the smallest plan is over the budget; names the
+// smallest budget that would do, in the budget's own form.
+absl::Status CheckFeasible(const AllocationProblem& problem);
+// Every unit at its smallest format, its largest, and at a rung of the menu.
+Plan SmallestPlan(const AllocationProblem& problem);
+Plan LargestPlan(const AllocationProblem& problem);
+Plan PlanAtRung(const AllocationProblem& problem, size_t rung);
 
 // The whole budget-to-cost curve of the knapsack from one run: points ascending in bytes, strictly
 // descending in cost. Of a budget in file bytes at most 1,000, evenly chosen, because each is laid

@@ -14,9 +14,15 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kFeatureMultiple = 32;
+constexpr absl::string_view kWeightShapeSuffix = ".weight_shape";
 
-int64_t Words(int64_t codes, int bits) { return (codes * bits + 31) / 32; }
+// The tensor that holds a part.
+absl::string_view SuffixOf(absl::string_view part) {
+  if (part == "codes") return ".weight_packed";
+  if (part == "scales") return ".weight_scale";
+  if (part == "zeros") return ".weight_zero_point";
+  return ".weight";
+}
 
 // "model.layers.12.mlp..." -> 12; -1 when the tensor is of no layer.
 int LayerOf(absl::string_view tensor) {
@@ -45,7 +51,7 @@ class Grouper {
       if (absl::StrContains(tensor.name, "embed") == embeddings) groups_.push_back({tensor});
     }
   }
-  void AddUnit(const AllocationUnit& unit, const UnitFormat& format) {
+  void AddUnit(const AllocationUnit& unit, const WeightFormat& format) {
     for (const LinearShape& linear : unit.linears) {
       std::vector<TensorSpec> group = LinearTensors(linear, format, model_.weight_dtype);
       const std::string bias = absl::StrCat(linear.module, ".bias");
@@ -84,77 +90,36 @@ class Grouper {
 
 }  // namespace
 
-DType ScaleDType(DType weight_dtype) {
-  return weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
-}
-
-std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const UnitFormat& format,
+std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFormat& format,
                                       DType weight_dtype) {
-  const auto name = [&](absl::string_view suffix) { return absl::StrCat(linear.module, suffix); };
-  if (format.dense()) {
-    return {{name(".weight"), weight_dtype, {linear.out_features, linear.in_features}}};
+  std::vector<TensorSpec> tensors;
+  for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, weight_dtype)) {
+    tensors.push_back(
+        {absl::StrCat(linear.module, SuffixOf(part.name)), part.dtype, std::move(part.shape)});
   }
-  const int64_t groups = format.group_size == 0 ? 1 : linear.in_features / format.group_size;
-  std::vector<TensorSpec> tensors = {
-      {name(".weight_packed"),
-       DType::kI32,
-       {linear.out_features, Words(linear.in_features, format.bits)}},
-      {name(".weight_scale"), ScaleDType(weight_dtype), {linear.out_features, groups}},
-      {name(".weight_shape"), DType::kI64, {2}}};
-  if (!format.symmetric) {
-    tensors.push_back({name(".weight_zero_point"),
-                       DType::kI32,
-                       {Words(linear.out_features, format.bits), groups}});
+  if (!format.dense()) {
+    tensors.insert(tensors.begin() + 2,
+                   {absl::StrCat(linear.module, kWeightShapeSuffix), DType::kI64, {2}});
   }
   return tensors;
 }
 
-absl::Status CheckFormat(const AllocationUnit& unit, const UnitFormat& format) {
-  if (format.dense()) return absl::OkStatus();
-  if (format.bits < 1 || format.bits > 8) {
-    return InvalidFailure("BITS_UNSUPPORTED", absl::StrCat(unit.name, ": ", format.bits,
-                                                           " bits, 1 to 8 or 16 can be stored"));
-  }
-  for (const LinearShape& linear : unit.linears) {
-    if (format.group_size < 0 ||
-        (format.group_size > 0 && linear.in_features % format.group_size != 0)) {
-      return InvalidFailure("GROUP_SIZE",
-                            absl::StrCat(linear.module, ": group size ", format.group_size,
-                                         " does not divide its in_features ", linear.in_features));
-    }
-    if (linear.in_features % kFeatureMultiple != 0 || linear.out_features % kFeatureMultiple != 0) {
-      return InvalidFailure("GROUP_SIZE",
-                            absl::StrCat(linear.module, ": its shape [", linear.out_features, ", ",
-                                         linear.in_features, "] is not in multiples of ",
-                                         kFeatureMultiple, ", so it can only be kept dense"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-int64_t UnitPayloadBytes(const AllocationUnit& unit, const UnitFormat& format, DType weight_dtype) {
+int64_t UnitPayloadBytes(const AllocationUnit& unit, const WeightFormat* format,
+                         DType weight_dtype) {
+  if (format == nullptr) return 0;
   int64_t bytes = 0;
   for (const LinearShape& linear : unit.linears) {
-    for (const TensorSpec& tensor : LinearTensors(linear, format, weight_dtype)) {
+    for (const TensorSpec& tensor : LinearTensors(linear, *format, weight_dtype)) {
       bytes += tensor.size_bytes();
     }
   }
   return bytes;
 }
 
-double BitsPerWeight(const ModelInventory& model, const std::vector<UnitFormat>& formats) {
-  int64_t bytes = 0;
-  for (size_t i = 0; i < model.units.size() && i < formats.size(); ++i) {
-    bytes += UnitPayloadBytes(model.units[i], formats[i], model.weight_dtype);
-  }
-  const int64_t weights = model.num_quantizable_weights();
-  return weights == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
-}
-
-CheckpointLayout LayOutArtifact(const ModelInventory& model, const std::vector<UnitFormat>& formats,
+CheckpointLayout LayOutArtifact(const ModelInventory& model, const Plan& plan,
                                 int64_t max_shard_bytes) {
   Grouper grouper(model);
-  const auto format_of = [&](size_t i) { return i < formats.size() ? formats[i] : UnitFormat{}; };
+  const auto format_of = [&](size_t i) -> const WeightFormat& { return *plan[i]; };
   grouper.AddOutside(/*embeddings=*/true);
   // Units come by layer; a layer's norms follow its linears.
   size_t unit = 0;

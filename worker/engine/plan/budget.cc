@@ -184,7 +184,7 @@ std::string FormatBudget(const Budget& budget) {
   return FormatBytes(budget.bytes);
 }
 
-int64_t BudgetBytes(const Budget& budget, const ModelInventory& model) {
+int64_t BudgetBytes(const Budget& budget, int64_t num_weights) {
   if (budget.kind != Budget::Kind::kBitsPerWeight) return budget.bytes;
   // Not the double but the decimal it was written as: 2.3 bits of 80 weights are 23 bytes, and the
   // double below 2.3 must not make them 22.
@@ -192,31 +192,16 @@ int64_t BudgetBytes(const Budget& budget, const ModelInventory& model) {
   if (budget.bits_per_weight > 0 && budget.bits_per_weight <= kMaxBitsPerWeight &&
       ParseDecimal(FormatShortest(budget.bits_per_weight), decimal)) {
     const Int128 scale = PowerOfTen(decimal.fraction_digits);
-    const int64_t weights = model.num_quantizable_weights();
-    const Int128 whole = decimal.digits / scale * weights;
-    // (digits % scale) * weights needs 24 digits and 60 bits: split weights so that it cannot wrap.
+    const Int128 whole = decimal.digits / scale * num_weights;
+    // (digits % scale) * num_weights needs 24 digits and 60 bits: split the weights so that it
+    // cannot wrap.
     const Int128 rest = decimal.digits % scale;
-    const Int128 high = rest * (weights >> 30), low = rest * (weights & ((1 << 30) - 1));
+    const Int128 high = rest * (num_weights >> 30), low = rest * (num_weights & ((1 << 30) - 1));
     const Int128 fraction_eighths = ((high / scale) << 30) + ((high % scale << 30) + low) / scale;
     const Int128 bytes = (whole + fraction_eighths) / 8;
     return static_cast<int64_t>(std::min<Int128>(bytes, kMaxBytes));
   }
   return 0;
-}
-
-int64_t PlanBytes(const Budget& budget, const ModelInventory& model,
-                  const std::vector<UnitFormat>& formats, int64_t max_shard_bytes) {
-  if (budget.kind == Budget::Kind::kFileBytes) {
-    return LayOutArtifact(model, formats, max_shard_bytes).weight_bytes;
-  }
-  int64_t bytes = 0;
-  for (size_t u = 0; u < model.units.size(); ++u) {
-    bytes += UnitPayloadBytes(model.units[u], formats[u], model.weight_dtype);
-  }
-  if (budget.kind == Budget::Kind::kBitsPerWeight) return bytes;
-  for (const TensorSpec& tensor : model.dense) bytes += tensor.size_bytes();
-  const int64_t cache = KvCacheBytes(model, budget.context_length, budget.batch_size);
-  return cache > kMaxBytes - bytes ? kMaxBytes : bytes + cache;
 }
 
 int64_t KvCacheBytes(const ModelInventory& model, int64_t context_length, int64_t batch_size) {

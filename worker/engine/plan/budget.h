@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "worker/engine/plan/artifact_layout.h"
+#include "worker/engine/plan/model_inventory.h"
 
 namespace lwq {
 
@@ -30,11 +30,9 @@ absl::StatusOr<Budget> ParseBudget(absl::string_view text);
 // What ParseBudget reads back as the same budget.
 std::string FormatBudget(const Budget& budget);
 
-// What a plan costs in the budget's own measure, in bytes. Exact: it lays the artifact out.
-// Bits per weight are turned into bytes by flooring bits_per_weight * weights / 8.
-int64_t BudgetBytes(const Budget& budget, const ModelInventory& model);
-int64_t PlanBytes(const Budget& budget, const ModelInventory& model,
-                  const std::vector<UnitFormat>& formats, int64_t max_shard_bytes);
+// What the budget allows, in bytes of its own measure. Bits per weight are turned into bytes by
+// flooring bits_per_weight * num_weights / 8; `num_weights` are those that can be quantized.
+int64_t BudgetBytes(const Budget& budget, int64_t num_weights);
 // 2 * layers * kv_heads * head_dim * 2 bytes * context * batch.
 int64_t KvCacheBytes(const ModelInventory& model, int64_t context_length, int64_t batch_size);
 

@@ -4,7 +4,7 @@
 // and others solve the same problem over measured costs.
 //
 // What headers leave open is a few bytes a tensor. Those, and the gaps that widths leave, are spent
-// last on whatever wider format still fits at no higher cost, best gain per byte first.
+// last on whatever larger format still fits at no higher cost, best gain per byte first.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -23,7 +23,7 @@ constexpr int64_t kShardSlackPerTensor = 128;
 constexpr size_t kMaxFrontierPoints = 1000;
 constexpr int kMaxCorrections = 64;
 
-// One problem being solved. Choices are indices of problem.formats, one a unit.
+// One problem being solved. Choices are indices of the units' menus.
 struct Knapsack {
   struct Move {
     int unit = -1;
@@ -32,9 +32,9 @@ struct Knapsack {
   };
 
   explicit Knapsack(const AllocationProblem& p);
-  std::vector<UnitFormat> Formats(const std::vector<int>& choices) const;
+  Plan PlanOf(const std::vector<int>& choices) const;
   int64_t Measure(const std::vector<int>& choices) const {
-    return MeasurePlan(problem, Formats(choices));
+    return MeasurePlan(problem, PlanOf(choices));
   }
   int64_t Payload(const std::vector<int>& choices) const;
   double Cost(const std::vector<int>& choices) const;
@@ -50,7 +50,7 @@ struct Knapsack {
   int64_t header_slack = 64;
 };
 
-// A wider format that measured worse than a narrower one did so by noise: it costs the same.
+// A larger format that measured worse than a smaller one did so by noise: it costs the same.
 void MakeMonotone(std::vector<ParetoOption>& options) {
   std::vector<ParetoOption> measured = options;
   for (ParetoOption& option : options) {
@@ -66,8 +66,9 @@ Knapsack::Knapsack(const AllocationProblem& p) : problem(p) {
   for (size_t u = 0; u < p.model->units.size(); ++u) {
     const AllocationUnit& unit = p.model->units[u];
     std::vector<ParetoOption> row;
-    for (size_t f = 0; f < p.formats.size(); ++f) {
-      row.push_back({UnitPayloadBytes(unit, p.formats[f], p.model->weight_dtype), cost[u][f]});
+    const std::vector<const WeightFormat*>& formats = p.menu.units[u].formats;
+    for (size_t f = 0; f < formats.size(); ++f) {
+      row.push_back({UnitPayloadBytes(unit, formats[f], p.model->weight_dtype), cost[u][f]});
     }
     MakeMonotone(row);
     options.push_back(std::move(row));
@@ -76,13 +77,15 @@ Knapsack::Knapsack(const AllocationProblem& p) : problem(p) {
   header_slack += kHeaderSlackPerTensor * num_tensors;
   if (p.max_shard_bytes > 0) header_slack += kShardSlackPerTensor * num_tensors;
   front = ParetoFront::Build(options);
-  allowed = BudgetBytes(p.budget, *p.model);
+  allowed = AllowedBytes(p);
 }
 
-std::vector<UnitFormat> Knapsack::Formats(const std::vector<int>& choices) const {
-  std::vector<UnitFormat> formats;
-  for (int c : choices) formats.push_back(problem.formats[c]);
-  return formats;
+Plan Knapsack::PlanOf(const std::vector<int>& choices) const {
+  Plan plan;
+  for (size_t u = 0; u < choices.size(); ++u) {
+    plan.push_back(problem.menu.units[u].formats[static_cast<size_t>(choices[u])]);
+  }
+  return plan;
 }
 
 int64_t Knapsack::Payload(const std::vector<int>& choices) const {
@@ -126,8 +129,8 @@ int Knapsack::SpendRest(std::vector<int>& choices) const {
   // Size = payload + beyond_payload, to within header_slack of what it was when last measured.
   int64_t payload = Payload(choices);
   int64_t beyond_payload = Measure(choices) - payload;
-  std::vector<std::vector<bool>> refused(choices.size(),
-                                         std::vector<bool>(problem.formats.size(), false));
+  std::vector<std::vector<bool>> refused;
+  for (const std::vector<ParetoOption>& row : options) refused.emplace_back(row.size(), false);
   for (;;) {
     const int64_t room = allowed - payload - beyond_payload;
     const Move move = BestMove(choices, refused, room + header_slack);
@@ -191,7 +194,7 @@ absl::StatusOr<Allocation> AllocateKnapsack(const AllocationProblem& problem) {
   std::vector<int> choices = knapsack.BestOnFront();
   const int moved = knapsack.SpendRest(choices);
   Allocation allocation;
-  allocation.formats = knapsack.Formats(choices);
+  allocation.plan = knapsack.PlanOf(choices);
   MeasureAllocation(problem, allocation);
   if (!problem.cost.empty()) allocation.predicted_cost = knapsack.Cost(choices);
   allocation.explanation = Explain(knapsack, moved);

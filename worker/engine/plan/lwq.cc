@@ -3,8 +3,9 @@
 // them. So, in three rounds of at most kMaxTrials measurements:
 //
 // 1. Plans that the costs as they are, and flatter or steeper ones, lead to; and the plain plans,
-//    one width throughout and whole layers by rank: what is chosen is never worse than those.
-// 2. Probes of the best so far: some layers, or one kind of unit, one width wider, over the budget.
+//    one format throughout and whole layers by rank: what is chosen is never worse than those.
+// 2. Probes of the best so far: some layers, or one kind of unit, one format
+//    larger, over the budget.
 //    What such a step gains, measured against predicted, tells how far costs are off there.
 // 3. Plans by the costs so corrected.
 //
@@ -38,11 +39,6 @@ struct Group {
   std::vector<size_t> units;
 };
 
-struct Probe {
-  size_t group;  // of Probes::groups
-  std::vector<UnitFormat> formats;
-};
-
 // "self_attn.qkv_proj" of "layers.3.self_attn.qkv_proj".
 std::string KindOf(const AllocationUnit& unit) {
   const std::string prefix = absl::StrCat("layers.", unit.layer, ".");
@@ -67,10 +63,9 @@ class Tournament {
                            std::vector<Allocation>& plans) const;
   std::vector<Group> Depths() const;
   std::vector<Group> Kinds() const;
-  std::vector<UnitFormat> Widen(const Group& group) const;
+  Plan Enlarge(const Group& group) const;
   std::vector<double> Corrections(const std::vector<Group>& groups) const;
-  double Predict(const std::vector<UnitFormat>& formats) const;
-  const MeasuredPlan* Find(const std::vector<UnitFormat>& formats) const;
+  const MeasuredPlan* Find(const Plan& plan) const;
 
   const AllocationProblem& problem_;
   const absl::Span<const MeasuredPlan> measured_;
@@ -101,9 +96,9 @@ absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
     LWQ_RETURN_IF_ERROR(AddKnapsack(costs_, exponent, "the units' own costs", plans));
   }
   LWQ_ASSIGN_OR_RETURN(Allocation two_level, AllocatorDefs::two_level.allocate(problem_));
-  Add(std::move(two_level), "whole layers at two widths.", plans);
+  Add(std::move(two_level), "whole layers at two formats.", plans);
   LWQ_ASSIGN_OR_RETURN(Allocation uniform, AllocatorDefs::uniform.allocate(problem_));
-  Add(std::move(uniform), "one width throughout.", plans);
+  Add(std::move(uniform), "one format throughout.", plans);
   return plans;
 }
 
@@ -112,9 +107,9 @@ std::vector<Allocation> Tournament::Probes() const {
   for (const std::vector<Group>& groups : {Depths(), Kinds()}) {
     for (const Group& group : groups) {
       Allocation probe;
-      probe.formats = Widen(group);
+      probe.plan = Enlarge(group);
       MeasureAllocation(problem_, probe);
-      Add(std::move(probe), absl::StrCat("the best so far with ", group.name, " one width up."),
+      Add(std::move(probe), absl::StrCat("the best so far with ", group.name, " one format up."),
           plans);
     }
   }
@@ -144,10 +139,10 @@ absl::StatusOr<std::vector<Allocation>> Tournament::CorrectedPlans() const {
 
 void Tournament::Add(Allocation plan, std::string origin, std::vector<Allocation>& plans) const {
   for (const MeasuredPlan& before : measured_.subspan(0, rounds_before_)) {
-    if (before.formats == plan.formats) return;
+    if (before.plan == plan.plan) return;
   }
   for (const Allocation& other : plans) {
-    if (other.formats == plan.formats) return;
+    if (other.plan == plan.plan) return;
   }
   plan.explanation = std::move(origin);
   plans.push_back(std::move(plan));
@@ -201,13 +196,14 @@ std::vector<Group> Tournament::Kinds() const {
   return groups;
 }
 
-std::vector<UnitFormat> Tournament::Widen(const Group& group) const {
-  std::vector<UnitFormat> formats = best_->formats;
+Plan Tournament::Enlarge(const Group& group) const {
+  Plan plan = best_->plan;
   for (size_t u : group.units) {
-    const auto at = std::find(problem_.formats.begin(), problem_.formats.end(), formats[u]);
-    if (problem_.formats.end() - at > 1) formats[u] = *(at + 1);
+    const UnitMenu& menu = problem_.menu.units[u];
+    const size_t next = static_cast<size_t>(menu.Find(plan[u]) + 1);
+    if (next < menu.formats.size()) plan[u] = menu.formats[next];
   }
-  return formats;
+  return plan;
 }
 
 // By unit: how much more its group gained than its costs predicted, over the median of the groups.
@@ -215,9 +211,10 @@ std::vector<double> Tournament::Corrections(const std::vector<Group>& groups) co
   constexpr double kUnknown = -1;
   std::vector<double> ratios(groups.size(), kUnknown), known;
   for (size_t g = 0; g < groups.size(); ++g) {
-    const std::vector<UnitFormat> widened = Widen(groups[g]);
-    const MeasuredPlan* plan = Find(widened);
-    const double predicted = Predict(best_->formats) - Predict(widened);
+    const Plan enlarged = Enlarge(groups[g]);
+    const MeasuredPlan* plan = Find(enlarged);
+    const double predicted =
+        PredictedCost(problem_, costs_, best_->plan) - PredictedCost(problem_, costs_, enlarged);
     if (plan == nullptr || predicted <= 0) continue;
     ratios[g] = std::max(best_->kl - plan->kl, 0.0) / predicted;
     known.push_back(ratios[g]);
@@ -236,18 +233,9 @@ std::vector<double> Tournament::Corrections(const std::vector<Group>& groups) co
   return corrections;
 }
 
-double Tournament::Predict(const std::vector<UnitFormat>& formats) const {
-  double cost = 0;
-  for (size_t u = 0; u < formats.size(); ++u) {
-    const auto at = std::find(problem_.formats.begin(), problem_.formats.end(), formats[u]);
-    cost += costs_[u][static_cast<size_t>(at - problem_.formats.begin())];
-  }
-  return cost;
-}
-
-const MeasuredPlan* Tournament::Find(const std::vector<UnitFormat>& formats) const {
-  for (const MeasuredPlan& plan : measured_) {
-    if (plan.formats == formats) return &plan;
+const MeasuredPlan* Tournament::Find(const Plan& plan) const {
+  for (const MeasuredPlan& measured : measured_) {
+    if (measured.plan == plan) return &measured;
   }
   return nullptr;
 }

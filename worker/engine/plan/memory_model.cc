@@ -21,9 +21,6 @@ constexpr int64_t kLogitRows = 1024;
 constexpr int64_t kMaxLogits = int64_t{1} << 24;
 // Hidden states of the candidates of one scoring task.
 constexpr int64_t kCandidateStateBytes = int64_t{192} << 20;
-// Widths quantized together from one factor: 2, 3, 4, 8.
-constexpr int64_t kMaxWidths = 4;
-constexpr int64_t kSumOfWidths = 2 + 3 + 4 + 8;
 // Smallest group of any profile: what scales and zeros weigh at most.
 constexpr int64_t kSmallestGroup = 32;
 // Allowance for libraries, code, RPC buffers and oneDNN's scratchpads; preflight measures.
@@ -32,12 +29,28 @@ constexpr int64_t kF32 = 4;
 
 struct LayerSizes {
   int64_t weights = 0;
-  int64_t gram_bytes = 0;  // F32 [K, K] of every distinct input of the layer
+  int64_t gram_bytes = 0;    // F32 [K, K] of every distinct input of the layer
+  int64_t stored_bytes = 0;  // of its linears in all formats
 };
+
+int64_t StoredBytes(const AllocationUnit& unit, absl::Span<const WeightFormat* const> formats,
+                    DType weight_dtype) {
+  int64_t bytes = 0;
+  for (const LinearShape& linear : unit.linears) {
+    for (const WeightFormat* format : formats) {
+      if (format->dense() || !format->Accepts(linear.out_features, linear.in_features).ok())
+        continue;
+      bytes += format->PartBytes(linear.out_features, linear.in_features, weight_dtype);
+    }
+  }
+  return bytes;
+}
 
 }  // namespace
 
-MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated, bool bf16) {
+MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
+                                    absl::Span<const WeightFormat* const> formats, bool calibrated,
+                                    bool bf16) {
   const int64_t prepared = bf16 ? 2 : kF32;
   std::map<int, LayerSizes> layers;
   int64_t widest_linear = 0, widest_input = 0, head_weights = 0;
@@ -46,6 +59,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
       head_weights = unit.num_weights();
     } else {
       layers[unit.layer].weights += unit.num_weights();
+      layers[unit.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
     }
     int64_t input = 0;
     for (const LinearShape& linear : unit.linears) {
@@ -59,6 +73,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   for (const auto& [layer, sizes] : layers) {
     largest.weights = std::max(largest.weights, sizes.weights);
     largest.gram_bytes = std::max(largest.gram_bytes, sizes.gram_bytes);
+    largest.stored_bytes = std::max(largest.stored_bytes, sizes.stored_bytes);
   }
   if (head_weights == 0) head_weights = model.vocab_size * model.hidden_size;  // tied
 
@@ -68,8 +83,9 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
   f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
-  // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor as
-  // GPTQ multiplies with it; and H for the refinement, which is as large where it is not rounded.
+  // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor
+  // as GPTQ multiplies with it; and H for the refinement, which is as large where it is not
+  // rounded.
   const int64_t widest_gram = kF32 * widest_input * widest_input;
   if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
   // The residual stream and its norm; q, k, v and what attention answers, or in the same place the
@@ -83,15 +99,14 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated
   if (calibrated) f.activation_bytes += kChunkTokens * kF32 * widest_input;
   f.fixed_bytes = kFixedBytes;
 
-  // The linear as read and on the device; per width a working copy, its codes, scales and zeros;
-  // and the layer's packed linears at every width.
+  // The linear as read and on the device; per format a working copy, its codes, scales and zeros;
+  // and the layer's stored linears in every format.
   const int64_t scales = widest_linear / kSmallestGroup * 2 * kF32;
+  const int64_t num_formats = static_cast<int64_t>(formats.size());
   const int64_t linear_copies =
-      widest_linear * 2 * kF32 + kMaxWidths * (widest_linear * (kF32 + 1) + scales);
-  const int64_t packed =
-      largest.weights * kSumOfWidths / 8 + largest.weights / kSmallestGroup * kMaxWidths * kF32;
+      widest_linear * 2 * kF32 + num_formats * (widest_linear * (kF32 + 1) + scales);
   const int64_t calibrate = f.layer_bytes + f.hessian_bytes + f.activation_bytes;
-  const int64_t quantize = linear_copies + packed + f.hessian_bytes;
+  const int64_t quantize = linear_copies + largest.stored_bytes + f.hessian_bytes;
   const int64_t score = f.layer_bytes + f.head_bytes + kCandidateStateBytes + f.activation_bytes;
   f.total_bytes = f.fixed_bytes + std::max({calibrate, quantize, score});
   return f;

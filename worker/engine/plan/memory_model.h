@@ -4,6 +4,8 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "worker/engine/format/weight_format.h"
 #include "worker/engine/plan/model_inventory.h"
 
 namespace lwq {
@@ -18,7 +20,11 @@ struct MemoryForecast {
   int64_t total_bytes = 0;       // the ceiling that is needed
 };
 
-MemoryForecast ForecastWorkerMemory(const ModelInventory& model, bool calibrated, bool bf16);
+// `formats`: all that the job computes at once. `calibrated`: statistics or hidden states are
+// collected.
+MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
+                                    absl::Span<const WeightFormat* const> formats, bool calibrated,
+                                    bool bf16);
 
 // RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" naming both numbers when `ceiling_bytes` > 0 is too small.
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes);

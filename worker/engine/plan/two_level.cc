@@ -3,8 +3,8 @@
 // For N layers of one size that is k = floor(N (M - M_low) / (M_high - M_low)) layers at the high
 // width.
 //
-// Of more than two formats it uses the neighbours between which the budget lies: the largest format
-// that fits everywhere and the next. A layer that does not fit is left low and the walk goes on, so
+// Of more than two rungs it uses the neighbours between which the budget lies: the largest that
+// fits everywhere and the next. A layer that does not fit is left low and the walk goes on, so
 // that unequal layers use what is left; equal ones all stop together, as in the rule. lm_head has
 // no place in a ranking of layers and is promoted last.
 #include "absl/strings/str_cat.h"
@@ -13,43 +13,51 @@
 namespace lwq {
 namespace {
 
-// Sets the units of `layer` to `format`.
-void SetLayer(const ModelInventory& model, int layer, const UnitFormat& format,
-              std::vector<UnitFormat>& formats) {
+// Sets the units of `layer` to what `from` has for them.
+void SetLayer(const ModelInventory& model, int layer, const Plan& from, Plan& plan) {
   for (size_t u = 0; u < model.units.size(); ++u) {
-    if (model.units[u].layer == layer) formats[u] = format;
+    if (model.units[u].layer == layer) plan[u] = from[u];
   }
 }
 
 absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
-  const int64_t allowed = BudgetBytes(problem.budget, model);
-  size_t low = problem.formats.size() - 1;
+  const int64_t allowed = AllowedBytes(problem);
+  const std::vector<std::string>& rungs = problem.menu.rungs;
+  size_t low = rungs.size() - 1;
   Allocation allocation;
   for (;; --low) {
-    allocation.formats.assign(model.units.size(), problem.formats[low]);
-    if (low == 0 || MeasurePlan(problem, allocation.formats) <= allowed) break;
+    allocation.plan = PlanAtRung(problem, low);
+    if (low == 0 || MeasurePlan(problem, allocation.plan) <= allowed) break;
   }
-  if (low + 1 == problem.formats.size()) {
-    allocation.explanation = absl::StrCat("Every layer is ", FormatName(problem.formats[low]),
-                                          ", the widest there is: the budget holds it.");
+  if (MeasurePlan(problem, allocation.plan) > allowed) {  // units' smallest formats may be smaller
+    allocation.plan = SmallestPlan(problem);
+    allocation.explanation = "Every layer is at its smallest formats.";
     MeasureAllocation(problem, allocation);
     return allocation;
   }
-  const UnitFormat& high = problem.formats[low + 1];
+  if (low + 1 == rungs.size()) {
+    allocation.explanation =
+        absl::StrCat("Every layer is ", rungs[low], ", the largest there is: the budget holds it.");
+    MeasureAllocation(problem, allocation);
+    return allocation;
+  }
+  const Plan high = PlanAtRung(problem, low + 1);
   std::vector<int> order = RankLayers(problem);
   const size_t num_layers = order.size();
   bool has_head = false;
-  for (const AllocationUnit& unit : model.units) has_head = has_head || unit.layer < 0;
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    has_head = has_head || (model.units[u].layer < 0 && problem.menu.units[u].Quantizable());
+  }
   if (has_head) order.push_back(-1);
 
   size_t promoted = 0;
   bool head_promoted = false;
   for (int layer : order) {
-    std::vector<UnitFormat> candidate = allocation.formats;
+    Plan candidate = allocation.plan;
     SetLayer(model, layer, high, candidate);
     if (MeasurePlan(problem, candidate) > allowed) continue;
-    allocation.formats = std::move(candidate);
+    allocation.plan = std::move(candidate);
     if (layer < 0) {
       head_promoted = true;
     } else {
@@ -57,12 +65,9 @@ absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
     }
   }
   allocation.explanation = absl::StrCat(
-      promoted, " of ", num_layers, " layers are ", FormatName(high),
-      ", the most important first, and the others ", FormatName(problem.formats[low]),
-      has_head
-          ? absl::StrCat("; lm_head is ", FormatName(head_promoted ? high : problem.formats[low]))
-          : "",
-      ".");
+      promoted, " of ", num_layers, " layers are ", rungs[low + 1],
+      ", the most important first, and the others ", rungs[low],
+      has_head ? absl::StrCat("; lm_head is ", rungs[head_promoted ? low + 1 : low]) : "", ".");
   MeasureAllocation(problem, allocation);
   return allocation;
 }
@@ -71,7 +76,7 @@ absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
 
 constinit const AllocatorDef AllocatorDefs::two_level = {
     .name = "two-level",
-    .help = "the most important layers at one width, the others at the next lower",
+    .help = "the most important layers at one format, the others at the next smaller",
     .needs_cost = false,
     .needs_layer_score = true,
     .allocate = &AllocateTwoLevel,

@@ -6,19 +6,25 @@ namespace lwq {
 namespace {
 
 absl::StatusOr<Allocation> AllocateUniform(const AllocationProblem& problem) {
-  const int64_t allowed = BudgetBytes(problem.budget, *problem.model);
-  const size_t num_units = problem.model->units.size();
+  const int64_t allowed = AllowedBytes(problem);
+  const std::vector<std::string>& rungs = problem.menu.rungs;
   Allocation allocation;
-  std::string wider = "there is no wider one";
-  for (size_t f = problem.formats.size(); f-- > 0;) {
-    allocation.formats.assign(num_units, problem.formats[f]);
-    const int64_t bytes = MeasurePlan(problem, allocation.formats);
-    if (bytes <= allowed || f == 0) {
-      allocation.explanation = absl::StrCat("Every unit is ", FormatName(problem.formats[f]),
-                                            ", the widest that fits the budget; ", wider, ".");
+  std::string wider = "there is no larger one";
+  for (size_t r = rungs.size(); r-- > 0;) {
+    allocation.plan = PlanAtRung(problem, r);
+    const int64_t bytes = MeasurePlan(problem, allocation.plan);
+    if (bytes <= allowed) {
+      allocation.explanation = absl::StrCat("Every unit is ", rungs[r],
+                                            ", the largest that fits the budget; ", wider, ".");
       break;
     }
-    wider = absl::StrCat(FormatName(problem.formats[f]), " would take ", bytes, " bytes");
+    if (r == 0) {
+      allocation.plan = SmallestPlan(problem);
+      allocation.explanation = absl::StrCat("Every unit is at its smallest format; ", rungs[r],
+                                            " everywhere would take ", bytes, " bytes.");
+      break;
+    }
+    wider = absl::StrCat(rungs[r], " would take ", bytes, " bytes");
   }
   MeasureAllocation(problem, allocation);
   return allocation;
@@ -28,7 +34,7 @@ absl::StatusOr<Allocation> AllocateUniform(const AllocationProblem& problem) {
 
 constinit const AllocatorDef AllocatorDefs::uniform = {
     .name = "uniform",
-    .help = "the widest single format that fits",
+    .help = "the largest single format that fits",
     .needs_cost = false,
     .needs_layer_score = false,
     .allocate = &AllocateUniform,

@@ -37,13 +37,10 @@ absl::StatusOr<LinearRole> RoleOf(const DecoderSpec& spec, int layer, const Line
 class SwapKlRun {
  public:
   SwapKlRun(const Decoder& decoder, const SwapKlRequest& request)
-      : decoder_(decoder),
-        spec_(decoder.spec()),
-        request_(request),
-        sums_(request.units.size(),
-              std::vector<double>(static_cast<size_t>(request.num_formats), 0.0)) {
+      : decoder_(decoder), spec_(decoder.spec()), request_(request) {
     for (size_t u = 0; u < request.units.size(); ++u) {
-      for (int f = 0; f < request.num_formats; ++f) candidates_.push_back({u, f});
+      sums_.emplace_back(static_cast<size_t>(request.num_formats[u]), 0.0);
+      for (int f = 0; f < request.num_formats[u]; ++f) candidates_.push_back({u, f});
     }
   }
 
@@ -96,13 +93,14 @@ class SwapKlRun {
                              static_cast<double>(num_chunks_));
   }
 
-  absl::StatusOr<std::shared_ptr<const PreparedWeight>> Replacement(const LinearShape& linear,
-                                                                    int format) const {
+  absl::StatusOr<std::shared_ptr<const PreparedWeight>> Replacement(
+      const Candidate& candidate, const LinearShape& linear) const {
     Matrix host(linear.out_features, linear.in_features);
     if (host.data() == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat("no memory for ", linear.module));
     }
-    LWQ_RETURN_IF_ERROR(request_.replacement(linear, format, host.view()));
+    LWQ_RETURN_IF_ERROR(
+        request_.replacement(candidate.unit, linear, candidate.format, host.view()));
     return decoder_.Prepare(host.view());
   }
 
@@ -113,7 +111,7 @@ class SwapKlRun {
     for (const LinearShape& linear : request_.units[candidate.unit].linears) {
       LWQ_ASSIGN_OR_RETURN(const LinearRole role, RoleOf(spec_, request_.layer, linear));
       LWQ_ASSIGN_OR_RETURN(layer.linears[static_cast<size_t>(role)],
-                           Replacement(linear, candidate.format));
+                           Replacement(candidate, linear));
     }
     return layer;
   }
@@ -187,7 +185,7 @@ class SwapKlRun {
         return absl::InvalidArgumentError(absl::StrCat(unit.name, " is not the head"));
       }
       HeadWeights exchanged = head;
-      LWQ_ASSIGN_OR_RETURN(exchanged.projection, Replacement(unit.linears[0], candidate.format));
+      LWQ_ASSIGN_OR_RETURN(exchanged.projection, Replacement(candidate, unit.linears[0]));
       std::vector<double> kl(static_cast<size_t>(chunk.size));
       LWQ_RETURN_IF_ERROR(
           HeadKl(decoder_, head, states, {&exchanged}, {states}, {absl::MakeSpan(kl)}));

@@ -1,7 +1,7 @@
 // What quantizing one unit alone does to the model's predictions: the mean KL divergence from the
 // source, for every unit of a layer at every format. Forward passes only: the layer's clean input
 // is given, each candidate is the source with one unit exchanged, and all candidates go through the
-// remaining layers together, so that each of those is loaded once a chunk of text.
+// remaining layers together, so that each of those is loaded once per chunk of text.
 #pragma once
 
 #include <cstdint>
@@ -16,16 +16,17 @@
 
 namespace lwq {
 
-// Fills `weight` [out, in] (host memory) with the linear's dequantized weights at format `format`.
-// Called on the caller's thread, once per chunk of text, unit, format and linear.
-using ReplacementWeights =
-    std::function<absl::Status(const LinearShape& linear, int format, MatrixView weight)>;
+// Fills `weight` [out, in] (host memory) with the dequantized weights of a linear of units[unit] in
+// the unit's format `format`. Called on the caller's thread, once per chunk of text, unit, format
+// and linear.
+using ReplacementWeights = std::function<absl::Status(size_t unit, const LinearShape& linear,
+                                                      int format, MatrixView weight)>;
 
 struct SwapKlRequest {
   // -1: the units are the untied head. Otherwise all units belong to this layer.
   int layer = 0;
-  absl::Span<const AllocationUnit> units;
-  int num_formats = 0;
+  std::vector<AllocationUnit> units;
+  std::vector<int> num_formats;  // of each unit
   ReplacementWeights replacement;
   const TokenBatch* batch = nullptr;  // the scoring text
   // Host memory, [T, hidden]: the source's hidden states entering the layer (unused for the head)

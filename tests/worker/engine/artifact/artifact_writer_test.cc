@@ -39,7 +39,7 @@ TEST_P(ArtifactWriterTest, WritesTheForecastAndReadsBackThePlan) {
   options.vocab_size = 512;
   options.num_layers = 3;
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny(options));
-  const ArtifactPlan plan = made.Plan(GetParam().max_shard_bytes);
+  const ArtifactPlan plan = made.Parts(GetParam().max_shard_bytes);
   const std::string out = made.Directory("artifact");
   int64_t last_done = 0;
   LWQ_ASSERT_OK_AND_ASSIGN(auto files, WriteArtifact(plan, out, [&](int64_t done, int64_t total) {
@@ -56,7 +56,7 @@ TEST_P(ArtifactWriterTest, WritesTheForecastAndReadsBackThePlan) {
     EXPECT_EQ(digest, file.sha256) << file.name;
     if (absl::EndsWith(file.name, ".safetensors")) weight_bytes += size;
   }
-  const CheckpointLayout layout = LayOutArtifact(made.model, made.formats, plan.max_shard_bytes);
+  const CheckpointLayout layout = LayOutArtifact(made.model, made.plan, plan.max_shard_bytes);
   EXPECT_EQ(weight_bytes, layout.weight_bytes);
   EXPECT_EQ(last_done, layout.weight_bytes);
   EXPECT_EQ(layout.files.size() > 1, GetParam().max_shard_bytes > 0);
@@ -69,7 +69,7 @@ TEST_P(ArtifactWriterTest, WritesTheForecastAndReadsBackThePlan) {
   LWQ_ASSERT_OK_AND_ASSIGN(const auto artifact, OpenWeights(out));
   const auto dense = MakeCheckpointWeights(made.source.get());
   LWQ_ASSERT_OK_AND_ASSIGN(const auto overlay,
-                           MakePlanWeights(dense.get(), made.model, made.formats, made.blob_set));
+                           MakePlanWeights(dense.get(), made.model, made.plan, made.blob_set));
   for (const AllocationUnit& unit : made.model.units) {
     for (const LinearShape& linear : unit.linears) {
       Matrix a(linear.out_features, linear.in_features);
@@ -99,29 +99,30 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(ArtifactTest, TheSamePlanGivesTheSameBytes) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
-  LWQ_ASSERT_OK_AND_ASSIGN(auto first, WriteArtifact(made.Plan(), made.Directory("a")));
-  LWQ_ASSERT_OK_AND_ASSIGN(auto second, WriteArtifact(made.Plan(), made.Directory("b")));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto first, WriteArtifact(made.Parts(), made.Directory("a")));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto second, WriteArtifact(made.Parts(), made.Directory("b")));
   ASSERT_EQ(first.size(), second.size());
   for (size_t i = 0; i < first.size(); ++i) EXPECT_EQ(first[i].sha256, second[i].sha256);
 }
 
 TEST(ArtifactTest, AnArtifactIsNotWrittenOverOtherFiles) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
-  EXPECT_THAT(WriteArtifact(made.Plan(), made.Directory("model")),
+  EXPECT_THAT(WriteArtifact(made.Parts(), made.Directory("model")),
               FailsWith("OUTPUT_NOT_EMPTY", HasSubstr("already has files")));
 }
 
 TEST(ArtifactTest, AMissingBlobIsNamed) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
-  made.formats[0].bits = 5;
-  EXPECT_THAT(WriteArtifact(made.Plan(), made.Directory("artifact")),
-              FailsWith("BLOB_MISSING", HasSubstr("model.layers.0.self_attn.k_proj at 5 bits")));
+  made.plan[0] = GridFormat::Find(5, 64, true);
+  EXPECT_THAT(
+      WriteArtifact(made.Parts(), made.Directory("artifact")),
+      FailsWith("BLOB_MISSING", HasSubstr("model.layers.0.self_attn.k_proj in format int5-g64")));
 }
 
 TEST(ArtifactTest, ProgressCanStopTheWriting) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
   const auto stop = [](int64_t, int64_t) { return absl::CancelledError("stop"); };
-  EXPECT_THAT(WriteArtifact(made.Plan(), made.Directory("artifact"), stop),
+  EXPECT_THAT(WriteArtifact(made.Parts(), made.Directory("artifact"), stop),
               testing::StatusIs(absl::StatusCode::kCancelled, _));
 }
 
@@ -132,18 +133,18 @@ TEST(VerifyTest, EveryFlippedBitIsFound) {
   options.vocab_size = 64;
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny(options));
   const std::string out = made.Directory("artifact");
-  ASSERT_OK(WriteArtifact(made.Plan(), out));
-  ASSERT_OK(VerifyArtifact(made.Plan(), out));
+  ASSERT_OK(WriteArtifact(made.Parts(), out));
+  ASSERT_OK(VerifyArtifact(made.Parts(), out));
   const std::string path = JoinPath(out, "model.safetensors");
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string good, ReadFile(path, 1 << 30));
-  const CheckpointLayout layout = LayOutArtifact(made.model, made.formats, 0);
+  const CheckpointLayout layout = LayOutArtifact(made.model, made.plan, 0);
   const SafetensorsLayout& file = layout.files[0].layout;
   for (size_t t = 0; t < file.tensors.size(); ++t) {
     std::string bad = good;
     const int64_t middle = file.offsets[t] + file.tensors[t].size_bytes() / 2;
     bad[file.header.size() + static_cast<size_t>(middle)] ^= 1;
     ASSERT_OK(WriteFileAtomically(path, bad));
-    const auto report = VerifyArtifact(made.Plan(), out);
+    const auto report = VerifyArtifact(made.Parts(), out);
     EXPECT_EQ(report.status().code(), absl::StatusCode::kDataLoss) << file.tensors[t].name;
     const std::string name = file.tensors[t].name;
     EXPECT_THAT(std::string(report.status().message()), HasSubstr(name.substr(0, name.rfind('.'))));
@@ -153,15 +154,15 @@ TEST(VerifyTest, EveryFlippedBitIsFound) {
 TEST(VerifyTest, AnotherConfigOrAnExtraTensorIsFound) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
   const std::string out = made.Directory("artifact");
-  ASSERT_OK(WriteArtifact(made.Plan(), out));
-  ArtifactPlan other = made.Plan();
-  std::vector<UnitFormat> formats = made.formats;
-  formats[0] = {};
-  other.formats = &formats;
+  ASSERT_OK(WriteArtifact(made.Parts(), out));
+  ArtifactPlan other = made.Parts();
+  Plan plan = made.plan;
+  plan[0] = DenseFormat();
+  other.plan = &plan;
   EXPECT_THAT(VerifyArtifact(other, out), FailsWith("VERIFY_MISMATCH", HasSubstr("config.json")));
   std::vector<TensorSpec> dense = made.model.dense;
   made.model.dense.pop_back();
-  EXPECT_THAT(VerifyArtifact(made.Plan(), out), FailsWith("VERIFY_MISMATCH", _));
+  EXPECT_THAT(VerifyArtifact(made.Parts(), out), FailsWith("VERIFY_MISMATCH", _));
 }
 
 TEST(CompanionFilesTest, OnlyTokenizerAndTextFilesAreCarriedAlong) {

@@ -1,10 +1,10 @@
-// A tiny model, its layer blobs and a mixed plan for it, made in a temporary directory.
+// A tiny model, its unit blobs and a mixed plan for it, made in a temporary directory.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -13,59 +13,79 @@
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/engine/artifact/simple_quantizer.h"
 #include "worker/engine/artifact/artifact_writer.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/weight_source.h"
 
 namespace lwq::testing {
 
-// Widths that go round over the units: every layer has several, and some units stay dense.
-inline std::vector<UnitFormat> MixedFormats(const ModelInventory& model) {
-  const UnitFormat cycle[] = {{3, 64, true}, {2, 128, true}, {},           {8, 0, true},
-                              {4, 32, true}, {4, 64, false}, {3, 0, false}};
-  std::vector<UnitFormat> formats;
-  for (size_t i = 0; i < model.units.size(); ++i) formats.push_back(cycle[i % std::size(cycle)]);
-  if (!model.units.empty() && model.units.back().layer < 0) formats.back() = {8, 128, true};
-  return formats;
+// Formats that go round over the units: every layer has several, and some units stay dense.
+inline Plan MixedPlan(const ModelInventory& model) {
+  const WeightFormat* const cycle[] = {
+      GridFormat::Find(3, 64, true), GridFormat::Find(2, 128, true), DenseFormat(),
+      GridFormat::Find(8, 0, true),  GridFormat::Find(4, 32, true),  GridFormat::Find(4, 64, false),
+      GridFormat::Find(3, 0, false)};
+  Plan plan;
+  for (size_t i = 0; i < model.units.size(); ++i) plan.push_back(cycle[i % std::size(cycle)]);
+  if (!model.units.empty() && model.units.back().layer < 0) {
+    plan.back() = GridFormat::Find(8, 128, true);
+  }
+  return plan;
+}
+
+inline GridSpec SpecOf(const GridFormat& format) {
+  return {format.bits(), format.group_size(), format.symmetric(), false};
+}
+inline GridCodes CodesOf(const QuantizedLinear& linear) {
+  GridCodes codes;
+  codes.out_features = linear.out_features;
+  codes.in_features = linear.in_features;
+  codes.codes = linear.codes;
+  const auto copy = [](const Matrix& from) {
+    Matrix to(from.rows(), from.cols());
+    std::copy_n(from.data(), from.size(), to.data());
+    return to;
+  };
+  codes.scales = copy(linear.scales);
+  if (linear.zeros.size() > 0) codes.zeros = copy(linear.zeros);
+  return codes;
 }
 
 struct MadeArtifact {
   std::unique_ptr<TempDirectory> scratch;
   std::unique_ptr<Checkpoint> source;
   ModelInventory model;
-  std::vector<UnitFormat> formats;
-  std::vector<std::unique_ptr<LayerBlob>> blobs;
+  Plan plan;
+  std::vector<std::unique_ptr<UnitBlob>> blobs;
   BlobSet blob_set;
   std::map<std::string, QuantizedLinear> linears;
 
-  ArtifactPlan Plan(int64_t max_shard_bytes = 0) const {
-    return {&model, &formats, source.get(), &blob_set, max_shard_bytes};
+  ArtifactPlan Parts(int64_t max_shard_bytes = 0) const {
+    return {&model, &plan, source.get(), &blob_set, max_shard_bytes};
   }
   std::string Directory(const std::string& name) const { return JoinPath(scratch->path(), name); }
 };
 
-// Quantizes every unit as `formats` say, into one blob a layer and format.
+// Quantizes every unit as the plan says, into a blob of its own.
 inline absl::Status MakeBlobs(MadeArtifact* made) {
   const auto weights = MakeCheckpointWeights(made->source.get());
-  std::map<std::tuple<int, int, int64_t, bool>, std::vector<PackedLinear>> packed;
   for (size_t i = 0; i < made->model.units.size(); ++i) {
-    const UnitFormat& format = made->formats[i];
-    if (format.dense()) continue;
-    for (const LinearShape& shape : made->model.units[i].linears) {
+    const AllocationUnit& unit = made->model.units[i];
+    const GridFormat* format = made->plan[i]->grid();
+    if (format == nullptr) continue;
+    std::vector<EncodedModule> encoded;
+    for (const LinearShape& shape : unit.linears) {
       Matrix weight(shape.out_features, shape.in_features);
       LWQ_RETURN_IF_ERROR(weights->ReadLinear(shape.module, weight.view()));
-      const GridSpec grid{format.bits, format.group_size, format.symmetric, false};
-      QuantizedLinear linear = QuantizeSimply(weight.view(), grid);
-      LWQ_ASSIGN_OR_RETURN(PackedLinear stored,
-                           PackLinear(shape.module, linear, made->model.weight_dtype));
-      packed[{made->model.units[i].layer, format.bits, format.group_size, format.symmetric}]
-          .push_back(std::move(stored));
+      QuantizedLinear linear = QuantizeSimply(weight.view(), SpecOf(*format));
+      LWQ_ASSIGN_OR_RETURN(EncodedLinear stored,
+                           format->Encode(shape.module, CodesOf(linear), made->model.weight_dtype));
+      encoded.push_back({shape.module, std::move(stored)});
       made->linears[shape.module] = std::move(linear);
     }
-  }
-  for (const auto& [key, linears] : packed) {
     const std::string path = made->Directory(absl::StrCat("blob-", made->blobs.size()));
-    LWQ_RETURN_IF_ERROR(WriteLayerBlob(path, linears));
-    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<LayerBlob> blob, LayerBlob::Open(path));
+    LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, encoded));
+    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
     made->blob_set.Add(blob.get());
     made->blobs.push_back(std::move(blob));
   }
@@ -79,7 +99,7 @@ inline absl::StatusOr<MadeArtifact> MakeMixed(const std::string& model_directory
   LWQ_ASSIGN_OR_RETURN(made.source, Checkpoint::Open(model_directory));
   LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(model_directory));
   LWQ_ASSIGN_OR_RETURN(made.model, TakeInventory(spec, *made.source));
-  made.formats = MixedFormats(made.model);
+  made.plan = MixedPlan(made.model);
   LWQ_RETURN_IF_ERROR(MakeBlobs(&made));
   return made;
 }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/status_matchers.h"
+#include "worker/engine/format/grid.h"
 
 namespace lwq {
 namespace {
@@ -12,6 +13,10 @@ namespace {
 using testing::FailsWith;
 using ::testing::HasSubstr;
 using Json = nlohmann::ordered_json;
+
+const WeightFormat* Int(int bits, int64_t group_size, bool symmetric = true) {
+  return GridFormat::Find(bits, group_size, symmetric);
+}
 
 ModelInventory Model(int num_layers, bool untied) {
   ModelInventory model;
@@ -56,8 +61,9 @@ std::vector<std::string> WhereMatched(const Json& config, const std::string& mod
 
 TEST(QuantizationConfigTest, EveryLinearAndFusedNameMatchesExactlyOnce) {
   const ModelInventory model = Model(12, true);
-  std::vector<UnitFormat> formats;
-  const UnitFormat cycle[] = {{4, 128, true}, {}, {2, 64, true}, {8, 0, true}, {3, 32, false}};
+  Plan formats;
+  const WeightFormat* const cycle[] = {Int(4, 128), DenseFormat(), Int(2, 64), Int(8, 0),
+                                       Int(3, 32, false)};
   for (size_t i = 0; i < model.units.size(); ++i) formats.push_back(cycle[i % 5]);
   const Json config = Json::parse(QuantizationConfigJson(model, formats));
   const std::vector<std::string> names = {"group_w4_g128", "ignore", "group_w2_g64",
@@ -81,16 +87,16 @@ TEST(QuantizationConfigTest, EveryLinearAndFusedNameMatchesExactlyOnce) {
 }
 
 TEST(QuantizationConfigTest, TheHeadIsIgnoredUnlessItIsQuantized) {
-  const std::vector<UnitFormat> one_layer(4, {4, 32, true});
+  const Plan one_layer(4, Int(4, 32));
   EXPECT_THAT(
       WhereMatched(Json::parse(QuantizationConfigJson(Model(1, false), one_layer)), "lm_head"),
       ::testing::ElementsAre("ignore"));
-  std::vector<UnitFormat> with_head = one_layer;
-  with_head.push_back({});
+  Plan with_head = one_layer;
+  with_head.push_back(DenseFormat());
   EXPECT_THAT(
       WhereMatched(Json::parse(QuantizationConfigJson(Model(1, true), with_head)), "lm_head"),
       ::testing::ElementsAre("ignore"));
-  with_head.back() = {8, 32, true};
+  with_head.back() = Int(8, 32);
   EXPECT_THAT(
       WhereMatched(Json::parse(QuantizationConfigJson(Model(1, true), with_head)), "lm_head"),
       ::testing::ElementsAre("group_w8_g32"));
@@ -99,8 +105,8 @@ TEST(QuantizationConfigTest, TheHeadIsIgnoredUnlessItIsQuantized) {
 // The whole dictionary as docs/formats/compressed_tensors.md shows it.
 TEST(QuantizationConfigTest, EqualsTheDocumentedDictionary) {
   const ModelInventory model = Model(2, false);
-  const std::vector<UnitFormat> formats = {{4, 128, true}, {8, 0, true}, {}, {4, 128, true},
-                                           {4, 128, true}, {8, 0, true}, {}, {8, 0, true}};
+  const Plan formats = {Int(4, 128), Int(8, 0), DenseFormat(), Int(4, 128),
+                        Int(4, 128), Int(8, 0), DenseFormat(), Int(8, 0)};
   const std::string expected =
       R"({"quant_method":"compressed-tensors","format":"pack-quantized",)"
       R"("quantization_status":"compressed",)"
@@ -127,9 +133,8 @@ TEST(QuantizationConfigTest, OtherKeysOfTheSourceKeepTheirOrderAndValues) {
   const ModelInventory model = Model(1, false);
   const std::string source =
       R"({"z": 1e-05, "a": [1, {"b": null}], "torch_dtype": "float16", "rope_theta": 10000.0})";
-  LWQ_ASSERT_OK_AND_ASSIGN(
-      const std::string text,
-      ArtifactConfigJson(source, model, std::vector<UnitFormat>(4, {4, 32, true})));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string text,
+                           ArtifactConfigJson(source, model, Plan(4, Int(4, 32))));
   EXPECT_EQ(text.rfind("{\n  \"z\": 1e-05,\n  \"a\": [", 0), 0u) << text;
   EXPECT_THAT(text, HasSubstr("\"rope_theta\": 10000.0"));
   Json config = Json::parse(text);
@@ -137,20 +142,18 @@ TEST(QuantizationConfigTest, OtherKeysOfTheSourceKeepTheirOrderAndValues) {
   config.erase("quantization_config");
   EXPECT_EQ(config, Json::parse(source));
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string dense,
-                           ArtifactConfigJson(source, model, std::vector<UnitFormat>(4)));
+                           ArtifactConfigJson(source, model, Plan(4, DenseFormat())));
   EXPECT_EQ(Json::parse(dense), Json::parse(source)) << "all dense: nothing to declare";
-  EXPECT_THAT(ArtifactConfigJson("[]", model, std::vector<UnitFormat>(4)),
+  EXPECT_THAT(ArtifactConfigJson("[]", model, Plan(4, DenseFormat())),
               FailsWith("CONFIG_INVALID", HasSubstr("object")));
 }
 
 TEST(QuantizationConfigTest, WhatIsWrittenIsRead) {
   const ModelInventory model = Model(1, false);
-  const std::vector<UnitFormat> formats = {
-      {2, 64, true}, {3, 0, true}, {8, 32, false}, {2, 64, true}};
+  const Plan formats = {Int(2, 64), Int(3, 0), Int(8, 32, false), Int(2, 64)};
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string text, ArtifactConfigJson("{}", model, formats));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto read, ReadQuantizationConfig(text, "config.json"));
-  EXPECT_THAT(read, ::testing::ElementsAre(UnitFormat{2, 64, true}, UnitFormat{3, 0, true},
-                                           UnitFormat{8, 32, false}));
+  EXPECT_THAT(read, ::testing::ElementsAre(Int(2, 64), Int(3, 0), Int(8, 32, false)));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto none, ReadQuantizationConfig("{}", "config.json"));
   EXPECT_TRUE(none.empty());
 }
@@ -176,6 +179,7 @@ TEST(QuantizationConfigTest, WhatCannotBeReadIsRefused) {
       with_weights(R"({"num_bits":-4,"type":"int","strategy":"channel"})", ""),
       with_weights(R"({"num_bits":4,"type":"int","strategy":"block"})", ""),
       with_weights(R"({"num_bits":4,"type":"int","strategy":"group"})", ""),
+      with_weights(R"({"num_bits":4,"type":"int","strategy":"group","group_size":0})", ""),
       with_weights(R"({"num_bits":4,"type":"int","strategy":"channel","actorder":"group"})", "")};
   for (const std::string& config : bad) {
     EXPECT_THAT(ReadQuantizationConfig(config, "c"),

@@ -18,7 +18,7 @@ class AllocatorTest : public ::testing::Test {
  protected:
   AllocatorTest() : model_(testing::LlamaInventory({})) {
     problem_.model = &model_;
-    problem_.formats = testing::SymmetricFormats({2, 4, 8});
+    problem_.menu = testing::MenuFor(model_, {2, 4, 8});
     problem_.cost.assign(model_.units.size(), {0.3, 0.2, 0.1});
     problem_.budget = *ParseBudget("4bpw");
   }
@@ -38,12 +38,12 @@ TEST_F(AllocatorTest, ListsAllocatorsByName) {
 TEST_F(AllocatorTest, EveryAllocatorKeepsTheBudgetAndExplainsItself) {
   for (const AllocatorDef* def : Allocators()) {
     LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate(def->name, problem_));
-    EXPECT_EQ(allocation.formats.size(), model_.units.size());
+    EXPECT_EQ(allocation.plan.size(), model_.units.size());
     EXPECT_LE(allocation.plan_bytes, allocation.budget_bytes);
-    EXPECT_EQ(allocation.budget_bytes, BudgetBytes(problem_.budget, model_));
-    EXPECT_EQ(allocation.plan_bytes, PlanBytes(problem_.budget, model_, allocation.formats, 0));
+    EXPECT_EQ(allocation.budget_bytes, AllowedBytes(problem_));
+    EXPECT_EQ(allocation.plan_bytes, MeasurePlan(problem_, allocation.plan));
     EXPECT_EQ(allocation.weight_file_bytes,
-              LayOutArtifact(model_, allocation.formats, 0).weight_bytes);
+              LayOutArtifact(model_, allocation.plan, 0).weight_bytes);
     EXPECT_GT(allocation.predicted_cost, 0);
     EXPECT_EQ(allocation.explanation.back(), '.');
   }
@@ -79,7 +79,7 @@ TEST_F(AllocatorTest, RefusesCostsThatAreNotNumbers) {
     for (const AllocatorDef* def : Allocators()) {
       EXPECT_THAT(Allocate(def->name, problem_),
                   FailsWith("COST_INVALID",
-                            AllOf(HasSubstr("layers.1.self_attn.o_proj"), HasSubstr("4 bits"))));
+                            AllOf(HasSubstr("layers.1.self_attn.o_proj"), HasSubstr("int4-g128"))));
     }
     EXPECT_THAT(KnapsackFrontier(problem_), FailsWith("COST_INVALID", HasSubstr("layers.1")));
   }
@@ -102,13 +102,30 @@ TEST_F(AllocatorTest, RefusesScoresAndCostsOfAnotherShape) {
   EXPECT_THAT(Allocate("two-level", problem_), FailsWith("COST_INVALID", HasSubstr("11 layers")));
 }
 
-TEST_F(AllocatorTest, RefusesFormatsOutOfOrderOrThatDoNotDivide) {
-  problem_.formats = testing::SymmetricFormats({4, 2, 8});
-  EXPECT_THAT(Allocate("uniform", problem_), FailsWith("FORMATS_INVALID", HasSubstr("ascend")));
-  problem_.formats.clear();
-  EXPECT_THAT(Allocate("uniform", problem_), FailsWith("FORMATS_INVALID", HasSubstr("got 0")));
-  problem_.formats = testing::SymmetricFormats({2, 4, 8}, 96);
-  EXPECT_THAT(Allocate("uniform", problem_), FailsWith("GROUP_SIZE", HasSubstr("96")));
+TEST_F(AllocatorTest, RefusesMenusOfAnotherModel) {
+  problem_.menu.units[3].formats.clear();
+  EXPECT_THAT(Allocate("uniform", problem_),
+              FailsWith("MENU_INVALID", HasSubstr("layers.0.mlp.down_proj has 0 formats")));
+  problem_.menu.units.pop_back();
+  EXPECT_THAT(Allocate("uniform", problem_), FailsWith("MENU_INVALID", HasSubstr("got 47")));
+  problem_.menu.rungs.clear();
+  EXPECT_THAT(Allocate("uniform", problem_), FailsWith("MENU_INVALID", HasSubstr("got 0")));
+}
+
+// Units that cannot be quantized are no part of a budget in bits per weight, and stay dense.
+TEST_F(AllocatorTest, UnitsWithoutAChoiceAreNotCounted) {
+  const int64_t before = NumQuantizableWeights(problem_);
+  for (LinearShape& linear : model_.units[5].linears) linear.out_features = 250;
+  problem_.menu = testing::MenuFor(model_, {2, 4, 8});
+  problem_.cost[5] = {0};
+  EXPECT_EQ(problem_.menu.units[5].formats, Plan{DenseFormat()});
+  EXPECT_EQ(NumQuantizableWeights(problem_), before - 256 * 256);
+  for (const AllocatorDef* def : Allocators()) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate(def->name, problem_));
+    EXPECT_EQ(allocation.plan[5], DenseFormat());
+    EXPECT_LE(allocation.bits_per_weight, 4.0);
+    EXPECT_LE(allocation.plan_bytes, allocation.budget_bytes);
+  }
 }
 
 TEST_F(AllocatorTest, RefusesModelsThatCannotBe) {

@@ -2,12 +2,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/testing/status_matchers.h"
+#include "worker/engine/format/grid.h"
 
 namespace lwq {
 namespace {
-
-using testing::FailsWith;
-using ::testing::HasSubstr;
 
 ModelInventory TwoLayers() {
   ModelInventory model;
@@ -32,7 +30,7 @@ ModelInventory TwoLayers() {
 
 TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
   const LinearShape linear{"m", 64, 96};
-  const auto three = LinearTensors(linear, {3, 32, true}, DType::kBF16);
+  const auto three = LinearTensors(linear, *GridFormat::Find(3, 32, true), DType::kBF16);
   ASSERT_EQ(three.size(), 3u);
   EXPECT_EQ(three[0].name, "m.weight_packed");
   EXPECT_EQ(three[0].dtype, DType::kI32);
@@ -40,32 +38,33 @@ TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
   EXPECT_EQ(three[1].dtype, DType::kBF16);
   EXPECT_EQ(three[1].shape, (std::vector<int64_t>{64, 3}));
   EXPECT_EQ(three[2].dtype, DType::kI64);
-  const auto channel = LinearTensors(linear, {4, 0, false}, DType::kF32);
+  const auto channel = LinearTensors(linear, *GridFormat::Find(4, 0, false), DType::kF32);
   ASSERT_EQ(channel.size(), 4u);
   EXPECT_EQ(channel[1].dtype, DType::kF16);
   EXPECT_EQ(channel[1].shape, (std::vector<int64_t>{64, 1}));
   EXPECT_EQ(channel[3].name, "m.weight_zero_point");
   EXPECT_EQ(channel[3].shape, (std::vector<int64_t>{8, 1}));
-  const auto dense = LinearTensors(linear, {}, DType::kF32);
+  const auto dense = LinearTensors(linear, *DenseFormat(), DType::kF32);
   ASSERT_EQ(dense.size(), 1u);
   EXPECT_EQ(dense[0].name, "m.weight");
   EXPECT_EQ(dense[0].dtype, DType::kF32);
 }
 
-TEST(ArtifactLayoutTest, BitsPerWeightCountCodesScalesAndShapes) {
-  ModelInventory model;
-  model.units.push_back({"u", 0, {{"m", 128, 256}}});
+TEST(ArtifactLayoutTest, AUnitsPayloadIsCodesScalesAndShapes) {
+  const AllocationUnit unit{"u", 0, {{"m", 128, 256}}};
   // 4 bits of codes, 16 / 128 of scales, and 16 bytes of weight_shape.
-  EXPECT_DOUBLE_EQ(BitsPerWeight(model, {{4, 128, true}}), 4.125 + 128.0 / (128 * 256));
-  EXPECT_DOUBLE_EQ(BitsPerWeight(model, {{}}), 16.0);
+  EXPECT_EQ(UnitPayloadBytes(unit, GridFormat::Find(4, 128, true), DType::kF16),
+            128 * 256 * 33 / 64 + 16);
+  EXPECT_EQ(UnitPayloadBytes(unit, DenseFormat(), DType::kF16), 128 * 256 * 2);
+  EXPECT_EQ(UnitPayloadBytes(unit, nullptr, DType::kF16), 0);
 }
 
 TEST(ArtifactLayoutTest, FilesGoFromEmbeddingThroughLayersToHead) {
   const ModelInventory model = TwoLayers();
-  const std::vector<UnitFormat> formats = {
-      {4, 128, true}, {2, 128, true}, {}, {8, 128, true}, {3, 128, true}};
+  const Plan plan = {GridFormat::Find(4, 128, true), GridFormat::Find(2, 128, true), DenseFormat(),
+                     GridFormat::Find(8, 128, true), GridFormat::Find(3, 128, true)};
   // A limit below any group puts each group into its own file, in order.
-  const CheckpointLayout layout = LayOutArtifact(model, formats, 1);
+  const CheckpointLayout layout = LayOutArtifact(model, plan, 1);
   std::vector<std::string> firsts;
   size_t num_tensors = 0;
   for (const auto& file : layout.files) {
@@ -82,20 +81,6 @@ TEST(ArtifactLayoutTest, FilesGoFromEmbeddingThroughLayersToHead) {
   // 6 dense tensors, 5 quantized linears of 3 tensors, 2 dense linears of the unit kept.
   EXPECT_EQ(num_tensors, 6u + 5 * 3 + 2);
   EXPECT_EQ(layout.files[1].layout.tensors.size(), 4u) << "the bias belongs to its linear";
-}
-
-TEST(ArtifactLayoutTest, FormatsThatCannotBeStoredAreRefused) {
-  const AllocationUnit odd{"u", 0, {{"m", 64, 96}}};
-  EXPECT_OK(CheckFormat(odd, {4, 32, true}));
-  EXPECT_OK(CheckFormat(odd, {4, 0, true}));
-  EXPECT_OK(CheckFormat({"u", 0, {{"m", 7, 9}}}, {}));
-  EXPECT_THAT(CheckFormat(odd, {4, 128, true}),
-              FailsWith("GROUP_SIZE", HasSubstr("m: group size 128 does not divide its "
-                                                "in_features 96")));
-  EXPECT_THAT(CheckFormat(odd, {4, -1, true}), FailsWith("GROUP_SIZE", HasSubstr("-1")));
-  EXPECT_THAT(CheckFormat({"u", 0, {{"m", 40, 96}}}, {4, 32, true}),
-              FailsWith("GROUP_SIZE", HasSubstr("multiples of 32")));
-  EXPECT_THAT(CheckFormat(odd, {9, 32, true}), FailsWith("BITS_UNSUPPORTED", HasSubstr("9 bits")));
 }
 
 }  // namespace

@@ -118,14 +118,13 @@ TEST(BudgetTest, WritesWhatItReads) {
 }
 
 TEST(BudgetTest, TurnsBitsPerWeightIntoBytesByTheDecimalWritten) {
-  ModelInventory model;
-  model.units.push_back({"u", 0, {{"m", 8, 10}}});
-  const auto bytes = [&](const char* text) { return BudgetBytes(*ParseBudget(text), model); };
+  int64_t num_weights = 80;
+  const auto bytes = [&](const char* text) { return BudgetBytes(*ParseBudget(text), num_weights); };
   EXPECT_EQ(bytes("2.3bpw"), 23);  // the double nearest 2.3 is below it
   EXPECT_EQ(bytes("3.1bpw"), 31);  // and the one nearest 3.1 above
   EXPECT_EQ(bytes("2.39bpw"), 23);
   EXPECT_EQ(bytes("2.4bpw"), 24);
-  model.units[0].linears[0] = {"m", int64_t{1} << 28, int64_t{1} << 28};
+  num_weights = int64_t{1} << 56;
   EXPECT_EQ(bytes("3.1bpw"), 27922317689697075);  // floor(3.1 * 2^56 / 8), by hand
   EXPECT_EQ(bytes("64bpw"), int64_t{1} << 59);
 }
@@ -140,7 +139,10 @@ TEST(BudgetTest, CountsTheKeyValueCacheAndSaturates) {
 
 TEST(BudgetTest, MeasuresPlansInItsOwnTerms) {
   const ModelInventory model = testing::LlamaInventory({});
-  const std::vector<UnitFormat> formats(model.units.size(), UnitFormat{4, 128, true});
+  const Plan plan(model.units.size(), testing::Width(4));
+  AllocationProblem problem;
+  problem.model = &model;
+  problem.menu = testing::MenuFor(model, {4});
   int64_t payload = 0, dense = 0;
   for (const AllocationUnit& unit : model.units) {
     for (const LinearShape& l : unit.linears) {
@@ -148,13 +150,13 @@ TEST(BudgetTest, MeasuresPlansInItsOwnTerms) {
     }
   }
   for (const TensorSpec& tensor : model.dense) dense += tensor.size_bytes();
-  Budget budget{.kind = Budget::Kind::kBitsPerWeight, .bits_per_weight = 5};
-  EXPECT_EQ(PlanBytes(budget, model, formats, 0), payload);
-  budget = {.kind = Budget::Kind::kDeviceBytes, .bytes = 1, .context_length = 100};
-  EXPECT_EQ(PlanBytes(budget, model, formats, 0), payload + dense + KvCacheBytes(model, 100, 1));
-  budget = {.kind = Budget::Kind::kFileBytes, .bytes = 1};
-  EXPECT_EQ(PlanBytes(budget, model, formats, 0), LayOutArtifact(model, formats, 0).weight_bytes);
-  EXPECT_GT(PlanBytes(budget, model, formats, 0), payload + dense);
+  problem.budget = {.kind = Budget::Kind::kBitsPerWeight, .bits_per_weight = 5};
+  EXPECT_EQ(MeasurePlan(problem, plan), payload);
+  problem.budget = {.kind = Budget::Kind::kDeviceBytes, .bytes = 1, .context_length = 100};
+  EXPECT_EQ(MeasurePlan(problem, plan), payload + dense + KvCacheBytes(model, 100, 1));
+  problem.budget = {.kind = Budget::Kind::kFileBytes, .bytes = 1};
+  EXPECT_EQ(MeasurePlan(problem, plan), LayOutArtifact(model, plan, 0).weight_bytes);
+  EXPECT_GT(MeasurePlan(problem, plan), payload + dense);
 }
 
 }  // namespace

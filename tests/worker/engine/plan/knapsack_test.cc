@@ -11,20 +11,20 @@ namespace lwq {
 namespace {
 
 using testing::LlamaInventory;
-using testing::SymmetricFormats;
+using testing::MenuFor;
+using testing::Width;
 
 // Costs as measured ones look: about fourfold less a bit, a few hundredfold between units, noisy.
 std::vector<std::vector<double>> MeasuredCosts(const ModelInventory& model,
-                                               const std::vector<UnitFormat>& formats,
-                                               unsigned seed) {
+                                               const std::vector<int>& bits, unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
   std::vector<std::vector<double>> cost;
   for (size_t u = 0; u < model.units.size(); ++u) {
     const double scale = std::exp(1.5 * normal(random));
     std::vector<double> row;
-    for (const UnitFormat& f : formats) {
-      row.push_back(scale * std::exp(0.3 * normal(random)) * std::ldexp(1.0, -2 * f.bits));
+    for (int b : bits) {
+      row.push_back(scale * std::exp(0.3 * normal(random)) * std::ldexp(1.0, -2 * b));
     }
     cost.push_back(row);
   }
@@ -35,15 +35,16 @@ AllocationProblem Problem(const ModelInventory& model, const std::vector<int>& b
                           unsigned seed) {
   AllocationProblem problem;
   problem.model = &model;
-  problem.formats = SymmetricFormats(bits);
-  problem.cost = MeasuredCosts(model, problem.formats, seed);
+  problem.menu = MenuFor(model, bits);
+  problem.cost = MeasuredCosts(model, bits, seed);
   return problem;
 }
 
-int64_t UniformBytes(const AllocationProblem& problem, const UnitFormat& format) {
-  return PlanBytes(problem.budget, *problem.model,
-                   std::vector<UnitFormat>(problem.model->units.size(), format),
-                   problem.max_shard_bytes);
+int64_t SmallestBytes(const AllocationProblem& problem) {
+  return MeasurePlan(problem, SmallestPlan(problem));
+}
+int64_t LargestBytes(const AllocationProblem& problem) {
+  return MeasurePlan(problem, LargestPlan(problem));
 }
 
 // 20 budgets on the sample model's shapes, in file bytes: the forecast is what the layout gives,
@@ -52,21 +53,21 @@ TEST(KnapsackTest, NeverExceedsAndNearlyFillsTwentyRandomBudgets) {
   const ModelInventory model = LlamaInventory({});
   AllocationProblem problem = Problem(model, {2, 3, 4, 8}, 7);
   problem.budget = {.kind = Budget::Kind::kFileBytes, .bytes = 1};
-  const int64_t low = UniformBytes(problem, problem.formats.front());
-  const int64_t high = UniformBytes(problem, problem.formats.back());
+  const int64_t low = SmallestBytes(problem);
+  const int64_t high = LargestBytes(problem);
   std::mt19937_64 random(11);
   for (int i = 0; i < 20; ++i) {
     problem.budget.bytes = low + static_cast<int64_t>(random() % (high - low));
     problem.max_shard_bytes = i % 4 == 3 ? 1000000 : 0;
     const absl::StatusOr<Allocation> allocation = Allocate("knapsack", problem);
     if (!allocation.ok()) {  // shards have a header each: the smallest plan may just not fit
-      EXPECT_GT(SmallestPlanBytes(problem), problem.budget.bytes);
+      EXPECT_GT(SmallestBytes(problem), problem.budget.bytes);
       continue;
     }
     EXPECT_LE(allocation->plan_bytes, problem.budget.bytes);
     EXPECT_GE(allocation->plan_bytes, problem.budget.bytes * 0.995) << problem.budget.bytes;
     EXPECT_EQ(allocation->plan_bytes,
-              LayOutArtifact(model, allocation->formats, problem.max_shard_bytes).weight_bytes);
+              LayOutArtifact(model, allocation->plan, problem.max_shard_bytes).weight_bytes);
     EXPECT_EQ(allocation->budget_bytes, problem.budget.bytes);
   }
 }
@@ -93,23 +94,23 @@ TEST(KnapsackTest, EqualsBruteForceOnSmallModels) {
   for (unsigned seed = 0; seed < 40; ++seed) {
     AllocationProblem problem = Problem(model, {2, 3, 4, 8}, seed);
     problem.budget = {.kind = Budget::Kind::kFileBytes, .bytes = 1};
-    const int64_t low = UniformBytes(problem, problem.formats.front());
-    const int64_t high = UniformBytes(problem, problem.formats.back());
+    const int64_t low = SmallestBytes(problem);
+    const int64_t high = LargestBytes(problem);
     problem.budget.bytes = low + (high - low) * (seed + 1) / 41;
     LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("knapsack", problem));
     const int64_t slack =
         8 * static_cast<int64_t>(
-                LayOutArtifact(model, allocation.formats, 0).files[0].layout.tensors.size());
+                LayOutArtifact(model, allocation.plan, 0).files[0].layout.tensors.size());
     double best = 1e9;
     for (int code = 0; code < 256; ++code) {
-      std::vector<UnitFormat> formats;
+      Plan plan;
       double cost = 0;
       for (int u = 0; u < 4; ++u) {
         const int f = code >> 2 * u & 3;
-        formats.push_back(problem.formats[f]);
+        plan.push_back(problem.menu.units[u].formats[f]);
         cost += *std::min_element(problem.cost[u].begin(), problem.cost[u].begin() + f + 1);
       }
-      if (PlanBytes(problem.budget, model, formats, 0) <= problem.budget.bytes - slack) {
+      if (MeasurePlan(problem, plan) <= problem.budget.bytes - slack) {
         best = std::min(best, cost);
       }
     }
@@ -173,7 +174,8 @@ TEST(KnapsackTest, DerivesCostsFromLayerScores) {
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("knapsack", problem));
   EXPECT_EQ(allocation.predicted_cost, 0);
   for (int unit = 0; unit < 4; ++unit) {
-    EXPECT_GT(allocation.formats[unit].bits, allocation.formats[4 + unit].bits);
+    EXPECT_GT(problem.menu.units[unit].Find(allocation.plan[unit]),
+              problem.menu.units[4 + unit].Find(allocation.plan[4 + unit]));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/plan/allocator.h"
 
 namespace lwq::testing {
@@ -58,11 +59,20 @@ inline ModelInventory LlamaInventory(const LlamaShape& s) {
   return m;
 }
 
-inline std::vector<UnitFormat> SymmetricFormats(const std::vector<int>& bits,
-                                                int64_t group_size = 128) {
-  std::vector<UnitFormat> formats;
-  for (int b : bits) formats.push_back(b == 16 ? UnitFormat{} : UnitFormat{b, group_size, true});
-  return formats;
+// A symmetric grid, or the source's own weights for 16 bits.
+inline const WeightFormat* Width(int bits, int64_t group_size = 128) {
+  if (bits == 16) return DenseFormat();
+  return GridFormat::Find(bits, group_size, /*symmetric=*/true);
+}
+
+// The menu of these widths, the head's too.
+inline Menu MenuFor(const ModelInventory& model, const std::vector<int>& bits,
+                    int64_t group_size = 128) {
+  MenuRequest request;
+  for (int b : bits) request.formats.push_back(b == 16 ? "dense" : absl::StrCat("int", b));
+  request.group_sizes = {group_size};
+  request.quantize_head = true;
+  return BuildMenu(model, **FindProfile("transformers"), request).value();
 }
 
 }  // namespace lwq::testing

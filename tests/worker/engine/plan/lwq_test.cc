@@ -13,18 +13,18 @@ namespace {
 
 using ::testing::HasSubstr;
 
-using Damage = std::function<double(const std::vector<UnitFormat>&)>;
+using Damage = std::function<double(const Plan&)>;
 
 class LwqTest : public ::testing::Test {
  protected:
   LwqTest() : model_(testing::LlamaInventory({})) {
     problem_.model = &model_;
-    problem_.formats = testing::SymmetricFormats({2, 3, 4, 8});
+    problem_.menu = testing::MenuFor(model_, {2, 3, 4, 8});
     problem_.budget = *ParseBudget("3.1bpw");
     for (size_t u = 0; u < model_.units.size(); ++u) {
       std::vector<double> row;
-      for (const UnitFormat& format : problem_.formats) {
-        row.push_back((1.0 + static_cast<double>(u * 7 % 5)) * std::pow(4.0, -format.bits));
+      for (int bits : {2, 3, 4, 8}) {
+        row.push_back((1.0 + static_cast<double>(u * 7 % 5)) * std::pow(4.0, -bits));
       }
       problem_.cost.push_back(std::move(row));
     }
@@ -32,14 +32,13 @@ class LwqTest : public ::testing::Test {
 
   // The units' costs times what `factor` says of the unit.
   Damage Times(const std::function<double(const AllocationUnit&)>& factor) const {
-    return [this, factor](const std::vector<UnitFormat>& formats) {
+    return [this, factor](const Plan& plan) {
+      const std::vector<std::vector<double>> costs = UnitCosts(problem_);
       double damage = 0;
-      for (size_t u = 0; u < formats.size(); ++u) {
-        for (size_t f = 0; f < problem_.formats.size(); ++f) {
-          if (problem_.formats[f] == formats[u]) {
-            damage += factor(model_.units[u]) * UnitCosts(problem_)[u][f];
-          }
-        }
+      for (size_t u = 0; u < plan.size(); ++u) {
+        const int f = problem_.menu.units[u].Find(plan[u]);
+        EXPECT_GE(f, 0);
+        damage += factor(model_.units[u]) * costs[u][static_cast<size_t>(f)];
       }
       return damage;
     };
@@ -55,8 +54,8 @@ class LwqTest : public ::testing::Test {
         return step.ok() ? step->allocation : Allocation();
       }
       for (const Allocation& plan : step->to_measure) {
-        EXPECT_EQ(plan.plan_bytes, MeasurePlan(problem_, plan.formats));
-        measured_.push_back({plan.formats, damage(plan.formats), plan.explanation});
+        EXPECT_EQ(plan.plan_bytes, MeasurePlan(problem_, plan.plan));
+        measured_.push_back({plan.plan, damage(plan.plan), plan.explanation});
       }
     }
   }
@@ -73,7 +72,7 @@ TEST_F(LwqTest, NoPlanIsMeasuredTwiceNorMoreThanAnnounced) {
   EXPECT_LE(static_cast<int>(measured_.size()), def->max_trials);
   for (size_t a = 0; a < measured_.size(); ++a) {
     for (size_t b = 0; b < a; ++b) {
-      EXPECT_NE(measured_[a].formats, measured_[b].formats) << a << " and " << b;
+      EXPECT_NE(measured_[a].plan, measured_[b].plan) << a << " and " << b;
     }
   }
   EXPECT_LE(num_rounds_, 3);
@@ -82,7 +81,7 @@ TEST_F(LwqTest, NoPlanIsMeasuredTwiceNorMoreThanAnnounced) {
 TEST_F(LwqTest, WhereCostsAddUpTheKnapsackWins) {
   const Allocation chosen = Play(Times([](const AllocationUnit&) { return 1.0; }));
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
-  EXPECT_EQ(chosen.formats, knapsack.formats);
+  EXPECT_EQ(chosen.plan, knapsack.plan);
   EXPECT_THAT(chosen.explanation, HasSubstr("the units' own costs."));
 }
 
@@ -103,18 +102,18 @@ TEST_F(LwqTest, FindsWhatCostsHideByDepthAndKind) {
     }
   }
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation best, Allocate("knapsack", known));
-  ASSERT_LT(damage(best.formats), 0.98 * damage(knapsack.formats));
-  EXPECT_LE(damage(chosen.formats), 1.002 * damage(best.formats));
+  ASSERT_LT(damage(best.plan), 0.98 * damage(knapsack.plan));
+  EXPECT_LE(damage(chosen.plan), 1.002 * damage(best.plan));
 }
 
 TEST_F(LwqTest, WhatIsOverTheBudgetIsLearntFromAndNeverChosen) {
   const Allocation chosen = Play(Times([](const AllocationUnit&) { return 1.0; }));
-  const int64_t allowed = BudgetBytes(problem_.budget, model_);
+  const int64_t allowed = AllowedBytes(problem_);
   double least = 1e9, least_over = 1e9, of_chosen = -1;
   for (const MeasuredPlan& plan : measured_) {
-    const bool over = MeasurePlan(problem_, plan.formats) > allowed;
+    const bool over = MeasurePlan(problem_, plan.plan) > allowed;
     (over ? least_over : least) = std::min(over ? least_over : least, plan.kl);
-    if (plan.formats == chosen.formats) of_chosen = plan.kl;
+    if (plan.plan == chosen.plan) of_chosen = plan.kl;
   }
   EXPECT_LT(least_over, least);
   EXPECT_EQ(of_chosen, least);
@@ -123,9 +122,9 @@ TEST_F(LwqTest, WhatIsOverTheBudgetIsLearntFromAndNeverChosen) {
 
 TEST_F(LwqTest, OnePossiblePlanNeedsNoMeasurement) {
   problem_.budget = *ParseBudget("16bpw");
-  const Allocation chosen = Play([](const std::vector<UnitFormat>&) { return 0.0; });
+  const Allocation chosen = Play([](const Plan&) { return 0.0; });
   EXPECT_TRUE(measured_.empty());
-  for (const UnitFormat& format : chosen.formats) EXPECT_EQ(format.bits, 8);
+  for (const WeightFormat* format : chosen.plan) EXPECT_EQ(format, testing::Width(8));
 }
 
 TEST_F(LwqTest, RanksOfLayersWillDoAndMeasuringCorrectsThem) {
@@ -137,12 +136,12 @@ TEST_F(LwqTest, RanksOfLayersWillDoAndMeasuringCorrectsThem) {
   const Allocation chosen = Play(damage);
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation uniform, Allocate("uniform", problem_));
-  EXPECT_LT(damage(chosen.formats), 0.9 * damage(knapsack.formats));
-  EXPECT_LT(damage(chosen.formats), 0.9 * damage(uniform.formats));
+  EXPECT_LT(damage(chosen.plan), 0.9 * damage(knapsack.plan));
+  EXPECT_LT(damage(chosen.plan), 0.9 * damage(uniform.plan));
 }
 
 TEST_F(LwqTest, AnotherModelsTrialsAreRefused) {
-  const std::vector<MeasuredPlan> measured = {{{problem_.formats[0]}, 1.0, "another."}};
+  const std::vector<MeasuredPlan> measured = {{{testing::Width(2)}, 1.0, "another."}};
   EXPECT_EQ(NextStep("lwq", problem_, measured).status().code(),
             absl::StatusCode::kInvalidArgument);
 }

@@ -15,11 +15,17 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kMebibyte = int64_t{1} << 20;
 
+// Of the four usual widths.
+MemoryForecast Forecast(const ModelInventory& model, bool calibrated, bool bf16) {
+  return ForecastWorkerMemory(model, testing::MenuFor(model, {2, 3, 4, 8}).AllFormats(), calibrated,
+                              bf16);
+}
+
 TEST(MemoryModelTest, DoesNotGrowWithDepth) {
   testing::LlamaShape shape{.layers = 4, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
-  const auto shallow = ForecastWorkerMemory(testing::LlamaInventory(shape), true, true);
+  const auto shallow = Forecast(testing::LlamaInventory(shape), true, true);
   shape.layers = 40;
-  const auto deep = ForecastWorkerMemory(testing::LlamaInventory(shape), true, true);
+  const auto deep = Forecast(testing::LlamaInventory(shape), true, true);
   EXPECT_EQ(shallow.total_bytes, deep.total_bytes);
 }
 
@@ -28,9 +34,9 @@ TEST(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
       .layers = 2, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
   const ModelInventory model = testing::LlamaInventory(shape);
   const int64_t layer = model.num_quantizable_weights() / 2;
-  const auto plain = ForecastWorkerMemory(model, false, false);
-  const auto bf16 = ForecastWorkerMemory(model, false, true);
-  const auto calibrated = ForecastWorkerMemory(model, true, false);
+  const auto plain = Forecast(model, false, false);
+  const auto bf16 = Forecast(model, false, true);
+  const auto calibrated = Forecast(model, true, false);
   EXPECT_GE(plain.layer_bytes, 4 * layer + 4 * 2048 * 5632);
   EXPECT_EQ(plain.layer_bytes - bf16.layer_bytes, 2 * layer);
   EXPECT_GE(plain.head_bytes, 4 * 32000 * 2048);
@@ -48,7 +54,7 @@ TEST(MemoryModelTest, TheTotalHoldsEveryTask) {
     for (int64_t intermediate : {512, 5632, 28672}) {
       const ModelInventory model = testing::LlamaInventory(
           {.layers = 2, .hidden = 2048, .intermediate = intermediate, .vocab = vocab});
-      const auto f = ForecastWorkerMemory(model, true, false);
+      const auto f = Forecast(model, true, false);
       const int64_t widest = 2048 * std::max<int64_t>(2048, intermediate);
       EXPECT_GE(f.total_bytes,
                 f.fixed_bytes + f.layer_bytes + f.hessian_bytes + f.activation_bytes);
@@ -60,13 +66,13 @@ TEST(MemoryModelTest, TheTotalHoldsEveryTask) {
 }
 
 TEST(MemoryModelTest, TiedAndUntiedHeadsCountTheSame) {
-  const auto tied = ForecastWorkerMemory(testing::LlamaInventory({.tied = true}), true, false);
-  const auto untied = ForecastWorkerMemory(testing::LlamaInventory({.tied = false}), true, false);
+  const auto tied = Forecast(testing::LlamaInventory({.tied = true}), true, false);
+  const auto untied = Forecast(testing::LlamaInventory({.tied = false}), true, false);
   EXPECT_EQ(tied.head_bytes, untied.head_bytes);
 }
 
 TEST(MemoryModelTest, RefusesACeilingThatIsTooLow) {
-  const auto forecast = ForecastWorkerMemory(testing::LlamaInventory({}), true, false);
+  const auto forecast = Forecast(testing::LlamaInventory({}), true, false);
   EXPECT_OK(CheckMemoryCeiling(forecast, 0));  // no ceiling
   EXPECT_OK(CheckMemoryCeiling(forecast, forecast.total_bytes));
   const absl::Status status = CheckMemoryCeiling(forecast, forecast.total_bytes - 1);

@@ -10,13 +10,15 @@ namespace lwq {
 namespace {
 
 using testing::LlamaInventory;
-using testing::SymmetricFormats;
+using testing::MenuFor;
+using testing::Width;
 
-// Layers at formats[f] in `allocation`; every unit of a layer must agree.
-int LayersAt(const ModelInventory& model, const Allocation& allocation, const UnitFormat& format) {
+// Layers at `format` in `allocation`; every unit of a layer must agree.
+int LayersAt(const ModelInventory& model, const Allocation& allocation,
+             const WeightFormat* format) {
   std::vector<int> units(model.num_layers, 0);
   for (size_t u = 0; u < model.units.size(); ++u) {
-    if (model.units[u].layer >= 0 && allocation.formats[u] == format) ++units[model.units[u].layer];
+    if (model.units[u].layer >= 0 && allocation.plan[u] == format) ++units[model.units[u].layer];
   }
   int layers = 0;
   for (int n : units) {
@@ -29,15 +31,14 @@ int LayersAt(const ModelInventory& model, const Allocation& allocation, const Un
 AllocationProblem Problem(const ModelInventory& model, std::vector<int> bits) {
   AllocationProblem problem;
   problem.model = &model;
-  problem.formats = SymmetricFormats(bits);
+  problem.menu = MenuFor(model, bits);
   problem.layer_score.resize(model.num_layers);
   std::iota(problem.layer_score.begin(), problem.layer_score.end(), 0);  // the last matters most
   return problem;
 }
 
-int64_t DeviceBytes(const AllocationProblem& problem, size_t f) {
-  return PlanBytes(problem.budget, *problem.model,
-                   std::vector<UnitFormat>(problem.model->units.size(), problem.formats[f]), 0);
+int64_t DeviceBytes(const AllocationProblem& problem, size_t rung) {
+  return MeasurePlan(problem, PlanAtRung(problem, rung));
 }
 
 // The paper's rule, k = floor(N (M - M_low) / (M_high - M_low)), at its example's proportions: 32
@@ -49,20 +50,20 @@ TEST(TwoLevelTest, FollowsThePapersRuleForEqualLayers) {
   const int64_t low = DeviceBytes(problem, 0), high = DeviceBytes(problem, 1);
   problem.budget.bytes = low + (high - low) * (20 - 17) / (34 - 17);
   LWQ_ASSERT_OK_AND_ASSIGN(Allocation allocation, Allocate("two-level", problem));
-  EXPECT_EQ(LayersAt(model, allocation, problem.formats[1]), 5);
+  EXPECT_EQ(LayersAt(model, allocation, Width(8)), 5);
   // The five most important.
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.formats[u].bits, model.units[u].layer >= 27 ? 8 : 4);
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer >= 27 ? 8 : 4));
   }
   for (int k = 0; k < 32; ++k) {
     problem.budget.bytes = low + (high - low) * k / 32;
     LWQ_ASSERT_OK_AND_ASSIGN(allocation, Allocate("two-level", problem));
-    EXPECT_EQ(LayersAt(model, allocation, problem.formats[1]), k);
+    EXPECT_EQ(LayersAt(model, allocation, Width(8)), k);
     EXPECT_EQ(allocation.plan_bytes, problem.budget.bytes);
     if (k == 0) continue;
     --problem.budget.bytes;  // one byte short of k
     LWQ_ASSERT_OK_AND_ASSIGN(allocation, Allocate("two-level", problem));
-    EXPECT_EQ(LayersAt(model, allocation, problem.formats[1]), k - 1);
+    EXPECT_EQ(LayersAt(model, allocation, Width(8)), k - 1);
   }
 }
 
@@ -76,15 +77,15 @@ TEST(TwoLevelTest, MixesTheNeighboursOfTheBudget) {
   for (const auto& c : cases) {
     problem.budget = *ParseBudget(c.budget);
     LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("two-level", problem));
-    const int at_low = LayersAt(model, allocation, UnitFormat{c.low, 128, true});
-    const int at_high = LayersAt(model, allocation, UnitFormat{c.high, 128, true});
+    const int at_low = LayersAt(model, allocation, Width(c.low));
+    const int at_high = LayersAt(model, allocation, Width(c.high));
     EXPECT_EQ(at_low + at_high, 12) << c.budget;
     EXPECT_GT(at_low, 0) << c.budget;
     EXPECT_GT(at_high, 0) << c.budget;
   }
   problem.budget = *ParseBudget("16bpw");
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation all, Allocate("two-level", problem));
-  EXPECT_EQ(LayersAt(model, all, UnitFormat{8, 128, true}), 12);
+  EXPECT_EQ(LayersAt(model, all, Width(8)), 12);
 }
 
 TEST(TwoLevelTest, PromotesTheHeadLast) {
@@ -93,8 +94,8 @@ TEST(TwoLevelTest, PromotesTheHeadLast) {
   problem.budget = {.kind = Budget::Kind::kDeviceBytes, .bytes = 1, .context_length = 1};
   problem.budget.bytes = DeviceBytes(problem, 1) - 1;
   LWQ_ASSERT_OK_AND_ASSIGN(Allocation allocation, Allocate("two-level", problem));
-  EXPECT_EQ(LayersAt(model, allocation, problem.formats[1]), 12);
-  EXPECT_EQ(allocation.formats.back().bits, 4);
+  EXPECT_EQ(LayersAt(model, allocation, Width(8)), 12);
+  EXPECT_EQ(allocation.plan.back(), Width(4));
 }
 
 TEST(TwoLevelTest, RanksLayersByTheirCostsWithoutScores) {
@@ -108,7 +109,7 @@ TEST(TwoLevelTest, RanksLayersByTheirCostsWithoutScores) {
   problem.budget.bytes = low + (high - low) / 12;
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("two-level", problem));
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.formats[u].bits, model.units[u].layer == 7 ? 8 : 4) << u;
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer == 7 ? 8 : 4)) << u;
   }
 }
 
@@ -124,7 +125,7 @@ TEST(TwoLevelTest, PassesOverALayerThatDoesNotFit) {
   problem.budget.bytes = low + (high - low) / 15;  // one small layer; the last is four of them
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("two-level", problem));
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.formats[u].bits, model.units[u].layer == 10 ? 8 : 4) << u;
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer == 10 ? 8 : 4)) << u;
   }
 }
 

@@ -73,15 +73,13 @@ class SwapKlTest : public ::testing::Test {
   }
 
   SwapKlRequest Request(int layer) {
-    units_.clear();
-    for (const AllocationUnit& unit : inventory_.units) {
-      if (unit.layer == layer) units_.push_back(unit);
-    }
     SwapKlRequest request;
     request.layer = layer;
-    request.units = units_;
-    request.num_formats = kFormats;
-    request.replacement = [this](const LinearShape& linear, int format, MatrixView weight) {
+    for (const AllocationUnit& unit : inventory_.units) {
+      if (unit.layer == layer) request.units.push_back(unit);
+    }
+    request.num_formats.assign(request.units.size(), kFormats);
+    request.replacement = [this](size_t, const LinearShape& linear, int format, MatrixView weight) {
       LWQ_RETURN_IF_ERROR(weights_->ReadLinear(linear.module, weight));
       Coarsen(format, weight);
       return absl::OkStatus();
@@ -124,7 +122,6 @@ class SwapKlTest : public ::testing::Test {
   std::unique_ptr<Decoder> decoder_;
   TokenBatch batch_;
   std::vector<Matrix> states_;
-  std::vector<AllocationUnit> units_;
 };
 
 // Log-probabilities below 20 carry errors of some 1e-5 after two layers; their mean over 49 tokens

@@ -1,5 +1,7 @@
 // F16, BF16 and F32 tensors to F32 rows. Bound by memory: the loops are plain so that the compiler
 // turns them into vector code; stored data may lie at any address, so it is read with memcpy.
+#include "worker/engine/tensor/widen.h"
+
 #include <bit>
 #include <cstring>
 
@@ -7,7 +9,6 @@
 #include "absl/strings/str_join.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "worker/engine/io/checkpoint.h"
 
 namespace lwq {
 namespace {

@@ -1,0 +1,182 @@
+#include "records/plan_records.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+
+namespace lwq {
+
+v1::Inventory InventoryToProto(const ModelInventory& inventory) {
+  v1::Inventory proto;
+  proto.set_num_layers(inventory.num_layers);
+  proto.set_weight_dtype(std::string(NameOf(inventory.weight_dtype)));
+  for (const AllocationUnit& unit : inventory.units) {
+    v1::InventoryUnit* out = proto.add_units();
+    out->set_name(unit.name);
+    out->set_layer(unit.layer);
+    for (const LinearShape& linear : unit.linears) {
+      v1::InventoryLinear* shape = out->add_linears();
+      shape->set_module(linear.module);
+      shape->set_out_features(linear.out_features);
+      shape->set_in_features(linear.in_features);
+    }
+  }
+  for (const TensorSpec& tensor : inventory.dense) {
+    v1::InventoryTensor* out = proto.add_dense();
+    out->set_name(tensor.name);
+    out->set_dtype(std::string(NameOf(tensor.dtype)));
+    for (int64_t dimension : tensor.shape) out->add_shape(dimension);
+  }
+  proto.set_hidden_size(inventory.hidden_size);
+  proto.set_intermediate_size(inventory.intermediate_size);
+  proto.set_vocab_size(inventory.vocab_size);
+  proto.set_num_heads(inventory.num_heads);
+  proto.set_num_kv_heads(inventory.num_kv_heads);
+  proto.set_head_dim(inventory.head_dim);
+  proto.set_max_positions(inventory.max_positions);
+  return proto;
+}
+
+absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory) {
+  ModelInventory model;
+  auto dtype = [](const std::string& name) -> absl::StatusOr<DType> {
+    const std::optional<DType> found = DTypeFromName(name);
+    if (!found) return InvalidFailure("DTYPE_UNKNOWN", absl::StrCat("dtype \"", name, "\""));
+    return *found;
+  };
+  model.num_layers = inventory.num_layers();
+  LWQ_ASSIGN_OR_RETURN(model.weight_dtype, dtype(inventory.weight_dtype()));
+  for (const v1::InventoryUnit& unit : inventory.units()) {
+    AllocationUnit& u = model.units.emplace_back();
+    u.name = unit.name();
+    u.layer = unit.layer();
+    for (const v1::InventoryLinear& linear : unit.linears()) {
+      u.linears.push_back({linear.module(), linear.out_features(), linear.in_features()});
+    }
+  }
+  for (const v1::InventoryTensor& tensor : inventory.dense()) {
+    TensorSpec& t = model.dense.emplace_back();
+    t.name = tensor.name();
+    LWQ_ASSIGN_OR_RETURN(t.dtype, dtype(tensor.dtype()));
+    t.shape.assign(tensor.shape().begin(), tensor.shape().end());
+  }
+  model.hidden_size = inventory.hidden_size();
+  model.intermediate_size = inventory.intermediate_size();
+  model.vocab_size = inventory.vocab_size();
+  model.num_heads = inventory.num_heads();
+  model.num_kv_heads = inventory.num_kv_heads();
+  model.head_dim = inventory.head_dim();
+  model.max_positions = inventory.max_positions();
+  return model;
+}
+
+absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
+  Budget result;
+  switch (budget.kind_case()) {
+    case v1::Budget::kFileBytes:
+      result.kind = Budget::Kind::kFileBytes;
+      result.bytes = budget.file_bytes();
+      break;
+    case v1::Budget::kBitsPerWeight:
+      result.kind = Budget::Kind::kBitsPerWeight;
+      result.bits_per_weight = budget.bits_per_weight();
+      if (!std::isfinite(result.bits_per_weight) || result.bits_per_weight <= 0 ||
+          result.bits_per_weight > 64) {
+        return InvalidFailure(
+            "BUDGET_INVALID",
+            absl::StrCat("bits_per_weight ", result.bits_per_weight, " is not between 0 and 64"));
+      }
+      return result;
+    case v1::Budget::kDevice:
+      result.kind = Budget::Kind::kDeviceBytes;
+      result.bytes = budget.device().bytes();
+      result.context_length = budget.device().context_length();
+      result.batch_size = std::max<int64_t>(1, budget.device().batch_size());
+      if (result.context_length < 0 || result.context_length > (int64_t{1} << 32) ||
+          result.batch_size > (int64_t{1} << 20)) {
+        return InvalidFailure(
+            "BUDGET_INVALID",
+            absl::StrCat("device budget with context_length ", result.context_length,
+                         " and batch_size ", result.batch_size));
+      }
+      break;
+    default:
+      return InvalidFailure("BUDGET_INVALID",
+                            "no budget: set file_bytes, bits_per_weight or device");
+  }
+  if (result.bytes <= 0) {
+    return InvalidFailure("BUDGET_INVALID",
+                          absl::StrCat("a budget of ", result.bytes, " bytes is not positive"));
+  }
+  return result;
+}
+
+absl::StatusOr<Menu> MenuOf(const v1::QuantizeSpec& spec, const ModelInventory& inventory) {
+  LWQ_ASSIGN_OR_RETURN(const ProfileDef* profile, FindProfile(spec.profile()));
+  MenuRequest request;
+  request.formats.assign(spec.formats().begin(), spec.formats().end());
+  if (spec.group_sizes_size() > 0) {
+    request.group_sizes.assign(spec.group_sizes().begin(), spec.group_sizes().end());
+  }
+  request.symmetric = !spec.asymmetric();
+  request.quantize_head = spec.quantize_head();
+  return BuildMenu(inventory, *profile, request);
+}
+
+std::string FormatId(const WeightFormat* format) { return format == nullptr ? "" : format->id(); }
+
+absl::StatusOr<const WeightFormat*> FormatOf(absl::string_view id) {
+  if (id.empty()) return static_cast<const WeightFormat*>(nullptr);
+  return FindWeightFormat(id);
+}
+
+v1::PlanSummary PlanToProto(const Plan& plan, const ModelInventory& inventory) {
+  v1::PlanSummary proto;
+  for (size_t u = 0; u < inventory.units.size(); ++u) {
+    v1::UnitChoice& choice = *proto.add_units();
+    choice.set_unit(inventory.units[u].name);
+    choice.set_layer(inventory.units[u].layer);
+    choice.set_format(FormatId(plan[u]));
+  }
+  return proto;
+}
+
+absl::StatusOr<Plan> PlanOf(const v1::PlanSummary& plan, const ModelInventory& inventory) {
+  if (plan.units_size() != static_cast<int>(inventory.units.size())) {
+    return InvalidFailure("PLAN_MISMATCH",
+                          absl::StrCat("the plan has ", plan.units_size(), " units, the model ",
+                                       inventory.units.size()));
+  }
+  Plan formats;
+  for (int i = 0; i < plan.units_size(); ++i) {
+    const v1::UnitChoice& choice = plan.units(i);
+    if (choice.unit() != inventory.units[i].name) {
+      return InvalidFailure("PLAN_MISMATCH",
+                            absl::StrCat("unit ", i, " of the plan is ", choice.unit(),
+                                         ", of the model ", inventory.units[i].name));
+    }
+    LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FormatOf(choice.format()));
+    formats.push_back(format);
+  }
+  return formats;
+}
+
+std::vector<v1::UnitFormats> QuantizedFormats(const Menu& menu, const ModelInventory& inventory) {
+  std::vector<v1::UnitFormats> units;
+  for (size_t u = 0; u < menu.units.size(); ++u) {
+    v1::UnitFormats unit;
+    unit.set_unit(inventory.units[u].name);
+    for (const WeightFormat* format : menu.units[u].formats) {
+      if (!format->dense()) unit.add_formats(format->id());
+    }
+    if (unit.formats_size() > 0) units.push_back(std::move(unit));
+  }
+  return units;
+}
+
+}  // namespace lwq

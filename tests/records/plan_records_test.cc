@@ -1,0 +1,80 @@
+#include "records/plan_records.h"
+
+#include "gmock/gmock.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::HasSubstr;
+
+TEST(PlanRecordsTest, AnInventoryComesBackAsItWas) {
+  const ModelInventory model = testing::LlamaInventory({.layers = 2, .tied = false});
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory back, InventoryOf(InventoryToProto(model)));
+  // All that a plan's bytes follow from, and the sizes that forecasts read.
+  const Plan plan(model.units.size(), testing::Width(4));
+  EXPECT_EQ(LayOutArtifact(back, plan, 100'000).index_json,
+            LayOutArtifact(model, plan, 100'000).index_json);
+  EXPECT_EQ(InventoryToProto(back).SerializeAsString(),
+            InventoryToProto(model).SerializeAsString());
+  EXPECT_EQ(back.vocab_size, 4096);
+  EXPECT_EQ(back.num_kv_heads, 2);
+  EXPECT_EQ(back.max_positions, 2048);
+  v1::Inventory unknown = InventoryToProto(model);
+  unknown.set_weight_dtype("INT3");
+  EXPECT_THAT(InventoryOf(unknown), FailsWith("DTYPE_UNKNOWN", HasSubstr("INT3")));
+}
+
+TEST(PlanRecordsTest, APlanComesBackAsItWas) {
+  const ModelInventory model = testing::LlamaInventory({.layers = 2});
+  Plan plan(model.units.size(), DenseFormat());
+  plan[1] = testing::Width(3, 64);
+  plan[2] = GridFormat::Find(8, 0, /*symmetric=*/false);
+  plan[7] = nullptr;
+  v1::PlanSummary proto = PlanToProto(plan, model);
+  EXPECT_EQ(proto.units(1).format(), "int3-g64");
+  EXPECT_EQ(proto.units(7).format(), "");
+  LWQ_ASSERT_OK_AND_ASSIGN(const Plan back, PlanOf(proto, model));
+  EXPECT_EQ(back, plan);
+  proto.mutable_units(1)->set_format("int3");
+  EXPECT_THAT(PlanOf(proto, model), FailsWith("FORMAT_UNKNOWN", HasSubstr("int3")));
+  proto.mutable_units(1)->set_unit("layers.9.mlp.down_proj");
+  EXPECT_THAT(PlanOf(proto, model), FailsWith("PLAN_MISMATCH", HasSubstr("layers.9")));
+  proto.mutable_units()->RemoveLast();
+  EXPECT_THAT(PlanOf(proto, model), FailsWith("PLAN_MISMATCH", HasSubstr("7 units")));
+}
+
+TEST(PlanRecordsTest, TheMenuIsTheJobsAndItsProductsLeaveOutTheSourcesOwn) {
+  const ModelInventory model = testing::LlamaInventory({.layers = 1, .tied = false});
+  v1::QuantizeSpec spec;
+  spec.set_profile("vllm-lowbit");
+  spec.add_formats("int3");
+  spec.add_formats("dense");
+  spec.add_group_sizes(64);
+  spec.set_asymmetric(true);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu, MenuOf(spec, model));
+  const std::vector<v1::UnitFormats> products = QuantizedFormats(menu, model);
+  ASSERT_EQ(products.size(), 4u);  // the head stays as it is
+  EXPECT_EQ(products[3].unit(), "layers.0.mlp.down_proj");
+  EXPECT_THAT(products[3].formats(), ::testing::ElementsAre("int3-g64-asym"));
+  spec.set_profile("vllm");
+  EXPECT_THAT(MenuOf(spec, model), FailsWith("PROFILE_UNKNOWN", HasSubstr("vllm-lowbit")));
+}
+
+TEST(PlanRecordsTest, BudgetsWithoutSenseAreRefused) {
+  v1::Budget budget;
+  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("no budget")));
+  budget.set_bits_per_weight(65);
+  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("65")));
+  budget.set_file_bytes(-1);
+  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("-1")));
+  budget.set_bits_per_weight(3.25);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Budget bits, BudgetOf(budget));
+  EXPECT_EQ(bits.kind, Budget::Kind::kBitsPerWeight);
+  EXPECT_EQ(bits.bits_per_weight, 3.25);
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,110 @@
+#include "worker/engine/plan/menu.h"
+
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<std::string> Ids(const UnitMenu& unit) {
+  std::vector<std::string> ids;
+  for (const WeightFormat* format : unit.formats) ids.push_back(format->id());
+  return ids;
+}
+
+// SmolLM2-135M's shape: 576 inputs are no multiple of 128, 1536 are.
+ModelInventory Small() {
+  return testing::LlamaInventory(
+      {.layers = 2, .hidden = 576, .intermediate = 1536, .heads = 9, .kv_heads = 3, .vocab = 320});
+}
+
+const ProfileDef& Profile(absl::string_view name) { return **FindProfile(name); }
+
+TEST(MenuTest, ByDefaultAUnitMayTakeWhatTheProfileHasAndStayDense) {
+  const ModelInventory model = testing::LlamaInventory({});
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu, BuildMenu(model, Profile("vllm-lowbit"), {}));
+  EXPECT_THAT(menu.rungs,
+              ElementsAre("2-bit in groups of 128", "3-bit in groups of 128",
+                          "4-bit in groups of 128", "8-bit in groups of 128", "as in the source"));
+  ASSERT_EQ(menu.units.size(), model.units.size());
+  for (const UnitMenu& unit : menu.units) {
+    EXPECT_THAT(Ids(unit),
+                ElementsAre("int2-g128", "int3-g128", "int4-g128", "int8-g128", "dense"));
+    EXPECT_THAT(unit.at_rung, ElementsAre(0, 1, 2, 3, 4));
+    EXPECT_TRUE(unit.Quantizable());
+  }
+  EXPECT_TRUE(menu.notes.empty());
+}
+
+TEST(MenuTest, WhereAGroupSizeDoesNotDivideTheNextSmallerDoes) {
+  const ModelInventory model = Small();
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,
+                           BuildMenu(model, Profile("portable"), {.formats = {"int4", "int8"}}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("int4-g64", "int8-g64"));    // qkv: 576 inputs
+  EXPECT_THAT(Ids(menu.units[3]), ElementsAre("int4-g128", "int8-g128"));  // down: 1536 inputs
+  EXPECT_THAT(menu.rungs, ElementsAre("4-bit in groups of 128", "8-bit in groups of 128"));
+}
+
+TEST(MenuTest, SeveralGroupSizesAreChoicesOfEachWidth) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,
+                           BuildMenu(Small(), Profile("vllm-lowbit"),
+                                     {.formats = {"int2", "int3"}, .group_sizes = {128, 32}}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("int2-g64", "int2-g32", "int3-g64", "int3-g32"));
+  EXPECT_THAT(Ids(menu.units[3]), ElementsAre("int2-g128", "int2-g32", "int3-g128", "int3-g32"));
+  EXPECT_EQ(menu.rungs.size(), 4u);
+}
+
+TEST(MenuTest, AUnitThatNoFormatAcceptsStaysDenseAndIsSaid) {
+  ModelInventory model = testing::LlamaInventory({});
+  model.units[1].linears[0].out_features = 250;  // no multiple of 32
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,
+                           BuildMenu(model, Profile("portable"), {.formats = {"int4", "int8"}}));
+  EXPECT_THAT(Ids(menu.units[1]), ElementsAre("dense"));
+  EXPECT_THAT(menu.units[1].at_rung, ElementsAre(0, 0));
+  EXPECT_FALSE(menu.units[1].Quantizable());
+  EXPECT_THAT(menu.notes, ElementsAre(AllOf(HasSubstr("layers.0.self_attn.o_proj stays"),
+                                            HasSubstr("[250, 256]"), HasSubstr("32"))));
+}
+
+TEST(MenuTest, TheHeadTakesPartOnRequestOnly) {
+  const ModelInventory model = testing::LlamaInventory({.tied = false});
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,
+                           BuildMenu(model, Profile("portable"), {.formats = {"int4", "int8"}}));
+  EXPECT_THAT(Ids(menu.units.back()), ElementsAre("dense"));
+  EXPECT_TRUE(menu.notes.empty());
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const Menu asked,
+      BuildMenu(model, Profile("portable"), {.formats = {"int4", "int8"}, .quantize_head = true}));
+  EXPECT_THAT(Ids(asked.units.back()), ElementsAre("int4-g128", "int8-g128"));
+}
+
+TEST(MenuTest, FormatsByIdAreTakenAsTheyAre) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const Menu menu, BuildMenu(testing::LlamaInventory({}), Profile("vllm-lowbit"),
+                                 {.formats = {"int3-row", "int4-g32-asym", "dense", "int3-row"}}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("int3-row", "int4-g32-asym", "dense"));
+  EXPECT_EQ(menu.rungs.size(), 3u);
+}
+
+TEST(MenuTest, RefusesWhatTheProfileLacks) {
+  const ModelInventory model = testing::LlamaInventory({});
+  const ProfileDef& portable = Profile("portable");
+  EXPECT_THAT(
+      BuildMenu(model, portable, {.formats = {"int3"}}),
+      FailsWith("FORMAT_UNSUPPORTED", AllOf(HasSubstr("\"int3\""), HasSubstr("int4, int8"))));
+  EXPECT_THAT(BuildMenu(model, portable, {.formats = {"int4"}, .group_sizes = {96}}),
+              FailsWith("GROUP_SIZE", AllOf(HasSubstr("96"), HasSubstr("row (0)"))));
+  for (const char* unknown : {"int", "int9", "int4-g0", "int04", "q4_k", "int4-g128-sym", ""}) {
+    EXPECT_THAT(BuildMenu(model, portable, {.formats = {unknown}}),
+                FailsWith("FORMAT_UNKNOWN", HasSubstr("int4-g128")))
+        << unknown;
+  }
+}
+
+}  // namespace
+}  // namespace lwq

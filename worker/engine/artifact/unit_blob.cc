@@ -1,0 +1,103 @@
+#include "worker/engine/artifact/unit_blob.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/plan/safetensors_layout.h"
+
+namespace lwq {
+namespace {
+
+std::string TensorName(absl::string_view module, absl::string_view part) {
+  return absl::StrCat(module, ".", part);
+}
+
+// The parts of one linear among the tensors of a file, checked.
+absl::StatusOr<StoredLinear> Collect(const std::string& path, const LinearShape& linear,
+                                     const WeightFormat* format,
+                                     const absl::flat_hash_map<std::string, TensorView>& tensors) {
+  StoredLinear stored{format, linear.out_features, linear.in_features, {}};
+  LWQ_RETURN_IF_ERROR(format->Accepts(linear.out_features, linear.in_features));
+  for (const PartSpec& part : format->Parts(linear.out_features, linear.in_features, DType::kF16)) {
+    const auto found = tensors.find(TensorName(linear.module, part.name));
+    if (found == tensors.end()) {
+      return CorruptFailure("TENSOR_MISSING",
+                            absl::StrCat(path, ": no ", part.name, " of ", linear.module,
+                                         " in format ", format->id()));
+    }
+    stored.parts.push_back(found->second);
+  }
+  LWQ_RETURN_IF_ERROR(CheckParts(linear.module, stored));
+  return stored;
+}
+
+}  // namespace
+
+absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModule> linears) {
+  std::vector<TensorSpec> specs;
+  absl::flat_hash_map<std::string, const std::string*> bytes_of;
+  for (const EncodedModule& encoded : linears) {
+    for (const EncodedPart& part : encoded.linear) {
+      std::string name = TensorName(encoded.module, part.spec.name);
+      bytes_of.emplace(name, &part.bytes);
+      specs.push_back({std::move(name), part.spec.dtype, part.spec.shape});
+    }
+  }
+  const SafetensorsLayout layout = LayOutSafetensors(std::move(specs));
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path));
+  LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
+  for (const TensorSpec& tensor : layout.tensors) {
+    LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(*bytes_of.at(tensor.name))));
+  }
+  return writer->Close();
+}
+
+absl::StatusOr<std::unique_ptr<UnitBlob>> UnitBlob::Open(const std::string& path,
+                                                         const AllocationUnit& unit,
+                                                         const WeightFormat* format) {
+  auto blob = std::unique_ptr<UnitBlob>(new UnitBlob());
+  blob->path_ = path;
+  blob->format_ = format;
+  LWQ_ASSIGN_OR_RETURN(blob->file_, SafetensorsFile::Open(path));
+  absl::flat_hash_map<std::string, TensorView> tensors;
+  for (const SafetensorsHeader::Entry& entry : blob->file_->header().entries) {
+    tensors.emplace(entry.name, blob->file_->View(entry));
+  }
+  size_t num_parts = 0;
+  for (const LinearShape& linear : unit.linears) {
+    LWQ_ASSIGN_OR_RETURN(StoredLinear stored, Collect(path, linear, format, tensors));
+    num_parts += stored.parts.size();
+    blob->linears_.emplace(linear.module, std::move(stored));
+  }
+  if (num_parts != tensors.size()) {
+    return CorruptFailure(
+        "PACKED_SHAPE", absl::StrCat(path, " holds ", tensors.size(), " tensors, unit ", unit.name,
+                                     " has ", num_parts));
+  }
+  return blob;
+}
+
+absl::StatusOr<StoredLinear> UnitBlob::Find(absl::string_view module) const {
+  const auto found = linears_.find(module);
+  if (found != linears_.end()) return found->second;
+  return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+                 absl::StrCat(path_, ": no quantized linear ", module));
+}
+
+void BlobSet::Add(const UnitBlob* blob) {
+  for (const auto& [module, linear] : blob->linears()) {
+    blobs_.emplace(std::make_pair(module, blob->format()), blob);
+  }
+}
+
+absl::StatusOr<StoredLinear> BlobSet::Find(absl::string_view module,
+                                           const WeightFormat* format) const {
+  const auto found = blobs_.find({std::string(module), format});
+  if (found != blobs_.end()) return found->second->Find(module);
+  return Failure(
+      absl::StatusCode::kNotFound, "BLOB_MISSING",
+      absl::StrCat("none of the blobs of this task holds ", module, " in format ", format->id()));
+}
+
+}  // namespace lwq

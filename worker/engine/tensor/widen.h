@@ -1,0 +1,17 @@
+// F16, BF16 and F32 tensors as F32 matrices.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "worker/engine/tensor/matrix.h"
+#include "worker/engine/tensor/tensor_view.h"
+
+namespace lwq {
+
+// Widens an F16, BF16 or F32 tensor of shape [rows, cols] or [n] (as one row) to F32.
+// INVALID_ARGUMENT "NON_FINITE_WEIGHTS" when `refuse_non_finite` and a NaN or infinity is found:
+// the message has the count and the first index.
+absl::Status WidenToFloat(absl::string_view name, const TensorView& tensor, bool refuse_non_finite,
+                          MatrixView out);
+
+}  // namespace lwq
