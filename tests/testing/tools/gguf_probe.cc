@@ -3,6 +3,7 @@
 //   gguf_probe dequantize TYPE IN OUT                       blocks -> F32
 //   gguf_probe quantize TYPE reference|search COLS IN OUT [IMPORTANCE]
 //                                                           F32 rows -> blocks; F32 of each column
+//   gguf_probe copy IN OUT                 a whole file, read and laid out and written again
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -14,6 +15,8 @@
 #include "base/status_macros.h"
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/block_type.h"
+#include "worker/engine/gguf/gguf_reader.h"
+#include "worker/engine/gguf/gguf_writer.h"
 
 namespace lwq {
 namespace {
@@ -65,11 +68,23 @@ absl::Status Quantize(const std::vector<std::string>& arguments) {
   return writer->Close();
 }
 
+absl::Status Copy(const std::vector<std::string>& arguments) {
+  LWQ_ASSIGN_OR_RETURN(auto file, GgufFile::Open(arguments[0]));
+  const GgufHeader& header = file->header();
+  LWQ_ASSIGN_OR_RETURN(const GgufLayout layout, LayOutGguf(header.metadata, header.tensors));
+  LWQ_ASSIGN_OR_RETURN(auto writer, GgufWriter::Create(arguments[1], layout));
+  for (size_t i = 0; i < header.tensors.size(); ++i) {
+    LWQ_RETURN_IF_ERROR(writer->Append(header.tensors[i].name, file->Bytes(static_cast<int>(i))));
+  }
+  return writer->Finish();
+}
+
 absl::Status Run(const std::string& command, const std::vector<std::string>& arguments) {
   if (command == "dequantize" && arguments.size() == 3) return Dequantize(arguments);
   if (command == "quantize" && (arguments.size() == 5 || arguments.size() == 6)) {
     return Quantize(arguments);
   }
+  if (command == "copy" && arguments.size() == 2) return Copy(arguments);
   return absl::InvalidArgumentError("usage: see the head of gguf_probe.cc");
 }
 
