@@ -94,6 +94,12 @@ std::string FormatsText(const v1::PlanSummary& plan) {
   return absl::StrJoin(parts, ", ");
 }
 
+std::string ComparisonText(const v1::PlanComparison& comparison) {
+  return absl::StrFormat("%s: KL %.5f there, here %+.5f (standard error %.5f)",
+                         LogSafe(comparison.baseline()), comparison.baseline_kl(),
+                         comparison.difference(), comparison.standard_error());
+}
+
 std::string EvaluationTable(const v1::Job& job, const std::map<std::string, std::string>& names) {
   Measures measures;
   std::vector<std::string> subjects;
@@ -140,6 +146,9 @@ std::string QuantizeTable(const QuantizeOutcome& outcome) {
   table.AddRow({"bits per weight", absl::StrFormat("%.3f", plan.bits_per_weight())});
   table.AddRow({"formats", FormatsText(plan)});
   if (!plan.explanation().empty()) table.AddRow({"chosen", LogSafe(plan.explanation())});
+  for (const v1::PlanComparison& comparison : plan.comparisons()) {
+    table.AddRow({"beside", ComparisonText(comparison)});
+  }
   const v1::Progress& progress = job.progress();
   table.AddRow(
       {"time", absl::StrCat(FormatSeconds(outcome.seconds), " (job ",

@@ -25,6 +25,8 @@ absl::StatusOr<std::string> QuantizeJson(const QuantizeOutcome& outcome);
 
 // "2 bits: 12 units, 4 bits: 20 units".
 std::string FormatsText(const v1::PlanSummary& plan);
+// "uniform: KL 0.01870 there, here -0.00310 (standard error 0.00020)".
+std::string ComparisonText(const v1::PlanComparison& comparison);
 
 // One row a measure, one column a subject ("source", "artifact", "model").
 std::string EvaluationTable(const v1::Job& job, const std::map<std::string, std::string>& names);

@@ -14,7 +14,7 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 26> kSpecFlags = {{
+constexpr std::array<FlagDef, 28> kSpecFlags = {{
     {"allocator", "NAME",
      "who chooses the formats: lwq, knapsack, two-level, uniform (default lwq)"},
     {"asymmetric", "", "zero points besides scales"},
@@ -31,6 +31,8 @@ constexpr std::array<FlagDef, 26> kSpecFlags = {{
     {"formats", "LIST", "candidate weight formats by id, such as int4-g64,int3-row,dense"},
     {"group-size", "LIST",
      "weights that share a scale: 32, 64, 128 or row; several mix in one plan (default 128)"},
+    {"judge-tokens", "N",
+     "tokens of it, besides those, to judge the chosen plan on (default 4096)"},
     {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
     {"method", "NAME", "quantizer: gptq, rtn (default gptq)"},
@@ -43,9 +45,10 @@ constexpr std::array<FlagDef, 26> kSpecFlags = {{
     {"profile", "NAME",
      "who shall load it: vllm-lowbit, portable, transformers (default vllm-lowbit)"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
-    {"score-tokens", "N", "tokens of it, besides those, to score and try plans on (default 4096)"},
-    {"scorer", "NAME", "what tells which layers matter: kl, lim, zd (default kl)"},
+    {"score-tokens", "N", "tokens of it, besides those, to score on (default 2048)"},
+    {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
+    {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},
 }};
 
 absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
@@ -89,6 +92,10 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   if (tokens > 0) spec->mutable_calibration()->set_num_tokens(tokens);
   LWQ_ASSIGN_OR_RETURN(const int64_t score_tokens, flags.GetInt("score-tokens", 0, 1, kMost));
   if (score_tokens > 0) spec->mutable_calibration()->set_score_tokens(score_tokens);
+  LWQ_ASSIGN_OR_RETURN(const int64_t trial_tokens, flags.GetInt("trial-tokens", 0, 1, kMost));
+  if (trial_tokens > 0) spec->mutable_calibration()->set_trial_tokens(trial_tokens);
+  LWQ_ASSIGN_OR_RETURN(const int64_t judge_tokens, flags.GetInt("judge-tokens", 0, 1, kMost));
+  if (judge_tokens > 0) spec->mutable_calibration()->set_judge_tokens(judge_tokens);
   LWQ_ASSIGN_OR_RETURN(const int64_t limit, flags.GetInt("eval-limit", 0, 1, kMost));
   LWQ_ASSIGN_OR_RETURN(const int64_t eval_tokens, flags.GetInt("eval-tokens", 0, 1, kMost));
   if (limit > 0) spec->mutable_evaluation()->set_limit(limit);

@@ -26,9 +26,14 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   v1::Calibration& calibration = *spec.mutable_calibration();
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);
-  if (calibration.score_tokens() == 0) calibration.set_score_tokens(4096);
-  // The scorer reads no more text than the quantizer: a small job stays small.
-  calibration.set_score_tokens(std::min(calibration.score_tokens(), calibration.num_tokens()));
+  if (calibration.score_tokens() == 0) calibration.set_score_tokens(2048);
+  if (calibration.trial_tokens() == 0) calibration.set_trial_tokens(4096);
+  if (calibration.judge_tokens() == 0) calibration.set_judge_tokens(4096);
+  // No use reads more text than the quantizer: a small job stays small.
+  const int64_t most = calibration.num_tokens();
+  calibration.set_score_tokens(std::min(calibration.score_tokens(), most));
+  calibration.set_trial_tokens(std::min(calibration.trial_tokens(), most));
+  calibration.set_judge_tokens(std::min(calibration.judge_tokens(), most));
   if (calibration.sequence_length() == 0) {
     const int64_t longest = manifest.inventory().max_positions();
     calibration.set_sequence_length(longest > 0 ? std::min<int64_t>(512, longest) : 512);

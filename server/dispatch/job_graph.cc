@@ -6,6 +6,47 @@
 #include "server/dispatch/task_key.h"
 
 namespace lwq {
+namespace {
+
+// What a small machine does of a segment's floating-point operations in half a minute.
+constexpr double kSegmentFlops = 1.5e12;
+// Handing over the hidden states costs a fifth of a layer.
+constexpr int kMinSegmentLayers = 2;
+
+}  // namespace
+
+int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens) {
+  const v1::Inventory& inventory = manifest.inventory();
+  double weights = 0;
+  for (const auto& unit : inventory.units()) {
+    if (unit.layer() < 0) continue;
+    for (const auto& linear : unit.linears()) {
+      weights += static_cast<double>(linear.out_features()) * linear.in_features();
+    }
+  }
+  if (inventory.num_layers() <= 0 || weights <= 0) return 1;
+  const double flops = 2.0 * weights / inventory.num_layers() * static_cast<double>(num_tokens);
+  const double layers = kSegmentFlops / std::max(flops, 1.0);
+  if (layers >= inventory.num_layers()) return inventory.num_layers();
+  return std::max(kMinSegmentLayers, static_cast<int>(layers));
+}
+
+v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
+  v1::Recipe recipe;
+  recipe.set_method(spec.method());
+  recipe.set_compute(spec.compute());
+  recipe.set_damping(spec.damping());
+  recipe.set_act_order(!spec.no_act_order());
+  recipe.set_scale_search(!spec.no_scale_search());
+  recipe.set_refinement(!spec.no_refinement());
+  return recipe;
+}
+
+bool RunsSource(const GraphInput& input) {
+  if (input.method.needs_calibration() || input.max_trials > 0) return true;
+  return input.scores_needed &&
+         (input.scorer.needs_calibration() || input.scorer.needs_quantized());
+}
 
 v1::EvaluateTask EvaluationOf(const v1::Dataset& dataset, const v1::Evaluation& evaluation) {
   v1::EvaluateTask task;

@@ -55,8 +55,9 @@ bool RunsSource(const GraphInput& input);
 // tasks of this one that they build on (same keys).
 JobGraph BuildFirstStage(const GraphInput& input);
 // Measures each of `plans` and quantizes what they need; plan_tasks are the trials, in
-// the order of `plans`.
-JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans);
+// the order of `plans`. `judge`: on the text that chooses nothing.
+JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans,
+                         bool judge);
 // What follows from the plan: products that are not computed yet, the artifact, its proof and its
 // evaluations.
 JobGraph BuildLastStage(const GraphInput& input, const v1::PlanSummary& plan);

@@ -53,6 +53,22 @@ absl::Status FillUnit(const AllocationUnit& unit, const UnitMenu& menu,
   return absl::OkStatus();
 }
 
+// The orders that every layer has a score in.
+void FillRankings(const std::vector<v1::ScoreResult>& scores, AllocationProblem& problem) {
+  const size_t num_layers = static_cast<size_t>(problem.model->num_layers);
+  std::map<std::string, std::map<int, double>> rankings;
+  for (const v1::ScoreResult& score : scores) {
+    for (const auto& [name, value] : score.rankings()) rankings[name][score.layer()] = value;
+  }
+  for (const auto& [name, by_layer] : rankings) {
+    Ranking ranking{name, {}};
+    for (const auto& [layer, value] : by_layer) {
+      if (layer >= 0 && std::isfinite(value)) ranking.layer_score.push_back(value);
+    }
+    if (ranking.layer_score.size() == num_layers) problem.rankings.push_back(std::move(ranking));
+  }
+}
+
 // Costs by unit and format where the scorer measured them, importance by layer where it ranks.
 absl::Status FillScores(const std::vector<v1::ScoreResult>& scores, AllocationProblem& problem) {
   bool has_costs = false;
@@ -66,6 +82,7 @@ absl::Status FillScores(const std::vector<v1::ScoreResult>& scores, AllocationPr
     }
     return absl::OkStatus();
   }
+  FillRankings(scores, problem);
   std::map<std::pair<std::string, std::string>, double> costs;
   for (const v1::ScoreResult& score : scores) {
     for (const v1::UnitCost& cost : score.costs()) {
@@ -92,6 +109,13 @@ v1::PlanSummary SummaryOf(const Allocation& allocation, const AllocationProblem&
   plan.set_bits_per_weight(allocation.bits_per_weight);
   plan.set_predicted_cost(allocation.predicted_cost);
   plan.set_explanation(allocation.explanation);
+  for (const Comparison& comparison : allocation.comparisons) {
+    v1::PlanComparison& out = *plan.add_comparisons();
+    out.set_baseline(comparison.baseline);
+    out.set_baseline_kl(comparison.baseline_kl);
+    out.set_difference(comparison.difference);
+    out.set_standard_error(comparison.standard_error);
+  }
   return plan;
 }
 
@@ -100,6 +124,8 @@ absl::StatusOr<MeasuredPlan> MeasuredPlanOf(const v1::PlanTrial& trial,
   MeasuredPlan measured;
   measured.kl = trial.kl();
   measured.origin = trial.origin();
+  measured.block_kl.assign(trial.block_kl().begin(), trial.block_kl().end());
+  measured.judged = trial.judged();
   const auto invalid = [&](absl::string_view what) {
     return Failure(absl::StatusCode::kInternal, "TRIAL_INVALID",
                    absl::StrCat("planning: the measured plan \"", trial.origin(), "\" ", what));
@@ -157,6 +183,7 @@ absl::Status RecordTrial(const v1::TaskOutput& output, v1::PlanTrial& trial) {
   }
   trial.set_kl(output.trial().kl());
   trial.set_standard_error(output.trial().standard_error());
+  *trial.mutable_block_kl() = output.trial().block_kl();
   return absl::OkStatus();
 }
 
@@ -174,6 +201,7 @@ absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,
   }
   LWQ_ASSIGN_OR_RETURN(const AllocationStep next, NextStep(spec.allocator(), problem, plans));
   PlanStep step;
+  step.judge = next.judge;
   step.plan = SummaryOf(next.allocation, problem);
   step.plan.set_source_bytes(manifest.weight_bytes());
   if (!next.to_measure.empty()) {
@@ -184,6 +212,7 @@ absl::StatusOr<PlanStep> NextPlanStep(const v1::QuantizeSpec& spec,
   for (const Allocation& candidate : next.to_measure) {
     v1::PlanTrial& trial = step.trials.emplace_back();
     trial.set_origin(candidate.explanation);
+    trial.set_judged(next.judge);
     for (const WeightFormat* format : candidate.plan) trial.add_formats(FormatId(format));
     trial.set_plan_bytes(candidate.plan_bytes);
     trial.set_predicted_cost(candidate.predicted_cost);

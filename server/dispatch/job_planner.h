@@ -36,6 +36,7 @@ struct PlanStep {
   // `plan` is the choice.
   std::vector<v1::PlanTrial> trials;
   std::vector<v1::PlanSummary> formats;
+  bool judge = false;  // those plans are to be held against each other on text that chose nothing
   // The choice, or what it would be without those trials.
   v1::PlanSummary plan;
 };

@@ -5,17 +5,13 @@
 
 #include "records/blob_names.h"
 #include "server/dispatch/job_graph.h"
+#include "server/dispatch/plan_products.h"
 #include "server/dispatch/task_key.h"
-#include "worker/engine/format/weight_format.h"
 
 namespace lwq {
 namespace {
 
 constexpr int kLmHeadLayer = -1;
-// What a small machine does of a segment's floating-point operations in half a minute.
-constexpr double kSegmentFlops = 1.5e12;
-// Handing over the hidden states costs a fifth of a layer.
-constexpr int kMinSegmentLayers = 2;
 
 void AddDependency(TaskNode& task, absl::string_view key, absl::string_view role, int layer,
                    bool order_only) {
@@ -34,30 +30,6 @@ void DependOn(TaskNode& task, const TaskNode& on) {
 }
 void ComeAfter(TaskNode& task, const TaskNode& on) {
   AddDependency(task, on.key(), on.kind(), on.layer(), true);
-}
-
-// Units of one layer with the formats to make them in.
-using Products = std::vector<v1::UnitFormats>;
-
-// Whether a plan has something to compute for this unit.
-bool IsQuantized(const v1::UnitChoice& unit) {
-  return !unit.format().empty() && unit.format() != DenseFormat()->id();
-}
-
-// By layer, what some of `plans` use: units in the order of the plans, formats in order of id.
-std::map<int, Products> ProductsByLayer(const std::vector<v1::PlanSummary>& plans) {
-  std::map<int, Products> products;
-  for (int u = 0; !plans.empty() && u < plans[0].units_size(); ++u) {
-    std::set<std::string> formats;
-    for (const v1::PlanSummary& plan : plans) {
-      if (IsQuantized(plan.units(u))) formats.insert(plan.units(u).format());
-    }
-    if (formats.empty()) continue;
-    v1::UnitFormats& unit = products[plans[0].units(u).layer()].emplace_back();
-    unit.set_unit(plans[0].units(u).unit());
-    for (const std::string& format : formats) unit.add_formats(format);
-  }
-  return products;
 }
 
 // The cache keys of the products that `plan` uses.
@@ -96,7 +68,7 @@ class QuantizeGraph {
   }
 
   JobGraph FirstStage();
-  JobGraph TrialStage(const std::vector<v1::PlanSummary>& plans);
+  JobGraph TrialStage(const std::vector<v1::PlanSummary>& plans, bool judge);
   JobGraph LastStage(const v1::PlanSummary& plan);
 
  private:
@@ -104,7 +76,9 @@ class QuantizeGraph {
   bool measured() const { return scores() && input_.scorer.needs_quantized(); }
   // The source's predictions for the scorer's text are what units or plans are held against.
   bool compares() const { return measured() || input_.max_trials > 0; }
-  int64_t ScoreTokens() const { return compares() ? spec_.calibration().score_tokens() : 0; }
+  v1::HeldOutText HeldOut() const;
+  // Text for the statistics and all that is held out from them.
+  int64_t AllTokens() const;
 
   // Everything of a layer that the job may quantize.
   Products MenuOf(int layer) const {
@@ -122,7 +96,7 @@ class QuantizeGraph {
   TaskNode Quantize(int layer, const Products& products, const TaskNode& preflight);
   std::map<int, TaskNode> QuantizeFor(const std::vector<v1::PlanSummary>& plans,
                                       const TaskNode& preflight);
-  TaskNode Trial(const v1::PlanSummary& plan, const std::map<int, TaskNode>& quantized);
+  TaskNode Trial(const v1::PlanSummary& plan, bool judge, const std::map<int, TaskNode>& quantized);
   TaskNode Score(int layer, const TaskNode* quantized, const TaskNode& preflight);
   TaskNode Evaluate(const v1::Dataset& dataset, absl::string_view subject,
                     const std::vector<std::string>& input_keys);
@@ -136,6 +110,23 @@ class QuantizeGraph {
   std::vector<int> layers_;        // ascending; lm_head last, where it is quantized
   std::vector<TaskNode> segments_;
 };
+
+v1::HeldOutText QuantizeGraph::HeldOut() const {
+  v1::HeldOutText held_out;
+  const v1::Calibration& calibration = spec_.calibration();
+  if (measured()) held_out.set_score_tokens(calibration.score_tokens());
+  if (input_.max_trials > 0) {
+    held_out.set_trial_tokens(calibration.trial_tokens());
+    held_out.set_judge_tokens(calibration.judge_tokens());
+  }
+  return held_out;
+}
+
+int64_t QuantizeGraph::AllTokens() const {
+  const v1::HeldOutText held_out = HeldOut();
+  return spec_.calibration().num_tokens() + held_out.score_tokens() + held_out.trial_tokens() +
+         held_out.judge_tokens();
+}
 
 TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
                                 const std::vector<std::string>& input_keys) {
@@ -207,8 +198,8 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
     v1::TaskSpec spec;
     v1::CalibrateTask& task = *spec.mutable_calibrate();
     *task.mutable_model() = ModelDigest(manifest_.digest());
-    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
-    task.set_score_tokens(ScoreTokens());
+    *task.mutable_calibration() = CalibrationOf(AllTokens());
+    *task.mutable_held_out() = HeldOut();
     task.set_first_layer(first);
     task.set_end_layer(std::min(first + per_segment, num_layers));
     task.set_statistics(input_.method.needs_calibration());
@@ -267,8 +258,8 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
     *task.mutable_recipe() = RecipeOf(spec_);
   }
   if (input_.scorer.needs_calibration() || measured()) {
-    *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
-    task.set_score_tokens(ScoreTokens());
+    *task.mutable_calibration() = CalibrationOf(AllTokens());
+    *task.mutable_held_out() = HeldOut();
   }
   std::vector<const TaskNode*> segments;
   if (!segments_.empty() && (input_.scorer.needs_calibration() || measured())) {
@@ -345,17 +336,6 @@ JobGraph QuantizeGraph::FirstStage() {
   return graph;
 }
 
-// What of a plan decides the weights, and not why it was chosen.
-v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
-  v1::PlanSummary formats;
-  for (const v1::UnitChoice& unit : plan.units()) {
-    v1::UnitChoice& format = *formats.add_units();
-    format = unit;
-    format.clear_cost();
-  }
-  return formats;
-}
-
 // By layer, the tasks that give all products of `plans`: those of the first stage where the scorer
 // measured them, else for these products alone.
 std::map<int, TaskNode> QuantizeGraph::QuantizeFor(const std::vector<v1::PlanSummary>& plans,
@@ -367,13 +347,14 @@ std::map<int, TaskNode> QuantizeGraph::QuantizeFor(const std::vector<v1::PlanSum
   return quantized;
 }
 
-TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan,
+TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan, bool judge,
                               const std::map<int, TaskNode>& quantized) {
   v1::TaskSpec spec;
   v1::TrialTask& task = *spec.mutable_trial();
   *task.mutable_model() = ModelDigest(manifest_.digest());
-  *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens() + ScoreTokens());
-  task.set_score_tokens(ScoreTokens());
+  *task.mutable_calibration() = CalibrationOf(AllTokens());
+  *task.mutable_held_out() = HeldOut();
+  task.set_judge(judge);
   *task.mutable_plan() = FormatsOf(plan);
   task.set_compute(spec_.compute());
   std::vector<std::string> inputs = ProductKeysOf(plan, quantized);
@@ -386,7 +367,7 @@ TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan,
   return trial;
 }
 
-JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans) {
+JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans, bool judge) {
   JobGraph graph = FirstStage();
   graph.plan_tasks.clear();
   const std::map<int, TaskNode> quantized = QuantizeFor(plans, graph.tasks.front());
@@ -394,7 +375,7 @@ JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans) {
     for (const auto& [layer, task] : quantized) graph.tasks.push_back(task);
   }
   for (const v1::PlanSummary& plan : plans) {
-    graph.tasks.push_back(Trial(plan, quantized));
+    graph.tasks.push_back(Trial(plan, judge, quantized));
     graph.plan_tasks.push_back(graph.tasks.back().key());
   }
   return graph;
@@ -445,43 +426,11 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
 
 }  // namespace
 
-int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens) {
-  const v1::Inventory& inventory = manifest.inventory();
-  double weights = 0;
-  for (const auto& unit : inventory.units()) {
-    if (unit.layer() < 0) continue;
-    for (const auto& linear : unit.linears()) {
-      weights += static_cast<double>(linear.out_features()) * linear.in_features();
-    }
-  }
-  if (inventory.num_layers() <= 0 || weights <= 0) return 1;
-  const double flops = 2.0 * weights / inventory.num_layers() * static_cast<double>(num_tokens);
-  const double layers = kSegmentFlops / std::max(flops, 1.0);
-  if (layers >= inventory.num_layers()) return inventory.num_layers();
-  return std::max(kMinSegmentLayers, static_cast<int>(layers));
-}
-
-v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
-  v1::Recipe recipe;
-  recipe.set_method(spec.method());
-  recipe.set_compute(spec.compute());
-  recipe.set_damping(spec.damping());
-  recipe.set_act_order(!spec.no_act_order());
-  recipe.set_scale_search(!spec.no_scale_search());
-  recipe.set_refinement(!spec.no_refinement());
-  return recipe;
-}
-
-bool RunsSource(const GraphInput& input) {
-  if (input.method.needs_calibration() || input.max_trials > 0) return true;
-  return input.scores_needed &&
-         (input.scorer.needs_calibration() || input.scorer.needs_quantized());
-}
-
 JobGraph BuildFirstStage(const GraphInput& input) { return QuantizeGraph(input).FirstStage(); }
 
-JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans) {
-  return QuantizeGraph(input).TrialStage(plans);
+JobGraph BuildTrialStage(const GraphInput& input, const std::vector<v1::PlanSummary>& plans,
+                         bool judge) {
+  return QuantizeGraph(input).TrialStage(plans, judge);
 }
 
 JobGraph BuildLastStage(const GraphInput& input, const v1::PlanSummary& plan) {

@@ -20,13 +20,13 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {v1::TaskSpec::kIngest, "ingest", v1::INGEST, 1},
     {v1::TaskSpec::kPreflight, "preflight", v1::PREFLIGHT, 1},
-    {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, 4},
-    {v1::TaskSpec::kScore, "score", v1::SCORE, 4},
+    {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, 5},
+    {v1::TaskSpec::kScore, "score", v1::SCORE, 5},
     {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 6},
     {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, 1},
     {v1::TaskSpec::kVerify, "verify", v1::VERIFY, 1},
     {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, 4},
-    {v1::TaskSpec::kTrial, "trial", v1::PLAN, 3},
+    {v1::TaskSpec::kTrial, "trial", v1::PLAN, 4},
 };
 
 const Kind* FindKind(const v1::TaskSpec& spec) {

@@ -70,7 +70,7 @@ absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& so
     const bool decided = step.trials.empty();
     plan = step.plan;
     work.graph = decided ? BuildLastStage(source.input, step.plan)
-                         : BuildTrialStage(source.input, step.formats);
+                         : BuildTrialStage(source.input, step.formats, step.judge);
     LWQ_ASSIGN_OR_RETURN(work.cached, scheduler.LookUp(work.graph));
     if (decided) return work;
     for (size_t i = 0; i < step.trials.size(); ++i) {

@@ -360,7 +360,7 @@ absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
                                                    source->model.manifest(), scores, trials));
   const bool decided = step.trials.empty();
   const JobGraph graph = decided ? BuildLastStage(source->input, step.plan)
-                                 : BuildTrialStage(source->input, step.formats);
+                                 : BuildTrialStage(source->input, step.formats, step.judge);
   for (size_t i = 0; i < step.trials.size(); ++i) {
     step.trials[i].set_task(graph.plan_tasks[i]);
     trials.push_back(std::move(step.trials[i]));

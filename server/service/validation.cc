@@ -83,6 +83,10 @@ void CheckQuantize(const v1::QuantizeSpec& spec, FieldErrors& errors) {
              "CALIBRATION_INVALID");
   CheckRange("calibration.score_tokens", calibration.score_tokens(), 0, int64_t{1} << 27, errors,
              "CALIBRATION_INVALID");
+  CheckRange("calibration.trial_tokens", calibration.trial_tokens(), 0, int64_t{1} << 27, errors,
+             "CALIBRATION_INVALID");
+  CheckRange("calibration.judge_tokens", calibration.judge_tokens(), 0, int64_t{1} << 27, errors,
+             "CALIBRATION_INVALID");
   CheckEvaluation(spec.evaluation(), errors);
 }
 

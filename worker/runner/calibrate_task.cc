@@ -109,12 +109,11 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   const int64_t num_tokens = batch.num_tokens();
-  // The statistics see the text before the scorer's, which a text that is too short for both cuts
-  // short: then the two overlap.
-  const TokenBatch fitted =
-      LeadingSequences(batch, task.calibration().num_tokens() - task.score_tokens());
-  const TokenBatch rest = TrailingSequences(batch, num_tokens - fitted.num_tokens());
-  const int64_t scored_rows = TrailingSequences(batch, task.score_tokens()).num_tokens();
+  const HeldOut held_out(batch, task.calibration().num_tokens(), task.held_out());
+  const TokenBatch fitted = held_out.fitted();
+  const int64_t held_out_rows = held_out.all().num_tokens();
+  const TokenBatch rest = held_out.rest();
+  const HeldOutPart scored = held_out.Part(HeldOutUse::kScore);
   const std::string scratch = context.blobs->ScratchDirectory();
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
@@ -123,7 +122,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   } else {
     LWQ_ASSIGN_OR_RETURN(std::string path,
                          FetchInputBlob(context, "calibrate", StateBlobName(task.first_layer())));
-    LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, hidden.view()));
+    LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, num_tokens, 0, hidden.view()));
   }
 
   v1::TaskOutput output;
@@ -131,9 +130,9 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   result.set_num_tokens(fitted.num_tokens());
   const MatrixView fitted_rows = hidden.view().Rows(0, fitted.num_tokens());
   const MatrixView rest_rows = hidden.view().Rows(fitted.num_tokens(), rest.num_tokens());
-  const auto keep_scored = [&](int layer) {
-    return AddRowsBlob(context, HiddenBlobName(layer),
-                       hidden.view().Rows(num_tokens - scored_rows, scored_rows), output);
+  const MatrixView held_out_hidden = hidden.view().Rows(num_tokens - held_out_rows, held_out_rows);
+  const auto keep = [&](int layer, int64_t first, int64_t count) {
+    return AddRowsBlob(context, HiddenBlobName(layer), held_out_hidden.Rows(first, count), output);
   };
   std::vector<double> cosines(static_cast<size_t>(num_tokens));
   const int num_layers = task.end_layer() - task.first_layer();
@@ -141,7 +140,9 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
     LWQ_RETURN_IF_ERROR(
         context.progress(static_cast<double>(layer - task.first_layer()) / num_layers,
                          absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers)));
-    if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(layer));
+    if (task.hidden_states() && scored.batch.num_tokens() > 0) {
+      LWQ_RETURN_IF_ERROR(keep(layer, scored.first_row, scored.batch.num_tokens()));
+    }
     LWQ_ASSIGN_OR_RETURN(LayerWeights weights, decoder->LoadLayer(layer));
     if (task.statistics()) {
       LWQ_ASSIGN_OR_RETURN(LayerGrams grams,
@@ -168,7 +169,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
         AddRowsBlob(context, StateBlobName(task.end_layer()), hidden.view(), output));
     return output;
   }
-  if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep_scored(task.end_layer()));
+  if (task.hidden_states()) LWQ_RETURN_IF_ERROR(keep(task.end_layer(), 0, held_out_rows));
   if (task.head_statistics()) {
     LWQ_RETURN_IF_ERROR(AddHeadGram(context, *decoder, compute, fitted_rows, output));
   }

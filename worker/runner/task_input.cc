@@ -127,19 +127,47 @@ absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std
   return batch;
 }
 
-TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens) {
-  const std::vector<Segment>& all = batch.segments;
-  size_t end = 0;
-  while (end < all.size() && all[end].begin + all[end].size <= num_tokens) ++end;
-  return Sequences(batch, 0, std::min(std::max<size_t>(end, 1), all.size()));
+HeldOut::HeldOut(const TokenBatch& text, int64_t num_tokens, const v1::HeldOutText& sizes)
+    : text_(text) {
+  const int64_t wanted[] = {sizes.score_tokens(), sizes.trial_tokens(), sizes.judge_tokens()};
+  size_t end = text.segments.size();
+  for (int use = 2; use >= 0; --use) {
+    size_t begin = end;
+    int64_t tokens = 0;
+    while (begin > 0 && tokens + text.segments[begin - 1].size <= wanted[use]) {
+      tokens += text.segments[--begin].size;
+    }
+    if (wanted[use] > 0 && begin == end && !text.segments.empty()) {  // at least one
+      end = std::max<size_t>(end, 1);
+      begin = end - 1;
+    }
+    begin_[use] = begin;
+    end_[use] = end;
+    end = begin;
+  }
+  first_ = end;
+  const int64_t fitted = num_tokens - wanted[0] - wanted[1] - wanted[2];
+  const std::vector<Segment>& all = text.segments;
+  while (fitted_end_ < all.size() && all[fitted_end_].begin + all[fitted_end_].size <= fitted) {
+    ++fitted_end_;
+  }
+  fitted_end_ = std::min(std::max<size_t>(fitted_end_, 1), all.size());
 }
 
-TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens) {
-  const std::vector<Segment>& all = batch.segments;
-  if (num_tokens <= 0 || all.empty()) return {};
-  size_t first = all.size() - 1;
-  while (first > 0 && batch.num_tokens() - all[first - 1].begin <= num_tokens) --first;
-  return Sequences(batch, first, all.size());
+TokenBatch HeldOut::fitted() const { return Sequences(text_, 0, fitted_end_); }
+
+TokenBatch HeldOut::rest() const { return Sequences(text_, fitted_end_, text_.segments.size()); }
+
+TokenBatch HeldOut::all() const { return Sequences(text_, first_, text_.segments.size()); }
+
+HeldOutPart HeldOut::Part(HeldOutUse use) const {
+  const size_t i = static_cast<size_t>(use);
+  HeldOutPart part;
+  part.batch = Sequences(text_, begin_[i], end_[i]);
+  if (begin_[i] < text_.segments.size()) {
+    part.first_row = text_.segments[begin_[i]].begin - text_.segments[first_].begin;
+  }
+  return part;
 }
 
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
@@ -164,15 +192,18 @@ absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, Co
   return AddBlob(context, name, path, output);
 }
 
-absl::Status ReadRowsBlob(const std::string& path, MatrixView rows) {
+absl::Status ReadRowsBlob(const std::string& path, int64_t num_rows, int64_t first,
+                          MatrixView rows) {
   LWQ_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
-  const size_t row_bytes = static_cast<size_t>(rows.cols) * sizeof(float);
-  if (file->bytes().size() != row_bytes * static_cast<size_t>(rows.rows)) {
+  const int64_t row_bytes = rows.cols * static_cast<int64_t>(sizeof(float));
+  if (static_cast<int64_t>(file->bytes().size()) != row_bytes * num_rows || first < 0 ||
+      first + rows.rows > num_rows) {
     return CorruptFailure("BLOB_CORRUPT", absl::StrCat("hidden states have ", file->bytes().size(),
-                                                       " bytes, expected ", row_bytes * rows.rows));
+                                                       " bytes, expected ", row_bytes * num_rows));
   }
   for (int64_t r = 0; r < rows.rows; ++r) {
-    std::memcpy(rows.Row(r), file->bytes().data() + r * row_bytes, row_bytes);
+    std::memcpy(rows.Row(r), file->bytes().data() + (first + r) * row_bytes,
+                static_cast<size_t>(row_bytes));
   }
   return absl::OkStatus();
 }

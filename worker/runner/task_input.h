@@ -55,10 +55,32 @@ DatasetKind KindOf(v1::Dataset::Kind kind);
 absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std::string& directory,
                                            const DecoderSpec& spec,
                                            const v1::CalibrationInput& calibration);
-// The first whole sequences of `batch` up to `num_tokens` tokens; at least one.
-TokenBatch LeadingSequences(const TokenBatch& batch, int64_t num_tokens);
-// The last whole sequences of `batch` up to `num_tokens` tokens; at least one, but for 0.
-TokenBatch TrailingSequences(const TokenBatch& batch, int64_t num_tokens);
+
+// How a job's calibration text is shared out, in whole sequences: the statistics' text in front,
+// and at the end what is held out from it, one part per use in the order of their names. A part
+// that asks for tokens has at least one sequence; a text that is too short for all makes parts
+// overlap.
+enum class HeldOutUse { kScore, kTrial, kJudge };
+struct HeldOutPart {
+  TokenBatch batch;
+  int64_t first_row = 0;  // of the part, among the held-out tokens
+};
+class HeldOut {
+ public:
+  // `text` of about `num_tokens` tokens outlives this.
+  HeldOut(const TokenBatch& text, int64_t num_tokens, const v1::HeldOutText& sizes);
+  // What statistics are made of: it does not depend on how much is held out behind it.
+  TokenBatch fitted() const;
+  TokenBatch rest() const;  // what is behind it
+  TokenBatch all() const;   // all that is held out
+  HeldOutPart Part(HeldOutUse use) const;
+
+ private:
+  const TokenBatch& text_;
+  size_t fitted_end_ = 0;     // all of these are sequences of text_
+  size_t first_ = 0;          // of what is held out
+  size_t begin_[3], end_[3];  // of each part
+};
 
 // Adds a file under `name` to the output's blobs.
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
@@ -67,7 +89,9 @@ absl::Status AddBlob(const TaskContext& context, const std::string& name, const 
 // Writes rows as F32 to a new scratch file and adds it.
 absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, ConstMatrixView rows,
                          v1::TaskOutput& output);
-// Reads such a file into `rows`; DATA_LOSS when the size is not that of `rows`.
-absl::Status ReadRowsBlob(const std::string& path, MatrixView rows);
+// Reads such a file of `num_rows` rows, from row `first` on, into `rows`; DATA_LOSS when it has
+// another size.
+absl::Status ReadRowsBlob(const std::string& path, int64_t num_rows, int64_t first,
+                          MatrixView rows);
 
 }  // namespace lwq

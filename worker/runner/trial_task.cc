@@ -1,5 +1,6 @@
 // Measures a plan before anything is written: the source with the plan's unit blobs in place of
-// its linears, on the scorer's text, against the source's own predictions, which calibration left.
+// its linears, on held-out text, against the source's own predictions, which calibration left.
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,21 @@
 #include "worker/runner/artifact_input.h"
 
 namespace lwq {
+namespace {
+
+// Tokens that are averaged before plans are compared: neighbours are not independent.
+constexpr size_t kBlockTokens = 128;
+
+void AddBlocks(const std::vector<double>& kl, v1::TrialResult& result) {
+  for (size_t begin = 0; begin < kl.size(); begin += kBlockTokens) {
+    const size_t end = std::min(begin + kBlockTokens, kl.size());
+    double sum = 0;
+    for (size_t i = begin; i < end; ++i) sum += kl[i];
+    result.add_block_kl(sum / static_cast<double>(end - begin));
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::TrialTask& task) {
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
@@ -26,7 +42,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                        Decoder::Create(model.spec, weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(const TokenBatch text, LoadCalibration(context, task.model().directory(),
                                                               model.spec, task.calibration()));
-  const TokenBatch batch = TrailingSequences(text, task.score_tokens());
+  const HeldOut held_out(text, task.calibration().num_tokens(), task.held_out());
+  const HeldOutPart part = held_out.Part(task.judge() ? HeldOutUse::kJudge : HeldOutUse::kTrial);
+  const TokenBatch& batch = part.batch;
 
   const std::string scratch = context.blobs->ScratchDirectory();
   const int64_t num_tokens = batch.num_tokens();
@@ -34,7 +52,8 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   LWQ_ASSIGN_OR_RETURN(std::string path,
                        FetchInputBlob(context, "calibrate", HiddenBlobName(model.spec.num_layers)));
-  LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, source_final.view()));
+  LWQ_RETURN_IF_ERROR(
+      ReadRowsBlob(path, held_out.all().num_tokens(), part.first_row, source_final.view()));
 
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
@@ -51,8 +70,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   const absl::Span<double> results[] = {absl::MakeSpan(kl)};
   LWQ_RETURN_IF_ERROR(HeadKl(*source, source_head, source_final.view(), heads, states, results));
 
-  const DivergenceResult divergence = SummarizeDivergence(std::move(kl), /*num_agreeing=*/0);
   v1::TaskOutput output;
+  AddBlocks(kl, *output.mutable_trial());
+  const DivergenceResult divergence = SummarizeDivergence(std::move(kl), /*num_agreeing=*/0);
   output.mutable_trial()->set_kl(divergence.mean);
   output.mutable_trial()->set_standard_error(divergence.standard_error);
   return output;

@@ -31,6 +31,8 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   spec.set_model(model.name());
   spec.mutable_calibration()->set_num_tokens(2048);
   spec.mutable_calibration()->set_score_tokens(score_tokens);
+  spec.mutable_calibration()->set_trial_tokens(512);
+  spec.mutable_calibration()->set_judge_tokens(256);
   FillDefaults(manifest, spec);
   input.datasets[spec.calibration().dataset()].set_kind(v1::Dataset::TEXT);
   input.method.set_name("gptq");
@@ -71,7 +73,8 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   for (const TaskNode& task : GraphWith(kl, 1024).tasks) {
     if (task.spec().has_calibrate()) {
       EXPECT_EQ(task.spec().calibrate().calibration().num_tokens(), 3072);
-      EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().calibrate().held_out().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().calibrate().held_out().trial_tokens(), 0) << "no plan is tried";
       ++calibrated;
     }
     if (task.spec().has_quantize()) {
@@ -79,7 +82,7 @@ TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
     }
     if (task.spec().has_score()) {
       EXPECT_EQ(task.spec().score().calibration().num_tokens(), 3072);
-      EXPECT_EQ(task.spec().score().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().score().held_out().score_tokens(), 1024);
       ++scored;
     }
   }
@@ -123,7 +126,8 @@ TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
   v1::Model model;
   GraphInput input = InputWith(model, Kl(), 1024);
   input.max_trials = 2;
-  const JobGraph graph = BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf("dense", kFour)});
+  const JobGraph graph =
+      BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf("dense", kFour)}, false);
   ASSERT_EQ(graph.plan_tasks.size(), 2u);
   EXPECT_THAT(DependencyKinds(graph, graph.plan_tasks[0]),
               ElementsAre("calibrate", "quantize", "quantize"));
@@ -134,8 +138,11 @@ TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
     quantized += task.spec().has_quantize() ? 1 : 0;
     if (task.spec().has_trial()) {
       EXPECT_EQ(task.phase(), v1::PLAN);
-      EXPECT_EQ(task.spec().trial().calibration().num_tokens(), 3072);
-      EXPECT_EQ(task.spec().trial().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().trial().calibration().num_tokens(), 2048 + 1024 + 512 + 256);
+      EXPECT_EQ(task.spec().trial().held_out().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().trial().held_out().trial_tokens(), 512);
+      EXPECT_EQ(task.spec().trial().held_out().judge_tokens(), 256);
+      EXPECT_FALSE(task.spec().trial().judge());
     }
   }
   EXPECT_EQ(quantized, 2) << "those of the first stage, with all formats";
@@ -146,14 +153,15 @@ TEST(JobGraphTest, ATrialIsNamedByItsFormatsAndNotByWhatTheyWereThoughtToCost) {
   GraphInput input = InputWith(model, Kl(), 1024);
   input.max_trials = 1;
   v1::PlanSummary plan = PlanOf(kTwo, kFour);
-  const std::string key = BuildTrialStage(input, {plan}).plan_tasks[0];
+  const std::string key = BuildTrialStage(input, {plan}, false).plan_tasks[0];
   plan.mutable_units(0)->set_cost(0.5);
   plan.set_predicted_cost(0.5);
   plan.set_budget_bytes(1000);
-  EXPECT_EQ(BuildTrialStage(input, {plan}).plan_tasks[0], key);
-  EXPECT_NE(BuildTrialStage(input, {PlanOf(kFour, kTwo)}).plan_tasks[0], key);
+  EXPECT_EQ(BuildTrialStage(input, {plan}, false).plan_tasks[0], key);
+  EXPECT_NE(BuildTrialStage(input, {plan}, true).plan_tasks[0], key) << "other text";
+  EXPECT_NE(BuildTrialStage(input, {PlanOf(kFour, kTwo)}, false).plan_tasks[0], key);
   input.spec.mutable_quantize()->set_damping(0.02);
-  EXPECT_NE(BuildTrialStage(input, {plan}).plan_tasks[0], key) << "other codes";
+  EXPECT_NE(BuildTrialStage(input, {plan}, false).plan_tasks[0], key) << "other codes";
 }
 
 TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
@@ -166,9 +174,10 @@ TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
   EXPECT_TRUE(RunsSource(input));
   std::map<int, int> formats;  // by layer
   for (const TaskNode& task :
-       BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf(kFour, kFour)}).tasks) {
+       BuildTrialStage(input, {PlanOf(kTwo, kFour), PlanOf(kFour, kFour)}, false).tasks) {
     if (task.spec().has_calibrate()) {
-      EXPECT_EQ(task.spec().calibrate().score_tokens(), 1024);
+      EXPECT_EQ(task.spec().calibrate().held_out().score_tokens(), 0) << "nothing is measured";
+      EXPECT_EQ(task.spec().calibrate().held_out().trial_tokens(), 512);
       EXPECT_TRUE(task.spec().calibrate().hidden_states());
       EXPECT_FALSE(task.spec().calibrate().statistics());
     }

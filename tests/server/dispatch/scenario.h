@@ -137,7 +137,7 @@ class Scenario {
                                       records[job].job().trials().end());
     if (trials.size() < trial_bits[job].size()) {
       const int bits = trial_bits[job][trials.size()];
-      const JobGraph graph = BuildTrialStage(input, {UniformPlan(bits)});
+      const JobGraph graph = BuildTrialStage(input, {UniformPlan(bits)}, /*judge=*/false);
       trials.emplace_back().set_task(graph.plan_tasks[0]);
       EXPECT_OK(Run([&](Draft& draft) { return StartTrials(draft, job, trials, graph, cache); }));
       return;

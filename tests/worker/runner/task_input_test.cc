@@ -1,5 +1,4 @@
-// How a calibration text is shared out: the quantizer's sequences from the front, the scorer's from
-// the back, whole ones only.
+// How a calibration text is shared out.
 #include "worker/runner/task_input.h"
 
 #include <numeric>
@@ -30,32 +29,60 @@ std::vector<int64_t> Begins(const TokenBatch& batch) {
   return begins;
 }
 
-TEST(SequencesTest, LeadingAndTrailingOnesMeetWithoutOverlap) {
-  const TokenBatch batch = BatchOf({3, 3, 3, 3});
-  const TokenBatch leading = LeadingSequences(batch, 9);
-  const TokenBatch trailing = TrailingSequences(batch, 3);
-  EXPECT_THAT(leading.tokens, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8));
-  EXPECT_THAT(Begins(leading), ElementsAre(0, 3, 6));
-  EXPECT_THAT(trailing.tokens, ElementsAre(9, 10, 11));
-  EXPECT_THAT(Begins(trailing), ElementsAre(0)) << "places are those of the new batch";
+v1::HeldOutText Sizes(int64_t score, int64_t trial, int64_t judge) {
+  v1::HeldOutText sizes;
+  sizes.set_score_tokens(score);
+  sizes.set_trial_tokens(trial);
+  sizes.set_judge_tokens(judge);
+  return sizes;
 }
 
-TEST(SequencesTest, OnesThatDoNotFitWholeAreLeftOut) {
-  const TokenBatch batch = BatchOf({4, 2, 4});
-  EXPECT_EQ(LeadingSequences(batch, 9).num_tokens(), 6);
-  EXPECT_EQ(LeadingSequences(batch, 10).num_tokens(), 10);
-  EXPECT_EQ(TrailingSequences(batch, 9).num_tokens(), 6);
-  EXPECT_EQ(TrailingSequences(batch, 10).num_tokens(), 10);
-  EXPECT_EQ(TrailingSequences(batch, 100).num_tokens(), 10);
+TEST(HeldOutTest, PartsFollowEachOtherAndNothingIsInTwo) {
+  const TokenBatch batch = BatchOf({3, 3, 3, 3, 3, 3});
+  const HeldOut held_out(batch, 18, Sizes(3, 6, 3));
+  EXPECT_THAT(held_out.fitted().tokens, ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_EQ(held_out.rest().num_tokens(), 12);
+  EXPECT_EQ(held_out.all().num_tokens(), 12);
+  const HeldOutPart score = held_out.Part(HeldOutUse::kScore);
+  EXPECT_THAT(score.batch.tokens, ElementsAre(6, 7, 8));
+  EXPECT_EQ(score.first_row, 0);
+  const HeldOutPart trial = held_out.Part(HeldOutUse::kTrial);
+  EXPECT_THAT(trial.batch.tokens, ElementsAre(9, 10, 11, 12, 13, 14));
+  EXPECT_THAT(Begins(trial.batch), ElementsAre(0, 3)) << "places are those of the new batch";
+  EXPECT_EQ(trial.first_row, 3);
+  const HeldOutPart judge = held_out.Part(HeldOutUse::kJudge);
+  EXPECT_THAT(judge.batch.tokens, ElementsAre(15, 16, 17));
+  EXPECT_EQ(judge.first_row, 9);
 }
 
-TEST(SequencesTest, AtLeastOneButForNothing) {
-  const TokenBatch batch = BatchOf({4, 5});
-  EXPECT_THAT(LeadingSequences(batch, 1).tokens, ElementsAre(0, 1, 2, 3));
-  EXPECT_THAT(TrailingSequences(batch, 1).tokens, ElementsAre(4, 5, 6, 7, 8));
-  EXPECT_EQ(TrailingSequences(batch, 0).num_tokens(), 0);
-  EXPECT_EQ(LeadingSequences(TokenBatch(), 4).num_tokens(), 0);
-  EXPECT_EQ(TrailingSequences(TokenBatch(), 4).num_tokens(), 0);
+// The statistics of a layer are shared by jobs that hold out other amounts.
+TEST(HeldOutTest, TheStatisticsTextDoesNotDependOnWhatIsHeldOut) {
+  const TokenBatch longer = BatchOf({4, 4, 4, 4, 4, 2}), shorter = BatchOf({4, 4, 4, 2});
+  const TokenBatch none = BatchOf({4, 4, 2});
+  EXPECT_EQ(HeldOut(longer, 22, Sizes(4, 4, 4)).fitted().tokens.size(), 8u);
+  EXPECT_EQ(HeldOut(shorter, 14, Sizes(4, 0, 0)).fitted().tokens.size(), 8u);
+  EXPECT_EQ(HeldOut(none, 10, Sizes(0, 0, 0)).fitted().tokens.size(), 10u);
+  EXPECT_EQ(HeldOut(none, 10, Sizes(0, 0, 0)).all().num_tokens(), 0);
+}
+
+TEST(HeldOutTest, SequencesThatDoNotFitWholeAreLeftOutButForOne) {
+  const TokenBatch batch = BatchOf({4, 2, 4, 4});
+  const HeldOut held_out(batch, 14, Sizes(0, 5, 1));
+  EXPECT_EQ(held_out.Part(HeldOutUse::kJudge).batch.num_tokens(), 4);
+  EXPECT_EQ(held_out.Part(HeldOutUse::kTrial).batch.num_tokens(), 4);
+  EXPECT_EQ(held_out.Part(HeldOutUse::kScore).batch.num_tokens(), 0);
+}
+
+TEST(HeldOutTest, AShortTextServesAllUses) {
+  const TokenBatch batch = BatchOf({4});
+  const HeldOut held_out(batch, 4, Sizes(4, 4, 4));
+  EXPECT_EQ(held_out.fitted().num_tokens(), 4);
+  EXPECT_EQ(held_out.rest().num_tokens(), 0);
+  for (HeldOutUse use : {HeldOutUse::kScore, HeldOutUse::kTrial, HeldOutUse::kJudge}) {
+    EXPECT_THAT(held_out.Part(use).batch.tokens, ElementsAre(0, 1, 2, 3));
+    EXPECT_EQ(held_out.Part(use).first_row, 0);
+  }
+  EXPECT_EQ(HeldOut(TokenBatch(), 4, Sizes(4, 4, 4)).all().num_tokens(), 0);
 }
 
 }  // namespace

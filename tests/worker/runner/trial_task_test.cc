@@ -37,7 +37,7 @@ class LocalBlobs : public BlobAccess {
 
 class TrialTaskTest : public ::testing::Test {
  protected:
-  static constexpr int64_t kScoreTokens = 256;
+  static constexpr int64_t kScoreTokens = 64;
 
   void SetUp() override {
     // Of this case alone: cases may run at once.
@@ -53,9 +53,19 @@ class TrialTaskTest : public ::testing::Test {
     blobs_ = std::make_unique<LocalBlobs>(directory_);
     calibration_.mutable_dataset()->set_sha256(LWQ_SOURCE_DIR "/examples/calibration/books.txt");
     calibration_.set_dataset_kind(v1::Dataset::TEXT);
-    calibration_.set_num_tokens(kScoreTokens);
+    calibration_.set_num_tokens(
+        kScoreTokens);  // one sequence, for all uses: costs and trials compare
     calibration_.set_sequence_length(64);
     recipe_.set_method("rtn");
+  }
+
+  // All uses have text of the same size.
+  static v1::HeldOutText HeldOutSizes() {
+    v1::HeldOutText sizes;
+    sizes.set_score_tokens(kScoreTokens);
+    sizes.set_trial_tokens(kScoreTokens);
+    sizes.set_judge_tokens(kScoreTokens);
+    return sizes;
   }
 
   void TearDown() override { std::filesystem::remove_all(directory_); }
@@ -84,7 +94,7 @@ class TrialTaskTest : public ::testing::Test {
     v1::CalibrateTask& task = *spec.mutable_calibrate();
     *task.mutable_model() = model_;
     *task.mutable_calibration() = calibration_;
-    task.set_score_tokens(kScoreTokens);
+    *task.mutable_held_out() = HeldOutSizes();
     task.set_end_layer(2);
     task.set_hidden_states(true);
     LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
@@ -124,7 +134,7 @@ class TrialTaskTest : public ::testing::Test {
     task.set_scorer("kl");
     task.set_layer(layer);
     AddUnits(layer, format, task.mutable_units());
-    task.set_score_tokens(kScoreTokens);
+    *task.mutable_held_out() = HeldOutSizes();
     const absl::StatusOr<v1::TaskOutput> output = Run(spec, inputs_);
     EXPECT_OK(output);
     std::map<std::string, double> costs;
@@ -139,7 +149,7 @@ class TrialTaskTest : public ::testing::Test {
     v1::TrialTask& task = *spec.mutable_trial();
     *task.mutable_model() = model_;
     *task.mutable_calibration() = calibration_;
-    task.set_score_tokens(kScoreTokens);
+    *task.mutable_held_out() = HeldOutSizes();
     LWQ_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(model_));
     for (const AllocationUnit& unit : model.inventory.units) {
       v1::UnitChoice& choice = *task.mutable_plan()->add_units();

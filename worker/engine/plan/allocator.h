@@ -15,6 +15,12 @@
 
 namespace lwq {
 
+// An order of the layers that some scorer gives: higher = more important, one per layer.
+struct Ranking {
+  std::string name;
+  std::vector<double> layer_score;
+};
+
 struct AllocationProblem {
   const ModelInventory* model = nullptr;
   Budget budget;
@@ -26,6 +32,15 @@ struct AllocationProblem {
   // Higher = more important, one per layer (lm_head excepted). Empty when the scorer gives costs;
   // then a layer's score is the sum of its units' costs at their smallest formats.
   std::vector<double> layer_score;
+  std::vector<Ranking> rankings;  // other orders, for the plans that a better one has to beat
+};
+
+// How a plan does beside a plain one of the same budget, on text that chose neither.
+struct Comparison {
+  std::string baseline;       // "uniform", ...: baselines.h
+  double baseline_kl = 0;     // mean over tokens, nats
+  double difference = 0;      // the plan's KL minus the baseline's
+  double standard_error = 0;  // of that difference, paired by blocks of text
 };
 
 struct Allocation {
@@ -37,6 +52,8 @@ struct Allocation {
   // Sum of cost; 0 without costs. Of the knapsack: of costs made non-increasing in bytes.
   double predicted_cost = 0;
   std::string explanation;  // one sentence: what was decided and why
+  // Of a plan that was judged; by the baselines' order.
+  std::vector<Comparison> comparisons;
 };
 
 // A plan that was measured as a whole: not what its units cost one by one, but what it costs.
@@ -44,6 +61,9 @@ struct MeasuredPlan {
   Plan plan;
   double kl = 0;       // mean KL from the source, nats
   std::string origin;  // the explanation that it came with
+  // Mean KL of each block of the text, the same blocks for every plan.
+  std::vector<double> block_kl;
+  bool judged = false;  // on the text that decides nothing but this; else on the text of trials
 };
 
 struct AllocatorDef {
@@ -72,9 +92,12 @@ absl::StatusOr<Allocation> Allocate(absl::string_view allocator, const Allocatio
 
 // What an allocator says, given what was measured of its plans so far: plans to measure, or none,
 // and what it would choose now. That is `allocate`'s plan while nothing was measured, then the
-// plan within the budget with the least KL, the first of equal ones.
+// plan within the budget with the least KL, the first of equal ones. When the allocator has seen
+// enough, that plan and the baselines are measured once more, to be `judged` on text that had no
+// part in the choice; where uniform does better there, uniform it is.
 struct AllocationStep {
   std::vector<Allocation> to_measure;
+  bool judge = false;  // what text they are to be measured on
   Allocation allocation;
 };
 absl::StatusOr<AllocationStep> NextStep(absl::string_view allocator,

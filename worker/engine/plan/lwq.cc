@@ -3,10 +3,9 @@
 // them. So, in three rounds of at most kMaxTrials measurements:
 //
 // 1. Plans that the costs as they are, and flatter or steeper ones, lead to; and the plain plans,
-//    one format throughout and whole layers by rank: what is chosen is never worse than those.
-// 2. Probes of the best so far: some layers, or one kind of unit, one format
-//    larger, over the budget.
-//    What such a step gains, measured against predicted, tells how far costs are off there.
+//    one format throughout and whole layers by rank (baselines.h).
+// 2. Probes of the best so far: some layers, or one kind of unit, one format larger, over the
+//    budget. What such a step gains, measured against predicted, tells how far costs are off there.
 // 3. Plans by the costs so corrected.
 //
 // The corrections stand for what quadratic models of interaction (CLADO, arXiv 2307.05657) and
@@ -19,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/allocation_measure.h"
+#include "worker/engine/plan/baselines.h"
 
 namespace lwq {
 namespace {
@@ -29,7 +29,8 @@ constexpr int kMaxDepths = 12;  // runs of neighbouring layers that are probed
 constexpr int kMaxKinds = 6;
 // How far a correction may be from the median: measurements of little gain are mostly noise.
 constexpr double kMaxCorrection = 5;
-constexpr int kMaxTrials = 6 + kMaxDepths + kMaxKinds + 6;
+constexpr int kMaxBaselines = 6;
+constexpr int kMaxTrials = 4 + kMaxBaselines + kMaxDepths + kMaxKinds + 6 + 1 + kMaxBaselines;
 
 using Costs = std::vector<std::vector<double>>;
 
@@ -95,10 +96,10 @@ absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
   for (const double exponent : kExponents) {
     LWQ_RETURN_IF_ERROR(AddKnapsack(costs_, exponent, "the units' own costs", plans));
   }
-  LWQ_ASSIGN_OR_RETURN(Allocation two_level, AllocatorDefs::two_level.allocate(problem_));
-  Add(std::move(two_level), "whole layers at two formats.", plans);
-  LWQ_ASSIGN_OR_RETURN(Allocation uniform, AllocatorDefs::uniform.allocate(problem_));
-  Add(std::move(uniform), "one format throughout.", plans);
+  LWQ_ASSIGN_OR_RETURN(std::vector<Baseline> baselines, Baselines(problem_));
+  for (Baseline& baseline : baselines) {
+    Add(std::move(baseline.allocation), absl::StrCat(baseline.name, "."), plans);
+  }
   return plans;
 }
 

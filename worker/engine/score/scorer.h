@@ -31,9 +31,12 @@ struct ScorerDef {
   absl::string_view help;  // one line
   bool needs_calibration;  // hidden states of calibration text go through every layer
   bool needs_quantized;    // every unit at every width, dequantized: the scorer swaps them in
-  bool gives_costs;        // costs per unit and width (swap_kl.h), and no scores
+  bool gives_costs;        // costs per unit and format (swap_kl.h), and no scores
   // Higher = more important. Null when the scorer gives costs.
   absl::StatusOr<double> (*score_layer)(const LayerEvidence& evidence);
+  // Of one that gives costs: each format of a unit is measured. Else the others follow from the
+  // errors that the quantizer reported (cost_curve.h).
+  bool measures_all_formats = false;
 };
 
 // Sorted by name.

@@ -1,0 +1,30 @@
+// The plain plans that a better one has to beat: what anybody would do with the same budget.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/engine/plan/allocator.h"
+
+namespace lwq {
+
+struct Baseline {
+  std::string name;  // "uniform", "first and last layers", "two formats by lim"
+  Allocation allocation;
+};
+
+// All within the budget: one format throughout; two formats, with the larger for the first and last
+// layers, for the layers that the problem's own scores rank first, and for those that each of
+// problem.rankings does. Plans that are the same are listed once, under the first name.
+absl::StatusOr<std::vector<Baseline>> Baselines(const AllocationProblem& problem);
+
+// `kl` minus `baseline_kl`, block by block of the same text: the mean, and the standard error of
+// that mean with the blocks taken as independent. Zeros where the blocks do not match.
+struct PairedDifference {
+  double mean = 0;
+  double standard_error = 0;
+};
+PairedDifference Compare(const std::vector<double>& kl, const std::vector<double>& baseline_kl);
+
+}  // namespace lwq
