@@ -1,9 +1,16 @@
+#include <cstring>
+
 #include "absl/strings/match.h"
+#include "base/file.h"
 #include "gtest/gtest.h"
 #include "tests/fuzz/mutation.h"
+#include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/gguf/made_gguf.h"
+#include "worker/engine/gguf/gguf_model_keys.h"
 #include "worker/engine/gguf/gguf_reader.h"
+#include "worker/engine/gguf/gguf_tokenizer.h"
+#include "worker/engine/io/json_file.h"
 
 namespace lwq::testing {
 namespace {
@@ -54,6 +61,59 @@ TEST(GgufFuzzTest, MutantsAreRefusedOrLayOutToTheSameHeader) {
     for (size_t at = 8; at < compared; ++at) ASSERT_EQ(again->header[at], file[at]) << at;
   }
   EXPECT_GT(accepted, 1000);
+}
+
+// Only tokenizer.model is not JSON, whose text is checked before it comes here.
+TEST(GgufFuzzTest, MutantsOfTokenizerModelAreRefusedOrWritten) {
+  GgufTokenizerFiles files;
+  std::string seed;
+  for (const char* text : {"<unk>", "<s>", "<0x41>", "\xe2\x96\x81", "a", "ab"}) {
+    const std::string piece = std::string("\x0a") + static_cast<char>(std::strlen(text)) + text +
+                              std::string("\x15\x00\x00\x80\xbf", 5);  // score -1
+    seed += std::string("\x0a") + static_cast<char>(piece.size()) + piece;
+  }
+  seed += std::string("\x12\x02\x18\x02\x1a\x04\x18\x01\x20\x00", 10);  // BPE, with a prefix
+  Mutator mutator(
+      5, {"\x0a", "\x12", "\x18\x02", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "<unk>"});
+  int accepted = 0;
+  for (int i = 0; i < 20000; ++i) {
+    files.tokenizer_model = mutator.Mutate(seed);
+    if (files.tokenizer_model.empty()) continue;  // no file
+    GgufMetadata metadata;
+    const absl::Status status = SetGgufTokenizer(files, 4096, &metadata);
+    if (status.ok()) {
+      ++accepted;
+    } else {
+      ASSERT_TRUE(ReasonOf(status) == "TOKENIZER_INVALID" || ReasonOf(status) == "GGUF_TOKENIZER")
+          << status;
+    }
+  }
+  EXPECT_GT(accepted, 100);
+}
+
+TEST(GgufFuzzTest, MutantsOfConfigAndTokenizerJsonAreRefusedOrRead) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string config,
+                           ReadFile(SampleModelPath() + "/config.json", 1 << 20));
+  const std::string tokenizer =
+      R"({"added_tokens":[{"id":2,"content":"<s>","special":true}],"normalizer":null,)"
+      R"("pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},)"
+      R"("model":{"type":"BPE","byte_fallback":false,"vocab":{"a":0,"b":1,"ab":3},)"
+      R"("merges":["a b",["a","b"]]},"post_processor":{"type":"TemplateProcessing","single":[]}})";
+  Mutator mutator(6, {"-1", "0", "1e308", "null", "{}", "[]", "\"", "true", "18446744073709551616",
+                      "rope_scaling", "\"x\":", ",", "\"type\":\"yarn\"", "[[", "\xff"});
+  int read = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const std::string mutant = mutator.Mutate(i % 2 == 0 ? config : tokenizer);
+    if (!CheckJson(mutant, JsonLimits(), "mutant").ok()) continue;
+    GgufTokenizerFiles files;
+    files.tokenizer_json = files.tokenizer_config = files.config = mutant;
+    GgufMetadata metadata;
+    const absl::Status set = SetGgufTokenizer(files, 64, &metadata);
+    const absl::Status model = ReadGgufModel(mutant, "").status();
+    ASSERT_FALSE(absl::IsInternal(set) || absl::IsInternal(model)) << set << model;
+    read += set.ok() || model.ok() ? 1 : 0;
+  }
+  EXPECT_GT(read, 500);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 //   gguf_probe quantize TYPE reference|search COLS IN OUT [IMPORTANCE]
 //                                                           F32 rows -> blocks; F32 of each column
 //   gguf_probe copy IN OUT                 a whole file, read and laid out and written again
+//   gguf_probe names CLASS TENSOR...       of a Hugging Face checkpoint: GGUF's names, one per line
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/block_type.h"
+#include "worker/engine/gguf/gguf_family.h"
 #include "worker/engine/gguf/gguf_reader.h"
 #include "worker/engine/gguf/gguf_writer.h"
 
@@ -79,12 +81,22 @@ absl::Status Copy(const std::vector<std::string>& arguments) {
   return writer->Finish();
 }
 
+absl::Status Names(const std::vector<std::string>& arguments) {
+  LWQ_ASSIGN_OR_RETURN(const GgufFamilyDef* family, FindGgufFamily(arguments[0]));
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    LWQ_ASSIGN_OR_RETURN(const GgufTensorName name, NameInGguf(*family, arguments[i]));
+    std::printf("%s %lld\n", name.name.c_str(), static_cast<long long>(name.expert));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const std::string& command, const std::vector<std::string>& arguments) {
   if (command == "dequantize" && arguments.size() == 3) return Dequantize(arguments);
   if (command == "quantize" && (arguments.size() == 5 || arguments.size() == 6)) {
     return Quantize(arguments);
   }
   if (command == "copy" && arguments.size() == 2) return Copy(arguments);
+  if (command == "names" && !arguments.empty()) return Names(arguments);
   return absl::InvalidArgumentError("usage: see the head of gguf_probe.cc");
 }
 

@@ -1,0 +1,157 @@
+#include "worker/engine/gguf/gguf_tokenizer.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "nlohmann/json.hpp"
+#include "tests/testing/shared_data.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FailsWith;
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+std::string SampleFile(const char* name) {
+  return ReadFile(testing::SampleModelPath() + "/" + name, 1 << 22).value_or("");
+}
+
+GgufTokenizerFiles SampleFiles() {
+  return {SampleFile("tokenizer.model"), SampleFile("tokenizer.json"),
+          SampleFile("tokenizer_config.json"), SampleFile("config.json"), ""};
+}
+
+template <typename T>
+T KeyOf(const GgufMetadata& metadata, const char* key) {
+  const T* value = metadata.Get<T>(key);
+  EXPECT_NE(value, nullptr) << key;
+  return value == nullptr ? T() : *value;
+}
+
+TEST(GgufTokenizerTest, SampleIsLlamasWithItsScores) {
+  GgufMetadata metadata;
+  ASSERT_OK(SetGgufTokenizer(SampleFiles(), 4098, &metadata));
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.ggml.model"), "llama");
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.ggml.pre"), "default");
+  const auto tokens = KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.tokens");
+  const auto scores = KeyOf<std::vector<float>>(metadata, "tokenizer.ggml.scores");
+  const auto types = KeyOf<std::vector<int32_t>>(metadata, "tokenizer.ggml.token_type");
+  ASSERT_EQ(tokens.size(), 4098u);
+  ASSERT_EQ(scores.size(), 4098u);
+  ASSERT_EQ(types.size(), 4098u);
+  EXPECT_EQ(tokens[263], "\xe2\x96\x81the");
+  EXPECT_EQ(scores[263], -4.0f);
+  EXPECT_THAT(std::vector<int32_t>(types.begin(), types.begin() + 4), ElementsAre(2, 3, 3, 6));
+  EXPECT_EQ(tokens[4097], "[PAD4097]");
+  EXPECT_EQ(types[4097], 5);
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.bos_token_id"), 1u);
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.eos_token_id"), 2u);
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.unknown_token_id"), 0u);
+  EXPECT_EQ(metadata.Find("tokenizer.ggml.padding_token_id"), nullptr);
+  EXPECT_TRUE(KeyOf<bool>(metadata, "tokenizer.ggml.add_bos_token"));
+  EXPECT_FALSE(KeyOf<bool>(metadata, "tokenizer.ggml.add_eos_token"));
+  EXPECT_TRUE(KeyOf<bool>(metadata, "tokenizer.ggml.add_space_prefix"));
+  EXPECT_EQ(metadata.Find("tokenizer.chat_template"), nullptr);
+}
+
+// Without tokenizer.model: the same tokens and types, and scores in the same order where two tokens
+// can compete, those that merges make.
+TEST(GgufTokenizerTest, ScoresFollowFromMerges) {
+  GgufMetadata with, without;
+  ASSERT_OK(SetGgufTokenizer(SampleFiles(), 4096, &with));
+  GgufTokenizerFiles files = SampleFiles();
+  files.tokenizer_model.clear();
+  ASSERT_OK(SetGgufTokenizer(files, 4096, &without));
+  EXPECT_EQ(*without.Find("tokenizer.ggml.tokens"), *with.Find("tokenizer.ggml.tokens"));
+  EXPECT_EQ(*without.Find("tokenizer.ggml.token_type"), *with.Find("tokenizer.ggml.token_type"));
+  EXPECT_EQ(*without.Find("tokenizer.ggml.add_space_prefix"),
+            *with.Find("tokenizer.ggml.add_space_prefix"));
+  const auto expected = KeyOf<std::vector<float>>(with, "tokenizer.ggml.scores");
+  const auto found = KeyOf<std::vector<float>>(without, "tokenizer.ggml.scores");
+  const float least = *std::min_element(found.begin(), found.end());
+  int compared = 0;
+  for (size_t id = 260; id < found.size() && found[id] > least; ++id, ++compared) {
+    EXPECT_LT(found[id], found[id - 1]) << id;
+    EXPECT_LT(expected[id], expected[id - 1]) << id;
+  }
+  EXPECT_GT(compared, 3000);
+}
+
+Json ByteLevelBpe() {
+  return {
+      {"added_tokens",
+       {{{"id", 4}, {"content", "<|end|>"}, {"special", true}},
+        {{"id", 5}, {"content", "\xe2\x96\x81tool"}, {"special", false}}}},
+      {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
+      {"model",
+       {{"type", "BPE"},
+        {"vocab", {{"a", 0}, {"b", 1}, {"ab", 2}, {"\xc4\xa0", 3}}},
+        {"merges", Json::array({Json::array({"a", "b"})})}}}};
+}
+
+TEST(GgufTokenizerTest, ByteLevelBpeIsGpt2s) {
+  GgufTokenizerFiles files;
+  files.tokenizer_json = ByteLevelBpe().dump();
+  files.tokenizer_config = R"({"eos_token": {"content": "<|end|>"}, "chat_template": "{{ x }}"})";
+  files.config = R"({"bos_token_id": [0, 1]})";
+  GgufMetadata metadata;
+  ASSERT_OK(SetGgufTokenizer(files, 7, &metadata));
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.ggml.model"), "gpt2");
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.ggml.pre"), "gpt-2");
+  EXPECT_THAT(KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.tokens"),
+              ElementsAre("a", "b", "ab", "\xc4\xa0", "<|end|>", " tool", "[PAD6]"));
+  EXPECT_THAT(KeyOf<std::vector<int32_t>>(metadata, "tokenizer.ggml.token_type"),
+              ElementsAre(1, 1, 1, 1, 3, 4, 5));
+  EXPECT_THAT(KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.merges"),
+              ElementsAre("a b"));
+  EXPECT_EQ(metadata.Find("tokenizer.ggml.scores"), nullptr);
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.eos_token_id"), 4u);
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.bos_token_id"), 0u);
+  EXPECT_FALSE(KeyOf<bool>(metadata, "tokenizer.ggml.add_bos_token"));
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.chat_template"), "{{ x }}");
+
+  files.chat_template = "{{ y }}";
+  Json older = ByteLevelBpe();
+  older["model"]["merges"] = Json::array({"a b"});
+  files.tokenizer_json = older.dump();
+  ASSERT_OK(SetGgufTokenizer(files, 7, &metadata));
+  EXPECT_THAT(KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.merges"),
+              ElementsAre("a b"));
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.chat_template"), "{{ y }}");
+}
+
+TEST(GgufTokenizerTest, WhatLlamaCppLacksAndDamageAreRefused) {
+  const auto set = [](const Json& tokenizer, int64_t rows) {
+    GgufTokenizerFiles files;
+    files.tokenizer_json = tokenizer.dump();
+    GgufMetadata metadata;
+    return SetGgufTokenizer(files, rows, &metadata);
+  };
+  ASSERT_OK(set(ByteLevelBpe(), 6));
+  EXPECT_THAT(set(ByteLevelBpe(), 5), FailsWith("TOKENIZER_INVALID", HasSubstr("5 rows")));
+  Json changed = ByteLevelBpe();
+  changed["model"]["type"] = "Unigram";
+  EXPECT_THAT(set(changed, 6), FailsWith("GGUF_TOKENIZER", HasSubstr("BPE")));
+  changed = ByteLevelBpe();
+  changed["added_tokens"][0]["content"] = "ab";
+  EXPECT_THAT(set(changed, 6), FailsWith("TOKENIZER_INVALID", HasSubstr("\"ab\" is there twice")));
+  changed = ByteLevelBpe();
+  changed["model"]["merges"] = Json::array({"ab"});
+  EXPECT_THAT(set(changed, 6), FailsWith("TOKENIZER_INVALID", HasSubstr("no pair")));
+  changed = ByteLevelBpe();
+  changed["model"]["vocab"]["a"] = "zero";
+  EXPECT_THAT(set(changed, 6), FailsWith("TOKENIZER_INVALID", HasSubstr("id")));
+  GgufMetadata metadata;
+  EXPECT_THAT(SetGgufTokenizer({}, 6, &metadata),
+              FailsWith("TOKENIZER_MISSING", HasSubstr("tokenizer.json")));
+  GgufTokenizerFiles unigram;  // a trainer_spec with model_type 1
+  unigram.tokenizer_model = std::string("\x12\x02\x18\x01", 4);
+  EXPECT_THAT(SetGgufTokenizer(unigram, 6, &metadata),
+              FailsWith("GGUF_TOKENIZER", HasSubstr("SentencePiece")));
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,212 @@
+#include "worker/engine/gguf/gguf_family.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "base/failure.h"
+
+namespace lwq {
+namespace {
+
+using Kind = GgufConfigKey::Kind;
+
+constexpr GgufModuleName kModelModules[] = {
+    {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
+
+// In every family, unless its own list says otherwise.
+constexpr GgufModuleName kLayerModules[] = {
+    {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
+    {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
+    {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
+    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+    {"mlp.down_proj", "ffn_down"}};
+
+constexpr GgufModuleName kHeadNorms[] = {{"self_attn.q_norm", "attn_q_norm"},
+                                         {"self_attn.k_norm", "attn_k_norm"}};
+constexpr GgufModuleName kGemma3Modules[] = {{"self_attn.q_norm", "attn_q_norm"},
+                                             {"self_attn.k_norm", "attn_k_norm"},
+                                             {"post_attention_layernorm", "post_attention_norm"},
+                                             {"pre_feedforward_layernorm", "ffn_norm"},
+                                             {"post_feedforward_layernorm", "post_ffw_norm"}};
+constexpr GgufModuleName kPhi3Modules[] = {{"self_attn.qkv_proj", "attn_qkv"},
+                                           {"mlp.gate_up_proj", "ffn_up"}};
+constexpr GgufModuleName kMixtralModules[] = {{"block_sparse_moe.gate", "ffn_gate_inp"},
+                                              {"block_sparse_moe.experts.*.w1", "ffn_gate_exps"},
+                                              {"block_sparse_moe.experts.*.w2", "ffn_down_exps"},
+                                              {"block_sparse_moe.experts.*.w3", "ffn_up_exps"}};
+constexpr GgufModuleName kQwen3MoeModules[] = {{"self_attn.q_norm", "attn_q_norm"},
+                                               {"self_attn.k_norm", "attn_k_norm"},
+                                               {"mlp.gate", "ffn_gate_inp"},
+                                               {"mlp.experts.*.gate_proj", "ffn_gate_exps"},
+                                               {"mlp.experts.*.up_proj", "ffn_up_exps"},
+                                               {"mlp.experts.*.down_proj", "ffn_down_exps"}};
+
+constexpr GgufConfigKey kLlamaKeys[] = {{"vocab_size", "vocab_size"}};
+constexpr GgufConfigKey kMixtralKeys[] = {{"vocab_size", "vocab_size"},
+                                          {"expert_count", "num_local_experts"},
+                                          {"expert_used_count", "num_experts_per_tok"}};
+constexpr GgufConfigKey kQwen3MoeKeys[] = {{"expert_count", "num_experts"},
+                                           {"expert_used_count", "num_experts_per_tok"},
+                                           {"expert_feed_forward_length", "moe_intermediate_size"}};
+constexpr GgufConfigKey kGemma3Keys[] = {
+    {"attention.sliding_window", "sliding_window"},
+    {"final_logit_softcapping", "final_logit_softcapping", Kind::kF32, false}};
+constexpr GgufConfigKey kPhi3Keys[] = {
+    {"rope.scaling.original_context_length", "original_max_position_embeddings", Kind::kU32, false},
+    {"attention.sliding_window", "sliding_window", Kind::kU32, false}};
+
+constexpr GgufExpectation kSilu[] = {{"hidden_act", "\"silu\""}};
+constexpr GgufExpectation kQwen2Expects[] = {{"hidden_act", "\"silu\""},
+                                             {"use_sliding_window", "false"}};
+constexpr GgufExpectation kQwen3Expects[] = {
+    {"hidden_act", "\"silu\""}, {"use_sliding_window", "false"}, {"attention_bias", "false"}};
+constexpr GgufExpectation kQwen3MoeExpects[] = {
+    {"hidden_act", "\"silu\""}, {"use_sliding_window", "false"}, {"attention_bias", "false"},
+    {"norm_topk_prob", "true"}, {"decoder_sparse_step", "1"},    {"mlp_only_layers", "[]"}};
+constexpr GgufExpectation kGemma3Expects[] = {{"hidden_activation", "\"gelu_pytorch_tanh\""},
+                                              {"attention_bias", "false"},
+                                              {"attn_logit_softcapping", "null"},
+                                              {"sliding_window_pattern", "6"},
+                                              {"_sliding_window_pattern", "6"}};
+
+constexpr absl::string_view kLlamaClasses[] = {"LlamaForCausalLM", "MistralForCausalLM"};
+constexpr absl::string_view kMixtralClasses[] = {"MixtralForCausalLM"};
+constexpr absl::string_view kQwen2Classes[] = {"Qwen2ForCausalLM"};
+constexpr absl::string_view kQwen3Classes[] = {"Qwen3ForCausalLM"};
+constexpr absl::string_view kQwen3MoeClasses[] = {"Qwen3MoeForCausalLM"};
+constexpr absl::string_view kGemma3Classes[] = {"Gemma3ForCausalLM"};
+constexpr absl::string_view kPhi3Classes[] = {"Phi3ForCausalLM"};
+
+constexpr GgufFamilyDef kFamilies[] = {
+    {.name = "llama",
+     .architecture = "llama",
+     .model_classes = kLlamaClasses,
+     .keys = kLlamaKeys,
+     .expectations = kSilu,
+     .interleaved_rope = true,
+     .rope_dimension = true},
+    {.name = "mixtral",
+     .architecture = "llama",
+     .model_classes = kMixtralClasses,
+     .modules = kMixtralModules,
+     .keys = kMixtralKeys,
+     .expectations = kSilu,
+     .interleaved_rope = true,
+     .rope_dimension = true},
+    {.name = "qwen2",
+     .architecture = "qwen2",
+     .model_classes = kQwen2Classes,
+     .expectations = kQwen2Expects,
+     .head_dim_follows = true},
+    {.name = "qwen3",
+     .architecture = "qwen3",
+     .model_classes = kQwen3Classes,
+     .modules = kHeadNorms,
+     .expectations = kQwen3Expects,
+     .always_head_dim = true},
+    {.name = "qwen3_moe",
+     .architecture = "qwen3moe",
+     .model_classes = kQwen3MoeClasses,
+     .modules = kQwen3MoeModules,
+     .keys = kQwen3MoeKeys,
+     .expectations = kQwen3MoeExpects,
+     .always_head_dim = true},
+    {.name = "gemma3",
+     .architecture = "gemma3",
+     .model_classes = kGemma3Classes,
+     .modules = kGemma3Modules,
+     .keys = kGemma3Keys,
+     .expectations = kGemma3Expects,
+     .norms_plus_one = true,
+     .always_head_dim = true},
+    {.name = "phi3",
+     .architecture = "phi3",
+     .model_classes = kPhi3Classes,
+     .modules = kPhi3Modules,
+     .keys = kPhi3Keys,
+     .expectations = kSilu,
+     .rope_dimension = true,
+     .rope_short_and_long = true},
+};
+
+const GgufModuleName* Lookup(absl::Span<const GgufModuleName> names, absl::string_view module) {
+  const auto found = std::find_if(names.begin(), names.end(), [module](const GgufModuleName& name) {
+    return name.module == module;
+  });
+  return found == names.end() ? nullptr : &*found;
+}
+
+// Cuts "3.rest" into 3 and "rest"; false when it does not begin with a plain number and a dot.
+bool ConsumeNumber(absl::string_view* text, int64_t* number) {
+  const size_t dot = text->find('.');
+  if (dot == absl::string_view::npos || dot == 0 || dot > 6) return false;
+  const absl::string_view digits = text->substr(0, dot);
+  const bool plain =
+      std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (!plain || (digits.size() > 1 && digits[0] == '0')) return false;
+  if (!absl::SimpleAtoi(digits, number)) return false;
+  text->remove_prefix(dot + 1);
+  return true;
+}
+
+// "mlp.experts.7.up_proj" to "mlp.experts.*.up_proj" and 7.
+std::string WithoutExpert(absl::string_view module, int64_t* expert) {
+  constexpr absl::string_view kExperts = "experts.";
+  const size_t at = module.find(kExperts);
+  if (at == absl::string_view::npos) return std::string(module);
+  absl::string_view rest = module.substr(at + kExperts.size());
+  if (!ConsumeNumber(&rest, expert)) return std::string(module);
+  return absl::StrCat(module.substr(0, at + kExperts.size()), "*.", rest);
+}
+
+}  // namespace
+
+absl::Span<const GgufFamilyDef> GgufFamilies() { return kFamilies; }
+
+absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view model_class) {
+  std::vector<absl::string_view> known;
+  for (const GgufFamilyDef& family : kFamilies) {
+    for (const absl::string_view one : family.model_classes) {
+      if (one == model_class) return &family;
+      known.push_back(one);
+    }
+  }
+  return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
+                 absl::StrCat("a GGUF file of architecture ", model_class, ": lwq writes them of ",
+                              absl::StrJoin(known, ", ")));
+}
+
+absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor) {
+  const absl::Status unknown = InvalidFailure(
+      "TENSOR_UNKNOWN",
+      absl::StrCat("tensor ", tensor, " has no name in a GGUF file of family ", family.name));
+  const size_t dot = tensor.rfind('.');
+  if (dot == absl::string_view::npos) return unknown;
+  absl::string_view module = tensor.substr(0, dot);
+  const absl::string_view kind = tensor.substr(dot + 1);
+  if (kind != "weight" && kind != "bias") return unknown;
+
+  GgufTensorName result;
+  const GgufModuleName* found = Lookup(kModelModules, module);
+  std::string prefix;
+  if (found == nullptr && absl::ConsumePrefix(&module, "model.layers.")) {
+    int64_t layer = 0;
+    if (!ConsumeNumber(&module, &layer)) return unknown;
+    prefix = absl::StrCat("blk.", layer, ".");
+    const std::string plain = WithoutExpert(module, &result.expert);
+    found = Lookup(family.modules, plain);
+    if (found == nullptr) found = Lookup(kLayerModules, plain);
+  }
+  if (found == nullptr) return unknown;
+  result.name = absl::StrCat(prefix, found->name, ".", kind);
+  result.permuted_query = family.interleaved_rope && found->name == "attn_q";
+  result.permuted_key = family.interleaved_rope && found->name == "attn_k";
+  result.plus_one = family.norms_plus_one && absl::EndsWith(found->name, "_norm");
+  return result;
+}
+
+}  // namespace lwq

@@ -1,0 +1,75 @@
+// What differs between model families in a GGUF file, as data: names of tensors, keys, and what
+// llama.cpp's graph of the architecture takes for granted. Facts: docs/formats/gguf.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace lwq {
+
+// A module of a decoder layer, without "model.layers.N.", and its name without "blk.N.". In a
+// mixture of experts "*" stands for the number of the expert, whose tensors are stacked.
+struct GgufModuleName {
+  absl::string_view module;
+  absl::string_view name;
+};
+
+// A metadata key "<architecture>.<key>" that is a number of config.json.
+struct GgufConfigKey {
+  enum class Kind { kU32, kF32 };
+  absl::string_view key;
+  absl::string_view field;
+  Kind kind = Kind::kU32;
+  bool required = true;
+};
+
+// A field that must have this value, as JSON text, where config.json has it: llama.cpp's graph of
+// the architecture does nothing else.
+struct GgufExpectation {
+  absl::string_view field;
+  absl::string_view value;
+};
+
+struct GgufFamilyDef {
+  absl::string_view name;
+  absl::string_view architecture;                     // GGUF's own name
+  absl::Span<const absl::string_view> model_classes;  // "architectures" of config.json
+  absl::Span<const GgufModuleName> modules;           // besides those that all families have
+  absl::Span<const GgufConfigKey> keys;               // likewise
+  absl::Span<const GgufExpectation> expectations;
+  bool interleaved_rope = false;  // llama.cpp rotates adjacent rows: those of q and k are permuted
+  bool norms_plus_one = false;    // norms are stored with the 1 that the model adds
+  bool always_head_dim = false;   // key_length and value_length even where they follow
+  bool head_dim_follows = false;  // llama.cpp's graph has no other than hidden / heads
+  bool rope_dimension = false;    // rope.dimension_count
+  bool rope_short_and_long = false;  // longrope's factors are tensors
+};
+
+absl::Span<const GgufFamilyDef> GgufFamilies();
+// By an architecture of config.json. UNIMPLEMENTED "ARCH_UNSUPPORTED" lists those there are.
+absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view model_class);
+
+// Where a tensor of a Hugging Face checkpoint goes, and what is done to it on the way.
+struct GgufTensorName {
+  std::string name;
+  int64_t expert = -1;          // its place in the stack [experts, out, in]; -1: not stacked
+  bool permuted_query = false;  // rows in the order of PermutedRow, with the number of heads ...
+  bool permuted_key = false;    // ... or of key-value heads
+  bool plus_one = false;        // 1 is added to every value
+};
+// INVALID_ARGUMENT "TENSOR_UNKNOWN" when the family has no such tensor.
+absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor);
+
+// The source row that is row `row` of a permuted tensor with `rows` rows in `heads` heads: pairs
+// that were half a head apart become neighbours.
+constexpr int64_t PermutedRow(int64_t row, int64_t rows, int64_t heads) {
+  const int64_t head_rows = rows / heads;
+  const int64_t in_head = row % head_rows;
+  return row - in_head + in_head / 2 + in_head % 2 * (head_rows / 2);
+}
+
+}  // namespace lwq

@@ -1,0 +1,142 @@
+#include "worker/engine/gguf/pre_tokenizer.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "nlohmann/json.hpp"
+
+namespace lwq {
+namespace {
+
+using Json = nlohmann::json;
+
+struct KnownPreTokenizer {
+  const char* name;
+  std::vector<std::string> steps;  // as StepText writes them
+};
+
+// Patterns are split points ("isolated" matches) unless said otherwise.
+const std::vector<KnownPreTokenizer>& Known() {
+  static const auto& known = *new std::vector<KnownPreTokenizer>{
+      {"llama-bpe",
+       {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+        "bytes"}},
+      {"qwen2",
+       {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+        "bytes"}},
+      {"tekken",
+       {R"(split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+        "bytes"}},
+      {"smollm", {"single digits", "words and bytes"}},
+      {"gpt-2", {"words and bytes"}}};
+  return known;
+}
+
+Json Parse(absl::string_view text) { return Json::parse(text, nullptr, false); }
+
+const Json& FieldOf(const Json& object, const char* key) {
+  static const Json& null = *new Json();
+  if (!object.is_object()) return null;
+  const auto found = object.find(key);
+  return found == object.end() ? null : *found;
+}
+bool Is(const Json& object, const char* key, bool fallback) {
+  const Json& value = FieldOf(object, key);
+  return value.is_boolean() ? value.get<bool>() : fallback;
+}
+
+// A step, or the steps of a "Sequence", whose list is `list`.
+std::vector<Json> StepsOf(const Json& step, const char* list) {
+  if (!step.is_object()) return {};
+  if (FieldOf(step, "type") != "Sequence") return {step};
+  const Json& steps = FieldOf(step, list);
+  return steps.is_array() ? std::vector<Json>(steps.begin(), steps.end()) : std::vector<Json>();
+}
+
+// One pre-tokenizing step in few words; "?" for any that is not known here.
+std::string StepText(const Json& step) {
+  const Json& type = FieldOf(step, "type");
+  if (type == "Split" && FieldOf(step, "behavior") == "Isolated" && !Is(step, "invert", false)) {
+    const Json& regex = FieldOf(FieldOf(step, "pattern"), "Regex");
+    return regex.is_string() ? absl::StrCat("split ", regex.get<std::string>()) : "?";
+  }
+  if (type == "Digits" && Is(step, "individual_digits", false)) return "single digits";
+  if (type == "ByteLevel" && !Is(step, "add_prefix_space", true)) {
+    return Is(step, "use_regex", true) ? "words and bytes" : "bytes";
+  }
+  return "?";
+}
+
+absl::Status Unsupported(absl::string_view what) {
+  return Failure(absl::StatusCode::kUnimplemented, "GGUF_TOKENIZER",
+                 absl::StrCat("a GGUF file with this tokenizer: ", what));
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> PreTokenizerName(absl::string_view tokenizer_json) {
+  const Json tokenizer = Parse(tokenizer_json);
+  const Json& normalizer = FieldOf(tokenizer, "normalizer");
+  // llama.cpp leaves out NFC, which only changes text that is not composed already.
+  if (!normalizer.is_null() && FieldOf(normalizer, "type") != "NFC") {
+    return Unsupported("its normalizer is not one that llama.cpp has");
+  }
+  std::vector<std::string> steps;
+  for (const Json& step : StepsOf(FieldOf(tokenizer, "pre_tokenizer"), "pretokenizers")) {
+    steps.push_back(StepText(step));
+  }
+  std::string names;
+  for (const KnownPreTokenizer& known : Known()) {
+    if (known.steps == steps) return std::string(known.name);
+    absl::StrAppend(&names, names.empty() ? "" : ", ", known.name);
+  }
+  return Unsupported(absl::StrCat("its pre-tokenizer is none of ", names));
+}
+
+absl::StatusOr<bool> AddsSpacePrefix(absl::string_view tokenizer_json) {
+  const Json tokenizer = Parse(tokenizer_json);
+  const char* mark = "\xe2\x96\x81";
+  bool prefix = false;
+  bool blanks = false;
+  for (const Json& step : StepsOf(FieldOf(tokenizer, "normalizer"), "normalizers")) {
+    const Json& type = FieldOf(step, "type");
+    if (type == "Prepend" && FieldOf(step, "prepend") == mark) {
+      prefix = true;
+    } else if (type == "Replace" && FieldOf(FieldOf(step, "pattern"), "String") == " " &&
+               FieldOf(step, "content") == mark) {
+      blanks = true;
+    } else {
+      return Unsupported("its normalizer is not SentencePiece's");
+    }
+  }
+  for (const Json& step : StepsOf(FieldOf(tokenizer, "pre_tokenizer"), "pretokenizers")) {
+    // Gemma splits at blanks that the normalizer has already replaced.
+    const bool idle = blanks && FieldOf(step, "type") == "Split" &&
+                      FieldOf(FieldOf(step, "pattern"), "String") == " ";
+    if (idle) continue;
+    if (FieldOf(step, "type") != "Metaspace" || Is(step, "split", true)) {
+      return Unsupported("its pre-tokenizer is not SentencePiece's");
+    }
+    blanks = true;
+    prefix = FieldOf(step, "prepend_scheme") != "never";
+  }
+  if (!blanks) return Unsupported("it leaves blanks as they are");
+  return prefix;
+}
+
+AroundText AddedAroundText(absl::string_view tokenizer_json) {
+  const Json tokenizer = Parse(tokenizer_json);
+  AroundText around;
+  for (const Json& step : StepsOf(FieldOf(tokenizer, "post_processor"), "processors")) {
+    const Json& single = FieldOf(step, "single");
+    if (FieldOf(step, "type") != "TemplateProcessing" || !single.is_array() || single.empty()) {
+      continue;
+    }
+    around.before = !FieldOf(single.front(), "SpecialToken").is_null();
+    around.after = !FieldOf(single.back(), "SpecialToken").is_null();
+  }
+  return around;
+}
+
+}  // namespace lwq

@@ -1,0 +1,27 @@
+// What llama.cpp is told about the steps around a tokenizer.json's model. Each function takes the
+// file's text, which is a JSON object.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace lwq {
+
+// llama.cpp's name for the pre-tokenizer of a byte-level BPE, by its steps and patterns.
+// UNIMPLEMENTED "GGUF_TOKENIZER" for one that llama.cpp is not known to have.
+absl::StatusOr<std::string> PreTokenizerName(absl::string_view tokenizer_json);
+
+// Whether a blank is put before the text of a SentencePiece-style BPE. UNIMPLEMENTED
+// "GGUF_TOKENIZER" for steps that are not those of SentencePiece.
+absl::StatusOr<bool> AddsSpacePrefix(absl::string_view tokenizer_json);
+
+// Whether the template has a token before the text, and after it.
+struct AroundText {
+  bool before = false;
+  bool after = false;
+};
+AroundText AddedAroundText(absl::string_view tokenizer_json);
+
+}  // namespace lwq
