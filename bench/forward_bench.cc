@@ -19,6 +19,7 @@
 #include "dnnl.hpp"
 #include "worker/engine/device/cpu/onednn_gemm.h"
 #include "worker/engine/model/decoder.h"
+#include "worker/engine/model/llama_config.h"
 
 namespace lwq {
 namespace {
@@ -100,15 +101,17 @@ struct Best {
 // The two take turns, so that a machine that grows faster or slower does so for both.
 absl::StatusOr<Best> Measure(ComputeType compute, int threads) {
   LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice({.device = "cpu", .num_threads = threads}));
-  DecoderSpec spec;
-  spec.num_layers = 1;
+  LlamaShapedConfig config;
+  config.num_layers = 1;
+  DecoderSpec& spec = config.spec;
   spec.hidden_size = kHidden;
   spec.intermediate_size = kIntermediate;
   spec.num_heads = spec.num_kv_heads = 16;
   spec.head_dim = 128;
   spec.vocab_size = 8;
   const NoiseWeights weights;
-  LWQ_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(spec, &weights, device.get(), compute));
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(MakeLlamaShaped(config), &weights, device.get(), compute));
   LWQ_ASSIGN_OR_RETURN(const LayerWeights layer, decoder->LoadLayer(0));
   TokenBatch batch;
   for (int i = 0; i < 4; ++i) batch.Add(std::vector<int32_t>(kTokens / 4, 1));

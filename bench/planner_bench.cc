@@ -23,7 +23,8 @@ ModelInventory EightBillion() {
   model.hidden_size = 4096;
   model.intermediate_size = 14336;
   model.vocab_size = 128256;
-  model.dense.push_back({"model.embed_tokens.weight", DType::kBF16, {128256, 4096}});
+  model.dense.push_back(
+      {{"model.embed_tokens.weight", DType::kBF16, {128256, 4096}}, Place::Embedding(), ""});
   const struct {
     const char* name;
     int64_t out, in;
@@ -34,7 +35,10 @@ ModelInventory EightBillion() {
   for (int l = 0; l < model.num_layers; ++l) {
     for (const auto& linear : linears) {
       const std::string name = absl::StrCat("layers.", l, ".", linear.name);
-      model.units.push_back({name, l, {{absl::StrCat("model.", name), linear.out, linear.in}}});
+      model.units.push_back({name,
+                             Place::Layer(l),
+                             {{absl::StrCat("model.", name), linear.out, linear.in, linear.name}},
+                             linear.name});
     }
   }
   return model;

@@ -10,6 +10,46 @@
 #include "base/status_macros.h"
 
 namespace lwq {
+namespace {
+
+constexpr int kHeadLayer = -1;  // in records
+
+// The `layer` of a unit in records.
+int TaskLayerOf(Place place) { return place.in_layer() ? place.layer : kHeadLayer; }
+
+v1::ModelPart PartOf(Place place) {
+  switch (place.part) {
+    case Place::Part::kEmbedding:
+      return v1::PART_EMBEDDING;
+    case Place::Part::kLayer:
+      return v1::PART_LAYER;
+    case Place::Part::kFinalNorm:
+      return v1::PART_FINAL_NORM;
+    case Place::Part::kHead:
+      return v1::PART_HEAD;
+  }
+  return v1::PART_UNSPECIFIED;
+}
+
+absl::StatusOr<Place> PlaceOf(v1::ModelPart part, int layer, absl::string_view what) {
+  switch (part) {
+    case v1::PART_EMBEDDING:
+      return Place::Embedding();
+    case v1::PART_LAYER:
+      return Place::Layer(layer);
+    case v1::PART_FINAL_NORM:
+      return Place::FinalNorm();
+    case v1::PART_HEAD:
+      return Place::Head();
+    default:
+      return InvalidFailure("MODEL_INVALID",
+                            absl::StrCat("the model's manifest does not say where ", what,
+                                         " belongs: an earlier version of lwq made it; register "
+                                         "the model again"));
+  }
+}
+
+}  // namespace
 
 v1::Inventory InventoryToProto(const ModelInventory& inventory) {
   v1::Inventory proto;
@@ -18,19 +58,25 @@ v1::Inventory InventoryToProto(const ModelInventory& inventory) {
   for (const AllocationUnit& unit : inventory.units) {
     v1::InventoryUnit* out = proto.add_units();
     out->set_name(unit.name);
-    out->set_layer(unit.layer);
+    out->set_layer(TaskLayerOf(unit.place));
+    out->set_part(PartOf(unit.place));
+    out->set_kind(unit.kind);
     for (const LinearShape& linear : unit.linears) {
       v1::InventoryLinear* shape = out->add_linears();
       shape->set_module(linear.module);
       shape->set_out_features(linear.out_features);
       shape->set_in_features(linear.in_features);
+      shape->set_name(linear.name);
     }
   }
-  for (const TensorSpec& tensor : inventory.dense) {
+  for (const DenseTensor& tensor : inventory.dense) {
     v1::InventoryTensor* out = proto.add_dense();
     out->set_name(tensor.name);
     out->set_dtype(std::string(NameOf(tensor.dtype)));
     for (int64_t dimension : tensor.shape) out->add_shape(dimension);
+    out->set_part(PartOf(tensor.place));
+    out->set_layer(tensor.place.layer);
+    out->set_bias_of(tensor.bias_of);
   }
   proto.set_hidden_size(inventory.hidden_size);
   proto.set_intermediate_size(inventory.intermediate_size);
@@ -54,14 +100,18 @@ absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory) {
   for (const v1::InventoryUnit& unit : inventory.units()) {
     AllocationUnit& u = model.units.emplace_back();
     u.name = unit.name();
-    u.layer = unit.layer();
+    u.kind = unit.kind();
+    LWQ_ASSIGN_OR_RETURN(u.place, PlaceOf(unit.part(), unit.layer(), unit.name()));
     for (const v1::InventoryLinear& linear : unit.linears()) {
-      u.linears.push_back({linear.module(), linear.out_features(), linear.in_features()});
+      u.linears.push_back(
+          {linear.module(), linear.out_features(), linear.in_features(), linear.name()});
     }
   }
   for (const v1::InventoryTensor& tensor : inventory.dense()) {
-    TensorSpec& t = model.dense.emplace_back();
+    DenseTensor& t = model.dense.emplace_back();
     t.name = tensor.name();
+    t.bias_of = tensor.bias_of();
+    LWQ_ASSIGN_OR_RETURN(t.place, PlaceOf(tensor.part(), tensor.layer(), tensor.name()));
     LWQ_ASSIGN_OR_RETURN(t.dtype, dtype(tensor.dtype()));
     t.shape.assign(tensor.shape().begin(), tensor.shape().end());
   }
@@ -140,7 +190,7 @@ v1::PlanSummary PlanToProto(const Plan& plan, const ModelInventory& inventory) {
   for (size_t u = 0; u < inventory.units.size(); ++u) {
     v1::UnitChoice& choice = *proto.add_units();
     choice.set_unit(inventory.units[u].name);
-    choice.set_layer(inventory.units[u].layer);
+    choice.set_layer(TaskLayerOf(inventory.units[u].place));
     choice.set_format(FormatId(plan[u]));
   }
   return proto;

@@ -2,10 +2,10 @@
 // declared they need: second moments of each linear's input, hidden states at layer boundaries, and
 // the cosine between each layer's input and output.
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -40,35 +40,34 @@ absl::Status AddGramBlob(const TaskContext& context, const std::string& name, De
   return AddBlob(context, name, path, output);
 }
 
-// Accumulates X^T X of the four inputs of one layer.
+// Accumulates X^T X of the inputs of one layer.
 class LayerGrams {
  public:
-  static absl::StatusOr<LayerGrams> Create(Device* device, const DecoderSpec& spec,
+  static absl::StatusOr<LayerGrams> Create(Device* device, const LayerSpec& layer,
                                            ComputeType compute) {
     LayerGrams grams;
     grams.device_ = device;
     grams.compute_ = compute;
-    for (LinearRole role :
-         {LinearRole::kQuery, LinearRole::kOutput, LinearRole::kGate, LinearRole::kDown}) {
-      const int64_t size = spec.InFeatures(role);
-      auto& gram = grams.grams_[static_cast<int>(InputOf(role))];
-      LWQ_ASSIGN_OR_RETURN(gram, device->NewMatrix(size, size));
+    grams.layer_ = &layer;
+    for (const InputSpec& input : layer.inputs) {
+      LWQ_ASSIGN_OR_RETURN(auto gram, device->NewMatrix(input.features, input.features));
       LWQ_RETURN_IF_ERROR(device->FillZero(gram->view()));
+      grams.grams_.push_back(std::move(gram));
     }
     return grams;
   }
 
   LinearInputObserver Observer() {
-    return [this](LinearInput input, ConstMatrixView x) {
-      return device_->AccumulateGram(x, compute_, grams_[static_cast<int>(input)]->view());
+    return [this](size_t input, ConstMatrixView x) {
+      return device_->AccumulateGram(x, compute_, grams_[input]->view());
     };
   }
 
-  absl::Status AddBlobs(const TaskContext& context, int layer, v1::TaskOutput& output) {
-    for (int input = 0; input < kNumLinearInputs; ++input) {
-      LWQ_RETURN_IF_ERROR(AddGramBlob(context, GramBlobName(layer, static_cast<LinearInput>(input)),
-                                      *grams_[input], output));
-      grams_[input].reset();
+  absl::Status AddBlobs(const TaskContext& context, Place place, v1::TaskOutput& output) {
+    for (size_t i = 0; i < grams_.size(); ++i) {
+      LWQ_RETURN_IF_ERROR(
+          AddGramBlob(context, GramBlobName(place, layer_->inputs[i]), *grams_[i], output));
+      grams_[i].reset();
     }
     return absl::OkStatus();
   }
@@ -76,7 +75,8 @@ class LayerGrams {
  private:
   Device* device_ = nullptr;
   ComputeType compute_ = ComputeType::kF32;
-  std::array<std::unique_ptr<DeviceMatrix>, kNumLinearInputs> grams_;
+  const LayerSpec* layer_ = nullptr;
+  std::vector<std::unique_ptr<DeviceMatrix>> grams_;  // by input
 };
 
 // Second moments of what the output head reads, for models whose head is quantized.
@@ -95,7 +95,8 @@ absl::Status AddHeadGram(const TaskContext& context, const Decoder& decoder, Com
                                         static_cast<float>(decoder.spec().norm_epsilon), chunk));
     LWQ_RETURN_IF_ERROR(device->AccumulateGram(chunk, compute, gram->view()));
   }
-  return AddGramBlob(context, HeadGramBlobName(), *gram, output);
+  return AddGramBlob(context, GramBlobName(Place::Head(), decoder.spec().head.input), *gram,
+                     output);
 }
 
 }  // namespace
@@ -139,14 +140,16 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   for (int layer = task.first_layer(); layer < task.end_layer(); ++layer) {
     LWQ_RETURN_IF_ERROR(
         context.progress(static_cast<double>(layer - task.first_layer()) / num_layers,
-                         absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers)));
+                         absl::StrCat("layer ", layer + 1, "/", model.spec.num_layers())));
     if (task.hidden_states() && scored.batch.num_tokens() > 0) {
       LWQ_RETURN_IF_ERROR(keep(layer, scored.first_row, scored.batch.num_tokens()));
     }
     LWQ_ASSIGN_OR_RETURN(LayerWeights weights, decoder->LoadLayer(layer));
     if (task.statistics()) {
-      LWQ_ASSIGN_OR_RETURN(LayerGrams grams,
-                           LayerGrams::Create(context.device, model.spec, compute));
+      LWQ_ASSIGN_OR_RETURN(
+          LayerGrams grams,
+          LayerGrams::Create(context.device, model.spec.layers[static_cast<size_t>(layer)],
+                             compute));
       const size_t num_fitted = static_cast<size_t>(fitted.num_tokens());
       if (rest_rows.rows > 0) {
         LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, rest, rest_rows, nullptr,
@@ -155,7 +158,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
       LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, fitted, fitted_rows, grams.Observer(),
                                             absl::MakeSpan(cosines).first(num_fitted)));
       weights = LayerWeights{};
-      LWQ_RETURN_IF_ERROR(grams.AddBlobs(context, layer, output));
+      LWQ_RETURN_IF_ERROR(grams.AddBlobs(context, Place::Layer(layer), output));
     } else {
       LWQ_RETURN_IF_ERROR(
           decoder->RunLayer(weights, batch, hidden.view(), nullptr, absl::MakeSpan(cosines)));
@@ -164,7 +167,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
                             static_cast<double>(num_tokens));
   }
 
-  if (task.end_layer() < model.spec.num_layers) {
+  if (task.end_layer() < model.spec.num_layers()) {
     LWQ_RETURN_IF_ERROR(
         AddRowsBlob(context, StateBlobName(task.end_layer()), hidden.view(), output));
     return output;

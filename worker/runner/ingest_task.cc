@@ -40,12 +40,27 @@ absl::StatusOr<v1::ModelFile> DescribeFile(const std::string& directory, const s
   return file;
 }
 
-// Digest over names, dtypes, shapes and bytes of the tensors for which `wanted` holds.
-template <typename Predicate>
-absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint, Predicate wanted) {
+// The names of all tensors, sorted: of each layer, and last of all that is outside the layers.
+std::vector<std::vector<std::string>> TensorsByLayer(const ModelInventory& inventory) {
+  std::vector<std::vector<std::string>> names(static_cast<size_t>(inventory.num_layers) + 1);
+  const auto names_at = [&names](Place place) -> std::vector<std::string>& {
+    return place.in_layer() ? names[static_cast<size_t>(place.layer)] : names.back();
+  };
+  for (const AllocationUnit& unit : inventory.units) {
+    for (const LinearShape& linear : unit.linears) {
+      names_at(unit.place).push_back(absl::StrCat(linear.module, ".weight"));
+    }
+  }
+  for (const DenseTensor& tensor : inventory.dense) names_at(tensor.place).push_back(tensor.name);
+  for (std::vector<std::string>& part : names) std::sort(part.begin(), part.end());
+  return names;
+}
+
+// Digest over names, dtypes, shapes and bytes of tensors.
+absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint,
+                                          const std::vector<std::string>& names) {
   Sha256 hash;
-  for (const std::string& name : checkpoint.tensor_names()) {
-    if (!wanted(name)) continue;
+  for (const std::string& name : names) {
     LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name));
     std::string shape;
     for (int64_t dimension : tensor.shape) absl::StrAppend(&shape, dimension, ",");
@@ -114,20 +129,16 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   manifest.set_digest(digest.FinishHex());
   manifest.set_tokenizer_digest(tokenizer_digest.FinishHex());
 
-  for (int layer = 0; layer < model.spec.num_layers; ++layer) {
-    LWQ_RETURN_IF_ERROR(context.progress(0.6 + 0.4 * layer / model.spec.num_layers,
-                                         absl::StrCat("hashing layer ", layer)));
-    const std::string prefix = model.spec.LayerPrefix(layer);
+  const std::vector<std::vector<std::string>> tensors = TensorsByLayer(model.inventory);
+  const int num_layers = model.spec.num_layers();
+  for (int layer = 0; layer < num_layers; ++layer) {
+    LWQ_RETURN_IF_ERROR(
+        context.progress(0.6 + 0.4 * layer / num_layers, absl::StrCat("hashing layer ", layer)));
     LWQ_ASSIGN_OR_RETURN(std::string layer_digest,
-                         DigestTensors(*model.checkpoint, [&](const std::string& name) {
-                           return absl::StartsWith(name, prefix);
-                         }));
+                         DigestTensors(*model.checkpoint, tensors[static_cast<size_t>(layer)]));
     manifest.add_layer_digests(layer_digest);
   }
-  LWQ_ASSIGN_OR_RETURN(std::string rest,
-                       DigestTensors(*model.checkpoint, [&](const std::string& name) {
-                         return !absl::StartsWith(name, "model.layers.");
-                       }));
+  LWQ_ASSIGN_OR_RETURN(std::string rest, DigestTensors(*model.checkpoint, tensors.back()));
   manifest.set_embedding_digest(rest);
   return output;
 }

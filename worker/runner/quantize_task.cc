@@ -27,15 +27,15 @@ struct InputGroup {
   std::vector<LinearShape> linears;
 };
 
-std::vector<InputGroup> GroupsOf(const OpenedModel& model, int layer) {
-  if (layer < 0) return {{HeadGramBlobName(), model.inventory.units.back().linears}};
-  std::vector<InputGroup> groups(kNumLinearInputs);
-  for (int i = 0; i < kNumLinearRoles; ++i) {
-    const LinearRole role = static_cast<LinearRole>(i);
-    InputGroup& group = groups[static_cast<int>(InputOf(role))];
-    group.gram_blob = GramBlobName(layer, InputOf(role));
-    group.linears.push_back({model.spec.ModuleName(layer, role), model.spec.OutFeatures(role),
-                             model.spec.InFeatures(role)});
+std::vector<InputGroup> GroupsOf(const DecoderSpec& spec, Place place) {
+  if (!place.in_layer()) {
+    return {{GramBlobName(place, spec.head.input), {spec.head.linear.shape}}};
+  }
+  const LayerSpec& layer = spec.layers[static_cast<size_t>(place.layer)];
+  std::vector<InputGroup> groups;
+  for (const InputSpec& input : layer.inputs) groups.push_back({GramBlobName(place, input), {}});
+  for (const LinearSpec& linear : layer.linears) {
+    groups[linear.input].linears.push_back(linear.shape);
   }
   return groups;
 }
@@ -204,8 +204,15 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   v1::TaskOutput output;
   v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
   report.set_layer(task.layer());
-  double done = 0;
-  for (const InputGroup& group : GroupsOf(model, task.layer())) {
+  const Place place = PlaceOfTask(task.layer());
+  if (place.in_layer() && place.layer >= model.spec.num_layers()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("quantizing layer ", place.layer, " of a model of ", model.spec.num_layers()));
+  }
+  const std::vector<InputGroup> groups = GroupsOf(model.spec, place);
+  double done = 0, num_linears = 0;
+  for (const InputGroup& group : groups) num_linears += static_cast<double>(group.linears.size());
+  for (const InputGroup& group : groups) {
     const bool wanted = std::any_of(
         group.linears.begin(), group.linears.end(),
         [&](const LinearShape& linear) { return FindWork(work, linear.module) != nullptr; });
@@ -213,7 +220,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
     LWQ_ASSIGN_OR_RETURN(const auto statistics,
                          StatisticsFor(context, task, group, def->needs_calibration));
     for (const LinearShape& linear : group.linears) {
-      LWQ_RETURN_IF_ERROR(context.progress(done++ / kNumLinearRoles, linear.module));
+      LWQ_RETURN_IF_ERROR(context.progress(done++ / num_linears, linear.module));
       UnitWork* unit = FindWork(work, linear.module);
       if (unit == nullptr) continue;
       LWQ_ASSIGN_OR_RETURN(auto weight, device->NewMatrix(linear.out_features, linear.in_features));

@@ -115,20 +115,21 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   const int64_t hidden_size = model.spec.hidden_size;
   LWQ_ASSIGN_OR_RETURN(MappedMatrix input, MappedMatrix::Create(scratch, num_tokens, hidden_size));
   LWQ_ASSIGN_OR_RETURN(MappedMatrix final, MappedMatrix::Create(scratch, num_tokens, hidden_size));
-  if (task.layer() >= 0) {
+  const Place place = PlaceOfTask(task.layer());
+  if (place.in_layer()) {
     LWQ_ASSIGN_OR_RETURN(std::string path,
-                         FetchInputBlob(context, "calibrate", HiddenBlobName(task.layer())));
+                         FetchInputBlob(context, "calibrate", HiddenBlobName(place.layer)));
     LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, num_tokens, 0, input.view()));
   }
-  LWQ_ASSIGN_OR_RETURN(std::string path,
-                       FetchInputBlob(context, "calibrate", HiddenBlobName(model.spec.num_layers)));
+  LWQ_ASSIGN_OR_RETURN(std::string path, FetchInputBlob(context, "calibrate",
+                                                        HiddenBlobName(model.spec.num_layers())));
   LWQ_RETURN_IF_ERROR(
       ReadRowsBlob(path, held_out.all().num_tokens(), part.first_row, final.view()));
 
   LWQ_ASSIGN_OR_RETURN(const std::vector<ScoredUnit> units,
                        OpenUnits(context, task, model.inventory, scorer.measures_all_formats));
   SwapKlRequest request;
-  request.layer = task.layer();
+  request.place = place;
   for (const ScoredUnit& unit : units) {
     request.units.push_back(unit.unit);
     request.num_formats.push_back(static_cast<int>(unit.measured.size()));

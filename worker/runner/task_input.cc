@@ -18,20 +18,6 @@ namespace {
 
 constexpr int64_t kMaxDatasetBytes = int64_t{1} << 30;
 
-absl::string_view InputName(LinearInput input) {
-  switch (input) {
-    case LinearInput::kAttention:
-      return "attention";
-    case LinearInput::kAttentionOutput:
-      return "attention_output";
-    case LinearInput::kMlp:
-      return "mlp";
-    case LinearInput::kMlpHidden:
-      return "mlp_hidden";
-  }
-  return "";
-}
-
 // Sequences [first, end) of `batch` as a batch of their own.
 TokenBatch Sequences(const TokenBatch& batch, size_t first, size_t end) {
   TokenBatch out;
@@ -86,12 +72,14 @@ absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::str
                                           blob_name, "\" of a ", role, " task"));
 }
 
+Place PlaceOfTask(int layer) { return layer < 0 ? Place::Head() : Place::Layer(layer); }
+
 std::string HiddenBlobName(int layer) { return absl::StrCat("hidden.", layer); }
 std::string StateBlobName(int layer) { return absl::StrCat("state.", layer); }
-std::string GramBlobName(int layer, LinearInput input) {
-  return absl::StrCat("gram.", layer, ".", InputName(input));
+std::string GramBlobName(Place place, const InputSpec& input) {
+  if (!place.in_layer()) return absl::StrCat("gram.", input.name);
+  return absl::StrCat("gram.", place.layer, ".", input.name);
 }
-std::string HeadGramBlobName() { return "gram.head"; }
 
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text) {
   if (text.empty() || text == "f32") return ComputeType::kF32;

@@ -38,11 +38,13 @@ absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model);
 // none.
 absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::string_view role,
                                            absl::string_view blob_name);
-// "hidden.3", "gram.3.mlp": the names of task.proto.
+// What the `layer` of a task stands for: a layer, or with -1 the head.
+Place PlaceOfTask(int layer);
+
+// "hidden.3", "gram.3.mlp", "gram.head": the names of task.proto.
 std::string HiddenBlobName(int layer);
 std::string StateBlobName(int layer);
-std::string GramBlobName(int layer, LinearInput input);
-std::string HeadGramBlobName();
+std::string GramBlobName(Place place, const InputSpec& input);
 
 // "" and "f32": F32; "bf16". INVALID_ARGUMENT "COMPUTE_UNKNOWN".
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text);

@@ -50,14 +50,14 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   const int64_t num_tokens = batch.num_tokens();
   LWQ_ASSIGN_OR_RETURN(MappedMatrix source_final,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
-  LWQ_ASSIGN_OR_RETURN(std::string path,
-                       FetchInputBlob(context, "calibrate", HiddenBlobName(model.spec.num_layers)));
+  LWQ_ASSIGN_OR_RETURN(std::string path, FetchInputBlob(context, "calibrate",
+                                                        HiddenBlobName(model.spec.num_layers())));
   LWQ_RETURN_IF_ERROR(
       ReadRowsBlob(path, held_out.all().num_tokens(), part.first_row, source_final.view()));
 
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
-  const int num_layers = model.spec.num_layers;
+  const int num_layers = model.spec.num_layers();
   LWQ_RETURN_IF_ERROR(RunAllLayers(*candidate, batch, hidden.view(), [&](int layer) {
     return context.progress(static_cast<double>(layer) / (num_layers + 1),
                             absl::StrCat("layer ", layer + 1, "/", num_layers));

@@ -27,6 +27,7 @@ class JobPlannerTest : public ::testing::Test {
       v1::InventoryUnit& unit = *inventory.add_units();
       unit.set_name(absl::StrCat("layers.", layer, ".mlp.down_proj"));
       unit.set_layer(layer);
+      unit.set_part(v1::PART_LAYER);
       v1::InventoryLinear& linear = *unit.add_linears();
       linear.set_module(absl::StrCat("model.layers.", layer, ".mlp.down_proj"));
       linear.set_out_features(128);

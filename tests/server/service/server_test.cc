@@ -100,6 +100,7 @@ v1::ModelManifest Manifest(const std::string& directory) {
     v1::InventoryUnit& unit = *inventory.add_units();
     unit.set_name(absl::StrCat("layers.", l, ".mlp.down_proj"));
     unit.set_layer(l);
+    unit.set_part(v1::PART_LAYER);
     v1::InventoryLinear& linear = *unit.add_linears();
     linear.set_module(absl::StrCat("model.layers.", l, ".mlp.down_proj"));
     linear.set_out_features(128);

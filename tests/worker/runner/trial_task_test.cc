@@ -106,7 +106,7 @@ class TrialTaskTest : public ::testing::Test {
                 google::protobuf::RepeatedPtrField<v1::UnitFormats>* units) {
     LWQ_ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(model_));
     for (const AllocationUnit& unit : model.inventory.units) {
-      if (unit.layer != layer) continue;
+      if (unit.place != (layer < 0 ? Place::Head() : Place::Layer(layer))) continue;
       v1::UnitFormats& wanted = *units->Add();
       wanted.set_unit(unit.name);
       wanted.add_formats(format);
@@ -154,7 +154,7 @@ class TrialTaskTest : public ::testing::Test {
     for (const AllocationUnit& unit : model.inventory.units) {
       v1::UnitChoice& choice = *task.mutable_plan()->add_units();
       choice.set_unit(unit.name);
-      choice.set_layer(unit.layer);
+      choice.set_layer(unit.place.in_layer() ? unit.place.layer : -1);
       const auto found = formats.find(unit.name);
       choice.set_format(found == formats.end() ? "dense" : found->second);
     }

@@ -5,8 +5,6 @@
 #include <tuple>
 #include <utility>
 
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -32,35 +30,30 @@ std::string EscapeRegex(absl::string_view text) {
   return absl::StrReplaceAll(text, {{".", "\\."}});
 }
 
-// "layers.3.self_attn.qkv_proj" as {3, "self_attn", "qkv_proj"}.
-struct UnitPath {
-  std::string parent;
-  std::string leaf;
-};
-
-UnitPath PathOf(const AllocationUnit& unit) {
-  absl::string_view name = unit.name;
-  const std::string prefix = absl::StrCat("layers.", unit.layer, ".");
-  const size_t at = name.find(prefix);
-  if (at != absl::string_view::npos) name.remove_prefix(at + prefix.size());
-  const size_t dot = name.rfind('.');
-  if (dot == absl::string_view::npos) return {"", std::string(name)};
-  return {std::string(name.substr(0, dot)), std::string(name.substr(dot + 1))};
+// A pattern for any of `names` ("self_attn.q_proj", ...), with the modules that all share in front.
+std::string AnyOf(const std::vector<std::string>& names) {
+  const std::string& first = names.front();
+  if (names.size() == 1) return EscapeRegex(first);
+  size_t shared = first.rfind('.') + 1;  // 0 where there is no dot
+  const auto shares = [&](const std::string& name) {
+    return name.compare(0, shared, first, 0, shared) == 0;
+  };
+  while (shared > 0 && !std::all_of(names.begin(), names.end(), shares)) {
+    shared = shared == 1 ? 0 : first.rfind('.', shared - 2) + 1;
+  }
+  const auto add_rest = [&](std::string* out, const std::string& name) {
+    out->append(EscapeRegex(name.substr(shared)));
+  };
+  return absl::StrCat(EscapeRegex(first.substr(0, shared)),
+                      "(?:", absl::StrJoin(names, "|", add_rest), ")");
 }
 
 // What matches the linears of a unit inside its layer: shard names and the fused one.
 std::string PatternInLayer(const AllocationUnit& unit) {
-  const UnitPath path = PathOf(unit);
-  std::vector<std::string> leaves;
-  for (const LinearShape& linear : unit.linears) {
-    leaves.push_back(linear.module.substr(linear.module.rfind('.') + 1));
-  }
-  if (std::find(leaves.begin(), leaves.end(), path.leaf) == leaves.end()) {
-    leaves.push_back(path.leaf);
-  }
-  const std::string parent = path.parent.empty() ? "" : EscapeRegex(path.parent) + "\\.";
-  if (leaves.size() == 1) return parent + leaves[0];
-  return absl::StrCat(parent, "(?:", absl::StrJoin(leaves, "|"), ")");
+  std::vector<std::string> names;
+  for (const LinearShape& linear : unit.linears) names.push_back(linear.name);
+  if (std::find(names.begin(), names.end(), unit.kind) == names.end()) names.push_back(unit.kind);
+  return AnyOf(names);
 }
 
 // Targets of the units for which `wanted` says so: one pattern a kind of unit, in model order.
@@ -71,7 +64,7 @@ std::vector<std::string> Targets(const ModelInventory& model, Wanted wanted) {
   for (size_t i = 0; i < model.units.size(); ++i) {
     if (!wanted(i)) continue;
     const AllocationUnit& unit = model.units[i];
-    if (unit.layer < 0) {  // the head: its exact name
+    if (!unit.place.in_layer()) {  // the head: its exact name
       for (const LinearShape& linear : unit.linears) exact.push_back(linear.module);
       continue;
     }
@@ -79,7 +72,7 @@ std::vector<std::string> Targets(const ModelInventory& model, Wanted wanted) {
     auto entry = std::find_if(layers_of.begin(), layers_of.end(),
                               [&](const auto& item) { return item.first == pattern; });
     if (entry == layers_of.end()) entry = layers_of.insert(layers_of.end(), {pattern, {}});
-    entry->second.push_back(unit.layer);
+    entry->second.push_back(unit.place.layer);
   }
   std::vector<std::string> targets;
   for (const auto& [pattern, layers] : layers_of) {
@@ -112,7 +105,7 @@ std::string GroupName(const GridFormat& format) {
 
 bool HasHeadUnit(const ModelInventory& model) {
   return std::any_of(model.units.begin(), model.units.end(),
-                     [](const AllocationUnit& unit) { return unit.layer < 0; });
+                     [](const AllocationUnit& unit) { return unit.place == Place::Head(); });
 }
 
 Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {

@@ -84,7 +84,7 @@ absl::StatusOr<MappedMatrix> RunBatch(const Decoder& decoder, const TokenBatch& 
       MappedMatrix hidden,
       MappedMatrix::Create(directory.path(), batch.num_tokens(), decoder.spec().hidden_size));
   LWQ_RETURN_IF_ERROR(RunAllLayers(decoder, batch, hidden.view(), [&](int layer) {
-    return Report(options, static_cast<double>(layer) / decoder.spec().num_layers);
+    return Report(options, static_cast<double>(layer) / decoder.spec().num_layers());
   }));
   return hidden;
 }

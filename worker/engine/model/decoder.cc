@@ -17,27 +17,62 @@ absl::Status CannotDo(absl::string_view field, absl::string_view found) {
                  absl::StrCat("the decoder does not do ", field, " ", found));
 }
 
-absl::Status CheckSpec(const DecoderSpec& spec) {
-  if (spec.activation != "silu") return CannotDo("activation", spec.activation);
-  if (spec.logit_softcap != 0) {
-    return CannotDo("logit_softcap", absl::StrCat(spec.logit_softcap));
-  }
-  const std::string& rope = spec.rope.type;
-  if (rope != "default" && rope != "linear" && rope != "llama3") return CannotDo("rope", rope);
-  if (spec.num_layers <= 0 || spec.hidden_size <= 0 || spec.vocab_size <= 0 || spec.head_dim <= 0 ||
-      spec.head_dim % 2 != 0 || spec.num_kv_heads <= 0 || spec.num_heads % spec.num_kv_heads != 0) {
+absl::Status CheckSizes(const DecoderSpec& spec) {
+  if (spec.num_layers() <= 0 || spec.hidden_size <= 0 || spec.vocab_size <= 0 ||
+      spec.head_dim <= 0 || spec.head_dim % 2 != 0 || spec.num_kv_heads <= 0 ||
+      spec.num_heads % spec.num_kv_heads != 0) {
     return absl::InvalidArgumentError("the decoder's sizes are not positive and consistent");
   }
   return absl::OkStatus();
 }
 
+absl::Status CheckSpec(const DecoderSpec& spec) {
+  if (spec.activation != "silu") return CannotDo("activation", spec.activation);
+  if (spec.logit_softcap != 0) {
+    return CannotDo("logit_softcap", absl::StrCat(spec.logit_softcap));
+  }
+  for (const LayerSpec& layer : spec.layers) {
+    const std::string& rope = layer.attention.rope.type;
+    if (rope != "default" && rope != "linear" && rope != "llama3") return CannotDo("rope", rope);
+    for (const LinearSpec& linear : layer.linears) {
+      if (linear.expert.has_value()) return CannotDo("the expert", linear.shape.module);
+    }
+  }
+  return CheckSizes(spec);
+}
+
+absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
+  const auto linear = [&layer](LinearRole role, absl::string_view what) -> absl::StatusOr<size_t> {
+    const std::optional<size_t> slot = layer.FindLinear(role);
+    if (!slot.has_value()) return CannotDo("a layer without its", what);
+    return *slot;
+  };
+  const auto norm = [&layer](NormRole role, absl::string_view what) -> absl::StatusOr<size_t> {
+    const std::optional<size_t> slot = layer.FindNorm(role);
+    if (!slot.has_value()) return CannotDo("a layer without its", what);
+    return *slot;
+  };
+  LayerSlots slots;
+  LWQ_ASSIGN_OR_RETURN(slots.query, linear(LinearRole::kQuery, "query projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.key, linear(LinearRole::kKey, "key projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.value, linear(LinearRole::kValue, "value projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.output, linear(LinearRole::kOutput, "output projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.gate, linear(LinearRole::kGate, "gate projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.up, linear(LinearRole::kUp, "up projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.down, linear(LinearRole::kDown, "down projection"));
+  LWQ_ASSIGN_OR_RETURN(slots.attention_norm, norm(NormRole::kAttention, "attention norm"));
+  LWQ_ASSIGN_OR_RETURN(slots.mlp_norm, norm(NormRole::kMlp, "mlp norm"));
+  slots.query_norm = layer.FindNorm(NormRole::kQuery);
+  slots.key_norm = layer.FindNorm(NormRole::kKey);
+  return slots;
+}
+
 // In F32 throughout, as the models were trained.
-std::vector<float> InverseFrequencies(const DecoderSpec& spec) {
+std::vector<float> InverseFrequencies(const RopeSpec& rope, int head_dim) {
   constexpr float kPi = 3.14159265358979f;
-  const RopeSpec& rope = spec.rope;
-  std::vector<float> frequencies(static_cast<size_t>(spec.head_dim / 2));
+  std::vector<float> frequencies(static_cast<size_t>(head_dim / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(spec.head_dim);
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
     frequencies[i] = 1.0f / std::pow(static_cast<float>(rope.theta), exponent);
     if (rope.type == "default") continue;
     const float scaled = frequencies[i] / static_cast<float>(rope.factor);
@@ -73,11 +108,13 @@ MatrixView HeadsAsRows(MatrixView m, int head_dim) {
 // One layer over one chunk that is in the workspace's `hidden`.
 class LayerRun {
  public:
-  LayerRun(const Decoder& decoder, const LayerWeights& layer, const RopeTable& rope,
-           const LinearInputObserver& observer, DecoderWorkspace& workspace)
+  LayerRun(const Decoder& decoder, const LayerWeights& weights, const LayerSlots& slots,
+           const RopeTable& rope, const LinearInputObserver& observer, DecoderWorkspace& workspace)
       : spec_(decoder.spec()),
+        layer_(spec_.layers[static_cast<size_t>(weights.layer)]),
         device_(decoder.device()),
-        layer_(layer),
+        weights_(weights),
+        slots_(slots),
         rope_(rope),
         observer_(observer),
         w_(workspace) {}
@@ -86,52 +123,54 @@ class LayerRun {
     const MatrixView hidden = w_.hidden->Rows(0, chunk.size);
     const MatrixView normed = w_.normed->Rows(0, chunk.size);
     const float epsilon = static_cast<float>(spec_.norm_epsilon);
-    LWQ_RETURN_IF_ERROR(
-        device_->RmsNorm(hidden, layer_.attention_norm->view().data, epsilon, normed));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttention, normed));
+    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.attention_norm), epsilon, normed));
+    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.query, normed));
     LWQ_ASSIGN_OR_RETURN(const MatrixView attended, Attend(chunk, normed, epsilon));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kAttentionOutput, attended));
-    LWQ_RETURN_IF_ERROR(device_->AddLinear(attended, Weight(LinearRole::kOutput), hidden));
+    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.output, attended));
+    LWQ_RETURN_IF_ERROR(device_->AddLinear(attended, Weight(slots_.output), hidden));
 
-    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, layer_.mlp_norm->view().data, epsilon, normed));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlp, normed));
-    const MatrixView inner = Carve(w_.inner->view(), 0, chunk.size, spec_.intermediate_size);
+    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.mlp_norm), epsilon, normed));
+    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
+    const MatrixView inner = Carve(w_.inner->view(), 0, chunk.size, OutFeatures(slots_.up));
     LWQ_RETURN_IF_ERROR(
-        device_->GatedLinear(normed, Weight(LinearRole::kGate), Weight(LinearRole::kUp), inner));
-    LWQ_RETURN_IF_ERROR(Observe(LinearInput::kMlpHidden, inner));
-    return device_->AddLinear(inner, Weight(LinearRole::kDown), hidden);
+        device_->GatedLinear(normed, Weight(slots_.gate), Weight(slots_.up), inner));
+    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
+    return device_->AddLinear(inner, Weight(slots_.down), hidden);
   }
 
  private:
-  absl::Status Observe(LinearInput input, ConstMatrixView x) const {
-    return observer_ ? observer_(input, x) : absl::OkStatus();
+  absl::Status ObserveInputOf(size_t linear, ConstMatrixView x) const {
+    return observer_ ? observer_(layer_.linears[linear].input, x) : absl::OkStatus();
   }
 
-  BiasedWeight Weight(LinearRole role) const {
-    const size_t r = static_cast<size_t>(role);
-    return {*layer_.linears[r],
-            layer_.biases[r] == nullptr ? nullptr : layer_.biases[r]->view().data};
+  BiasedWeight Weight(size_t linear) const {
+    const auto& bias = weights_.biases[linear];
+    return {*weights_.linears[linear], bias == nullptr ? nullptr : bias->view().data};
   }
+  const float* Norm(size_t norm) const { return weights_.norms[norm]->view().data; }
+  int64_t OutFeatures(size_t linear) const { return layer_.linears[linear].shape.out_features; }
 
   // Queries, keys, values and the answer share `inner` with what comes after them.
   absl::StatusOr<MatrixView> Attend(const TokenChunk& chunk, ConstMatrixView normed,
                                     float epsilon) {
     const int64_t rows = chunk.size;
-    const int64_t query_cols = spec_.OutFeatures(LinearRole::kQuery);
-    const int64_t key_cols = spec_.OutFeatures(LinearRole::kKey);
+    const int64_t query_cols = OutFeatures(slots_.query);
+    const int64_t key_cols = OutFeatures(slots_.key);
     const MatrixView inner = w_.inner->view();
     const MatrixView query = Carve(inner, 0, rows, query_cols);
     const MatrixView attended = Carve(inner, rows * query_cols, rows, query_cols);
     const MatrixView key = Carve(inner, rows * 2 * query_cols, rows, key_cols);
     const MatrixView value = Carve(inner, rows * (2 * query_cols + key_cols), rows, key_cols);
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kQuery), query));
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kKey), key));
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(LinearRole::kValue), value));
-    if (spec_.qk_norm) {
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.query), query));
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.key), key));
+    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.value), value));
+    if (slots_.query_norm.has_value()) {
       const MatrixView q = HeadsAsRows(query, spec_.head_dim);
+      LWQ_RETURN_IF_ERROR(device_->RmsNorm(q, Norm(*slots_.query_norm), epsilon, q));
+    }
+    if (slots_.key_norm.has_value()) {
       const MatrixView k = HeadsAsRows(key, spec_.head_dim);
-      LWQ_RETURN_IF_ERROR(device_->RmsNorm(q, layer_.query_norm->view().data, epsilon, q));
-      LWQ_RETURN_IF_ERROR(device_->RmsNorm(k, layer_.key_norm->view().data, epsilon, k));
+      LWQ_RETURN_IF_ERROR(device_->RmsNorm(k, Norm(*slots_.key_norm), epsilon, k));
     }
     LWQ_RETURN_IF_ERROR(device_->Rope(query, spec_.head_dim, chunk.positions, rope_));
     LWQ_RETURN_IF_ERROR(device_->Rope(key, spec_.head_dim, chunk.positions, rope_));
@@ -142,15 +181,17 @@ class LayerRun {
     shape.scale = static_cast<float>(spec_.attention_scale != 0
                                          ? spec_.attention_scale
                                          : 1 / std::sqrt(static_cast<double>(spec_.head_dim)));
-    shape.sliding_window = static_cast<int>(spec_.sliding_window);
+    shape.sliding_window = static_cast<int>(layer_.attention.sliding_window);
     shape.logit_softcap = static_cast<float>(spec_.attention_softcap);
     LWQ_RETURN_IF_ERROR(device_->Attention(query, key, value, chunk.segments, shape, attended));
     return attended;
   }
 
   const DecoderSpec& spec_;
+  const LayerSpec& layer_;
   Device* const device_;
-  const LayerWeights& layer_;
+  const LayerWeights& weights_;
+  const LayerSlots& slots_;
   const RopeTable& rope_;
   const LinearInputObserver& observer_;
   DecoderWorkspace& w_;
@@ -172,12 +213,23 @@ int TokenBatch::Add(absl::Span<const int32_t> sequence, int parent) {
   return static_cast<int>(segments.size()) - 1;
 }
 
-Decoder::Decoder(DecoderSpec spec, const WeightSource* weights, Device* device, ComputeType compute)
+Decoder::Decoder(DecoderSpec spec, std::vector<LayerSlots> slots, const WeightSource* weights,
+                 Device* device, ComputeType compute)
     : spec_(std::move(spec)),
+      slots_(std::move(slots)),
       weights_(weights),
       device_(device),
-      compute_(compute),
-      inverse_frequency_(InverseFrequencies(spec_)) {}
+      compute_(compute) {
+  std::vector<RopeSpec> ropes;
+  for (const LayerSpec& layer : spec_.layers) {
+    const RopeSpec& rope = layer.attention.rope;
+    const auto at = std::find(ropes.begin(), ropes.end(), rope);
+    rope_of_layer_.push_back(static_cast<size_t>(at - ropes.begin()));
+    if (at != ropes.end()) continue;
+    ropes.push_back(rope);
+    inverse_frequencies_.push_back(InverseFrequencies(rope, spec_.head_dim));
+  }
+}
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
                                                          const WeightSource* weights,
@@ -186,7 +238,12 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
   if (!device->Supports(compute)) {
     return CannotDo("compute type", absl::StrCat(NameOf(compute), " on device ", device->name()));
   }
-  return std::unique_ptr<Decoder>(new Decoder(std::move(spec), weights, device, compute));
+  std::vector<LayerSlots> slots;
+  for (const LayerSpec& layer : spec.layers) {
+    LWQ_ASSIGN_OR_RETURN(slots.emplace_back(), FindSlots(layer));
+  }
+  return std::unique_ptr<Decoder>(
+      new Decoder(std::move(spec), std::move(slots), weights, device, compute));
 }
 
 absl::Status Decoder::Embed(absl::Span<const int32_t> tokens, MatrixView hidden) const {
@@ -202,10 +259,10 @@ absl::Status Decoder::Embed(absl::Span<const int32_t> tokens, MatrixView hidden)
           absl::StrCat("token ", i, " is ", tokens[i], ", the vocabulary has ", spec_.vocab_size));
     }
     const MatrixView row = hidden.Rows(static_cast<int64_t>(i), 1);
-    LWQ_RETURN_IF_ERROR(weights_->ReadDense(spec_.embedding_name(), tokens[i], row));
-    if (spec_.embedding_scale == 1) continue;
+    LWQ_RETURN_IF_ERROR(weights_->ReadDense(spec_.embedding.tensor, tokens[i], row));
+    if (spec_.embedding.scale == 1) continue;
     for (int64_t c = 0; c < row.cols; ++c) {
-      row.data[c] *= static_cast<float>(spec_.embedding_scale);
+      row.data[c] *= static_cast<float>(spec_.embedding.scale);
     }
   }
   return absl::OkStatus();
@@ -229,48 +286,48 @@ absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::Prepare(
   return std::shared_ptr<const PreparedWeight>(std::move(prepared));
 }
 
+absl::StatusOr<std::shared_ptr<DeviceMatrix>> Decoder::LoadNorm(const NormSpec& norm) const {
+  return LoadVector(norm.tensor, norm.size, spec_.norm_offset);
+}
+
 absl::StatusOr<LayerWeights> Decoder::LoadLayer(int layer) const {
-  if (layer < 0 || layer >= spec_.num_layers) {
+  if (layer < 0 || layer >= spec_.num_layers()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("layer ", layer, " of a model of ", spec_.num_layers));
+        absl::StrCat("layer ", layer, " of a model of ", spec_.num_layers()));
   }
+  const LayerSpec& spec = spec_.layers[static_cast<size_t>(layer)];
   LayerWeights weights;
   weights.layer = layer;
-  for (int r = 0; r < kNumLinearRoles; ++r) {
-    const LinearRole role = static_cast<LinearRole>(r);
-    const size_t index = static_cast<size_t>(r);
-    const std::string module = spec_.ModuleName(layer, role);
-    Matrix host(spec_.OutFeatures(role), spec_.InFeatures(role));
-    if (host.data() == nullptr) return absl::ResourceExhaustedError("no memory for " + module);
-    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(module, host.view()));
-    LWQ_ASSIGN_OR_ANNOTATE(weights.linears[index], Prepare(host.view()), module);
-    const LinearInput input = InputOf(role);
-    const bool bias = input == LinearInput::kAttention         ? spec_.attention_bias
-                      : input == LinearInput::kAttentionOutput ? spec_.attention_output_bias
-                                                               : spec_.mlp_bias;
-    if (!bias) continue;
-    LWQ_ASSIGN_OR_RETURN(weights.biases[index],
-                         LoadVector(module + ".bias", spec_.OutFeatures(role), 0));
+  for (const LinearSpec& linear : spec.linears) {
+    const LinearShape& shape = linear.shape;
+    Matrix host(shape.out_features, shape.in_features);
+    if (host.data() == nullptr) {
+      return absl::ResourceExhaustedError("no memory for " + shape.module);
+    }
+    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(shape.module, host.view()));
+    LWQ_ASSIGN_OR_ANNOTATE(weights.linears.emplace_back(), Prepare(host.view()), shape.module);
+    std::shared_ptr<DeviceMatrix>& bias = weights.biases.emplace_back();
+    if (!linear.bias) continue;
+    LWQ_ASSIGN_OR_RETURN(bias, LoadVector(linear.bias_name(), shape.out_features, 0));
   }
-  const std::string prefix = spec_.LayerPrefix(layer);
-  LWQ_ASSIGN_OR_RETURN(weights.attention_norm, LoadVector(prefix + "input_layernorm.weight",
-                                                          spec_.hidden_size, spec_.norm_offset));
-  LWQ_ASSIGN_OR_RETURN(weights.mlp_norm, LoadVector(prefix + "post_attention_layernorm.weight",
-                                                    spec_.hidden_size, spec_.norm_offset));
-  if (!spec_.qk_norm) return weights;
-  LWQ_ASSIGN_OR_RETURN(weights.query_norm, LoadVector(prefix + "self_attn.q_norm.weight",
-                                                      spec_.head_dim, spec_.norm_offset));
-  LWQ_ASSIGN_OR_RETURN(weights.key_norm, LoadVector(prefix + "self_attn.k_norm.weight",
-                                                    spec_.head_dim, spec_.norm_offset));
+  for (const NormSpec& norm : spec.norms) {
+    LWQ_ASSIGN_OR_RETURN(weights.norms.emplace_back(), LoadNorm(norm));
+  }
   return weights;
 }
 
 absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
   if (workspace_.rows >= rows) return absl::OkStatus();
   workspace_ = DecoderWorkspace{};
-  const int64_t attention =
-      2 * (spec_.OutFeatures(LinearRole::kQuery) + spec_.OutFeatures(LinearRole::kKey));
-  const int64_t inner = rows * std::max<int64_t>(attention, spec_.intermediate_size);
+  int64_t widest = 0;
+  for (size_t l = 0; l < slots_.size(); ++l) {
+    const auto width = [&](size_t slot) {
+      return spec_.layers[l].linears[slot].shape.out_features;
+    };
+    const LayerSlots& slots = slots_[l];
+    widest = std::max({widest, 2 * (width(slots.query) + width(slots.key)), width(slots.up)});
+  }
+  const int64_t inner = rows * widest;
   LWQ_ASSIGN_OR_RETURN(workspace_.hidden, device_->NewMatrix(rows, spec_.hidden_size));
   LWQ_ASSIGN_OR_RETURN(workspace_.normed, device_->NewMatrix(rows, spec_.hidden_size));
   LWQ_ASSIGN_OR_RETURN(workspace_.inner, device_->NewMatrix(1, inner));
@@ -294,8 +351,9 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batc
   for (const TokenChunk& chunk : chunks) largest = std::max(largest, chunk.size);
   if (largest == 0) return absl::OkStatus();
   LWQ_RETURN_IF_ERROR(ReserveWorkspace(largest));
-  const RopeTable rope{inverse_frequency_, 1.0f};
-  LayerRun run(*this, layer, rope, observer, workspace_);
+  const size_t index = static_cast<size_t>(layer.layer);
+  const RopeTable rope{inverse_frequencies_[rope_of_layer_[index]], 1.0f};
+  LayerRun run(*this, layer, slots_[index], rope, observer, workspace_);
   for (const TokenChunk& chunk : chunks) {
     const MatrixView rows = hidden.Rows(chunk.begin, chunk.size);
     const MatrixView out = workspace_.hidden->Rows(0, chunk.size);
@@ -317,14 +375,13 @@ absl::StatusOr<HeadWeights> Decoder::LoadHead() const {
   HeadWeights head;
   Matrix host(spec_.vocab_size, spec_.hidden_size);
   if (host.data() == nullptr) return absl::ResourceExhaustedError("no memory for the head");
-  if (spec_.tied_embeddings) {
-    LWQ_RETURN_IF_ERROR(weights_->ReadDense(spec_.embedding_name(), 0, host.view()));
+  if (spec_.head.tied) {
+    LWQ_RETURN_IF_ERROR(weights_->ReadDense(spec_.embedding.tensor, 0, host.view()));
   } else {
-    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(spec_.head_module(), host.view()));
+    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(spec_.head.linear.shape.module, host.view()));
   }
   LWQ_ASSIGN_OR_ANNOTATE(head.projection, Prepare(host.view()), "the head");
-  LWQ_ASSIGN_OR_RETURN(head.final_norm,
-                       LoadVector(spec_.final_norm_name(), spec_.hidden_size, spec_.norm_offset));
+  LWQ_ASSIGN_OR_RETURN(head.final_norm, LoadNorm(spec_.head.norm));
   return head;
 }
 
@@ -340,7 +397,7 @@ absl::Status Decoder::Logits(const HeadWeights& head, ConstMatrixView hidden,
 absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, MatrixView hidden,
                           const std::function<absl::Status(int layer)>& progress) {
   LWQ_RETURN_IF_ERROR(decoder.Embed(batch.tokens, hidden));
-  for (int layer = 0; layer < decoder.spec().num_layers; ++layer) {
+  for (int layer = 0; layer < decoder.spec().num_layers(); ++layer) {
     if (progress) LWQ_RETURN_IF_ERROR(progress(layer));
     LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder.LoadLayer(layer));
     LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, batch, hidden));

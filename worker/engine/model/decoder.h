@@ -3,10 +3,10 @@
 // mapped file when they are many).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,21 +29,29 @@ struct TokenBatch {
   int Add(absl::Span<const int32_t> sequence, int parent = -1);
 };
 
-// Sees the input of each linear group while a layer runs, in device memory: X [T, in_features].
-// Called on the caller's thread, chunk after chunk in token order.
-using LinearInputObserver = std::function<absl::Status(LinearInput input, ConstMatrixView x)>;
+// Sees each input of a layer's linears while the layer runs, in device memory: X [T, features];
+// `input` is of LayerSpec::inputs. Called on the caller's thread, chunk after chunk in token order.
+using LinearInputObserver = std::function<absl::Status(size_t input, ConstMatrixView x)>;
 
-// One layer's weights, ready to multiply. Cheap to copy; linears can be exchanged one by one.
+// One layer's weights, ready to multiply, in the order of its LayerSpec. Cheap to copy; linears can
+// be exchanged one by one.
 struct LayerWeights {
   int layer = 0;
-  std::array<std::shared_ptr<const PreparedWeight>, kNumLinearRoles> linears;
-  std::array<std::shared_ptr<DeviceMatrix>, kNumLinearRoles> biases;  // null where there is none
-  std::shared_ptr<DeviceMatrix> attention_norm, mlp_norm, query_norm, key_norm;
+  std::vector<std::shared_ptr<const PreparedWeight>> linears;
+  std::vector<std::shared_ptr<DeviceMatrix>> biases;  // by linear; null where there is none
+  std::vector<std::shared_ptr<DeviceMatrix>> norms;
 };
 
 struct HeadWeights {
   std::shared_ptr<DeviceMatrix> final_norm;
   std::shared_ptr<const PreparedWeight> projection;  // [vocabulary, hidden]
+};
+
+// Where the decoder finds what it needs in a layer's lists.
+struct LayerSlots {
+  size_t query, key, value, output, gate, up, down;
+  size_t attention_norm, mlp_norm;
+  std::optional<size_t> query_norm, key_norm;
 };
 
 // Activations of one chunk, in device memory.
@@ -85,17 +93,22 @@ class Decoder {
   static constexpr int64_t kChunkTokens = 2048;
 
  private:
-  Decoder(DecoderSpec spec, const WeightSource* weights, Device* device, ComputeType compute);
-  // A norm's weight (plus `offset`) or a bias, [1, size] on the device.
+  Decoder(DecoderSpec spec, std::vector<LayerSlots> slots, const WeightSource* weights,
+          Device* device, ComputeType compute);
+  // A norm's weight, or any vector (plus `offset`), [1, size] on the device.
+  absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadNorm(const NormSpec& norm) const;
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
                                                            double offset) const;
   absl::Status ReserveWorkspace(int64_t rows) const;
 
   const DecoderSpec spec_;
+  const std::vector<LayerSlots> slots_;  // by layer
   const WeightSource* const weights_;
   Device* const device_;
   const ComputeType compute_;
-  std::vector<float> inverse_frequency_;
+  // Of each rotary embedding that some layer has, and which one that is, by layer.
+  std::vector<std::vector<float>> inverse_frequencies_;
+  std::vector<size_t> rope_of_layer_;
   mutable DecoderWorkspace workspace_;
 };
 

@@ -14,26 +14,6 @@
 namespace lwq {
 namespace {
 
-absl::string_view RoleName(LinearRole role) {
-  switch (role) {
-    case LinearRole::kQuery:
-      return "self_attn.q_proj";
-    case LinearRole::kKey:
-      return "self_attn.k_proj";
-    case LinearRole::kValue:
-      return "self_attn.v_proj";
-    case LinearRole::kOutput:
-      return "self_attn.o_proj";
-    case LinearRole::kGate:
-      return "mlp.gate_proj";
-    case LinearRole::kUp:
-      return "mlp.up_proj";
-    case LinearRole::kDown:
-      return "mlp.down_proj";
-  }
-  return "";
-}
-
 // The family of the first architecture that one knows.
 absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
     const std::vector<std::string>& architectures) {
@@ -54,44 +34,6 @@ absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
 }
 
 }  // namespace
-
-std::string DecoderSpec::LayerPrefix(int layer) const {
-  return absl::StrCat("model.layers.", layer, ".");
-}
-
-std::string DecoderSpec::ModuleName(int layer, LinearRole role) const {
-  return absl::StrCat(LayerPrefix(layer), RoleName(role));
-}
-
-int64_t DecoderSpec::OutFeatures(LinearRole role) const {
-  switch (role) {
-    case LinearRole::kQuery:
-      return int64_t{num_heads} * head_dim;
-    case LinearRole::kKey:
-    case LinearRole::kValue:
-      return int64_t{num_kv_heads} * head_dim;
-    case LinearRole::kGate:
-    case LinearRole::kUp:
-      return intermediate_size;
-    case LinearRole::kOutput:
-    case LinearRole::kDown:
-      return hidden_size;
-  }
-  return 0;
-}
-
-int64_t DecoderSpec::InFeatures(LinearRole role) const {
-  switch (InputOf(role)) {
-    case LinearInput::kAttention:
-    case LinearInput::kMlp:
-      return hidden_size;
-    case LinearInput::kAttentionOutput:
-      return int64_t{num_heads} * head_dim;
-    case LinearInput::kMlpHidden:
-      return intermediate_size;
-  }
-  return 0;
-}
 
 absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) {
   JsonLimits limits;

@@ -20,20 +20,19 @@ class InventoryTaker {
       : spec_(spec), checkpoint_(checkpoint) {}
 
   absl::StatusOr<ModelInventory> Take() {
-    LWQ_RETURN_IF_ERROR(TakeDense(spec_.embedding_name(), {spec_.vocab_size, spec_.hidden_size}));
-    for (int layer = 0; layer < spec_.num_layers; ++layer) {
-      LWQ_RETURN_IF_ERROR(TakeLayer(layer));
+    LWQ_RETURN_IF_ERROR(TakeDense(spec_.embedding.tensor, {spec_.vocab_size, spec_.hidden_size},
+                                  Place::Embedding()));
+    for (int layer = 0; layer < spec_.num_layers(); ++layer) {
+      LWQ_RETURN_IF_ERROR(TakeLayer(spec_.layers[static_cast<size_t>(layer)], layer));
     }
-    LWQ_RETURN_IF_ERROR(TakeDense(spec_.final_norm_name(), {spec_.hidden_size}));
-    if (!spec_.tied_embeddings) {
-      AllocationUnit head{.name = spec_.head_module(), .layer = -1, .linears = {}};
-      LWQ_RETURN_IF_ERROR(
-          TakeLinear(spec_.head_module(), spec_.vocab_size, spec_.hidden_size, head));
-      inventory_.units.push_back(std::move(head));
+    LWQ_RETURN_IF_ERROR(TakeNorm(spec_.head.norm, Place::FinalNorm()));
+    if (!spec_.head.tied) {
+      AllocationUnit& unit = AddUnit(spec_.head.unit, Place::Head());
+      LWQ_RETURN_IF_ERROR(TakeLinear(spec_.head.linear, unit));
     }
     LWQ_RETURN_IF_ERROR(RefuseLeftovers());
     std::sort(inventory_.dense.begin(), inventory_.dense.end(),
-              [](const TensorSpec& a, const TensorSpec& b) { return a.name < b.name; });
+              [](const DenseTensor& a, const DenseTensor& b) { return a.name < b.name; });
     FillSizes();
     return std::move(inventory_);
   }
@@ -57,16 +56,30 @@ class InventoryTaker {
     return tensor;
   }
 
-  absl::Status TakeDense(const std::string& name, const std::vector<int64_t>& shape) {
+  absl::Status TakeDense(const std::string& name, const std::vector<int64_t>& shape, Place place,
+                         const std::string& bias_of = "") {
     LWQ_ASSIGN_OR_RETURN(const TensorView tensor, Check(name, shape));
-    inventory_.dense.push_back({name, tensor.dtype, shape});
+    inventory_.dense.push_back({{name, tensor.dtype, shape}, place, bias_of});
     return absl::OkStatus();
   }
 
-  absl::Status TakeLinear(const std::string& module, int64_t out, int64_t in,
-                          AllocationUnit& unit) {
-    const std::string name = module + ".weight";
-    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, Check(name, {out, in}));
+  absl::Status TakeNorm(const NormSpec& norm, Place place) {
+    return TakeDense(norm.tensor, {norm.size}, place);
+  }
+
+  AllocationUnit& AddUnit(const UnitSpec& spec, Place place) {
+    AllocationUnit& unit = inventory_.units.emplace_back();
+    unit.name = spec.name;
+    unit.kind = spec.kind;
+    unit.place = place;
+    return unit;
+  }
+
+  absl::Status TakeLinear(const LinearSpec& linear, AllocationUnit& unit) {
+    const LinearShape& shape = linear.shape;
+    const std::string name = linear.weight_name();
+    LWQ_ASSIGN_OR_RETURN(const TensorView tensor,
+                         Check(name, {shape.out_features, shape.in_features}));
     if (!dtype_.has_value()) {
       dtype_ = tensor.dtype;
       first_linear_ = name;
@@ -77,40 +90,20 @@ class InventoryTaker {
                                          first_linear_, " is ", NameOf(*dtype_),
                                          ": the weights of all linears must have one dtype"));
     }
-    unit.linears.push_back({module, out, in});
-    return absl::OkStatus();
+    unit.linears.push_back(shape);
+    if (!linear.bias) return absl::OkStatus();
+    return TakeDense(linear.bias_name(), {shape.out_features}, unit.place, shape.module);
   }
 
-  absl::Status TakeUnit(int layer, const char* name, std::initializer_list<LinearRole> roles,
-                        bool bias) {
-    AllocationUnit unit{
-        .name = absl::StrCat("layers.", layer, ".", name), .layer = layer, .linears = {}};
-    for (LinearRole role : roles) {
-      const std::string module = spec_.ModuleName(layer, role);
-      LWQ_RETURN_IF_ERROR(
-          TakeLinear(module, spec_.OutFeatures(role), spec_.InFeatures(role), unit));
-      if (bias) LWQ_RETURN_IF_ERROR(TakeDense(module + ".bias", {spec_.OutFeatures(role)}));
+  absl::Status TakeLayer(const LayerSpec& layer, int index) {
+    const Place place = Place::Layer(index);
+    for (size_t u = 0; u < layer.units.size(); ++u) {
+      AllocationUnit& unit = AddUnit(layer.units[u], place);
+      for (const LinearSpec& linear : layer.linears) {
+        if (linear.unit == u) LWQ_RETURN_IF_ERROR(TakeLinear(linear, unit));
+      }
     }
-    inventory_.units.push_back(std::move(unit));
-    return absl::OkStatus();
-  }
-
-  absl::Status TakeLayer(int layer) {
-    using enum LinearRole;
-    const std::string prefix = spec_.LayerPrefix(layer);
-    LWQ_RETURN_IF_ERROR(
-        TakeUnit(layer, "self_attn.qkv_proj", {kQuery, kKey, kValue}, spec_.attention_bias));
-    LWQ_RETURN_IF_ERROR(
-        TakeUnit(layer, "self_attn.o_proj", {kOutput}, spec_.attention_output_bias));
-    LWQ_RETURN_IF_ERROR(TakeUnit(layer, "mlp.gate_up_proj", {kGate, kUp}, spec_.mlp_bias));
-    LWQ_RETURN_IF_ERROR(TakeUnit(layer, "mlp.down_proj", {kDown}, spec_.mlp_bias));
-    for (const char* norm : {"input_layernorm.weight", "post_attention_layernorm.weight"}) {
-      LWQ_RETURN_IF_ERROR(TakeDense(prefix + norm, {spec_.hidden_size}));
-    }
-    if (!spec_.qk_norm) return absl::OkStatus();
-    for (const char* norm : {"self_attn.q_norm.weight", "self_attn.k_norm.weight"}) {
-      LWQ_RETURN_IF_ERROR(TakeDense(prefix + norm, {spec_.head_dim}));
-    }
+    for (const NormSpec& norm : layer.norms) LWQ_RETURN_IF_ERROR(TakeNorm(norm, place));
     return absl::OkStatus();
   }
 
@@ -119,18 +112,19 @@ class InventoryTaker {
   absl::Status RefuseLeftovers() const {
     for (const std::string& name : checkpoint_.tensor_names()) {
       if (taken_.contains(name)) continue;
-      if (spec_.tied_embeddings && name == spec_.head_module() + ".weight") continue;
+      if (spec_.head.tied && name == spec_.head.linear.weight_name()) continue;
       if (absl::EndsWith(name, ".rotary_emb.inv_freq")) continue;
-      return InvalidFailure("CONFIG_MISMATCH",
-                            absl::StrCat("tensor ", name, " in ", checkpoint_.directory(),
-                                         " is no part of a ", spec_.architecture, " of ",
-                                         spec_.num_layers, " layers as config.json describes it"));
+      return InvalidFailure(
+          "CONFIG_MISMATCH",
+          absl::StrCat("tensor ", name, " in ", checkpoint_.directory(), " is no part of a ",
+                       spec_.architecture, " of ", spec_.num_layers(),
+                       " layers as config.json describes it"));
     }
     return absl::OkStatus();
   }
 
   void FillSizes() {
-    inventory_.num_layers = spec_.num_layers;
+    inventory_.num_layers = spec_.num_layers();
     inventory_.weight_dtype = dtype_.value_or(DType::kF16);
     inventory_.hidden_size = spec_.hidden_size;
     inventory_.intermediate_size = spec_.intermediate_size;

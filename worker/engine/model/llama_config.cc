@@ -41,8 +41,7 @@ absl::Status ReadHeads(const ConfigReader& config, DecoderSpec& spec) {
 
 // The scaling's own fields, in `scaling`: transformers 4 keeps them in "rope_scaling" beside a
 // top-level rope_theta, transformers 5 all together in "rope_parameters".
-absl::Status ReadRopeScaling(const ConfigReader& scaling, DecoderSpec& spec) {
-  RopeSpec& rope = spec.rope;
+absl::Status ReadRopeScaling(const ConfigReader& scaling, int64_t max_positions, RopeSpec& rope) {
   const char* type_field = scaling.Has("rope_type") ? "rope_type" : "type";
   LWQ_ASSIGN_OR_RETURN(rope.type, scaling.String(type_field, "default"));
   LWQ_ASSIGN_OR_RETURN(rope.theta, scaling.Number("rope_theta", 1, 1e12, rope.theta));
@@ -58,28 +57,28 @@ absl::Status ReadRopeScaling(const ConfigReader& scaling, DecoderSpec& spec) {
     return scaling.Refuse("high_freq_factor",
                           absl::StrCat("more than low_freq_factor ", rope.low_freq_factor));
   }
-  LWQ_ASSIGN_OR_RETURN(
-      rope.original_max_positions,
-      scaling.Int("original_max_position_embeddings", 1, kMaxPositions, spec.max_positions));
+  LWQ_ASSIGN_OR_RETURN(rope.original_max_positions, scaling.Int("original_max_position_embeddings",
+                                                                1, kMaxPositions, max_positions));
   return absl::OkStatus();
 }
 
-absl::Status ReadRope(const ConfigReader& config, DecoderSpec& spec) {
-  LWQ_ASSIGN_OR_RETURN(spec.rope.theta, config.Number("rope_theta", 1, 1e12, 10000));
+absl::Status ReadRope(const ConfigReader& config, int64_t max_positions, RopeSpec& rope) {
+  LWQ_ASSIGN_OR_RETURN(rope.theta, config.Number("rope_theta", 1, 1e12, 10000));
   for (const char* field : {"rope_parameters", "rope_scaling"}) {
     if (!config.Has(field)) continue;
     LWQ_ASSIGN_OR_RETURN(const ConfigReader scaling, config.Object(field));
-    return ReadRopeScaling(scaling, spec);
+    return ReadRopeScaling(scaling, max_positions, rope);
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::StatusOr<DecoderSpec> ReadLlamaShapedConfig(const ConfigReader& config) {
-  DecoderSpec spec;
+absl::StatusOr<LlamaShapedConfig> ReadLlamaShapedConfig(const ConfigReader& config) {
+  LlamaShapedConfig result;
+  DecoderSpec& spec = result.spec;
   LWQ_ASSIGN_OR_RETURN(const int64_t layers, config.Int("num_hidden_layers", 1, kMaxLayers));
-  spec.num_layers = static_cast<int>(layers);
+  result.num_layers = static_cast<int>(layers);
   LWQ_ASSIGN_OR_RETURN(spec.hidden_size, config.Int("hidden_size", 1, kMaxHidden));
   LWQ_ASSIGN_OR_RETURN(spec.intermediate_size,
                        config.Int("intermediate_size", 1, kMaxIntermediate));
@@ -89,12 +88,12 @@ absl::StatusOr<DecoderSpec> ReadLlamaShapedConfig(const ConfigReader& config) {
   LWQ_ASSIGN_OR_RETURN(spec.norm_epsilon, config.Number("rms_norm_eps", 0, 1, 1e-6));
   LWQ_ASSIGN_OR_RETURN(spec.activation, config.String("hidden_act", "silu"));
   if (spec.activation != "silu") return config.Refuse("hidden_act", "silu");
-  LWQ_ASSIGN_OR_RETURN(spec.tied_embeddings, config.Bool("tie_word_embeddings", false));
+  LWQ_ASSIGN_OR_RETURN(result.tied_embeddings, config.Bool("tie_word_embeddings", false));
   LWQ_RETURN_IF_ERROR(ReadHeads(config, spec));
-  LWQ_RETURN_IF_ERROR(ReadRope(config, spec));
+  LWQ_RETURN_IF_ERROR(ReadRope(config, spec.max_positions, result.options.attention.rope));
   LWQ_ASSIGN_OR_RETURN(spec.bos_token_id, config.TokenId("bos_token_id", spec.vocab_size));
   LWQ_ASSIGN_OR_RETURN(spec.eos_token_id, config.TokenId("eos_token_id", spec.vocab_size));
-  return spec;
+  return result;
 }
 
 }  // namespace lwq

@@ -1,4 +1,6 @@
 // Mistral: Llama's shape without biases, with an optional sliding window.
+#include <utility>
+
 #include "base/status_macros.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/llama_config.h"
@@ -10,9 +12,11 @@ constexpr int64_t kMaxWindow = (int64_t{1} << 31) - 1;
 
 absl::StatusOr<DecoderSpec> ParseMistral(absl::string_view config_json) {
   LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(config_json));
-  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadLlamaShapedConfig(config));
-  LWQ_ASSIGN_OR_RETURN(spec.sliding_window, config.Int("sliding_window", 1, kMaxWindow, 0));
-  return spec;
+  LWQ_ASSIGN_OR_RETURN(LlamaShapedConfig shape, ReadLlamaShapedConfig(config));
+  LlamaLayerOptions& options = shape.options;
+  LWQ_ASSIGN_OR_RETURN(options.attention.sliding_window,
+                       config.Int("sliding_window", 1, kMaxWindow, 0));
+  return MakeLlamaShaped(std::move(shape));
 }
 
 }  // namespace

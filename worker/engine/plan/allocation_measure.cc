@@ -149,9 +149,12 @@ absl::Status CheckProblem(const AllocationProblem& problem) {
   }
   const int num_layers = problem.model->num_layers;
   for (const AllocationUnit& unit : problem.model->units) {
-    if (unit.layer < -1 || unit.layer >= num_layers) {
+    const Place place = unit.place;
+    const bool placed = place.in_layer() ? place.layer >= 0 && place.layer < num_layers
+                                         : place.part == Place::Part::kHead;
+    if (!placed) {
       return InvalidFailure("MODEL_INVALID",
-                            absl::StrCat("unit ", unit.name, " is of layer ", unit.layer,
+                            absl::StrCat("unit ", unit.name, " is of layer ", place.layer,
                                          " in a model of ", num_layers, " layers"));
     }
   }
@@ -270,8 +273,8 @@ std::vector<int> RankLayers(const AllocationProblem& problem) {
   if (score.empty()) {
     score.assign(problem.model->num_layers, 0);
     for (size_t u = 0; u < problem.cost.size(); ++u) {
-      const int layer = problem.model->units[u].layer;
-      if (layer >= 0) score[layer] += problem.cost[u][0];
+      const Place place = problem.model->units[u].place;
+      if (place.in_layer()) score[place.layer] += problem.cost[u][0];
     }
   }
   std::vector<int> rank(score.size());
@@ -292,7 +295,7 @@ std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem) {
   for (size_t u = 0; u < problem.model->units.size(); ++u) {
     const AllocationUnit& unit = problem.model->units[u];
     const double weights = static_cast<double>(unit.num_weights());
-    const double weight = (unit.layer < 0 ? 1.0 : importance[unit.layer]) * weights;
+    const double weight = (unit.place.in_layer() ? importance[unit.place.layer] : 1.0) * weights;
     std::vector<double> row;
     for (const WeightFormat* format : problem.menu.units[u].formats) {
       const double bytes =

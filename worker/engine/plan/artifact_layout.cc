@@ -4,9 +4,6 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
@@ -24,67 +21,56 @@ absl::string_view SuffixOf(absl::string_view part) {
   return ".weight";
 }
 
-// "model.layers.12.mlp..." -> 12; -1 when the tensor is of no layer.
-int LayerOf(absl::string_view tensor) {
-  constexpr absl::string_view kMarker = "layers.";
-  const size_t at = tensor.find(kMarker);
-  if (at == absl::string_view::npos) return -1;
-  absl::string_view rest = tensor.substr(at + kMarker.size());
-  int layer = -1;
-  return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) ? layer : -1;
-}
-
 // Collects groups in the order they are to lie in the files and remembers what is placed.
 class Grouper {
  public:
-  explicit Grouper(const ModelInventory& model) : model_(model) {
+  explicit Grouper(const ModelInventory& model) : model_(model), placed_(model.dense.size()) {
     for (size_t i = 0; i < model.dense.size(); ++i) {
-      const int layer = LayerOf(model.dense[i].name);
-      if (layer >= 0) dense_of_layer_[layer].push_back(i);
+      const DenseTensor& tensor = model.dense[i];
+      if (tensor.place.in_layer()) dense_of_layer_[tensor.place.layer].push_back(i);
+      if (!tensor.bias_of.empty()) bias_of_.emplace(tensor.bias_of, i);
     }
   }
 
-  // Dense tensors of no layer, embeddings (in front of the layers) or others (behind).
-  void AddOutside(bool embeddings) {
-    for (const TensorSpec& tensor : model_.dense) {
-      if (LayerOf(tensor.name) >= 0) continue;
-      if (absl::StrContains(tensor.name, "embed") == embeddings) groups_.push_back({tensor});
-    }
-  }
+  // Each linear with its bias.
   void AddUnit(const AllocationUnit& unit, const WeightFormat& format) {
     for (const LinearShape& linear : unit.linears) {
       std::vector<TensorSpec> group = LinearTensors(linear, format, model_.weight_dtype);
-      const std::string bias = absl::StrCat(linear.module, ".bias");
-      for (size_t i : DenseOf(unit.layer)) {
-        if (model_.dense[i].name == bias) {
-          group.push_back(model_.dense[i]);
-          placed_.insert(i);
-        }
+      const auto bias = bias_of_.find(linear.module);
+      if (bias != bias_of_.end()) {
+        group.push_back(model_.dense[bias->second]);
+        placed_[bias->second] = true;
       }
       groups_.push_back(std::move(group));
     }
   }
+  // Dense tensors of a layer that are not placed with a linear.
   void AddRestOfLayer(int layer) {
-    for (size_t i : DenseOf(layer)) {
-      if (placed_.insert(i).second) groups_.push_back({model_.dense[i]});
+    for (size_t i : dense_of_layer_[layer]) AddDense(i);
+  }
+  // The same of a part outside the layers.
+  void AddRestOf(Place place) {
+    for (size_t i = 0; i < model_.dense.size(); ++i) {
+      if (model_.dense[i].place == place) AddDense(i);
     }
   }
-  // Layers beyond num_layers are stored too: nothing of a source may be lost.
+  // All that is left: nothing of a source may be lost.
   void AddRest() {
-    for (size_t i = 0; i < model_.dense.size(); ++i) {
-      if (LayerOf(model_.dense[i].name) >= model_.num_layers && placed_.insert(i).second) {
-        groups_.push_back({model_.dense[i]});
-      }
-    }
+    for (size_t i = 0; i < model_.dense.size(); ++i) AddDense(i);
   }
   std::vector<std::vector<TensorSpec>>& groups() { return groups_; }
 
  private:
-  const std::vector<size_t>& DenseOf(int layer) { return dense_of_layer_[layer]; }
+  void AddDense(size_t i) {
+    if (placed_[i]) return;
+    placed_[i] = true;
+    groups_.push_back({model_.dense[i]});
+  }
 
   const ModelInventory& model_;
   absl::flat_hash_map<int, std::vector<size_t>> dense_of_layer_;
-  absl::flat_hash_set<size_t> placed_;
+  absl::flat_hash_map<std::string, size_t> bias_of_;
+  std::vector<bool> placed_;  // by model_.dense
   std::vector<std::vector<TensorSpec>> groups_;
 };
 
@@ -120,18 +106,18 @@ CheckpointLayout LayOutArtifact(const ModelInventory& model, const Plan& plan,
                                 int64_t max_shard_bytes) {
   Grouper grouper(model);
   const auto format_of = [&](size_t i) -> const WeightFormat& { return *plan[i]; };
-  grouper.AddOutside(/*embeddings=*/true);
+  grouper.AddRestOf(Place::Embedding());
   // Units come by layer; a layer's norms follow its linears.
   size_t unit = 0;
   for (int layer = 0; layer < model.num_layers; ++layer) {
-    for (; unit < model.units.size() && model.units[unit].layer == layer; ++unit) {
+    for (; unit < model.units.size() && model.units[unit].place == Place::Layer(layer); ++unit) {
       grouper.AddUnit(model.units[unit], format_of(unit));
     }
     grouper.AddRestOfLayer(layer);
   }
-  grouper.AddRest();
-  grouper.AddOutside(/*embeddings=*/false);
+  grouper.AddRestOf(Place::FinalNorm());
   for (; unit < model.units.size(); ++unit) grouper.AddUnit(model.units[unit], format_of(unit));
+  grouper.AddRest();
   return LayOutCheckpoint(grouper.groups(), max_shard_bytes);
 }
 

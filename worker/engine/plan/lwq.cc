@@ -40,12 +40,6 @@ struct Group {
   std::vector<size_t> units;
 };
 
-// "self_attn.qkv_proj" of "layers.3.self_attn.qkv_proj".
-std::string KindOf(const AllocationUnit& unit) {
-  const std::string prefix = absl::StrCat("layers.", unit.layer, ".");
-  return unit.name.rfind(prefix, 0) == 0 ? unit.name.substr(prefix.size()) : unit.name;
-}
-
 class Tournament {
  public:
   Tournament(const AllocationProblem& problem, absl::Span<const MeasuredPlan> measured)
@@ -172,8 +166,9 @@ std::vector<Group> Tournament::Depths() const {
         absl::StrCat("layers ", g * layers / count, " to ", (g + 1) * layers / count - 1);
   }
   for (size_t u = 0; u < problem_.model->units.size(); ++u) {
-    const int layer = problem_.model->units[u].layer;
-    if (layer < 0) continue;
+    const Place place = problem_.model->units[u].place;
+    if (!place.in_layer()) continue;
+    const int layer = place.layer;
     // The g with g * layers / count <= layer.
     int g = layer * count / layers;
     while (g + 1 < count && (g + 1) * layers / count <= layer) ++g;
@@ -185,7 +180,7 @@ std::vector<Group> Tournament::Depths() const {
 std::vector<Group> Tournament::Kinds() const {
   std::vector<Group> groups;
   for (size_t u = 0; u < problem_.model->units.size(); ++u) {
-    const std::string kind = KindOf(problem_.model->units[u]);
+    const std::string& kind = problem_.model->units[u].kind;
     auto group = std::find_if(groups.begin(), groups.end(),
                               [&kind](const Group& g) { return g.name == kind; });
     if (group == groups.end()) {

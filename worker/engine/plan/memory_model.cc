@@ -55,11 +55,11 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   std::map<int, LayerSizes> layers;
   int64_t widest_linear = 0, widest_input = 0, head_weights = 0;
   for (const AllocationUnit& unit : model.units) {
-    if (unit.layer < 0) {
-      head_weights = unit.num_weights();
+    if (unit.place.in_layer()) {
+      layers[unit.place.layer].weights += unit.num_weights();
+      layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
     } else {
-      layers[unit.layer].weights += unit.num_weights();
-      layers[unit.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
+      head_weights = unit.num_weights();
     }
     int64_t input = 0;
     for (const LinearShape& linear : unit.linears) {
@@ -67,7 +67,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
       input = std::max(input, linear.in_features);
     }
     widest_input = std::max(widest_input, input);
-    if (unit.layer >= 0) layers[unit.layer].gram_bytes += kF32 * input * input;
+    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += kF32 * input * input;
   }
   LayerSizes largest;
   for (const auto& [layer, sizes] : layers) {

@@ -163,7 +163,7 @@ std::vector<size_t> RungOrder(const ModelInventory& model,
   return order;
 }
 
-bool IsHead(const AllocationUnit& unit) { return unit.layer < 0; }
+bool IsHead(const AllocationUnit& unit) { return unit.place == Place::Head(); }
 
 }  // namespace
 

@@ -10,11 +10,26 @@
 
 namespace lwq {
 
+// Which part of a model a tensor or a unit belongs to.
+struct Place {
+  enum class Part { kEmbedding, kLayer, kFinalNorm, kHead };
+  Part part = Part::kLayer;
+  int layer = 0;  // of Part::kLayer, else 0
+
+  static constexpr Place Embedding() { return {Part::kEmbedding, 0}; }
+  static constexpr Place Layer(int layer) { return {Part::kLayer, layer}; }
+  static constexpr Place FinalNorm() { return {Part::kFinalNorm, 0}; }
+  static constexpr Place Head() { return {Part::kHead, 0}; }
+  bool in_layer() const { return part == Part::kLayer; }
+  friend bool operator==(const Place&, const Place&) = default;
+};
+
 // One linear, named by its module ("model.layers.3.self_attn.q_proj"); weight [out, in].
 struct LinearShape {
   std::string module;
   int64_t out_features = 0;
   int64_t in_features = 0;
+  std::string name;  // in its layer: "self_attn.q_proj"; of the head "lm_head"
 
   int64_t num_weights() const { return out_features * in_features; }
 };
@@ -23,8 +38,10 @@ struct LinearShape {
 // or an untied lm_head.
 struct AllocationUnit {
   std::string name;  // "layers.3.self_attn.qkv_proj"
-  int layer = 0;     // -1 for lm_head
+  Place place;       // a layer or the head
   std::vector<LinearShape> linears;
+  // What engines call it in its layer, the same for all layers: "self_attn.qkv_proj", "lm_head".
+  std::string kind;
 
   int64_t num_weights() const {
     int64_t n = 0;
@@ -33,11 +50,17 @@ struct AllocationUnit {
   }
 };
 
+// A tensor that no format reaches: an embedding, a norm, a bias.
+struct DenseTensor : TensorSpec {
+  Place place;
+  std::string bias_of;  // the module of the linear that it is the bias of, if it is one
+};
+
 struct ModelInventory {
   int num_layers = 0;
   DType weight_dtype = DType::kF16;   // of the linears in the source
   std::vector<AllocationUnit> units;  // by layer, in the order qkv, o, gate_up, down; lm_head last
-  std::vector<TensorSpec> dense;      // everything else, sorted by name
+  std::vector<DenseTensor> dense;     // everything else, sorted by name
   // For memory and KV-cache forecasts.
   int64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;

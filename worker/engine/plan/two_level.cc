@@ -13,10 +13,10 @@
 namespace lwq {
 namespace {
 
-// Sets the units of `layer` to what `from` has for them.
-void SetLayer(const ModelInventory& model, int layer, const Plan& from, Plan& plan) {
+// Sets the units of `place` to what `from` has for them.
+void SetUnits(const ModelInventory& model, Place place, const Plan& from, Plan& plan) {
   for (size_t u = 0; u < model.units.size(); ++u) {
-    if (model.units[u].layer == layer) plan[u] = from[u];
+    if (model.units[u].place == place) plan[u] = from[u];
   }
 }
 
@@ -43,22 +43,24 @@ absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
     return allocation;
   }
   const Plan high = PlanAtRung(problem, low + 1);
-  std::vector<int> order = RankLayers(problem);
+  std::vector<Place> order;
+  for (int layer : RankLayers(problem)) order.push_back(Place::Layer(layer));
   const size_t num_layers = order.size();
   bool has_head = false;
   for (size_t u = 0; u < model.units.size(); ++u) {
-    has_head = has_head || (model.units[u].layer < 0 && problem.menu.units[u].Quantizable());
+    const bool in_head = model.units[u].place == Place::Head();
+    has_head = has_head || (in_head && problem.menu.units[u].Quantizable());
   }
-  if (has_head) order.push_back(-1);
+  if (has_head) order.push_back(Place::Head());
 
   size_t promoted = 0;
   bool head_promoted = false;
-  for (int layer : order) {
+  for (const Place place : order) {
     Plan candidate = allocation.plan;
-    SetLayer(model, layer, high, candidate);
+    SetUnits(model, place, high, candidate);
     if (MeasurePlan(problem, candidate) > allowed) continue;
     allocation.plan = std::move(candidate);
-    if (layer < 0) {
+    if (place == Place::Head()) {
       head_promoted = true;
     } else {
       ++promoted;

@@ -20,18 +20,18 @@ struct Candidate {
   int format;
 };
 
-absl::StatusOr<LinearRole> RoleOf(const DecoderSpec& spec, int layer, const LinearShape& linear) {
-  for (int r = 0; r < kNumLinearRoles; ++r) {
-    const LinearRole role = static_cast<LinearRole>(r);
-    if (spec.ModuleName(layer, role) != linear.module) continue;
-    if (spec.OutFeatures(role) == linear.out_features &&
-        spec.InFeatures(role) == linear.in_features) {
-      return role;
+// Where in the layer's list a linear is.
+absl::StatusOr<size_t> SlotOf(const LayerSpec& layer, const LinearShape& linear) {
+  const std::optional<size_t> slot = layer.FindLinear(linear.module);
+  if (slot.has_value()) {
+    const LinearShape& shape = layer.linears[*slot].shape;
+    if (shape.out_features == linear.out_features && shape.in_features == linear.in_features) {
+      return *slot;
     }
   }
   return absl::InvalidArgumentError(absl::StrCat(linear.module, " [", linear.out_features, ", ",
-                                                 linear.in_features, "] is not a linear of layer ",
-                                                 layer));
+                                                 linear.in_features,
+                                                 "] is not a linear of the layer"));
 }
 
 class SwapKlRun {
@@ -51,8 +51,8 @@ class SwapKlRun {
                          CutIntoChunks(*request_.batch, ChunkTokens()));
     num_chunks_ = chunks.size();
     for (chunk_ = 0; chunk_ < num_chunks_; ++chunk_) {
-      LWQ_RETURN_IF_ERROR(request_.layer < 0 ? RunHeadChunk(chunks[chunk_])
-                                             : RunLayerChunk(chunks[chunk_]));
+      LWQ_RETURN_IF_ERROR(request_.place.in_layer() ? RunLayerChunk(chunks[chunk_])
+                                                    : RunHeadChunk(chunks[chunk_]));
     }
     const double tokens = static_cast<double>(request_.batch->num_tokens());
     for (auto& unit : sums_) {
@@ -62,6 +62,7 @@ class SwapKlRun {
   }
 
  private:
+  int layer() const { return request_.place.layer; }
   int64_t num_candidates() const { return static_cast<int64_t>(candidates_.size()); }
 
   int64_t ChunkTokens() const {
@@ -75,13 +76,15 @@ class SwapKlRun {
     const auto fits = [&](ConstMatrixView m) {
       return m.rows == tokens && m.cols == spec_.hidden_size;
     };
-    if (tokens == 0 || !fits(request_.source_output) ||
-        (request_.layer >= 0 && !fits(request_.layer_input)) ||
-        request_.layer >= spec_.num_layers) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("swap KL of layer ", request_.layer, " over ", tokens,
-                       " tokens: hidden states must be [tokens, ", spec_.hidden_size,
-                       "] and the layer one of ", spec_.num_layers));
+    const bool in_layer = request_.place.in_layer();
+    const bool placed =
+        in_layer ? layer() >= 0 && layer() < spec_.num_layers() : request_.place == Place::Head();
+    if (tokens == 0 || !fits(request_.source_output) || (in_layer && !fits(request_.layer_input)) ||
+        !placed) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "swap KL of ", in_layer ? absl::StrCat("layer ", layer()) : "the head", " over ", tokens,
+          " tokens: hidden states must be [tokens, ", spec_.hidden_size,
+          "] and the units those of one of ", spec_.num_layers(), " layers or of the head"));
     }
     return absl::OkStatus();
   }
@@ -107,11 +110,11 @@ class SwapKlRun {
   // The layer with the candidate's unit exchanged.
   absl::StatusOr<LayerWeights> Exchange(const LayerWeights& clean,
                                         const Candidate& candidate) const {
+    const LayerSpec& layer_spec = spec_.layers[static_cast<size_t>(clean.layer)];
     LayerWeights layer = clean;
     for (const LinearShape& linear : request_.units[candidate.unit].linears) {
-      LWQ_ASSIGN_OR_RETURN(const LinearRole role, RoleOf(spec_, request_.layer, linear));
-      LWQ_ASSIGN_OR_RETURN(layer.linears[static_cast<size_t>(role)],
-                           Replacement(candidate, linear));
+      LWQ_ASSIGN_OR_RETURN(const size_t slot, SlotOf(layer_spec, linear));
+      LWQ_ASSIGN_OR_RETURN(layer.linears[slot], Replacement(candidate, linear));
     }
     return layer;
   }
@@ -135,7 +138,8 @@ class SwapKlRun {
   }
 
   absl::Status RunLayerChunk(const TokenChunk& chunk) {
-    const int steps = spec_.num_layers - request_.layer + 1;
+    const int swapped = layer();
+    const int steps = spec_.num_layers() - swapped + 1;
     LWQ_RETURN_IF_ERROR(Report(0, steps));
     Matrix states(num_candidates() * chunk.size, spec_.hidden_size);
     if (states.data() == nullptr) {
@@ -144,10 +148,10 @@ class SwapKlRun {
     LWQ_RETURN_IF_ERROR(OpenCandidates(chunk, states));
     LWQ_RETURN_IF_ERROR(Report(1, steps));
     const TokenBatch all = Repeat(chunk, num_candidates());
-    for (int layer = request_.layer + 1; layer < spec_.num_layers; ++layer) {
+    for (int layer = swapped + 1; layer < spec_.num_layers(); ++layer) {
       LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
       LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, states.view()));
-      LWQ_RETURN_IF_ERROR(Report(layer - request_.layer + 1, steps));
+      LWQ_RETURN_IF_ERROR(Report(layer - swapped + 1, steps));
     }
     LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
     const std::vector<const HeadWeights*> heads(candidates_.size(), &head);
@@ -160,7 +164,7 @@ class SwapKlRun {
 
   // Runs the layer itself from its clean input, once a candidate, into `states`.
   absl::Status OpenCandidates(const TokenChunk& chunk, Matrix& states) const {
-    LWQ_ASSIGN_OR_RETURN(const LayerWeights clean, decoder_.LoadLayer(request_.layer));
+    LWQ_ASSIGN_OR_RETURN(const LayerWeights clean, decoder_.LoadLayer(layer()));
     const TokenBatch one = Repeat(chunk, 1);
     for (int64_t c = 0; c < num_candidates(); ++c) {
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
@@ -181,7 +185,7 @@ class SwapKlRun {
       LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c), static_cast<int>(num_candidates())));
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
       const AllocationUnit& unit = request_.units[candidate.unit];
-      if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head_module()) {
+      if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head.linear.shape.module) {
         return absl::InvalidArgumentError(absl::StrCat(unit.name, " is not the head"));
       }
       HeadWeights exchanged = head;

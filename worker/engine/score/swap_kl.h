@@ -23,8 +23,7 @@ using ReplacementWeights = std::function<absl::Status(size_t unit, const LinearS
                                                       int format, MatrixView weight)>;
 
 struct SwapKlRequest {
-  // -1: the units are the untied head. Otherwise all units belong to this layer.
-  int layer = 0;
+  Place place;  // of all units: a layer, or the untied head
   std::vector<AllocationUnit> units;
   std::vector<int> num_formats;  // of each unit
   ReplacementWeights replacement;

@@ -14,14 +14,13 @@ namespace {
 
 absl::Status ForEachLinear(const DecoderSpec& spec, const WeightSource& weights, int layer,
                            const std::function<void(const Matrix&)>& visit) {
-  for (int r = 0; r < kNumLinearRoles; ++r) {
-    const LinearRole role = static_cast<LinearRole>(r);
-    const std::string module = spec.ModuleName(layer, role);
-    Matrix weight(spec.OutFeatures(role), spec.InFeatures(role));
+  for (const LinearSpec& linear : spec.layers[static_cast<size_t>(layer)].linears) {
+    const LinearShape& shape = linear.shape;
+    Matrix weight(shape.out_features, shape.in_features);
     if (weight.data() == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no memory to score ", module));
+      return absl::ResourceExhaustedError(absl::StrCat("no memory to score ", shape.module));
     }
-    LWQ_RETURN_IF_ERROR(weights.ReadLinear(module, weight.view()));
+    LWQ_RETURN_IF_ERROR(weights.ReadLinear(shape.module, weight.view()));
     visit(weight);
   }
   return absl::OkStatus();

@@ -160,7 +160,7 @@ TEST(VerifyTest, AnotherConfigOrAnExtraTensorIsFound) {
   plan[0] = DenseFormat();
   other.plan = &plan;
   EXPECT_THAT(VerifyArtifact(other, out), FailsWith("VERIFY_MISMATCH", HasSubstr("config.json")));
-  std::vector<TensorSpec> dense = made.model.dense;
+  std::vector<DenseTensor> dense = made.model.dense;
   made.model.dense.pop_back();
   EXPECT_THAT(VerifyArtifact(made.Parts(), out), FailsWith("VERIFY_MISMATCH", _));
 }

@@ -27,7 +27,7 @@ inline Plan MixedPlan(const ModelInventory& model) {
       GridFormat::Find(3, 0, false)};
   Plan plan;
   for (size_t i = 0; i < model.units.size(); ++i) plan.push_back(cycle[i % std::size(cycle)]);
-  if (!model.units.empty() && model.units.back().layer < 0) {
+  if (!model.units.empty() && model.units.back().place == Place::Head()) {
     plan.back() = GridFormat::Find(8, 128, true);
   }
   return plan;

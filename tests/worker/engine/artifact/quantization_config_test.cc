@@ -25,9 +25,13 @@ ModelInventory Model(int num_layers, bool untied) {
     const std::string module = absl::StrCat("model.layers.", l, ".");
     const auto unit = [&](absl::string_view parent, absl::string_view fused,
                           const std::vector<std::string>& leaves) {
-      AllocationUnit u{absl::StrCat("layers.", l, ".", parent, ".", fused), l, {}};
+      AllocationUnit u;
+      u.kind = absl::StrCat(parent, ".", fused);
+      u.name = absl::StrCat("layers.", l, ".", u.kind);
+      u.place = Place::Layer(l);
       for (const std::string& leaf : leaves) {
-        u.linears.push_back({absl::StrCat(module, parent, ".", leaf), 64, 64});
+        const std::string name = absl::StrCat(parent, ".", leaf);
+        u.linears.push_back({module + name, 64, 64, name});
       }
       model.units.push_back(u);
     };
@@ -36,7 +40,9 @@ ModelInventory Model(int num_layers, bool untied) {
     unit("mlp", "gate_up_proj", {"gate_proj", "up_proj"});
     unit("mlp", "down_proj", {"down_proj"});
   }
-  if (untied) model.units.push_back({"lm_head", -1, {{"lm_head", 512, 64}}});
+  if (untied) {
+    model.units.push_back({"lm_head", Place::Head(), {{"lm_head", 512, 64, "lm_head"}}, "lm_head"});
+  }
   return model;
 }
 
@@ -71,11 +77,11 @@ TEST(QuantizationConfigTest, EveryLinearAndFusedNameMatchesExactlyOnce) {
   for (size_t i = 0; i < model.units.size(); ++i) {
     std::vector<std::string> modules = {"model." + model.units[i].name,
                                         model.units[i].name};  // as engines call the fused one
-    if (model.units[i].layer < 0) modules = {};
+    if (!model.units[i].place.in_layer()) modules = {};
     for (const LinearShape& linear : model.units[i].linears) {
       modules.push_back(linear.module);
       // A multimodal wrapper puts a component in front.
-      if (model.units[i].layer >= 0) modules.push_back("language_model." + linear.module);
+      if (model.units[i].place.in_layer()) modules.push_back("language_model." + linear.module);
     }
     for (const std::string& module : modules) {
       EXPECT_THAT(WhereMatched(config, module), ::testing::ElementsAre(names[i % 5])) << module;

@@ -45,9 +45,9 @@ TEST(DecoderSpec, DefaultsAreThoseOfTransformers) {
   EXPECT_EQ(spec.num_kv_heads, 4);
   EXPECT_EQ(spec.head_dim, 16);
   EXPECT_EQ(spec.norm_epsilon, 1e-6);
-  EXPECT_EQ(spec.rope.theta, 10000);
-  EXPECT_EQ(spec.rope.type, "default");
-  EXPECT_FALSE(spec.tied_embeddings);
+  EXPECT_EQ(spec.layers[0].attention.rope.theta, 10000);
+  EXPECT_EQ(spec.layers[0].attention.rope.type, "default");
+  EXPECT_FALSE(spec.head.tied);
   EXPECT_EQ(spec.bos_token_id, -1);
 }
 
@@ -60,10 +60,10 @@ TEST(DecoderSpec, RotaryFieldsInBothSpellings) {
         "\"rope_theta\":500000.0,\"rope_scaling\":{\"type\":\"llama3\"," + inner + "}",
         "\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\"," + inner + "}"}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, Read(Config(extra)));
-    EXPECT_EQ(spec.rope.type, "llama3") << extra;
-    EXPECT_EQ(spec.rope.theta, 500000) << extra;
-    EXPECT_EQ(spec.rope.factor, 8) << extra;
-    EXPECT_EQ(spec.rope.original_max_positions, 8192) << extra;
+    EXPECT_EQ(spec.layers[0].attention.rope.type, "llama3") << extra;
+    EXPECT_EQ(spec.layers[0].attention.rope.theta, 500000) << extra;
+    EXPECT_EQ(spec.layers[0].attention.rope.factor, 8) << extra;
+    EXPECT_EQ(spec.layers[0].attention.rope.original_max_positions, 8192) << extra;
   }
 }
 
@@ -72,10 +72,10 @@ TEST(DecoderSpec, MistralHasASlidingWindowOrNone) {
   LWQ_ASSERT_OK_AND_ASSIGN(
       DecoderSpec spec, Read(Config(architecture + ",\"sliding_window\":4096", "architectures")));
   EXPECT_EQ(spec.family, "mistral");
-  EXPECT_EQ(spec.sliding_window, 4096);
+  EXPECT_EQ(spec.layers[0].attention.sliding_window, 4096);
   LWQ_ASSERT_OK_AND_ASSIGN(
       spec, Read(Config(architecture + ",\"sliding_window\":null", "architectures")));
-  EXPECT_EQ(spec.sliding_window, 0);
+  EXPECT_EQ(spec.layers[0].attention.sliding_window, 0);
 }
 
 TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
@@ -145,7 +145,7 @@ TEST_F(InventoryTest, UnitsAreFusedGroupsAndTheUntiedHead) {
                          "layers.0.mlp.gate_up_proj", "layers.0.mlp.down_proj",
                          "layers.1.self_attn.qkv_proj", "layers.1.self_attn.o_proj",
                          "layers.1.mlp.gate_up_proj", "layers.1.mlp.down_proj", "lm_head"));
-  EXPECT_EQ(inventory.units.back().layer, -1);
+  EXPECT_EQ(inventory.units.back().place, Place::Head());
   EXPECT_EQ(inventory.weight_dtype, DType::kF32);
   EXPECT_EQ(tensors, static_cast<int64_t>(checkpoint_->tensor_names().size()));
   EXPECT_TRUE(
@@ -155,16 +155,16 @@ TEST_F(InventoryTest, UnitsAreFusedGroupsAndTheUntiedHead) {
 
 TEST_F(InventoryTest, CheckpointAndConfigMustAgree) {
   DecoderSpec wrong = spec_;
-  wrong.intermediate_size = 100;
+  wrong.layers[0].linears[4].shape.out_features = 100;
   EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
               FailsWith("CONFIG_MISMATCH", AllOf(HasSubstr("gate_proj"), HasSubstr("[96, 48]"),
                                                  HasSubstr("[100, 48]"))));
   wrong = spec_;
-  wrong.num_layers = 3;
+  wrong.layers[1].norms[0].tensor = "model.layers.2.input_layernorm.weight";
   EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
               FailsWith("TENSOR_MISSING", HasSubstr("model.layers.2")));
   wrong = spec_;
-  wrong.num_layers = 1;
+  wrong.layers.pop_back();
   EXPECT_THAT(TakeInventory(wrong, *checkpoint_),
               FailsWith("CONFIG_MISMATCH", HasSubstr("model.layers.1")));
 }

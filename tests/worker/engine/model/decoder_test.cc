@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
@@ -30,7 +31,7 @@ Matrix RunTiny(const TokenBatch& batch, int threads, ComputeType compute = Compu
       Decoder::Create(ReadDecoderSpec(model).value(), weights.get(), device.get(), compute).value();
   Matrix hidden(batch.num_tokens(), decoder->spec().hidden_size);
   EXPECT_OK(decoder->Embed(batch.tokens, hidden.view()));
-  for (int layer = 0; layer < decoder->spec().num_layers; ++layer) {
+  for (int layer = 0; layer < decoder->spec().num_layers(); ++layer) {
     auto loaded = decoder->LoadLayer(layer);
     EXPECT_OK(loaded);
     EXPECT_OK(decoder->RunLayer(*loaded, batch, hidden.view(), observer));
@@ -129,17 +130,22 @@ TEST(Decoder, ThreadsDoNotChangeABit) {
 TEST(Decoder, ObserversSeeEveryTokenOfEveryInputInOrder) {
   TokenBatch batch;
   for (int i = 0; i < 45; ++i) batch.Add(Sequence(100, i));  // more than two chunks
-  std::array<int64_t, kNumLinearInputs> rows{};
-  std::array<int64_t, kNumLinearInputs> cols{};
-  RunTiny(batch, 2, ComputeType::kF32, [&](LinearInput input, ConstMatrixView x) {
+  std::map<size_t, int64_t> rows, cols;
+  RunTiny(batch, 2, ComputeType::kF32, [&](size_t input, ConstMatrixView x) {
     EXPECT_LE(x.rows, Decoder::kChunkTokens);
-    rows[static_cast<size_t>(input)] += x.rows;
-    cols[static_cast<size_t>(input)] = x.cols;
+    rows[input] += x.rows;
+    cols[input] = x.cols;
     return absl::OkStatus();
   });
-  for (int64_t r : rows) EXPECT_EQ(r, 2 * 4500);  // two layers
-  EXPECT_EQ(cols[static_cast<size_t>(LinearInput::kMlpHidden)], 96);
-  EXPECT_EQ(cols[static_cast<size_t>(LinearInput::kAttention)], 48);
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec,
+                           ReadDecoderSpec(LWQ_SOURCE_DIR "/tests/golden/decoder/tiny"));
+  const std::vector<InputSpec>& inputs = spec.layers[0].inputs;
+  ASSERT_EQ(rows.size(), inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(rows[i], 2 * 4500) << inputs[i].name;  // two layers
+    EXPECT_EQ(cols[i], inputs[i].features) << inputs[i].name;
+  }
+  EXPECT_EQ(inputs[spec.layers[0].linears[6].input].features, 96) << "what down_proj reads";
 }
 
 TEST(Decoder, TokensOutsideTheVocabularyAreRefused) {

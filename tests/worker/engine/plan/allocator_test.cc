@@ -138,7 +138,7 @@ TEST_F(AllocatorTest, RefusesModelsThatCannotBe) {
   model_.dense[0].shape = {int64_t{1} << 40, int64_t{1} << 40};
   EXPECT_THAT(Allocate("uniform", problem_), FailsWith("MODEL_TOO_LARGE", HasSubstr("embed")));
   model_.dense.clear();
-  model_.units[0].layer = 12;
+  model_.units[0].place = Place::Layer(12);
   EXPECT_THAT(Allocate("uniform", problem_), FailsWith("MODEL_INVALID", HasSubstr("layer 12")));
   model_.units.clear();
   EXPECT_THAT(Allocate("uniform", problem_), FailsWith("MODEL_INVALID", HasSubstr("linears")));

@@ -15,16 +15,21 @@ ModelInventory TwoLayers() {
     const std::string module = absl::StrCat("model.layers.", l, ".");
     model.units.push_back(
         {absl::StrCat("layers.", l, ".self_attn.qkv_proj"),
-         l,
+         Place::Layer(l),
          {{module + "self_attn.q_proj", 128, 128}, {module + "self_attn.k_proj", 64, 128}}});
-    model.units.push_back(
-        {absl::StrCat("layers.", l, ".mlp.down_proj"), l, {{module + "mlp.down_proj", 128, 256}}});
-    model.dense.push_back({module + "input_layernorm.weight", DType::kBF16, {128}});
-    model.dense.push_back({module + "self_attn.q_proj.bias", DType::kBF16, {128}});
+    model.units.push_back({absl::StrCat("layers.", l, ".mlp.down_proj"),
+                           Place::Layer(l),
+                           {{module + "mlp.down_proj", 128, 256}}});
+    model.dense.push_back(
+        {{module + "input_layernorm.weight", DType::kBF16, {128}}, Place::Layer(l), ""});
+    model.dense.push_back({{module + "self_attn.q_proj.bias", DType::kBF16, {128}},
+                           Place::Layer(l),
+                           module + "self_attn.q_proj"});
   }
-  model.units.push_back({"lm_head", -1, {{"lm_head", 512, 128}}});
-  model.dense.push_back({"model.embed_tokens.weight", DType::kBF16, {512, 128}});
-  model.dense.push_back({"model.norm.weight", DType::kBF16, {128}});
+  model.units.push_back({"lm_head", Place::Head(), {{"lm_head", 512, 128}}});
+  model.dense.push_back(
+      {{"model.embed_tokens.weight", DType::kBF16, {512, 128}}, Place::Embedding(), ""});
+  model.dense.push_back({{"model.norm.weight", DType::kBF16, {128}}, Place::FinalNorm(), ""});
   return model;
 }
 
@@ -51,7 +56,7 @@ TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
 }
 
 TEST(ArtifactLayoutTest, AUnitsPayloadIsCodesScalesAndShapes) {
-  const AllocationUnit unit{"u", 0, {{"m", 128, 256}}};
+  const AllocationUnit unit{"u", Place::Layer(0), {{"m", 128, 256}}};
   // 4 bits of codes, 16 / 128 of scales, and 16 bytes of weight_shape.
   EXPECT_EQ(UnitPayloadBytes(unit, GridFormat::Find(4, 128, true), DType::kF16),
             128 * 256 * 33 / 64 + 16);

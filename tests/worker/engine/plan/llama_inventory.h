@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "worker/engine/format/grid.h"
@@ -31,31 +33,34 @@ inline ModelInventory LlamaInventory(const LlamaShape& s) {
   m.head_dim = static_cast<int>(s.hidden / s.heads);
   m.max_positions = 2048;
   const int64_t kv = int64_t{s.kv_heads} * m.head_dim;
-  m.dense.push_back({"model.embed_tokens.weight", DType::kBF16, {s.vocab, s.hidden}});
+  m.dense.push_back(
+      {{"model.embed_tokens.weight", DType::kBF16, {s.vocab, s.hidden}}, Place::Embedding(), ""});
   for (int l = 0; l < s.layers; ++l) {
-    const std::string module = absl::StrCat("model.layers.", l);
-    const std::string name = absl::StrCat("layers.", l);
-    m.units.push_back({absl::StrCat(name, ".self_attn.qkv_proj"),
-                       l,
-                       {{absl::StrCat(module, ".self_attn.q_proj"), s.hidden, s.hidden},
-                        {absl::StrCat(module, ".self_attn.k_proj"), kv, s.hidden},
-                        {absl::StrCat(module, ".self_attn.v_proj"), kv, s.hidden}}});
-    m.units.push_back({absl::StrCat(name, ".self_attn.o_proj"),
-                       l,
-                       {{absl::StrCat(module, ".self_attn.o_proj"), s.hidden, s.hidden}}});
-    m.units.push_back({absl::StrCat(name, ".mlp.gate_up_proj"),
-                       l,
-                       {{absl::StrCat(module, ".mlp.gate_proj"), s.intermediate, s.hidden},
-                        {absl::StrCat(module, ".mlp.up_proj"), s.intermediate, s.hidden}}});
-    m.units.push_back({absl::StrCat(name, ".mlp.down_proj"),
-                       l,
-                       {{absl::StrCat(module, ".mlp.down_proj"), s.hidden, s.intermediate}}});
-    m.dense.push_back({absl::StrCat(module, ".input_layernorm.weight"), DType::kBF16, {s.hidden}});
-    m.dense.push_back(
-        {absl::StrCat(module, ".post_attention_layernorm.weight"), DType::kBF16, {s.hidden}});
+    const std::string prefix = absl::StrCat("model.layers.", l, ".");
+    const auto unit = [&](absl::string_view kind, std::vector<LinearShape> linears) {
+      for (LinearShape& linear : linears) linear.module = prefix + linear.name;
+      m.units.push_back({absl::StrCat("layers.", l, ".", kind), Place::Layer(l), std::move(linears),
+                         std::string(kind)});
+    };
+    const auto norm = [&](absl::string_view name) {
+      m.dense.push_back(
+          {{absl::StrCat(prefix, name, ".weight"), DType::kBF16, {s.hidden}}, Place::Layer(l), ""});
+    };
+    unit("self_attn.qkv_proj", {{"", s.hidden, s.hidden, "self_attn.q_proj"},
+                                {"", kv, s.hidden, "self_attn.k_proj"},
+                                {"", kv, s.hidden, "self_attn.v_proj"}});
+    unit("self_attn.o_proj", {{"", s.hidden, s.hidden, "self_attn.o_proj"}});
+    unit("mlp.gate_up_proj", {{"", s.intermediate, s.hidden, "mlp.gate_proj"},
+                              {"", s.intermediate, s.hidden, "mlp.up_proj"}});
+    unit("mlp.down_proj", {{"", s.hidden, s.intermediate, "mlp.down_proj"}});
+    norm("input_layernorm");
+    norm("post_attention_layernorm");
   }
-  m.dense.push_back({"model.norm.weight", DType::kBF16, {s.hidden}});
-  if (!s.tied) m.units.push_back({"lm_head", -1, {{"lm_head", s.vocab, s.hidden}}});
+  m.dense.push_back({{"model.norm.weight", DType::kBF16, {s.hidden}}, Place::FinalNorm(), ""});
+  if (!s.tied) {
+    m.units.push_back(
+        {"lm_head", Place::Head(), {{"lm_head", s.vocab, s.hidden, "lm_head"}}, "lm_head"});
+  }
   return m;
 }
 

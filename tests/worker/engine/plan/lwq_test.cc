@@ -91,7 +91,7 @@ TEST_F(LwqTest, WhereCostsAddUpTheKnapsackWins) {
 // the probes are for. The best plan of the true costs is known.
 TEST_F(LwqTest, FindsWhatCostsHideByDepthAndKind) {
   const Damage damage = Times([](const AllocationUnit& unit) {
-    return (unit.layer < 6 ? 3.0 : 1.0) *
+    return (unit.place.layer < 6 ? 3.0 : 1.0) *
            (unit.name.find("down_proj") != std::string::npos ? 2.0 : 1.0);
   });
   const Allocation chosen = Play(damage);
@@ -99,7 +99,7 @@ TEST_F(LwqTest, FindsWhatCostsHideByDepthAndKind) {
   AllocationProblem known = problem_;
   for (size_t u = 0; u < model_.units.size(); ++u) {
     for (double& cost : known.cost[u]) {
-      cost *= (model_.units[u].layer < 6 ? 3.0 : 1.0) *
+      cost *= (model_.units[u].place.layer < 6 ? 3.0 : 1.0) *
               (model_.units[u].name.find("down_proj") != std::string::npos ? 2.0 : 1.0);
     }
   }
@@ -134,7 +134,7 @@ TEST_F(LwqTest, RanksOfLayersWillDoAndMeasuringCorrectsThem) {
   for (int layer = 0; layer < model_.num_layers; ++layer) problem_.layer_score.push_back(layer);
   // In truth it is the other way round.
   const Damage damage =
-      Times([&](const AllocationUnit& unit) { return std::pow(0.5, unit.layer); });
+      Times([&](const AllocationUnit& unit) { return std::pow(0.5, unit.place.layer); });
   const Allocation chosen = Play(damage);
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation knapsack, Allocate("knapsack", problem_));
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation uniform, Allocate("uniform", problem_));

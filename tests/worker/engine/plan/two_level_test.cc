@@ -18,7 +18,8 @@ int LayersAt(const ModelInventory& model, const Allocation& allocation,
              const WeightFormat* format) {
   std::vector<int> units(model.num_layers, 0);
   for (size_t u = 0; u < model.units.size(); ++u) {
-    if (model.units[u].layer >= 0 && allocation.plan[u] == format) ++units[model.units[u].layer];
+    const Place place = model.units[u].place;
+    if (place.in_layer() && allocation.plan[u] == format) ++units[place.layer];
   }
   int layers = 0;
   for (int n : units) {
@@ -53,7 +54,7 @@ TEST(TwoLevelTest, FollowsThePapersRuleForEqualLayers) {
   EXPECT_EQ(LayersAt(model, allocation, Width(8)), 5);
   // The five most important.
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer >= 27 ? 8 : 4));
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].place.layer >= 27 ? 8 : 4));
   }
   for (int k = 0; k < 32; ++k) {
     problem.budget.bytes = low + (high - low) * k / 32;
@@ -109,7 +110,7 @@ TEST(TwoLevelTest, RanksLayersByTheirCostsWithoutScores) {
   problem.budget.bytes = low + (high - low) / 12;
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("two-level", problem));
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer == 7 ? 8 : 4)) << u;
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].place.layer == 7 ? 8 : 4)) << u;
   }
 }
 
@@ -125,7 +126,7 @@ TEST(TwoLevelTest, PassesOverALayerThatDoesNotFit) {
   problem.budget.bytes = low + (high - low) / 15;  // one small layer; the last is four of them
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("two-level", problem));
   for (size_t u = 0; u < model.units.size(); ++u) {
-    EXPECT_EQ(allocation.plan[u], Width(model.units[u].layer == 10 ? 8 : 4)) << u;
+    EXPECT_EQ(allocation.plan[u], Width(model.units[u].place.layer == 10 ? 8 : 4)) << u;
   }
 }
 

@@ -36,9 +36,9 @@ class Sample {
     LWQ_ASSIGN_OR_RETURN(const TokenBatch batch, Text());
     Matrix hidden(kTokens, spec_.hidden_size);
     LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
-    for (int layer = 0; layer < spec_.num_layers; ++layer) {
+    for (int layer = 0; layer < spec_.num_layers(); ++layer) {
       LWQ_ASSIGN_OR_RETURN(const LayerWeights loaded, decoder->LoadLayer(layer));
-      const auto observe = [&](LinearInput input, ConstMatrixView x) -> absl::Status {
+      const auto observe = [&](size_t input, ConstMatrixView x) -> absl::Status {
         std::unique_ptr<DeviceMatrix>& gram = grams_[{layer, input}];
         if (gram == nullptr) {
           LWQ_ASSIGN_OR_RETURN(gram, device_.NewMatrix(x.cols, x.cols));
@@ -54,13 +54,13 @@ class Sample {
   CpuDevice& device() { return device_; }
   const DecoderSpec& spec() const { return spec_; }
 
-  Matrix Weight(int layer, LinearRole role) const {
-    Matrix out(spec_.OutFeatures(role), spec_.InFeatures(role));
-    EXPECT_OK(weights_->ReadLinear(spec_.ModuleName(layer, role), out.view()));
+  Matrix Weight(const LinearShape& linear) const {
+    Matrix out(linear.out_features, linear.in_features);
+    EXPECT_OK(weights_->ReadLinear(linear.module, out.view()));
     return out;
   }
 
-  std::shared_ptr<const InputStatistics> Statistics(int layer, LinearInput input, bool refinement) {
+  std::shared_ptr<const InputStatistics> Statistics(int layer, size_t input, bool refinement) {
     const ConstMatrixView gram = grams_.at({layer, input})->view();
     auto copy = *device_.NewMatrix(gram.rows, gram.cols);
     EXPECT_OK(device_.Upload(gram, copy->view()));
@@ -71,7 +71,7 @@ class Sample {
   }
 
   // The damped H in double.
-  std::vector<double> Hessian(int layer, LinearInput input) const {
+  std::vector<double> Hessian(int layer, size_t input) const {
     const ConstMatrixView gram = grams_.at({layer, input})->view();
     const int64_t n = gram.rows;
     std::vector<double> h(n * n);
@@ -104,15 +104,15 @@ class Sample {
   DecoderSpec spec_;
   std::unique_ptr<Checkpoint> checkpoint_;
   std::unique_ptr<WeightSource> weights_;
-  std::map<std::pair<int, LinearInput>, std::unique_ptr<DeviceMatrix>> grams_;
+  std::map<std::pair<int, size_t>, std::unique_ptr<DeviceMatrix>> grams_;
 };
 
-void JudgeLinear(Sample& sample, int layer, LinearRole role, const InputStatistics& once,
+void JudgeLinear(Sample& sample, const LinearShape& linear, const InputStatistics& once,
                  const InputStatistics& refined, const TextbookGptq& textbook,
                  const std::vector<double>& h) {
   std::vector<GridSpec> grids;
   for (const int bits : {2, 3, 4}) grids.push_back({.bits = bits, .group_size = 128});
-  const Matrix weight = sample.Weight(layer, role);
+  const Matrix weight = sample.Weight(linear);
   CpuDevice* device = &sample.device();
   const auto gptq = QuantizeWith("gptq", device, weight.view(), &once, grids);
   const auto better = QuantizeWith("gptq", device, weight.view(), &refined, grids);
@@ -120,8 +120,7 @@ void JudgeLinear(Sample& sample, int layer, LinearRole role, const InputStatisti
   for (size_t i = 0; i < grids.size(); ++i) {
     const auto error = [&](const Matrix& q) { return CalibratedError(weight.view(), q.view(), h); };
     const double found = error(ValuesOf(gptq[i]));
-    const std::string where =
-        absl::StrCat(sample.spec().ModuleName(layer, role), " at ", grids[i].bits, " bits");
+    const std::string where = absl::StrCat(linear.module, " at ", grids[i].bits, " bits");
     EXPECT_LT(found, error(ValuesOf(rtn[i]))) << where;
     EXPECT_NEAR(found / error(textbook.Quantize(weight.view(), gptq[i])), 1, 0.01) << where;
     EXPECT_LT(error(ValuesOf(better[i])), found) << where;
@@ -132,18 +131,17 @@ TEST(GptqSampleTest, EveryLinearIsBelowRoundToNearestAndAtTheTextbooks) {
   Sample sample;
   ASSERT_OK(sample.Load());
   int num_linears = 0;
-  for (int layer = 0; layer < sample.spec().num_layers; ++layer) {
-    for (int i = 0; i < kNumLinearInputs; ++i) {
-      const LinearInput input = static_cast<LinearInput>(i);
+  for (int layer = 0; layer < sample.spec().num_layers(); ++layer) {
+    const LayerSpec& spec = sample.spec().layers[static_cast<size_t>(layer)];
+    for (size_t input = 0; input < spec.inputs.size(); ++input) {
       const std::vector<double> h = sample.Hessian(layer, input);
       const int64_t size = static_cast<int64_t>(std::sqrt(static_cast<double>(h.size())));
       const TextbookGptq textbook(h, size);
       const auto once = sample.Statistics(layer, input, false);
       const auto refined = sample.Statistics(layer, input, true);
-      for (int r = 0; r < kNumLinearRoles; ++r) {
-        const LinearRole role = static_cast<LinearRole>(r);
-        if (InputOf(role) != input) continue;
-        JudgeLinear(sample, layer, role, *once, *refined, textbook, h);
+      for (const LinearSpec& linear : spec.linears) {
+        if (linear.input != input) continue;
+        JudgeLinear(sample, linear.shape, *once, *refined, textbook, h);
         ++num_linears;
       }
     }

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "tests/testing/status_matchers.h"
+#include "worker/engine/model/llama_config.h"
 #include "worker/engine/score/zd.h"
 
 namespace lwq {
@@ -33,13 +34,13 @@ class DrawnWeights : public WeightSource {
 };
 
 DecoderSpec Spec() {
-  DecoderSpec spec;
-  spec.num_layers = 1;
-  spec.hidden_size = 256;
-  spec.intermediate_size = 512;
-  spec.num_heads = spec.num_kv_heads = 4;
-  spec.head_dim = 64;
-  return spec;
+  LlamaShapedConfig config;
+  config.num_layers = 1;
+  config.spec.hidden_size = 256;
+  config.spec.intermediate_size = 512;
+  config.spec.num_heads = config.spec.num_kv_heads = 4;
+  config.spec.head_dim = 64;
+  return MakeLlamaShaped(config);
 }
 
 double Uniform(std::mt19937_64& g) { return static_cast<double>(g() >> 11) * 0x1p-53; }

@@ -62,9 +62,9 @@ class SwapKlTest : public ::testing::Test {
       batch_.Add(sequence);
     }
     const int64_t tokens = batch_.num_tokens();
-    for (int i = 0; i <= spec_.num_layers; ++i) states_.emplace_back(tokens, spec_.hidden_size);
+    for (int i = 0; i <= spec_.num_layers(); ++i) states_.emplace_back(tokens, spec_.hidden_size);
     ASSERT_OK(decoder_->Embed(batch_.tokens, states_[0].view()));
-    for (int layer = 0; layer < spec_.num_layers; ++layer) {
+    for (int layer = 0; layer < spec_.num_layers(); ++layer) {
       const size_t i = static_cast<size_t>(layer);
       std::copy_n(states_[i].data(), states_[i].size(), states_[i + 1].data());
       LWQ_ASSERT_OK_AND_ASSIGN(const LayerWeights weights, decoder_->LoadLayer(layer));
@@ -72,11 +72,11 @@ class SwapKlTest : public ::testing::Test {
     }
   }
 
-  SwapKlRequest Request(int layer) {
+  SwapKlRequest Request(Place place) {
     SwapKlRequest request;
-    request.layer = layer;
+    request.place = place;
     for (const AllocationUnit& unit : inventory_.units) {
-      if (unit.layer == layer) request.units.push_back(unit);
+      if (unit.place == place) request.units.push_back(unit);
     }
     request.num_formats.assign(request.units.size(), kFormats);
     request.replacement = [this](size_t, const LinearShape& linear, int format, MatrixView weight) {
@@ -85,7 +85,7 @@ class SwapKlTest : public ::testing::Test {
       return absl::OkStatus();
     };
     request.batch = &batch_;
-    request.layer_input = states_[static_cast<size_t>(std::max(layer, 0))].view();
+    request.layer_input = states_[static_cast<size_t>(place.layer)].view();
     request.source_output = states_.back().view();
     return request;
   }
@@ -129,9 +129,9 @@ class SwapKlTest : public ::testing::Test {
 constexpr double kTolerance = 2e-5;
 
 TEST_F(SwapKlTest, EqualsTheWholeModelRunWithOneUnitExchanged) {
-  for (int layer : {0, 1, -1}) {
-    const SwapKlRequest request = Request(layer);
-    ASSERT_EQ(request.units.size(), layer < 0 ? 1 : 4);
+  for (const Place place : {Place::Layer(0), Place::Layer(1), Place::Head()}) {
+    const SwapKlRequest request = Request(place);
+    ASSERT_EQ(request.units.size(), place.in_layer() ? 4 : 1);
     LWQ_ASSERT_OK_AND_ASSIGN(const auto costs, SwapKl(*decoder_, request));
     for (size_t u = 0; u < request.units.size(); ++u) {
       for (int f = 0; f < kFormats; ++f) {
@@ -146,7 +146,7 @@ TEST_F(SwapKlTest, EqualsTheWholeModelRunWithOneUnitExchanged) {
 }
 
 TEST_F(SwapKlTest, CutIntoChunksOfWholeSequencesGivesTheSame) {
-  SwapKlRequest request = Request(0);
+  SwapKlRequest request = Request(Place::Layer(0));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto whole, SwapKl(*decoder_, request));
   request.max_state_bytes = 1;
   std::vector<double> done;
@@ -166,14 +166,14 @@ TEST_F(SwapKlTest, CutIntoChunksOfWholeSequencesGivesTheSame) {
 }
 
 TEST_F(SwapKlTest, StopsWhenProgressSaysSo) {
-  SwapKlRequest request = Request(0);
+  SwapKlRequest request = Request(Place::Layer(0));
   request.progress = [](double) { return absl::CancelledError("enough"); };
   EXPECT_EQ(SwapKl(*decoder_, request).status().code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(SwapKlTest, UnitsOfAnotherLayerAreRefused) {
-  SwapKlRequest request = Request(0);
-  request.layer = 1;
+  SwapKlRequest request = Request(Place::Layer(0));
+  request.place = Place::Layer(1);
   EXPECT_THAT(SwapKl(*decoder_, request),
               testing::StatusIs(absl::StatusCode::kInvalidArgument,
                                 ::testing::HasSubstr("model.layers.0.self_attn.q_proj")));

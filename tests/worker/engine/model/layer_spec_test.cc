@@ -1,0 +1,127 @@
+// What a family says of its layers is true of what the decoder computes: along every edge a scale
+// can move and nothing changes.
+#include "worker/engine/model/layer_spec.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tests/testing/shared_data.h"
+#include "tests/testing/status_matchers.h"
+#include "worker/engine/model/decoder.h"
+
+namespace lwq {
+namespace {
+
+std::string TinyModel() { return LWQ_SOURCE_DIR "/tests/golden/decoder/tiny"; }
+
+// Powers of two, so that moving them about is exact.
+float ScaleOf(int64_t channel) { return static_cast<float>(1 << (channel * 7 % 5)); }
+
+// A model with the scales of one edge of each layer moved.
+class MovedScales : public WeightSource {
+ public:
+  MovedScales(const WeightSource* base, const DecoderSpec& spec, size_t edge)
+      : base_(base), spec_(spec), edge_(edge) {}
+
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    LWQ_RETURN_IF_ERROR(base_->ReadLinear(module, out));
+    for (const LayerSpec& layer : spec_.layers) {
+      const ScaleEdge& edge = layer.edges[edge_];
+      const std::optional<size_t> linear = layer.FindLinear(std::string(module));
+      if (!linear.has_value()) continue;
+      if (edge.source == ScaleEdge::Source::kLinear && edge.index == *linear) {
+        for (int64_t r = 0; r < out.rows; ++r) {
+          for (int64_t c = 0; c < out.cols; ++c) out.Row(r)[c] /= ScaleOf(r);
+        }
+      }
+      if (std::count(edge.readers.begin(), edge.readers.end(), *linear) == 0) continue;
+      for (int64_t r = 0; r < out.rows; ++r) {
+        for (int64_t c = 0; c < out.cols; ++c) out.Row(r)[c] *= ScaleOf(edge.ChannelOf(c));
+      }
+    }
+    return absl::OkStatus();
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
+                         MatrixView out) const override {
+    LWQ_RETURN_IF_ERROR(base_->ReadDense(tensor, first_row, out));
+    for (const LayerSpec& layer : spec_.layers) {
+      const ScaleEdge& edge = layer.edges[edge_];
+      const bool divides = edge.source == ScaleEdge::Source::kNorm
+                               ? layer.norms[edge.index].tensor == tensor
+                               : layer.linears[edge.index].bias_name() == tensor;
+      if (!divides) continue;
+      for (int64_t c = 0; c < out.cols; ++c) out.data[c] /= ScaleOf(c);
+    }
+    return absl::OkStatus();
+  }
+  bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
+
+ private:
+  const WeightSource* const base_;
+  const DecoderSpec& spec_;
+  const size_t edge_;
+};
+
+absl::StatusOr<Matrix> LastHidden(const DecoderSpec& spec, const WeightSource& weights) {
+  LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(spec, &weights, device.get(), ComputeType::kF32));
+  TokenBatch batch;
+  for (int i = 0; i < 3; ++i) batch.Add({1, 5 + i, 40, 7, 90 - i, 33});
+  Matrix hidden(batch.num_tokens(), spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
+  return hidden;
+}
+
+// The tiny model has two query heads per key-value head, so the values' edge repeats.
+TEST(LayerSpecTest, AScaleMovedAlongAnyEdgeChangesNothing) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(TinyModel()));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(TinyModel()));
+  const auto weights = MakeCheckpointWeights(checkpoint.get());
+  ASSERT_GT(spec.num_heads, spec.num_kv_heads);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix expected, LastHidden(spec, *weights));
+  const size_t num_edges = spec.layers[0].edges.size();
+  EXPECT_EQ(num_edges, 4u);
+  for (size_t edge = 0; edge < num_edges; ++edge) {
+    const MovedScales moved(weights.get(), spec, edge);
+    LWQ_ASSERT_OK_AND_ASSIGN(const Matrix found, LastHidden(spec, moved));
+    EXPECT_EQ(std::memcmp(found.data(), expected.data(),
+                          static_cast<size_t>(found.size()) * sizeof(float)),
+              0)
+        << "edge " << edge;
+  }
+}
+
+TEST(LayerSpecTest, ChannelsOfAnEdgeRepeatByBlocks) {
+  const ScaleEdge grouped{ScaleEdge::Source::kLinear, 0, {0}, 2, 3};
+  std::vector<int64_t> channels;
+  for (int64_t column = 0; column < 12; ++column) channels.push_back(grouped.ChannelOf(column));
+  EXPECT_THAT(channels, ::testing::ElementsAre(0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3));
+}
+
+TEST(LayerSpecTest, IndicesStayInTheLayerAndUnitsHoldTheirLinearsInOrder) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(TinyModel()));
+  for (const LayerSpec& layer : spec.layers) {
+    size_t unit = 0;
+    for (const LinearSpec& linear : layer.linears) {
+      ASSERT_LT(linear.input, layer.inputs.size());
+      EXPECT_EQ(linear.shape.in_features, layer.inputs[linear.input].features);
+      EXPECT_GE(linear.unit, unit) << linear.shape.module;
+      unit = linear.unit;
+      EXPECT_THAT(linear.shape.module, ::testing::EndsWith("." + linear.shape.name));
+    }
+    EXPECT_EQ(unit + 1, layer.units.size());
+    for (const ScaleEdge& edge : layer.edges) {
+      for (size_t reader : edge.readers) ASSERT_LT(reader, layer.linears.size());
+    }
+    EXPECT_EQ(layer.FindLinear(LinearRole::kDown), 6u);
+    EXPECT_EQ(layer.FindLinear(layer.linears[2].shape.module), 2u);
+    EXPECT_FALSE(layer.FindLinear(LinearRole::kHead).has_value());
+    EXPECT_FALSE(layer.FindNorm(NormRole::kQuery).has_value());
+  }
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,115 @@
+// One layer of a decoder as data: its linears and what each reads, norms, attention, the units that
+// formats are chosen for, and the places where a scale may move from one tensor to the next. A
+// family fills it in; decoder, inventory, calibration, scoring, quantizing and layout go over it.
+// What refers to another entry of the layer does so by its index there.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/engine/plan/model_inventory.h"
+
+namespace lwq {
+
+// What the decoder does with a linear, and with a norm.
+enum class LinearRole { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kHead };
+enum class NormRole { kAttention, kMlp, kQuery, kKey, kFinal };
+
+struct RopeSpec {
+  double theta = 10000;
+  std::string type = "default";  // default | linear | llama3
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 4;
+  int64_t original_max_positions = 0;
+
+  friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
+};
+
+struct AttentionSpec {
+  RopeSpec rope;
+  int64_t sliding_window = 0;  // 0: none
+};
+
+// What some linears read. They share its statistics.
+struct InputSpec {
+  std::string name;  // "mlp_hidden"; part of the names of stored statistics: never rename
+  int64_t features = 0;
+};
+
+struct LinearSpec {
+  LinearShape shape;
+  LinearRole role = LinearRole::kQuery;
+  size_t input = 0;  // of LayerSpec::inputs
+  size_t unit = 0;   // of LayerSpec::units
+  bool bias = false;
+  std::optional<int> expert;  // set for an expert's own linear
+
+  std::string weight_name() const { return shape.module + ".weight"; }
+  std::string bias_name() const { return shape.module + ".bias"; }
+};
+
+struct NormSpec {
+  std::string tensor;
+  int64_t size = 0;
+  NormRole role = NormRole::kAttention;
+};
+
+// Linears that must share one format (AllocationUnit).
+struct UnitSpec {
+  std::string name;  // "layers.3.self_attn.qkv_proj"
+  std::string kind;  // "self_attn.qkv_proj"
+};
+
+// What a norm or a linear puts out may be divided, channel by channel, by any positive scales when
+// all that reads it is multiplied by them: the layer computes what it did.
+struct ScaleEdge {
+  enum class Source { kNorm, kLinear };
+  Source source = Source::kNorm;
+  size_t index = 0;  // of LayerSpec::norms, or of ::linears: then its rows and bias divide
+  std::vector<size_t> readers;  // all linears that read it: their columns multiply
+  // Readers may see each block of channels several times over: with grouped queries the output
+  // projection reads the values of one key-value head `repeats` times.
+  int64_t block = 0;  // channels
+  int64_t repeats = 1;
+
+  // The source's channel that a reader's column reads.
+  int64_t ChannelOf(int64_t column) const {
+    return column / (block * repeats) * block + column % block;
+  }
+};
+
+struct LayerSpec {
+  std::vector<InputSpec> inputs;
+  std::vector<LinearSpec> linears;  // by unit, in the order they are stored
+  std::vector<NormSpec> norms;
+  std::vector<UnitSpec> units;
+  std::vector<ScaleEdge> edges;
+  AttentionSpec attention;
+
+  // The linear of the role that is no expert's; the linear of the module; the norm of the role.
+  std::optional<size_t> FindLinear(LinearRole role) const;
+  std::optional<size_t> FindLinear(const std::string& module) const;
+  std::optional<size_t> FindNorm(NormRole role) const;
+};
+
+// The token embedding, [vocabulary, hidden].
+struct EmbeddingSpec {
+  std::string tensor;
+  double scale = 1;  // of what it puts out
+};
+
+// What turns the last hidden states into logits.
+struct HeadSpec {
+  NormSpec norm;
+  InputSpec input;
+  LinearSpec linear;  // `input` and `unit` are those here
+  UnitSpec unit;
+  // The weight is the embedding's: no unit, and a stored copy under the linear's name is redundant.
+  bool tied = false;
+};
+
+}  // namespace lwq
