@@ -14,26 +14,6 @@
 namespace lwq {
 namespace {
 
-constexpr int kLmHeadLayer = -1;
-
-absl::StatusOr<Place> PlaceOf(v1::ModelPart part, int layer, absl::string_view what) {
-  switch (part) {
-    case v1::PART_EMBEDDING:
-      return Place::Embedding();
-    case v1::PART_LAYER:
-      return Place::Layer(layer);
-    case v1::PART_FINAL_NORM:
-      return Place::FinalNorm();
-    case v1::PART_HEAD:
-      return Place::Head();
-    default:
-      return InvalidFailure("MODEL_INVALID",
-                            absl::StrCat("the model's manifest does not say where ", what,
-                                         " belongs: an earlier version of lwq made it; register "
-                                         "the model again"));
-  }
-}
-
 struct Prepared {
   ModelInventory model;
   AllocationProblem problem;
