@@ -1,9 +1,51 @@
 #include "base/rpc/channel.h"
 
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
 
 namespace lwq {
+namespace {
+
+// "a.b.c.d" of a name or address; "" when there is none.
+std::string LookUp(const std::string& host) {
+  addrinfo wanted = {};
+  wanted.ai_family = AF_INET;
+  wanted.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), nullptr, &wanted, &found) != 0) return "";
+  char text[INET_ADDRSTRLEN] = "";
+  const auto* address = reinterpret_cast<const sockaddr_in*>(found->ai_addr);
+  ::inet_ntop(AF_INET, &address->sin_addr, text, sizeof text);
+  ::freeaddrinfo(found);
+  return text;
+}
+
+}  // namespace
+
+std::string ChannelTarget(const std::string& address) {
+  if (!absl::StrContains(address, ",")) return address;
+  std::vector<std::string> targets;
+  for (absl::string_view part : absl::StrSplit(address, ',')) {
+    const absl::string_view one = absl::StripAsciiWhitespace(part);
+    const size_t colon = one.rfind(':');
+    if (colon == absl::string_view::npos) continue;
+    const std::string host = LookUp(std::string(one.substr(0, colon)));
+    if (!host.empty()) targets.push_back(absl::StrCat(host, one.substr(colon)));
+  }
+  return targets.empty() ? address : absl::StrCat("ipv4:", absl::StrJoin(targets, ","));
+}
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            std::shared_ptr<grpc::ChannelCredentials> credentials) {
@@ -19,9 +61,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1'000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // Of several servers only the leader listens: round_robin keeps trying to reach them all, and
+  // sends calls to those that it has reached.
   arguments.SetLoadBalancingPolicyName("round_robin");
   if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
-  return grpc::CreateCustomChannel(address, credentials, arguments);
+  return grpc::CreateCustomChannel(ChannelTarget(address), credentials, arguments);
 }
 
 }  // namespace lwq

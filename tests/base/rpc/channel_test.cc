@@ -1,0 +1,64 @@
+#include "base/rpc/channel.h"
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace lwq::testing {
+namespace {
+
+TEST(ChannelTest, OneAddressIsGrpcsAndAListIsLookedUp) {
+  EXPECT_EQ(ChannelTarget("unix:/run/lwq.sock"), "unix:/run/lwq.sock");
+  EXPECT_EQ(ChannelTarget("example.test:7421"), "example.test:7421");
+  EXPECT_EQ(ChannelTarget("127.0.0.1:1,localhost:2, 10.0.0.3:3,"),
+            "ipv4:127.0.0.1:1,127.0.0.1:2,10.0.0.3:3");
+  EXPECT_EQ(ChannelTarget("nowhere.invalid:1,127.0.0.1:2,noport"), "ipv4:127.0.0.1:2");
+  EXPECT_EQ(ChannelTarget("nowhere.invalid:1,"), "nowhere.invalid:1,");
+}
+
+// A server on a port of its own, or on one that an earlier server had.
+class Listener {
+ public:
+  explicit Listener(int port) {
+    grpc::ServerBuilder builder;
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
+                             &port_);
+    builder.RegisterCallbackGenericService(&no_calls_);
+    server_ = builder.BuildAndStart();
+  }
+  ~Listener() { server_->Shutdown(std::chrono::system_clock::now()); }
+  int port() const { return port_; }
+
+ private:
+  int port_ = 0;
+  grpc::CallbackGenericService no_calls_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+bool IsConnected(grpc::Channel& channel) {
+  return channel.WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20));
+}
+
+TEST(ChannelTest, AListFindsWhicheverServerListens) {
+  int a = 0, b = 0;
+  {
+    Listener first(0), second(0);
+    a = first.port();
+    b = second.port();
+  }
+  auto channel = MakeChannel(absl::StrCat("127.0.0.1:", a, ",127.0.0.1:", b));
+  {
+    Listener leader(b);
+    EXPECT_TRUE(IsConnected(*channel));
+  }
+  auto gone = std::chrono::system_clock::now() + std::chrono::seconds(20);
+  EXPECT_TRUE(channel->WaitForStateChange(GRPC_CHANNEL_READY, gone));
+  Listener leader(a);
+  EXPECT_TRUE(IsConnected(*channel));
+}
+
+}  // namespace
+}  // namespace lwq::testing
