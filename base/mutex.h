@@ -2,7 +2,10 @@
 // built with the thread sanitizer, which then reports races that are none.
 #pragma once
 
-#include <condition_variable>
+#include <pthread.h>
+#include <time.h>
+
+#include <algorithm>
 #include <mutex>
 
 #include "absl/base/thread_annotations.h"
@@ -32,28 +35,38 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   Mutex* const mu_;
 };
 
-// Waits release and retake the mutex; callers loop on their condition.
+// Waits release and retake the mutex; callers loop on their condition. Timed ones are measured by
+// the clock that is never set. On pthreads' own, because std::condition_variable's timed wait on a
+// steady clock is one that the thread sanitizer does not know.
 class CondVar {
  public:
+  CondVar() {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&cv_, &attributes);
+    pthread_condattr_destroy(&attributes);
+  }
+  ~CondVar() { pthread_cond_destroy(&cv_); }
+  CondVar(const CondVar&) = delete;
+  CondVar& operator=(const CondVar&) = delete;
+
   void Wait(Mutex* mu) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    std::unique_lock<std::mutex> lock(mu->mu_, std::adopt_lock);
-    cv_.wait(lock);
-    lock.release();
+    pthread_cond_wait(&cv_, mu->mu_.native_handle());
   }
   // Returns false when `timeout` passed without a signal.
   bool WaitFor(Mutex* mu, absl::Duration timeout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    std::unique_lock<std::mutex> lock(mu->mu_, std::adopt_lock);
-    // Converted by hand: the thread sanitizer only knows the system clock's wait.
-    auto status = cv_.wait_until(lock, std::chrono::system_clock::now() +
-                                           absl::ToChronoMicroseconds(timeout));
-    lock.release();
-    return status == std::cv_status::no_timeout;
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    timeout = std::clamp(timeout, absl::ZeroDuration(), absl::Hours(24 * 365));
+    const timespec end = absl::ToTimespec(absl::DurationFromTimespec(now) + timeout);
+    return pthread_cond_timedwait(&cv_, mu->mu_.native_handle(), &end) == 0;
   }
-  void Signal() { cv_.notify_one(); }
-  void SignalAll() { cv_.notify_all(); }
+  void Signal() { pthread_cond_signal(&cv_); }
+  void SignalAll() { pthread_cond_broadcast(&cv_); }
 
  private:
-  std::condition_variable cv_;
+  pthread_cond_t cv_;
 };
 
 }  // namespace lwq

@@ -1,0 +1,52 @@
+// Time that stands still until a test moves it.
+#pragma once
+
+#include "absl/time/clock.h"
+#include "base/clock.h"
+
+namespace lwq::testing {
+
+// Thread-safe.
+class SimulatedClock : public Clock {
+ public:
+  absl::Time Now() override {
+    MutexLock lock(&mu_);
+    return wall_;
+  }
+  absl::Duration Steady() override {
+    MutexLock lock(&mu_);
+    return steady_;
+  }
+  void SleepFor(absl::Duration duration) override {
+    const absl::Duration end = Steady() + duration;
+    while (Steady() < end) absl::SleepFor(kPoll);
+  }
+  // Looks at the simulated time in short real steps: nobody who waits has to be known to Advance.
+  bool WaitFor(CondVar& changed, Mutex* mu, absl::Duration timeout) override {
+    const absl::Duration end = Steady() + timeout;
+    while (Steady() < end) {
+      if (changed.WaitFor(mu, kPoll)) return true;
+    }
+    return false;
+  }
+
+  // Both clocks run on.
+  void Advance(absl::Duration duration) {
+    MutexLock lock(&mu_);
+    steady_ += duration;
+    wall_ += duration;
+  }
+  // Somebody sets the clock on the wall.
+  void JumpWall(absl::Duration duration) {
+    MutexLock lock(&mu_);
+    wall_ += duration;
+  }
+
+ private:
+  static constexpr absl::Duration kPoll = absl::Milliseconds(1);
+  Mutex mu_;
+  absl::Time wall_ ABSL_GUARDED_BY(mu_) = absl::FromUnixSeconds(1'800'000'000);
+  absl::Duration steady_ ABSL_GUARDED_BY(mu_) = absl::Hours(1);
+};
+
+}  // namespace lwq::testing
