@@ -1,41 +1,66 @@
+// The old interface of SHA-256, because only it shows the state that Save needs.
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
+#include <openssl/sha.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 
 namespace lwq {
 
 struct Sha256::State {
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~State() { EVP_MD_CTX_free(context); }
+  SHA256_CTX context;
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) {
-  EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr);
-}
+Sha256::Sha256() : state_(std::make_unique<State>()) { SHA256_Init(&state_->context); }
 
 Sha256::~Sha256() = default;
 
 void Sha256::Update(absl::Span<const uint8_t> bytes) {
-  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  SHA256_Update(&state_->context, bytes.data(), bytes.size());
 }
 
 void Sha256::Update(absl::string_view bytes) {
-  EVP_DigestUpdate(state_->context, bytes.data(), bytes.size());
+  SHA256_Update(&state_->context, bytes.data(), bytes.size());
 }
 
 std::string Sha256::FinishHex() {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  EVP_DigestFinal_ex(state_->context, digest, &size);
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<char*>(digest), size));
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256_Final(digest, &state_->context);
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<char*>(digest), sizeof digest));
+}
+
+std::string Sha256::Save() const {
+  const SHA256_CTX& context = state_->context;
+  std::string saved = absl::StrCat(absl::Hex(context.Nh), ".", absl::Hex(context.Nl));
+  for (SHA_LONG word : context.h) absl::StrAppend(&saved, ".", absl::Hex(word));
+  return saved;
+}
+
+bool Sha256::Restore(absl::string_view saved) {
+  const std::vector<std::string> parts = absl::StrSplit(saved, '.');
+  SHA_LONG words[10];
+  if (parts.size() != std::size(words)) return false;
+  for (size_t i = 0; i < std::size(words); ++i) {
+    if (!absl::SimpleHexAtoi(parts[i], &words[i])) return false;
+  }
+  SHA256_Init(&state_->context);
+  state_->context.Nh = words[0];
+  state_->context.Nl = words[1];
+  std::copy(words + 2, std::end(words), state_->context.h);
+  return true;
 }
 
 std::string Sha256Hex(absl::string_view bytes) {
@@ -59,6 +84,14 @@ bool IsSha256Hex(absl::string_view text) {
   return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
          });
+}
+
+std::string HmacSha256(absl::string_view key, absl::string_view message) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+       reinterpret_cast<const unsigned char*>(message.data()), message.size(), digest, &size);
+  return std::string(reinterpret_cast<char*>(digest), size);
 }
 
 std::string RandomHex(int num_bytes) {

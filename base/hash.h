@@ -24,6 +24,12 @@ class Sha256 {
   // Lower-case hexadecimal, 64 characters. Call once.
   std::string FinishHex();
 
+  // What was hashed so far as text, from which another object, in another process as well, goes on.
+  // After a multiple of 64 bytes only.
+  std::string Save() const;
+  // False, and nothing changed, for what Save did not give.
+  bool Restore(absl::string_view saved);
+
  private:
   struct State;
   std::unique_ptr<State> state_;
@@ -33,6 +39,9 @@ std::string Sha256Hex(absl::string_view bytes);
 absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path);
 // True for 64 lower-case hexadecimal characters.
 bool IsSha256Hex(absl::string_view text);
+
+// HMAC-SHA-256 (RFC 2104), 32 bytes.
+std::string HmacSha256(absl::string_view key, absl::string_view message);
 
 // `num_bytes` random bytes from the operating system, as lower-case hexadecimal.
 std::string RandomHex(int num_bytes);

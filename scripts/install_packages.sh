@@ -13,8 +13,9 @@ packages=(
   libcli11-dev nlohmann-json3-dev
   # numerics (oneDNN's CMake files also ask for OpenCL)
   libdnnl-dev ocl-icd-opencl-dev opencl-headers libopenblas-dev libhwy-dev libgomp1
-  # tokenizers, state, hashes
+  # tokenizers, state, hashes, S3
   libsentencepiece-dev libpcre2-dev libsqlite3-dev libpq-dev libssl-dev
+  libcurl4-openssl-dev
   # tests and benches
   libgtest-dev libgmock-dev libbenchmark-dev
 )

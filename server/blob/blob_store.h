@@ -4,7 +4,9 @@
 
 #include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,8 +40,8 @@ class BlobReader {
   virtual absl::StatusOr<std::string> Read(int64_t offset, int64_t limit) = 0;
 };
 
-// One upload. What was written stays when it is given up, and a later writer goes on from there;
-// one writer of a blob at a time. Not thread-safe.
+// One upload. What was written stays when it is given up, as far as the medium keeps it, and a
+// later writer goes on from there; one writer of a blob at a time. Not thread-safe.
 class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
@@ -55,6 +57,15 @@ class BlobWriter {
 struct BlobStat {
   BlobId id;
   absl::Time written;
+};
+
+// A request that whoever holds it may make at the medium itself, so that the bytes do not pass
+// through the server. A secret until it expires.
+struct BlobGrant {
+  std::string method;
+  std::string url;
+  std::map<std::string, std::string> headers;  // to be sent as they are
+  absl::Time expires;
 };
 
 // Thread-safe. Errors of the medium: UNAVAILABLE "BLOB_IO"; of an id: those of CheckBlobId.
@@ -80,9 +91,15 @@ class BlobStore {
   // At most `limit` blobs whose digest is greater than `after`, by digest.
   virtual absl::StatusOr<std::vector<BlobStat>> List(const std::string& after, int limit) const = 0;
 
+  // To read the blob, or to write it whole: the medium refuses other bytes than the digest's. None
+  // where the medium takes no such requests, or not for a blob of that size.
+  virtual std::optional<BlobGrant> GrantRead(const BlobId&, absl::Duration) { return {}; }
+  virtual std::optional<BlobGrant> GrantWrite(const BlobId&, absl::Duration) { return {}; }
+
   // A whole small blob. Whoever reads it back gets what was put: one that is there is read first.
   absl::StatusOr<BlobId> Put(absl::string_view content);
 
+  // Of blobs that are known: a medium that takes long to count has those since it was opened.
   virtual int64_t total_bytes() const = 0;
   virtual int64_t total_count() const = 0;
   // Blobs that were found to be wrong since the store was opened.

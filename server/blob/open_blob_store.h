@@ -8,7 +8,8 @@
 
 namespace lwq {
 
-// "directory" or "file:directory"; "memory:". INVALID_ARGUMENT "BLOB_URL_INVALID".
+// "directory" or "file:directory"; "s3://..." as ParseS3Url reads it; "memory:". INVALID_ARGUMENT
+// "BLOB_URL_INVALID".
 absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobStore(const std::string& url);
 
 }  // namespace lwq

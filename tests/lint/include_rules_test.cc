@@ -93,6 +93,7 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
       {"hwy/.*", {"worker/engine/device/cpu"}, false},
       {"(oneapi/)?dnnl.*", {"worker/engine/device/cpu"}, true},
       {"cblas\\.h|lapacke\\.h|openblas.*|omp\\.h", {"worker/engine/device/cpu"}, false},
+      {"curl/.*", {"server/blob"}, false},
       {"sqlite3\\.h|libpq-fe\\.h", {"server/store"}, true},
       {"nlohmann/.*", {"worker", "server", "client", "base"}, false},
       {"sentencepiece.*|pcre2\\.h", {"worker/engine/tokenizer"}, false},
