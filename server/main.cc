@@ -11,7 +11,8 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "server/service/server.h"
+#include "base/status_macros.h"
+#include "server/service/server_runner.h"
 #include "server/store_command.h"
 
 namespace lwq {
@@ -32,11 +33,11 @@ int ExitCodeOf(const absl::Status& status) {
 }
 
 // Handles SIGTERM and SIGINT on a thread of its own; a second one ends the process at once.
-void HandleSignals(Server* server, sigset_t signals) {
-  std::thread([server, signals] {
+void HandleSignals(ServerRunner* runner, sigset_t signals) {
+  std::thread([runner, signals] {
     int signal = 0;
     sigwait(&signals, &signal);
-    server->RequestDrain();
+    runner->Stop();
     sigwait(&signals, &signal);
     _exit(kExitInternal);
   }).detach();
@@ -49,6 +50,23 @@ absl::Status WriteReadyFile(const std::string& path, const Server& server) {
   return WriteFileAtomically(path, ready.dump() + "\n");
 }
 
+absl::Status TellReady(const Server& server, const std::string& ready_file) {
+  if (!ready_file.empty()) {
+    absl::Status written = WriteReadyFile(ready_file, server);
+    if (!written.ok()) return Annotate(written, "writing the ready file");
+  }
+  spdlog::info("ready: serving on {}{}{}", server.address(),
+               server.metrics_address().empty() ? "" : ", metrics on ", server.metrics_address());
+  return absl::OkStatus();
+}
+
+// Where it runs and where it listens: the same after a restart, and nobody else's at one time.
+std::string HolderOf(const ServerOptions& options) {
+  char host[256] = "host";
+  ::gethostname(host, sizeof host - 1);
+  return absl::StrCat(host, "/", options.listen);
+}
+
 int Run(const ServerOptions& options, const std::string& ready_file) {
   // Before any thread is made, so that all of them leave these signals to the one that waits.
   sigset_t signals;
@@ -57,35 +75,28 @@ int Run(const ServerOptions& options, const std::string& ready_file) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  auto server = Server::Start(options);
-  if (!server.ok()) {
-    spdlog::error("lwq-server cannot start: {} ({})", LogSafe(server.status().message()),
-                  ReasonOf(server.status()));
-    return ExitCodeOf(server.status());
-  }
-  HandleSignals(server->get(), signals);
-  if (!ready_file.empty()) {
-    absl::Status written = WriteReadyFile(ready_file, **server);
-    if (!written.ok()) {
-      spdlog::error("writing the ready file: {}", LogSafe(written.message()));
-      return kExitIo;
-    }
-  }
-  spdlog::info("ready: serving on {}{}{}", (*server)->address(),
-               (*server)->metrics_address().empty() ? "" : ", metrics on ",
-               (*server)->metrics_address());
-  (*server)->WaitForDrainRequest();
-  spdlog::info("draining");
-  std::thread([budget = options.drain_budget] {
-    std::this_thread::sleep_for(absl::ToChronoMilliseconds(budget + kWatchdogGrace));
-    _exit(kExitInternal);
-  }).detach();
-  (*server)->Drain();
+  RunnerOptions runner_options{.server = options};
+  runner_options.leader.holder = HolderOf(options);
+  runner_options.on_ready = [&](const Server& server) { return TellReady(server, ready_file); };
+  runner_options.on_last_drain = [budget = options.drain_budget] {
+    spdlog::info("draining");
+    std::thread([budget] {
+      std::this_thread::sleep_for(absl::ToChronoMilliseconds(budget + kWatchdogGrace));
+      _exit(kExitInternal);
+    }).detach();
+  };
+  ServerRunner runner(std::move(runner_options));
+  HandleSignals(&runner, signals);
+  absl::Status status = runner.Run();
   if (!ready_file.empty()) RemoveAll(ready_file).IgnoreError();
-  spdlog::info("drained");
+  if (status.ok()) {
+    spdlog::info("drained");
+  } else {
+    spdlog::error("lwq-server cannot go on: {} ({})", LogSafe(status.message()), ReasonOf(status));
+  }
   spdlog::shutdown();
   // The signal thread still waits; nothing of the server is left for it to touch.
-  _exit(0);
+  _exit(status.ok() ? 0 : ExitCodeOf(status));
 }
 
 }  // namespace
@@ -106,6 +117,9 @@ int main(int argc, char** argv) {
   app.add_option("--store", options.store_url,
                  "where records are kept: sqlite:FOLDER (default: the data directory) or "
                  "postgresql://USER@HOST/DATABASE");
+  app.add_option("--blobs", options.blob_url,
+                 "where blobs are kept: FOLDER (default: in the data directory) or "
+                 "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=R");
   app.add_option("--metrics-listen", options.metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--model-root", options.model_roots,

@@ -60,7 +60,8 @@ int main(int argc, char** argv) {
   lwq::DeviceOptions device;
   std::string log_format = "text", log_level = "info";
   std::string memory;
-  app.add_option("--server", options.server, "unix:/path/to/socket or host:port; a list of them finds the leader")
+  app.add_option("--server", options.server,
+                 "unix:/path/to/socket or host:port; a list of them finds the leader")
       ->required();
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space")->required();
   app.add_option("--worker-id", options.worker_id,

@@ -13,9 +13,9 @@ namespace lwq {
 inline constexpr int kMaxMessageBytes = 4 << 20;
 inline constexpr int kStreamChunkBytes = 256 << 10;
 
-// A lazy channel to "unix:/path/to/socket", to "host:port", or to several servers of which one leads:
-// "host:port,host:port". Calls go to whichever listens, so they follow the leader by themselves.
-// Without transport security when `credentials` is null. Never fails; calls on it do.
+// A lazy channel to "unix:/path/to/socket", to "host:port", or to several servers of which one
+// leads: "host:port,host:port". Calls go to whichever listens, so they follow the leader by
+// themselves. Without transport security when `credentials` is null. Never fails; calls on it do.
 std::shared_ptr<grpc::Channel> MakeChannel(
     const std::string& address, std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr);
 

@@ -27,7 +27,8 @@ constexpr std::array kCommands = {
 constexpr std::array<FlagDef, 4> kCommonFlags = {{
     {"data-dir", "DIR", "where the own server keeps its state (default ~/.local/state/lwq)"},
     {"json", "", "print the result as JSON on stdout"},
-    {"server", "ADDRESS", "unix:/path or host:port; a list of them finds the leader (default $LWQ_SERVER)"},
+    {"server", "ADDRESS",
+     "unix:/path or host:port; a list of them finds the leader (default $LWQ_SERVER)"},
     {"timeout", "SECONDS", "give up after so long (default: never)"},
 }};
 

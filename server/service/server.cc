@@ -114,9 +114,12 @@ struct Server::State {
 absl::Status Server::State::Open() {
   LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
-  LWQ_ASSIGN_OR_RETURN(
-      store, OpenStore(options.store_url.empty() ? options.data_directory : options.store_url));
-  LWQ_ASSIGN_OR_RETURN(blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
+  if (store == nullptr) {
+    LWQ_ASSIGN_OR_RETURN(store, OpenStore(options.data_directory));
+  }
+  if (blobs == nullptr) {
+    LWQ_ASSIGN_OR_RETURN(blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
+  }
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   write = std::make_unique<Executor>("write", 1, kMaxQueued);
   read = std::make_unique<Executor>("read", 4, kMaxQueued);
@@ -233,9 +236,12 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Server::~Server() { Drain(); }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      ServerParts parts) {
   auto server = std::unique_ptr<Server>(new Server(std::make_unique<State>()));
   server->state_->options = options;
+  server->state_->store = std::move(parts.store);
+  server->state_->blobs = std::move(parts.blobs);
   LWQ_RETURN_IF_ERROR(server->state_->Open());
   LWQ_RETURN_IF_ERROR(server->state_->Listen());
   return server;

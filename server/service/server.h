@@ -8,7 +8,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/blob/blob_store.h"
 #include "server/dispatch/dispatch_state.h"
+#include "server/store/store.h"
 
 namespace lwq {
 
@@ -16,17 +18,25 @@ struct ServerOptions {
   std::string listen;          // unix:/path, or host:port on the loopback; port 0 takes a free one
   std::string data_directory;  // of the blobs, and of the store unless it has a URL
   std::string store_url;       // see server/store/open_store.h; empty: the data directory
+  std::string blob_url;        // see server/blob/open_blob_store.h; empty: in the data directory
   std::string metrics_listen;  // host:port; empty: none
   std::vector<std::string> model_roots;  // empty: any absolute directory
   DispatchOptions dispatch;
   absl::Duration drain_budget = absl::Seconds(60);
 };
 
+// Parts that are given; null: opened in the data directory.
+struct ServerParts {
+  std::unique_ptr<Store> store;
+  std::unique_ptr<BlobStore> blobs;
+};
+
 class Server {
  public:
   // Serves when it returns. FAILED_PRECONDITION "STORE_LOCKED", "SCHEMA_TOO_NEW" and
   // INVALID_ARGUMENT "ADDRESS_NOT_ALLOWED" are configuration errors; UNAVAILABLE "ADDRESS_IN_USE".
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
+                                                       ServerParts parts = {});
   ~Server();
 
   // Where clients reach it, and the metrics; the latter "" when there are none.
