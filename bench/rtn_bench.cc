@@ -57,6 +57,8 @@ absl::Status Run(int threads) {
   std::printf("%s\ncopy with %d threads: %.1f GB/s read plus written\n",
               (*device)->Description().c_str(), threads, limit * 1e-9);
 
+  auto device_codes = (*device)->NewBuffer<uint8_t>(kRows, kCols);
+  if (!device_codes.ok()) return device_codes.status();
   std::vector<uint8_t> codes(kRows * kCols);
   const double size = static_cast<double>(kRows * kCols);
   for (const int bits : {2, 3, 4, 8}) {
@@ -64,11 +66,11 @@ absl::Status Run(int threads) {
     for (const bool search : {false, true}) {
       const GridSpec grid{.bits = bits, .group_size = kGroup, .search = search};
       const double fit = BestSeconds(kRuns, [&] {
-        status.Update((*device)->FitGrid((*weight)->view(), grid, nullptr, (*scales)->view(), {}));
+        status.Update((*device)->FitGrid((*weight)->view(), grid, {}, (*scales)->view(), {}));
       });
       const double round = BestSeconds(kRuns, [&] {
-        status.Update(
-            (*device)->RoundToGrid((*weight)->view(), grid, (*scales)->view(), {}, codes.data()));
+        status.Update((*device)->RoundToGrid((*weight)->view(), grid, (*scales)->view(), {},
+                                             (*device_codes)->view()));
       });
       const double fit_bytes = size * sizeof(float) * (1 + 1.0 / kGroup);
       Print(search ? "  fit, search" : "  fit, min-max", fit, fit_bytes, limit);
@@ -76,6 +78,7 @@ absl::Status Run(int threads) {
       Print(search ? "  fit + round, search" : "  fit + round, min-max", fit + round,
             fit_bytes + size * (sizeof(float) + 1), limit);
     }
+    status.Update((*device)->Download((*device_codes)->span(), absl::MakeSpan(codes)));
     std::vector<uint8_t> packed(kRows * 4 * PackedWords(kCols, bits));
     const double pack = BestSeconds(kRuns, [&] {
       pool.ParallelForBlocks(kRows, 16, [&](int64_t begin, int64_t end) {

@@ -1,30 +1,25 @@
-// What holds for every quantizer in the registry; a new one is covered without an edit here.
+// What holds for every quantizer in the registry on every device; a new one is covered without an
+// edit here.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "tests/worker/engine/quant/quant_problem.h"
-#include "worker/engine/device/cpu/cpu_device.h"
-#include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/tensor/half.h"
 
-namespace lwq {
+namespace lwq::testing {
 namespace {
 
-using ::lwq::testing::CorrelatedInputs;
-using ::lwq::testing::GaussianMatrix;
-using ::lwq::testing::OnDevice;
-using ::lwq::testing::QuantizeWith;
-using ::lwq::testing::StatisticsOf;
-using ::lwq::testing::ValuesOf;
-
-class QuantizersTest : public ::testing::TestWithParam<const QuantizerDef*> {
+class QuantizersTest
+    : public ::testing::TestWithParam<std::tuple<const QuantizerDef*, const TestDevice*>> {
  protected:
+  const QuantizerDef& def() const { return *std::get<0>(GetParam()); }
+  const TestDevice& test_device() const { return *std::get<1>(GetParam()); }
   std::vector<QuantizedLinear> Quantize(Device* device, ConstMatrixView weight,
                                         absl::Span<const GridSpec> grids) {
     const Matrix inputs = CorrelatedInputs(3 * weight.cols, weight.cols, 90);
     const auto statistics = StatisticsOf(device, inputs.view());
-    return QuantizeWith(GetParam()->name, device, weight, statistics.get(), grids);
+    return QuantizeWith(def().name, device, weight, statistics.get(), grids);
   }
 };
 
@@ -37,10 +32,10 @@ std::vector<GridSpec> AllGrids(int64_t group_size) {
 }
 
 TEST_P(QuantizersTest, GivesCodesAndScalesThatTheFormatHolds) {
-  CpuDevice device(2);
+  const auto device = test_device().make(2);
   const Matrix weight = GaussianMatrix(6, 96, 91, 0.05f);
   const std::vector<GridSpec> grids = AllGrids(32);
-  const auto quantized = Quantize(&device, weight.view(), grids);
+  const auto quantized = Quantize(device.get(), weight.view(), grids);
   ASSERT_EQ(quantized.size(), grids.size());
   for (size_t i = 0; i < grids.size(); ++i) {
     const QuantizedLinear& q = quantized[i];
@@ -67,11 +62,11 @@ TEST_P(QuantizersTest, GivesCodesAndScalesThatTheFormatHolds) {
 
 // Each bit halves the step, so the error falls by about four; two and a half is asked for.
 TEST_P(QuantizersTest, MoreBitsLeaveLessError) {
-  CpuDevice device(2);
+  const auto device = test_device().make(2);
   const Matrix weight = GaussianMatrix(16, 128, 92, 0.05f);
   std::vector<GridSpec> grids;
   for (int bits = 2; bits <= 8; ++bits) grids.push_back({.bits = bits, .group_size = 64});
-  const auto quantized = Quantize(&device, weight.view(), grids);
+  const auto quantized = Quantize(device.get(), weight.view(), grids);
   for (size_t i = 1; i < quantized.size(); ++i) {
     EXPECT_LT(2.5 * quantized[i].record.relative_weight_error,
               quantized[i - 1].record.relative_weight_error);
@@ -79,15 +74,15 @@ TEST_P(QuantizersTest, MoreBitsLeaveLessError) {
 }
 
 TEST_P(QuantizersTest, TakesOneRowZerosAndAnOutlier) {
-  CpuDevice device(2);
+  const auto device = test_device().make(2);
   Matrix weight = GaussianMatrix(1, 64, 93, 0.05f);
   weight.Row(0)[9] = 30;
-  for (const QuantizedLinear& q : Quantize(&device, weight.view(), AllGrids(0))) {
+  for (const QuantizedLinear& q : Quantize(device.get(), weight.view(), AllGrids(0))) {
     EXPECT_TRUE(std::isfinite(q.record.relative_weight_error));
     EXPECT_LT(q.record.relative_weight_error, 0.5);
   }
   std::fill_n(weight.data(), weight.size(), 0.0f);
-  for (const QuantizedLinear& q : Quantize(&device, weight.view(), AllGrids(64))) {
+  for (const QuantizedLinear& q : Quantize(device.get(), weight.view(), AllGrids(64))) {
     const Matrix values = ValuesOf(q);
     EXPECT_TRUE(std::all_of(values.data(), values.data() + 64, [](float v) { return v == 0; }));
     EXPECT_EQ(q.record.relative_weight_error, 0);
@@ -95,26 +90,26 @@ TEST_P(QuantizersTest, TakesOneRowZerosAndAnOutlier) {
 }
 
 TEST_P(QuantizersTest, RefusesNaNAndGroupsThatDoNotDivide) {
-  CpuDevice device(1);
-  const auto quantizer = GetParam()->make();
+  const auto device = test_device().make(1);
+  const auto quantizer = def().make();
   const Matrix inputs = CorrelatedInputs(200, 64, 94);
-  const auto statistics = StatisticsOf(&device, inputs.view());
+  const auto statistics = StatisticsOf(device.get(), inputs.view());
   Matrix weight = GaussianMatrix(3, 64, 95);
-  EXPECT_THAT(quantizer->Quantize(&device, OnDevice(&device, weight.view())->view(),
+  EXPECT_THAT(quantizer->Quantize(device.get(), OnDevice(device.get(), weight.view())->view(),
                                   statistics.get(), {GridSpec{.group_size = 40}}),
-              ::lwq::testing::FailsWith("GROUP_SIZE", ::testing::HasSubstr("40")));
+              FailsWith("GROUP_SIZE", ::testing::HasSubstr("40")));
   weight.Row(1)[2] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_THAT(quantizer->Quantize(&device, OnDevice(&device, weight.view())->view(),
+  EXPECT_THAT(quantizer->Quantize(device.get(), OnDevice(device.get(), weight.view())->view(),
                                   statistics.get(), {GridSpec{.group_size = 32}}),
-              ::lwq::testing::FailsWith("NON_FINITE_WEIGHTS", ::testing::HasSubstr("[1, 2]")));
+              FailsWith("NON_FINITE_WEIGHTS", ::testing::HasSubstr("[1, 2]")));
 }
 
 TEST_P(QuantizersTest, ThreadsDoNotChangeTheResult) {
   const Matrix weight = GaussianMatrix(37, 320, 96);
   std::vector<QuantizedLinear> first;
-  for (const int threads : {1, 4}) {
-    CpuDevice device(threads);
-    auto quantized = Quantize(&device, weight.view(), AllGrids(64));
+  for (const int threads : test_device().thread_counts) {
+    const auto device = test_device().make(threads);
+    auto quantized = Quantize(device.get(), weight.view(), AllGrids(64));
     for (size_t i = 0; i < first.size(); ++i) {
       EXPECT_EQ(quantized[i].codes, first[i].codes);
       EXPECT_TRUE(std::equal(first[i].scales.data(),
@@ -128,10 +123,10 @@ TEST_P(QuantizersTest, ThreadsDoNotChangeTheResult) {
 // On the reference device the sums are in double: some values round the other way, but the error of
 // the whole linear is the same within 2 %.
 TEST_P(QuantizersTest, IsAsGoodAsOnTheReferenceDevice) {
-  CpuDevice cpu(2);
+  const auto device = test_device().make(2);
   ReferenceDevice reference;
   const Matrix weight = GaussianMatrix(16, 96, 97);
-  const auto got = Quantize(&cpu, weight.view(), AllGrids(32));
+  const auto got = Quantize(device.get(), weight.view(), AllGrids(32));
   const auto want = Quantize(&reference, weight.view(), AllGrids(32));
   for (size_t i = 0; i < got.size(); ++i) {
     EXPECT_NEAR(got[i].record.relative_weight_error / want[i].record.relative_weight_error, 1,
@@ -142,8 +137,13 @@ TEST_P(QuantizersTest, IsAsGoodAsOnTheReferenceDevice) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Registry, QuantizersTest, ::testing::ValuesIn(Quantizers()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(Registry, QuantizersTest,
+                         ::testing::Combine(::testing::ValuesIn(Quantizers()),
+                                            ::testing::ValuesIn(AllDevices())),
+                         [](const auto& info) {
+                           return absl::StrCat(std::get<0>(info.param)->name, "_",
+                                               std::get<1>(info.param)->name);
+                         });
 
 }  // namespace
-}  // namespace lwq
+}  // namespace lwq::testing

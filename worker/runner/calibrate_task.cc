@@ -58,7 +58,7 @@ class LayerGrams {
   }
 
   LinearInputObserver Observer() {
-    return [this](size_t input, ConstMatrixView x) {
+    return [this](size_t input, DeviceView<const float> x) {
       return device_->AccumulateGram(x, compute_, grams_[input]->view());
     };
   }
@@ -89,9 +89,9 @@ absl::Status AddHeadGram(const TaskContext& context, const Decoder& decoder, Com
   const int64_t rows = std::min(Decoder::kChunkTokens, hidden.rows);
   LWQ_ASSIGN_OR_RETURN(auto x, device->NewMatrix(rows, hidden.cols));
   for (int64_t begin = 0; begin < hidden.rows; begin += rows) {
-    MatrixView chunk = x->Rows(0, std::min(rows, hidden.rows - begin));
+    const DeviceView<float> chunk = x->Rows(0, std::min(rows, hidden.rows - begin));
     LWQ_RETURN_IF_ERROR(device->Upload(hidden.Rows(begin, chunk.rows), chunk));
-    LWQ_RETURN_IF_ERROR(device->RmsNorm(chunk, head.final_norm->view().data,
+    LWQ_RETURN_IF_ERROR(device->RmsNorm(chunk, head.final_norm->span(),
                                         static_cast<float>(decoder.spec().norm_epsilon), chunk));
     LWQ_RETURN_IF_ERROR(device->AccumulateGram(chunk, compute, gram->view()));
   }

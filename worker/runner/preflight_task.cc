@@ -50,11 +50,9 @@ absl::Status RunFactor(const TaskContext& context, const LinearShape& linear) {
   LWQ_ASSIGN_OR_RETURN(auto gram,
                        context.device->NewMatrix(linear.in_features, linear.in_features));
   LWQ_RETURN_IF_ERROR(context.device->FillZero(gram->view()));
-  Matrix one(1, 1);
-  one.data()[0] = 1;
-  for (int64_t i = 0; i < linear.in_features; ++i) {
-    LWQ_RETURN_IF_ERROR(context.device->Upload(one.view(), gram->Rows(i, 1).Cols(i, 1)));
-  }
+  const std::vector<float> ones(static_cast<size_t>(linear.in_features), 1.0f);
+  LWQ_RETURN_IF_ERROR(
+      context.device->Upload({ones.data(), linear.in_features, 1, 1}, gram->view().Diagonal()));
   return InputStatistics::Create(context.device, std::move(gram), 1, {}).status();
 }
 

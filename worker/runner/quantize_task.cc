@@ -224,11 +224,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       UnitWork* unit = FindWork(work, linear.module);
       if (unit == nullptr) continue;
       LWQ_ASSIGN_OR_RETURN(auto weight, device->NewMatrix(linear.out_features, linear.in_features));
-      {
-        Matrix host(linear.out_features, linear.in_features);
-        LWQ_RETURN_IF_ERROR(model.weights->ReadLinear(linear.module, host.view()));
-        LWQ_RETURN_IF_ERROR(device->Upload(host.view(), weight->view()));
-      }
+      LWQ_RETURN_IF_ERROR(model.weights->LoadLinear(linear.module, device, weight->view()));
       std::vector<GridSpec> grids;
       for (const WeightFormat* format : unit->formats) {
         grids.push_back({.bits = format->grid()->bits(),

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/score/cost_curve.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/engine/score/swap_kl.h"
@@ -135,10 +136,10 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
     request.num_formats.push_back(static_cast<int>(unit.measured.size()));
   }
   request.replacement = [&](size_t unit, const LinearShape& linear, int format,
-                            MatrixView weight) -> absl::Status {
+                            DeviceView<float> weight) -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
                          units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
-    return DequantizeLinear(linear.module, stored, weight);
+    return LoadStored(linear.module, stored, context.device, weight);
   };
   request.batch = &part.batch;
   request.layer_input = input.view();

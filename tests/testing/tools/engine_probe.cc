@@ -98,7 +98,7 @@ absl::Status WriteLogits(const Options& o) {
   LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(o.output));
   for (int64_t begin = 0; begin < batch.num_tokens(); begin += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, batch.num_tokens() - begin);
-    const MatrixView out = logits->view().Rows(0, rows);
+    const DeviceView<float> out = logits->view().Rows(0, rows);
     LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view().Rows(begin, rows), out));
     LWQ_RETURN_IF_ERROR(device->Download(out, host.view().Rows(0, rows)));
     LWQ_RETURN_IF_ERROR(

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/compressed_tensors.h"
+#include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/io/json_file.h"
@@ -30,6 +31,14 @@ class OwnedCheckpointWeights : public WeightSource {
     return dense_->ReadDense(tensor, first_row, out);
   }
   bool HasDense(absl::string_view tensor) const override { return dense_->HasDense(tensor); }
+  absl::Status LoadLinear(absl::string_view module, Device* device,
+                          DeviceView<float> out) const override {
+    return dense_->LoadLinear(module, device, out);
+  }
+  absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
+                         DeviceView<float> out) const override {
+    return dense_->LoadDense(tensor, first_row, device, out);
+  }
 
  protected:
   const Checkpoint& checkpoint() const { return *checkpoint_; }
@@ -62,6 +71,12 @@ class ArtifactWeights : public OwnedCheckpointWeights {
     if (found == linears_.end()) return OwnedCheckpointWeights::ReadLinear(module, out);
     return DequantizeLinear(module, found->second, out);
   }
+  absl::Status LoadLinear(absl::string_view module, Device* device,
+                          DeviceView<float> out) const override {
+    const auto found = linears_.find(module);
+    if (found == linears_.end()) return OwnedCheckpointWeights::LoadLinear(module, device, out);
+    return LoadStored(module, found->second, device, out);
+  }
 
  private:
   absl::Status CheckDeclared(absl::string_view module, const StoredLinear& linear,
@@ -92,6 +107,16 @@ class OverlayWeights : public WeightSource {
     return base_->ReadDense(tensor, first_row, out);
   }
   bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
+  absl::Status LoadLinear(absl::string_view module, Device* device,
+                          DeviceView<float> out) const override {
+    const auto found = linears_.find(module);
+    if (found == linears_.end()) return base_->LoadLinear(module, device, out);
+    return LoadStored(module, found->second, device, out);
+  }
+  absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
+                         DeviceView<float> out) const override {
+    return base_->LoadDense(tensor, first_row, device, out);
+  }
 
  private:
   const WeightSource* const base_;

@@ -8,18 +8,32 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/failure.h"
 #include "worker/engine/device/device.h"
 
 namespace lwq {
 
-// Requires `m` to be [rows, cols] with a stride no shorter than its rows.
-inline absl::Status CheckShape(absl::string_view what, ConstMatrixView m, int64_t rows,
-                               int64_t cols) {
+// Requires `m`, a view of either memory, to be [rows, cols] with a stride no shorter than its rows.
+template <typename View>
+absl::Status CheckShape(absl::string_view what, const View& m, int64_t rows, int64_t cols) {
   if (m.rows == rows && m.cols == cols && (m.stride >= m.cols || m.rows <= 1)) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(what, " is [", m.rows, ", ", m.cols, "] (stride ",
                                                  m.stride, "), expected [", rows, ", ", cols, "]"));
+}
+
+// What CheckFinite says of the first element that is not.
+inline absl::Status NotFinite(absl::string_view what, int64_t row, int64_t col, float value) {
+  return InvalidFailure("NON_FINITE_WEIGHTS",
+                        absl::StrCat(what, ": element [", row, ", ", col, "] is ", value,
+                                     "; the source model is damaged"));
+}
+
+inline absl::Status CheckLength(absl::string_view what, int64_t found, int64_t expected) {
+  if (found == expected) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, " has ", found, " elements, expected ", expected));
 }
 
 // Requires [first, first + count) to lie inside [0, limit).
@@ -31,8 +45,9 @@ inline absl::Status CheckRange(absl::string_view what, int64_t first, int64_t co
 }
 
 // from and to have the same rows; each of to's columns names one of from's.
-inline absl::Status CheckGather(ConstMatrixView from, absl::Span<const int32_t> columns,
-                                ConstMatrixView to) {
+template <typename T>
+absl::Status CheckGather(HostView<const T> from, absl::Span<const int32_t> columns,
+                         HostView<const T> to) {
   const auto outside = [&](int32_t column) { return column < 0 || column >= from.cols; };
   if (from.rows == to.rows && static_cast<int64_t>(columns.size()) == to.cols &&
       std::none_of(columns.begin(), columns.end(), outside)) {
@@ -58,9 +73,9 @@ inline absl::Status CheckSegments(absl::Span<const Segment> segments, int64_t ro
 }
 
 // q and out [T, heads * head_dim], k and v [T, kv_heads * head_dim], heads a multiple of kv_heads.
-inline absl::Status CheckAttention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-                                   absl::Span<const Segment> segments, const AttentionShape& shape,
-                                   ConstMatrixView out) {
+inline absl::Status CheckAttention(DeviceView<const float> q, DeviceView<const float> k,
+                                   DeviceView<const float> v, const DeviceBatch& batch,
+                                   const AttentionShape& shape, DeviceView<const float> out) {
   if (shape.num_heads <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0 ||
       shape.num_heads % shape.num_kv_heads != 0) {
     return absl::InvalidArgumentError(
@@ -71,25 +86,32 @@ inline absl::Status CheckAttention(ConstMatrixView q, ConstMatrixView k, ConstMa
   const int64_t query_cols = int64_t{shape.num_heads} * shape.head_dim;
   const int64_t key_cols = int64_t{shape.num_kv_heads} * shape.head_dim;
   for (const absl::Status& status :
-       {CheckShape("attention query", q, q.rows, query_cols),
-        CheckShape("attention key", k, q.rows, key_cols),
-        CheckShape("attention value", v, q.rows, key_cols),
-        CheckShape("attention output", out, q.rows, query_cols), CheckSegments(segments, q.rows)}) {
+       {CheckShape("attention query", q, batch.rows(), query_cols),
+        CheckShape("attention key", k, batch.rows(), key_cols),
+        CheckShape("attention value", v, batch.rows(), key_cols),
+        CheckShape("attention output", out, batch.rows(), query_cols)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-inline absl::Status CheckRope(ConstMatrixView x, int head_dim, absl::Span<const int32_t> positions,
-                              const RopeTable& table) {
-  if (head_dim > 0 && head_dim % 2 == 0 && x.cols % head_dim == 0 &&
-      static_cast<int64_t>(positions.size()) == x.rows &&
-      static_cast<int>(table.inverse_frequency.size()) == head_dim / 2) {
+inline absl::Status CheckRopeSettings(const RopeSettings& settings, int64_t num_positions) {
+  if (!settings.inverse_frequency.empty() && num_positions >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("rotary embedding of ", num_positions, " positions with ",
+                   settings.inverse_frequency.size(), " frequencies"));
+}
+
+// `last_position`: the largest of the batch.
+inline absl::Status CheckRope(const DeviceBatch& batch, int32_t last_position,
+                              const RopeTable& table, DeviceView<const float> x) {
+  if (x.rows == batch.rows() && x.cols % table.head_dim() == 0 &&
+      last_position < table.num_positions()) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      "rotary embedding of [", x.rows, ", ", x.cols, "] with head size ", head_dim, ", ",
-      positions.size(), " positions and ", table.inverse_frequency.size(), " frequencies"));
+      "rotary embedding of [", x.rows, ", ", x.cols, "] with head size ", table.head_dim(), " in ",
+      batch.rows(), " rows, up to position ", last_position, " of ", table.num_positions()));
 }
 
 }  // namespace lwq

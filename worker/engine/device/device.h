@@ -1,10 +1,17 @@
-// What the engine asks of a compute device, and nothing else: about thirty coarse operations on F32
+// What the engine asks of a compute device, and nothing else: some forty coarse operations on
 // matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu`
 // and, later, `cuda` implement it.
 //
-// Memory: every view passed to an operation points into memory that NewMatrix of the same device
-// made; host data crosses only by Upload and Download. On the CPU both are host memory and a copy.
-// Shapes are checked by the caller except where an error is documented; sizes are in elements.
+// Memory: every view and span passed to an operation points into memory that the same device made
+// (NewBuffer); the types of device_memory.h keep it apart from the host's. Host data crosses only
+// by Upload and Download. Shapes are checked by the caller except where an error is documented;
+// sizes are in elements.
+// Order: operations take effect in the order of the calls, but may still be under way when a call
+// returns. Download and Synchronize wait for all before them. What goes wrong may be reported by
+// the operation itself or by a later one, at the latest by the next Download or Synchronize; host
+// memory that was passed may be reused as soon as the call returns. So nothing between two
+// downloads costs a round trip to the device, and a caller reads back once per linear, not per
+// operation.
 // Results are bit-identical for any number of threads. Thread-safety: one caller at a time.
 // Errors: INVALID_ARGUMENT for shapes that do not fit, RESOURCE_EXHAUSTED for memory, INTERNAL for
 // a fault of the library below.
@@ -13,11 +20,15 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/status_macros.h"
+#include "worker/engine/device/device_memory.h"
+#include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/matrix.h"
 
 namespace lwq {
@@ -27,15 +38,6 @@ class ThreadPool;
 // What the inputs of matrix products are rounded to. Sums are always F32 or wider.
 enum class ComputeType { kF32, kBF16 };
 absl::string_view NameOf(ComputeType type);
-
-// A matrix in device memory.
-class DeviceMatrix {
- public:
-  virtual ~DeviceMatrix() = default;
-  virtual MatrixView view() = 0;
-  ConstMatrixView view() const { return const_cast<DeviceMatrix*>(this)->view(); }
-  MatrixView Rows(int64_t begin, int64_t count) { return view().Rows(begin, count); }
-};
 
 // A linear's weight [out_features, in_features] in the layout that the device multiplies fastest.
 // Immutable; may be shared between layers.
@@ -56,13 +58,12 @@ class PreparedInput {
   virtual int64_t features() const = 0;
 };
 
-// A prepared weight and what is added to its product: bias [out_features] in device memory, or
-// null.
+// A prepared weight and what is added to its product: bias [out_features], or empty.
 struct BiasedWeight {
-  BiasedWeight(const PreparedWeight& w, const float* b = nullptr)  // NOLINT: most have no bias
+  BiasedWeight(const PreparedWeight& w, DeviceSpan<const float> b = {})  // NOLINT: few have a bias
       : weight(&w), bias(b) {}
   const PreparedWeight* weight;
-  const float* bias;
+  DeviceSpan<const float> bias;
 };
 
 // A packed run of sequences: segment i covers token rows [begin, begin + size). Its tokens see each
@@ -84,10 +85,26 @@ struct AttentionShape {
   float logit_softcap = 0;  // 0: none; else cap * tanh(score / cap)
 };
 
+// Where the rows of a packed run of sequences stand, as the device's operations read it: made once
+// and used by every layer. Immutable.
+class DeviceBatch {
+ public:
+  virtual ~DeviceBatch() = default;
+  virtual int64_t rows() const = 0;
+};
+
 // Rotary embedding in the half-split form of Hugging Face: pairs are (i, i + head_dim / 2).
-struct RopeTable {
+struct RopeSettings {
   absl::Span<const float> inverse_frequency;  // [head_dim / 2], host memory
   float attention_factor = 1;                 // multiplies cosine and sine
+};
+
+// The rotations of all positions below num_positions, made once per model. Immutable.
+class RopeTable {
+ public:
+  virtual ~RopeTable() = default;
+  virtual int head_dim() const = 0;
+  virtual int64_t num_positions() const = 0;
 };
 
 // A grid of `bits` per group of `group_size` columns inside a row (0: one group a row).
@@ -107,29 +124,30 @@ struct GridSpec {
 
 // B columns of a weight [rows, cols] in GPTQ's order of processing; see Device::GptqBlock.
 struct GptqColumns {
-  MatrixView w;       // [rows, B]: as updated so far; their values on the grid afterwards
-  ConstMatrixView u;  // [B, B]: these rows and columns of U
+  DeviceView<float> w;        // [rows, B]: as updated so far; their values on the grid afterwards
+  DeviceView<const float> u;  // [B, B]: these rows and columns of U
   GridSpec grid;
-  ConstMatrixView scales;             // [rows, groups]
-  ConstMatrixView zeros;              // the same shape; empty when symmetric
-  absl::Span<const int32_t> columns;  // [B], host memory: where each stood, which says its group
+  DeviceView<const float> scales;     // [rows, groups]
+  DeviceView<const float> zeros;      // the same shape; empty when symmetric
+  DeviceSpan<const int32_t> columns;  // [B]: where each stood, which says its group
   int64_t in_features = 0;            // cols
-  uint8_t* codes = nullptr;           // [rows, B], host memory, in_features apart from row to row
-  MatrixView error;                   // [rows, B], written
+  DeviceView<uint8_t> codes;          // [rows, B], written
+  DeviceView<float> error;            // [rows, B], written
+  DeviceSpan<double> loss;            // [rows], added to
 };
 
 // B columns of a weight [rows, cols] on a grid, under refinement; see Device::RefineBlock. H is the
 // damped second moment of the inputs; W the weights as they were, Q their values on the grid.
 struct RefinementBlock {
-  ConstMatrixView residual;  // [rows, B]: these columns of (W - Q) H
-  ConstMatrixView h;         // [B, B]: these rows and columns of H
-  GridSpec grid;             // its group size divides B
-  bool refit_scales = true;  // false where a group reaches beyond the block
-  MatrixView scales;         // [rows, B / group size]
-  ConstMatrixView zeros;     // the same shape; empty when symmetric
-  uint8_t* codes = nullptr;  // host memory, code_stride apart from row to row
-  int64_t code_stride = 0;
-  MatrixView change;  // [rows, B], written: Q after minus Q before
+  DeviceView<const float> residual;  // [rows, B]: these columns of (W - Q) H
+  DeviceView<const float> h;         // [B, B]: these rows and columns of H
+  GridSpec grid;                     // its group size divides B
+  bool refit_scales = true;          // false where a group reaches beyond the block
+  DeviceView<float> scales;          // [rows, B / group size]
+  DeviceView<const float> zeros;     // the same shape; empty when symmetric
+  DeviceView<uint8_t> codes;         // [rows, B]
+  DeviceView<float> change;          // [rows, B], written: Q after minus Q before
+  DeviceSpan<double> gain;           // [rows], added to
 };
 
 class Device {
@@ -147,108 +165,223 @@ class Device {
   virtual ThreadPool& host_threads() = 0;
 
   // --- memory ---
-  virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) = 0;
-  virtual absl::Status Upload(ConstMatrixView host, MatrixView device) = 0;
-  virtual absl::Status Download(ConstMatrixView device, MatrixView host) = 0;
-  virtual absl::Status FillZero(MatrixView m) = 0;
+  // [rows, cols] of T, not initialised. INVALID_ARGUMENT for sizes below 0 or past 2^40 elements.
+  template <typename T>
+  absl::StatusOr<std::unique_ptr<DeviceBuffer<T>>> NewBuffer(int64_t rows, int64_t cols) {
+    LWQ_ASSIGN_OR_RETURN(auto memory, Allocate(rows, cols, sizeof(T)));
+    return std::make_unique<DeviceBuffer<T>>(std::move(memory), rows, cols);
+  }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) {
+    return NewBuffer<float>(rows, cols);
+  }
+  // INVALID_ARGUMENT where the two sides differ in shape.
+  template <typename T>
+  absl::Status Upload(std::type_identity_t<HostView<const T>> host, DeviceView<T> device) {
+    LWQ_RETURN_IF_ERROR(CheckSameShape("upload", host, device));
+    return UploadBytes(Bytes<T>(host), Bytes<T>(device));
+  }
+  template <typename T>
+  absl::Status Download(std::type_identity_t<DeviceView<const T>> device, HostView<T> host) {
+    LWQ_RETURN_IF_ERROR(CheckSameShape("download", device, host));
+    return DownloadBytes(Bytes<T>(device), Bytes<T>(host));
+  }
+  template <typename T>
+  absl::Status Upload(std::type_identity_t<absl::Span<const T>> host, DeviceSpan<T> device) {
+    return Upload<T>({host.data(), 1, static_cast<int64_t>(host.size()), 0}, AsRow(device));
+  }
+  template <typename T>
+  absl::Status Download(std::type_identity_t<DeviceSpan<const T>> device, absl::Span<T> host) {
+    return Download<T>(AsRow(device), {host.data(), 1, static_cast<int64_t>(host.size()), 0});
+  }
   // Both in device memory, not overlapping.
-  virtual absl::Status Copy(ConstMatrixView from, MatrixView to) = 0;
-  // to[:, j] = from[:, columns[j]]; columns [to.cols] in host memory.
-  virtual absl::Status GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
-                                     MatrixView to) = 0;
+  template <typename T>
+  absl::Status Copy(std::type_identity_t<DeviceView<const T>> from, DeviceView<T> to) {
+    LWQ_RETURN_IF_ERROR(CheckSameShape("copy", from, to));
+    return CopyBytes(Bytes<T>(from), Bytes<T>(to));
+  }
+  template <typename T>
+  absl::Status FillZero(DeviceView<T> m) {
+    return ZeroBytes(Bytes<T>(m));
+  }
+  template <typename T>
+  absl::Status FillZero(DeviceSpan<T> s) {
+    return FillZero(AsRow(s));
+  }
+  // Waits for all that was asked for and reports the first failure that was not reported yet.
+  virtual absl::Status Synchronize() = 0;
+  // to = from, in F32.
+  virtual absl::Status Widen(DeviceView<const BF16> from, DeviceView<float> to) = 0;
+  virtual absl::Status Widen(DeviceView<const F16> from, DeviceView<float> to) = 0;
+  // to[:, j] = from[:, columns[j]]; columns [to.cols] must lie in [0, from.cols).
+  virtual absl::Status GatherColumns(DeviceView<const float> from,
+                                     DeviceSpan<const int32_t> columns, DeviceView<float> to) = 0;
+  virtual absl::Status GatherColumns(DeviceView<const uint8_t> from,
+                                     DeviceSpan<const int32_t> columns, DeviceView<uint8_t> to) = 0;
+  // INVALID_ARGUMENT "NON_FINITE_WEIGHTS" when a NaN or infinity is in x, naming its place; `what`
+  // says whose it is.
+  virtual absl::Status CheckFinite(absl::string_view what, DeviceView<const float> x) = 0;
 
   // --- products ---
-  // `weight` [out_features, in_features] in HOST memory.
-  virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
-                                                                        ComputeType type) = 0;
-  // The weight b^T, from b [in_features, out_features] in device memory.
-  virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(ConstMatrixView b,
-                                                                            ComputeType type) = 0;
+  // `weight` [out_features, in_features], not needed afterwards.
+  virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(
+      DeviceView<const float> weight, ComputeType type) = 0;
+  // The weight b^T, from b [in_features, out_features].
+  virtual absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(
+      DeviceView<const float> b, ComputeType type) = 0;
   // y [T, out] = x [T, in] weight^T + bias. Here and in the products below, y must not overlap x.
-  virtual absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
+  virtual absl::Status Linear(DeviceView<const float> x, BiasedWeight weight,
+                              DeviceView<float> y) = 0;
   // The same of an input that is prepared, for the weight's type, once for several products.
-  virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) = 0;
+  virtual absl::Status Linear(const PreparedInput& x, BiasedWeight weight, DeviceView<float> y) = 0;
   // Columns without a value yet are zero; a product may skip those before the first that has one.
   virtual absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
                                                                   ComputeType type) = 0;
   // Columns [first, first + values.cols) become `values`.
-  virtual absl::Status SetColumns(ConstMatrixView values, int64_t first, PreparedInput& input) = 0;
+  virtual absl::Status SetColumns(DeviceView<const float> values, int64_t first,
+                                  PreparedInput& input) = 0;
   // y += x weight^T + bias.
-  virtual absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) = 0;
+  virtual absl::Status AddLinear(DeviceView<const float> x, BiasedWeight weight,
+                                 DeviceView<float> y) = 0;
   // y -= x weight^T.
-  virtual absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                                      MatrixView y) = 0;
+  virtual absl::Status SubtractLinear(DeviceView<const float> x, const PreparedWeight& weight,
+                                      DeviceView<float> y) = 0;
   virtual absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
-                                      MatrixView y) = 0;
+                                      DeviceView<float> y) = 0;
   // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
-  virtual absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
-                                   MatrixView y) = 0;
+  virtual absl::Status GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
+                                   DeviceView<float> y) = 0;
   // c [M, N] -= a [M, K] b [K, N], in F32.
-  virtual absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) = 0;
+  virtual absl::Status SubtractProduct(DeviceView<const float> a, DeviceView<const float> b,
+                                       DeviceView<float> c) = 0;
   // gram [K, K] += x^T x for x [T, K]; only the lower triangle (column <= row) is kept up to date.
   // BF16 rounds x first; sums in F32 over fixed blocks of tokens.
-  virtual absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) = 0;
+  virtual absl::Status AccumulateGram(DeviceView<const float> x, ComputeType type,
+                                      DeviceView<float> gram) = 0;
 
   // --- decoder pieces; in place where out == in ---
-  // out = x / rms(x) * weight; weight [cols] in device memory (offset already added).
-  virtual absl::Status RmsNorm(ConstMatrixView x, const float* weight, float epsilon,
-                               MatrixView out) = 0;
-  // x [T, heads * head_dim]; positions [T] in host memory.
-  virtual absl::Status Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
-                            const RopeTable& table) = 0;
+  // out = x / rms(x) * weight; weight [cols] (offset already added).
+  virtual absl::Status RmsNorm(DeviceView<const float> x, DeviceSpan<const float> weight,
+                               float epsilon, DeviceView<float> out) = 0;
+  // Rows are positions.size() tokens, of which `segments` cover some or all.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBatch>> NewBatch(
+      absl::Span<const Segment> segments, absl::Span<const int32_t> positions) = 0;
+  virtual absl::StatusOr<std::unique_ptr<RopeTable>> NewRopeTable(const RopeSettings& settings,
+                                                                  int64_t num_positions) = 0;
+  // x [T, heads * head_dim]; the table must hold all positions of the batch.
+  virtual absl::Status Rope(const DeviceBatch& batch, const RopeTable& table,
+                            DeviceView<float> x) = 0;
   // out [T, heads * head_dim]; q likewise; k, v [T, kv_heads * head_dim]. Rows outside every
   // segment are left alone.
-  virtual absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-                                 absl::Span<const Segment> segments, const AttentionShape& shape,
-                                 MatrixView out) = 0;
+  virtual absl::Status Attention(DeviceView<const float> q, DeviceView<const float> k,
+                                 DeviceView<const float> v, const DeviceBatch& batch,
+                                 const AttentionShape& shape, DeviceView<float> out) = 0;
   // y += x.
-  virtual absl::Status Add(ConstMatrixView x, MatrixView y) = 0;
+  virtual absl::Status Add(DeviceView<const float> x, DeviceView<float> y) = 0;
   // out = a - b; out may be one of them.
-  virtual absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) = 0;
+  virtual absl::Status Subtract(DeviceView<const float> a, DeviceView<const float> b,
+                                DeviceView<float> out) = 0;
 
   // --- what the evaluation reads from logits [T, vocabulary] ---
   // Each row becomes log-softmax of itself.
-  virtual absl::Status LogSoftmax(MatrixView logits) = 0;
+  virtual absl::Status LogSoftmax(DeviceView<float> logits) = 0;
   // kl[r] = sum_v exp(p) (p - q) for log-probabilities p (source) and q (candidate); sums in F64.
-  virtual absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
-                                    absl::Span<double> kl) = 0;
+  virtual absl::Status KlDivergence(DeviceView<const float> source,
+                                    DeviceView<const float> candidate, DeviceSpan<double> kl) = 0;
   // out[r] = cosine of x[r] and y[r], sums in F64; 0 when either is zero.
-  virtual absl::Status RowCosine(ConstMatrixView x, ConstMatrixView y, absl::Span<double> out) = 0;
+  virtual absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
+                                 DeviceSpan<double> out) = 0;
 
   // --- quantization ---
   // Fits scales [rows, groups] (and, when not symmetric, integer-valued zeros of the same shape) of
   // `weight` [rows, cols]. With search, the squared error weighted by `column_weight` [cols]
-  // (device memory, or null for ones) is minimised over shrink factors and, for symmetric grids
-  // below 8 bits, both signs of the scale (a negative one mirrors the lopsided grid). Magnitudes
-  // are snapped to 8 significant bits within [2^-14, 65504] before they are compared or returned,
-  // so that F16, BF16 and F32 hold them exactly; an all-zero group gets 2^-14.
-  virtual absl::Status FitGrid(ConstMatrixView weight, const GridSpec& grid,
-                               const float* column_weight, MatrixView scales, MatrixView zeros) = 0;
-  // codes [rows, cols] (host memory) = nearest code, ties to even.
-  virtual absl::Status RoundToGrid(ConstMatrixView weight, const GridSpec& grid,
-                                   ConstMatrixView scales, ConstMatrixView zeros,
-                                   uint8_t* codes) = 0;
+  // (empty: ones) is minimised over shrink factors and, for symmetric grids below 8 bits, both
+  // signs of the scale (a negative one mirrors the lopsided grid). Magnitudes are snapped to 8
+  // significant bits within [2^-14, 65504] before they are compared or returned, so that F16, BF16
+  // and F32 hold them exactly; an all-zero group gets 2^-14.
+  virtual absl::Status FitGrid(DeviceView<const float> weight, const GridSpec& grid,
+                               DeviceSpan<const float> column_weight, DeviceView<float> scales,
+                               DeviceView<float> zeros) = 0;
+  // codes [rows, cols] = nearest code, ties to even.
+  virtual absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
+                                   DeviceView<const float> scales, DeviceView<const float> zeros,
+                                   DeviceView<uint8_t> codes) = 0;
   // weight [rows, cols] = scale * (code - zero).
-  virtual absl::Status Dequantize(const uint8_t* codes, const GridSpec& grid,
-                                  ConstMatrixView scales, ConstMatrixView zeros,
-                                  MatrixView weight) = 0;
+  virtual absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
+                                  DeviceView<const float> scales, DeviceView<const float> zeros,
+                                  DeviceView<float> weight) = 0;
+  // error[r] = sum of (weight - scale * (code - zero))^2 over row r, square[r] = sum of weight^2;
+  // sums over groups in F64.
+  virtual absl::Status GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,
+                                 const GridSpec& grid, DeviceView<const float> scales,
+                                 DeviceView<const float> zeros, DeviceSpan<double> error,
+                                 DeviceSpan<double> square) = 0;
 
   // --- second-order information ---
+  // The lower triangle of a [n, n] (column <= row) times `factor`, and the upper one its mirror
+  // image.
+  virtual absl::Status ScaleAndMirror(float factor, DeviceView<float> a) = 0;
+  // out[i, j] = a[order[i], order[j]] for j <= i, and 0 for j > i; a and out [n, n].
+  virtual absl::Status PermuteLower(DeviceView<const float> a, DeviceSpan<const int32_t> order,
+                                    DeviceView<float> out) = 0;
   // In place: h [n, n] (lower triangle of a symmetric positive definite matrix) becomes U, upper
-  // triangular with h^-1 = U^T U, the strict lower triangle zero. FAILED_PRECONDITION when h is not
-  // positive definite or the factor is not finite; h is then garbage.
-  virtual absl::Status InverseCholesky(MatrixView h) = 0;
+  // triangular with h^-1 = U^T U, the strict lower triangle zero. FAILED_PRECONDITION, which is
+  // always the operation's own answer, when h is not positive definite or the factor is not
+  // finite; h is then garbage.
+  virtual absl::Status InverseCholesky(DeviceView<float> h) = 0;
   // GPTQ inside one block of columns, all rows at once (methods 3.1): for j = 0..B-1, code and
   // value q of column j; error[r, j] = (w[r, j] - q) / u[j, j]; w[r, j+1..] -= error[r, j] u[j,
-  // j+1..]. loss[r] (host memory) = the row's squared errors. The columns behind the block are the
+  // j+1..]. loss[r] grows by the row's squared errors. The columns behind the block are the
   // caller's to update.
-  virtual absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) = 0;
+  virtual absl::Status GptqBlock(const GptqColumns& block) = 0;
   // One sweep of coordinate descent on (W - Q) H (W - Q)^T over a block of columns, each row by
   // itself: group after group, first the scale that fits best to the group's codes (snapped, kept
   // where it helps), then code after code the one that fits best while all else stays. Writes
-  // scales, codes and change; gain[r] (host memory) is how much the row's error fell, never less
-  // than zero but for rounding. The residuals of the other columns are the caller's to update.
-  virtual absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) = 0;
+  // scales, codes and change; gain[r] grows by how much the row's error fell, never less than zero
+  // but for rounding. The residuals of the other columns are the caller's to update.
+  virtual absl::Status RefineBlock(const RefinementBlock& block) = 0;
+
+ protected:
+  // What Upload, Download, Copy and FillZero come down to: rows of bytes, strides in bytes. Both
+  // sides have one shape.
+  virtual absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t rows, int64_t cols,
+                                                                 int64_t element_bytes) = 0;
+  virtual absl::Status UploadBytes(HostView<const uint8_t> host, DeviceView<uint8_t> device) = 0;
+  virtual absl::Status DownloadBytes(DeviceView<const uint8_t> device, HostView<uint8_t> host) = 0;
+  virtual absl::Status CopyBytes(DeviceView<const uint8_t> from, DeviceView<uint8_t> to) = 0;
+  virtual absl::Status ZeroBytes(DeviceView<uint8_t> m) = 0;
+
+ private:
+  template <typename T>
+  static HostView<uint8_t> Bytes(HostView<T> v) {
+    return {reinterpret_cast<uint8_t*>(v.data), v.rows, v.cols * kBytes<T>, v.stride * kBytes<T>};
+  }
+  template <typename T>
+  static HostView<const uint8_t> Bytes(HostView<const T> v) {
+    return {reinterpret_cast<const uint8_t*>(v.data), v.rows, v.cols * kBytes<T>,
+            v.stride * kBytes<T>};
+  }
+  template <typename T>
+  static DeviceView<uint8_t> Bytes(DeviceView<T> v) {
+    return {DevicePtr<uint8_t>(reinterpret_cast<uint8_t*>(v.data.address())), v.rows,
+            v.cols * kBytes<T>, v.stride * kBytes<T>};
+  }
+  template <typename T>
+  static DeviceView<const uint8_t> Bytes(DeviceView<const T> v) {
+    return {DevicePtr<const uint8_t>(reinterpret_cast<const uint8_t*>(v.data.address())), v.rows,
+            v.cols * kBytes<T>, v.stride * kBytes<T>};
+  }
+  template <typename T>
+  static DeviceView<T> AsRow(DeviceSpan<T> span) {
+    return {span.data, 1, span.size, span.size};
+  }
+  template <typename From, typename To>
+  static absl::Status CheckSameShape(absl::string_view what, const From& from, const To& to) {
+    return SameShape(what, from.rows, from.cols, to.rows, to.cols);
+  }
+  static absl::Status SameShape(absl::string_view what, int64_t from_rows, int64_t from_cols,
+                                int64_t to_rows, int64_t to_cols);
+  template <typename T>
+  static constexpr int64_t kBytes = sizeof(T);
 };
 
 struct DeviceOptions {

@@ -27,8 +27,6 @@ int CoresOfThisProcess() {
 
 }  // namespace
 
-absl::string_view NameOf(ComputeType type) { return type == ComputeType::kBF16 ? "bf16" : "f32"; }
-
 absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
     return InvalidFailure("DEVICE_THREADS",

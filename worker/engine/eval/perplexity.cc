@@ -61,12 +61,12 @@ class BlockReader {
 
   // Log-probabilities of rows [begin, begin + count) in device and in host memory.
   absl::Status Read(int64_t begin, int64_t count) {
-    const MatrixView rows = device_->Rows(0, count);
+    const DeviceView<float> rows = device_->Rows(0, count);
     LWQ_RETURN_IF_ERROR(decoder_->Logits(head_, hidden_.view().Rows(begin, count), rows));
     LWQ_RETURN_IF_ERROR(decoder_->device()->LogSoftmax(rows));
     return decoder_->device()->Download(rows, host_.view().Rows(0, count));
   }
-  ConstMatrixView on_device(int64_t count) const { return device_->view().Rows(0, count); }
+  DeviceView<const float> on_device(int64_t count) const { return device_->view().Rows(0, count); }
   const float* Row(int64_t r) const { return host_.Row(r); }
 
  private:
@@ -104,11 +104,12 @@ absl::Status AddBlock(const TokenBatch& windows, const Segment& window, size_t w
     }
   }
   if (source == nullptr) return absl::OkStatus();
-  std::vector<double> kl(count);
-  LWQ_RETURN_IF_ERROR(device->KlDivergence(source->on_device(count), candidate.on_device(count),
-                                           absl::MakeSpan(kl)));
-  sums->kl.insert(sums->kl.end(), kl.begin(), kl.end());
-  return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(const auto kl, device->NewBuffer<double>(1, count));
+  LWQ_RETURN_IF_ERROR(
+      device->KlDivergence(source->on_device(count), candidate.on_device(count), kl->span()));
+  const size_t before = sums->kl.size();
+  sums->kl.resize(before + static_cast<size_t>(count));
+  return device->Download(kl->span(), absl::MakeSpan(sums->kl).subspan(before));
 }
 
 absl::Status CheckTokens(const TokenBatch& windows, int64_t vocab_size) {

@@ -113,7 +113,7 @@ absl::StatusOr<std::vector<TokenScore>> ScoreTargets(const Decoder& decoder,
       std::memcpy(inputs.Row(r), hidden.view().Row(block.rows[r]),
                   static_cast<size_t>(spec.hidden_size) * sizeof(float));
     }
-    const MatrixView device_rows = logits->Rows(0, rows);
+    const DeviceView<float> device_rows = logits->Rows(0, rows);
     LWQ_RETURN_IF_ERROR(decoder.Logits(head, inputs.view().Rows(0, rows), device_rows));
     LWQ_RETURN_IF_ERROR(decoder.device()->LogSoftmax(device_rows));
     LWQ_RETURN_IF_ERROR(

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/model/upload_tensor.h"
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/tensor/widen.h"
 
@@ -22,26 +23,44 @@ class CheckpointWeights : public WeightSource {
 
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    LWQ_ASSIGN_OR_RETURN(TensorView whole, checkpoint_->Get(tensor));
-    const bool vector = whole.shape.size() == 1;
-    const int64_t rows = vector ? 1 : whole.shape.empty() ? 0 : whole.shape[0];
-    if (first_row < 0 || out.rows < 0 || out.rows > rows || first_row > rows - out.rows) {
-      return InvalidFailure("CONFIG_MISMATCH",
-                            absl::StrCat("tensor ", tensor, " has ", rows, " rows, rows ",
-                                         first_row, " to ", first_row + out.rows, " are needed"));
-    }
-    if (rows == 0 || vector) return WidenToFloat(tensor, whole, /*refuse_non_finite=*/true, out);
-    const size_t row_bytes = whole.bytes.size() / static_cast<size_t>(rows);
-    TensorView part = whole;
-    part.shape[0] = out.rows;
-    part.bytes = whole.bytes.subspan(static_cast<size_t>(first_row) * row_bytes,
-                                     static_cast<size_t>(out.rows) * row_bytes);
-    return WidenToFloat(tensor, part, /*refuse_non_finite=*/true, out);
+    LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
+    return WidenToFloat(tensor, rows, /*refuse_non_finite=*/true, out);
+  }
+  absl::Status LoadLinear(absl::string_view module, Device* device,
+                          DeviceView<float> out) const override {
+    const std::string name = absl::StrCat(module, ".weight");
+    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
+    return UploadTensor(device, name, tensor, out);
+  }
+  absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
+                         DeviceView<float> out) const override {
+    LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
+    return UploadTensor(device, tensor, rows, out);
   }
 
   bool HasDense(absl::string_view tensor) const override { return checkpoint_->Has(tensor); }
 
  private:
+  // Rows [first_row, first_row + count) of a tensor; [n] counts as one row.
+  absl::StatusOr<TensorView> RowsOf(absl::string_view tensor, int64_t first_row,
+                                    int64_t count) const {
+    LWQ_ASSIGN_OR_RETURN(TensorView whole, checkpoint_->Get(tensor));
+    const bool vector = whole.shape.size() == 1;
+    const int64_t rows = vector ? 1 : whole.shape.empty() ? 0 : whole.shape[0];
+    if (first_row < 0 || count < 0 || count > rows || first_row > rows - count) {
+      return InvalidFailure("CONFIG_MISMATCH",
+                            absl::StrCat("tensor ", tensor, " has ", rows, " rows, rows ",
+                                         first_row, " to ", first_row + count, " are needed"));
+    }
+    if (rows == 0 || vector) return whole;
+    const size_t row_bytes = whole.bytes.size() / static_cast<size_t>(rows);
+    TensorView part = whole;
+    part.shape[0] = count;
+    part.bytes = whole.bytes.subspan(static_cast<size_t>(first_row) * row_bytes,
+                                     static_cast<size_t>(count) * row_bytes);
+    return part;
+  }
+
   const Checkpoint* const checkpoint_;
 };
 

@@ -95,13 +95,8 @@ std::vector<float> InverseFrequencies(const RopeSpec& rope, int head_dim) {
   return frequencies;
 }
 
-// Rows of `cols` columns that begin at `offset` of a flat workspace.
-MatrixView Carve(MatrixView flat, int64_t offset, int64_t rows, int64_t cols) {
-  return {flat.data + offset, rows, cols, cols};
-}
-
 // The heads of a contiguous matrix as rows of their own.
-MatrixView HeadsAsRows(MatrixView m, int head_dim) {
+DeviceView<float> HeadsAsRows(DeviceView<float> m, int head_dim) {
   return {m.data, m.rows * (m.cols / head_dim), head_dim, head_dim};
 }
 
@@ -119,19 +114,19 @@ class LayerRun {
         observer_(observer),
         w_(workspace) {}
 
-  absl::Status Run(const TokenChunk& chunk) {
-    const MatrixView hidden = w_.hidden->Rows(0, chunk.size);
-    const MatrixView normed = w_.normed->Rows(0, chunk.size);
+  absl::Status Run(const PreparedBatch::Chunk& chunk) {
+    const DeviceView<float> hidden = w_.hidden->Rows(0, chunk.size);
+    const DeviceView<float> normed = w_.normed->Rows(0, chunk.size);
     const float epsilon = static_cast<float>(spec_.norm_epsilon);
     LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.attention_norm), epsilon, normed));
     LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.query, normed));
-    LWQ_ASSIGN_OR_RETURN(const MatrixView attended, Attend(chunk, normed, epsilon));
+    LWQ_ASSIGN_OR_RETURN(const DeviceView<float> attended, Attend(chunk, normed, epsilon));
     LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.output, attended));
     LWQ_RETURN_IF_ERROR(device_->AddLinear(attended, Weight(slots_.output), hidden));
 
     LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.mlp_norm), epsilon, normed));
     LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
-    const MatrixView inner = Carve(w_.inner->view(), 0, chunk.size, OutFeatures(slots_.up));
+    const DeviceView<float> inner = w_.inner->Carve(0, chunk.size, OutFeatures(slots_.up));
     LWQ_RETURN_IF_ERROR(
         device_->GatedLinear(normed, Weight(slots_.gate), Weight(slots_.up), inner));
     LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
@@ -139,41 +134,41 @@ class LayerRun {
   }
 
  private:
-  absl::Status ObserveInputOf(size_t linear, ConstMatrixView x) const {
+  absl::Status ObserveInputOf(size_t linear, DeviceView<const float> x) const {
     return observer_ ? observer_(layer_.linears[linear].input, x) : absl::OkStatus();
   }
 
   BiasedWeight Weight(size_t linear) const {
     const auto& bias = weights_.biases[linear];
-    return {*weights_.linears[linear], bias == nullptr ? nullptr : bias->view().data};
+    return {*weights_.linears[linear], bias == nullptr ? DeviceSpan<const float>() : bias->span()};
   }
-  const float* Norm(size_t norm) const { return weights_.norms[norm]->view().data; }
+  DeviceSpan<const float> Norm(size_t norm) const { return weights_.norms[norm]->span(); }
   int64_t OutFeatures(size_t linear) const { return layer_.linears[linear].shape.out_features; }
 
   // Queries, keys, values and the answer share `inner` with what comes after them.
-  absl::StatusOr<MatrixView> Attend(const TokenChunk& chunk, ConstMatrixView normed,
-                                    float epsilon) {
+  absl::StatusOr<DeviceView<float>> Attend(const PreparedBatch::Chunk& chunk,
+                                           DeviceView<const float> normed, float epsilon) {
     const int64_t rows = chunk.size;
     const int64_t query_cols = OutFeatures(slots_.query);
     const int64_t key_cols = OutFeatures(slots_.key);
-    const MatrixView inner = w_.inner->view();
-    const MatrixView query = Carve(inner, 0, rows, query_cols);
-    const MatrixView attended = Carve(inner, rows * query_cols, rows, query_cols);
-    const MatrixView key = Carve(inner, rows * 2 * query_cols, rows, key_cols);
-    const MatrixView value = Carve(inner, rows * (2 * query_cols + key_cols), rows, key_cols);
+    DeviceMatrix& inner = *w_.inner;
+    const DeviceView<float> query = inner.Carve(0, rows, query_cols);
+    const DeviceView<float> attended = inner.Carve(rows * query_cols, rows, query_cols);
+    const DeviceView<float> key = inner.Carve(rows * 2 * query_cols, rows, key_cols);
+    const DeviceView<float> value = inner.Carve(rows * (2 * query_cols + key_cols), rows, key_cols);
     LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.query), query));
     LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.key), key));
     LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.value), value));
     if (slots_.query_norm.has_value()) {
-      const MatrixView q = HeadsAsRows(query, spec_.head_dim);
+      const DeviceView<float> q = HeadsAsRows(query, spec_.head_dim);
       LWQ_RETURN_IF_ERROR(device_->RmsNorm(q, Norm(*slots_.query_norm), epsilon, q));
     }
     if (slots_.key_norm.has_value()) {
-      const MatrixView k = HeadsAsRows(key, spec_.head_dim);
+      const DeviceView<float> k = HeadsAsRows(key, spec_.head_dim);
       LWQ_RETURN_IF_ERROR(device_->RmsNorm(k, Norm(*slots_.key_norm), epsilon, k));
     }
-    LWQ_RETURN_IF_ERROR(device_->Rope(query, spec_.head_dim, chunk.positions, rope_));
-    LWQ_RETURN_IF_ERROR(device_->Rope(key, spec_.head_dim, chunk.positions, rope_));
+    LWQ_RETURN_IF_ERROR(device_->Rope(*chunk.on_device, rope_, query));
+    LWQ_RETURN_IF_ERROR(device_->Rope(*chunk.on_device, rope_, key));
     AttentionShape shape;
     shape.num_heads = spec_.num_heads;
     shape.num_kv_heads = spec_.num_kv_heads;
@@ -183,7 +178,7 @@ class LayerRun {
                                          : 1 / std::sqrt(static_cast<double>(spec_.head_dim)));
     shape.sliding_window = static_cast<int>(layer_.attention.sliding_window);
     shape.logit_softcap = static_cast<float>(spec_.attention_softcap);
-    LWQ_RETURN_IF_ERROR(device_->Attention(query, key, value, chunk.segments, shape, attended));
+    LWQ_RETURN_IF_ERROR(device_->Attention(query, key, value, *chunk.on_device, shape, attended));
     return attended;
   }
 
@@ -229,6 +224,7 @@ Decoder::Decoder(DecoderSpec spec, std::vector<LayerSlots> slots, const WeightSo
     ropes.push_back(rope);
     inverse_frequencies_.push_back(InverseFrequencies(rope, spec_.head_dim));
   }
+  rope_tables_.resize(ropes.size());
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
@@ -280,9 +276,11 @@ absl::StatusOr<std::shared_ptr<DeviceMatrix>> Decoder::LoadVector(const std::str
 }
 
 absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::Prepare(
-    ConstMatrixView weight) const {
+    int64_t out_features, int64_t in_features, const FillWeight& fill) const {
+  LWQ_ASSIGN_OR_RETURN(auto weight, device_->NewMatrix(out_features, in_features));
+  LWQ_RETURN_IF_ERROR(fill(weight->view()));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<PreparedWeight> prepared,
-                       device_->PrepareWeight(weight, compute_));
+                       device_->PrepareWeight(weight->view(), compute_));
   return std::shared_ptr<const PreparedWeight>(std::move(prepared));
 }
 
@@ -300,12 +298,11 @@ absl::StatusOr<LayerWeights> Decoder::LoadLayer(int layer) const {
   weights.layer = layer;
   for (const LinearSpec& linear : spec.linears) {
     const LinearShape& shape = linear.shape;
-    Matrix host(shape.out_features, shape.in_features);
-    if (host.data() == nullptr) {
-      return absl::ResourceExhaustedError("no memory for " + shape.module);
-    }
-    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(shape.module, host.view()));
-    LWQ_ASSIGN_OR_ANNOTATE(weights.linears.emplace_back(), Prepare(host.view()), shape.module);
+    const auto load = [&](DeviceView<float> weight) {
+      return weights_->LoadLinear(shape.module, device_, weight);
+    };
+    LWQ_ASSIGN_OR_ANNOTATE(weights.linears.emplace_back(),
+                           Prepare(shape.out_features, shape.in_features, load), shape.module);
     std::shared_ptr<DeviceMatrix>& bias = weights.biases.emplace_back();
     if (!linear.bias) continue;
     LWQ_ASSIGN_OR_RETURN(bias, LoadVector(linear.bias_name(), shape.out_features, 0));
@@ -335,61 +332,92 @@ absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<const RopeTable*> Decoder::RopeFor(size_t layer, int64_t num_positions) const {
+  const size_t rope = rope_of_layer_[layer];
+  std::unique_ptr<RopeTable>& table = rope_tables_[rope];
+  if (table == nullptr || table->num_positions() < num_positions) {
+    LWQ_ASSIGN_OR_RETURN(table,
+                         device_->NewRopeTable({inverse_frequencies_[rope], 1.0f}, num_positions));
+  }
+  return table.get();
+}
+
+absl::StatusOr<PreparedBatch> Decoder::PrepareBatch(const TokenBatch& batch) const {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks, CutIntoChunks(batch, kChunkTokens));
+  PreparedBatch prepared;
+  prepared.num_tokens = batch.num_tokens();
+  for (const TokenChunk& chunk : chunks) {
+    for (const int32_t position : chunk.positions) {
+      prepared.num_positions = std::max<int64_t>(prepared.num_positions, int64_t{position} + 1);
+    }
+    LWQ_ASSIGN_OR_RETURN(auto on_device, device_->NewBatch(chunk.segments, chunk.positions));
+    prepared.chunks.push_back({chunk.begin, chunk.size, std::move(on_device)});
+  }
+  return prepared;
+}
+
 absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batch,
                                MatrixView hidden, const LinearInputObserver& observer,
                                absl::Span<double> cosines) const {
-  if (hidden.rows != batch.num_tokens() || hidden.cols != spec_.hidden_size) {
-    return absl::InvalidArgumentError(absl::StrCat("hidden states are [", hidden.rows, ", ",
-                                                   hidden.cols, "], expected [", batch.num_tokens(),
+  LWQ_ASSIGN_OR_RETURN(const PreparedBatch prepared, PrepareBatch(batch));
+  HostStates states(device_, hidden);
+  return RunLayer(layer, prepared, states, observer, cosines);
+}
+
+absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& batch,
+                               StateStore& states, const LinearInputObserver& observer,
+                               absl::Span<double> cosines) const {
+  if (states.rows() != batch.num_tokens || states.cols() != spec_.hidden_size) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden states are [", states.rows(), ", ",
+                                                   states.cols(), "], expected [", batch.num_tokens,
                                                    ", ", spec_.hidden_size, "]"));
   }
-  if (!cosines.empty() && static_cast<int64_t>(cosines.size()) != batch.num_tokens()) {
-    return absl::InvalidArgumentError("one cosine a token is returned");
+  if (!cosines.empty() && static_cast<int64_t>(cosines.size()) != batch.num_tokens) {
+    return absl::InvalidArgumentError("one cosine per token is returned");
   }
-  LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks, CutIntoChunks(batch, kChunkTokens));
   int64_t largest = 0;
-  for (const TokenChunk& chunk : chunks) largest = std::max(largest, chunk.size);
+  for (const PreparedBatch::Chunk& chunk : batch.chunks) largest = std::max(largest, chunk.size);
   if (largest == 0) return absl::OkStatus();
   LWQ_RETURN_IF_ERROR(ReserveWorkspace(largest));
-  const size_t index = static_cast<size_t>(layer.layer);
-  const RopeTable rope{inverse_frequencies_[rope_of_layer_[index]], 1.0f};
-  LayerRun run(*this, layer, slots_[index], rope, observer, workspace_);
-  for (const TokenChunk& chunk : chunks) {
-    const MatrixView rows = hidden.Rows(chunk.begin, chunk.size);
-    const MatrixView out = workspace_.hidden->Rows(0, chunk.size);
-    LWQ_RETURN_IF_ERROR(device_->Upload(rows, out));
-    LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk), "layer ", layer.layer));
-    if (!cosines.empty()) {
-      const MatrixView in = workspace_.normed->Rows(0, chunk.size);
-      LWQ_RETURN_IF_ERROR(device_->Upload(rows, in));
-      LWQ_RETURN_IF_ERROR(device_->RowCosine(
-          in, out,
-          cosines.subspan(static_cast<size_t>(chunk.begin), static_cast<size_t>(chunk.size))));
-    }
-    LWQ_RETURN_IF_ERROR(device_->Download(out, rows));
+  std::unique_ptr<DeviceBuffer<double>> cosine;
+  if (!cosines.empty()) {
+    LWQ_ASSIGN_OR_RETURN(cosine, device_->NewBuffer<double>(1, batch.num_tokens));
   }
-  return absl::OkStatus();
+  const size_t index = static_cast<size_t>(layer.layer);
+  LWQ_ASSIGN_OR_RETURN(const RopeTable* rope, RopeFor(index, batch.num_positions));
+  LayerRun run(*this, layer, slots_[index], *rope, observer, workspace_);
+  for (const PreparedBatch::Chunk& chunk : batch.chunks) {
+    const DeviceView<float> out = workspace_.hidden->Rows(0, chunk.size);
+    LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, out));
+    LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk), "layer ", layer.layer));
+    if (cosine != nullptr) {
+      const DeviceView<float> in = workspace_.normed->Rows(0, chunk.size);
+      LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, in));
+      LWQ_RETURN_IF_ERROR(
+          device_->RowCosine(in, out, cosine->span().Part(chunk.begin, chunk.size)));
+    }
+    LWQ_RETURN_IF_ERROR(states.Store(out, chunk.begin));
+  }
+  return cosine == nullptr ? absl::OkStatus() : device_->Download(cosine->span(), cosines);
 }
 
 absl::StatusOr<HeadWeights> Decoder::LoadHead() const {
   HeadWeights head;
-  Matrix host(spec_.vocab_size, spec_.hidden_size);
-  if (host.data() == nullptr) return absl::ResourceExhaustedError("no memory for the head");
-  if (spec_.head.tied) {
-    LWQ_RETURN_IF_ERROR(weights_->ReadDense(spec_.embedding.tensor, 0, host.view()));
-  } else {
-    LWQ_RETURN_IF_ERROR(weights_->ReadLinear(spec_.head.linear.shape.module, host.view()));
-  }
-  LWQ_ASSIGN_OR_ANNOTATE(head.projection, Prepare(host.view()), "the head");
+  const auto load = [&](DeviceView<float> weight) {
+    return spec_.head.tied ? weights_->LoadDense(spec_.embedding.tensor, 0, device_, weight)
+                           : weights_->LoadLinear(spec_.head.linear.shape.module, device_, weight);
+  };
+  LWQ_ASSIGN_OR_ANNOTATE(head.projection, Prepare(spec_.vocab_size, spec_.hidden_size, load),
+                         "the head");
   LWQ_ASSIGN_OR_RETURN(head.final_norm, LoadNorm(spec_.head.norm));
   return head;
 }
 
 absl::Status Decoder::Logits(const HeadWeights& head, ConstMatrixView hidden,
-                             MatrixView logits) const {
+                             DeviceView<float> logits) const {
   LWQ_ASSIGN_OR_RETURN(auto normed, device_->NewMatrix(hidden.rows, hidden.cols));
   LWQ_RETURN_IF_ERROR(device_->Upload(hidden, normed->view()));
-  LWQ_RETURN_IF_ERROR(device_->RmsNorm(normed->view(), head.final_norm->view().data,
+  LWQ_RETURN_IF_ERROR(device_->RmsNorm(normed->view(), head.final_norm->span(),
                                        static_cast<float>(spec_.norm_epsilon), normed->view()));
   return Annotate(device_->Linear(normed->view(), *head.projection, logits), "the head");
 }
@@ -397,10 +425,12 @@ absl::Status Decoder::Logits(const HeadWeights& head, ConstMatrixView hidden,
 absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, MatrixView hidden,
                           const std::function<absl::Status(int layer)>& progress) {
   LWQ_RETURN_IF_ERROR(decoder.Embed(batch.tokens, hidden));
+  LWQ_ASSIGN_OR_RETURN(const PreparedBatch prepared, decoder.PrepareBatch(batch));
+  HostStates states(decoder.device(), hidden);
   for (int layer = 0; layer < decoder.spec().num_layers(); ++layer) {
     if (progress) LWQ_RETURN_IF_ERROR(progress(layer));
     LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder.LoadLayer(layer));
-    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, batch, hidden));
+    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, prepared, states));
   }
   return absl::OkStatus();
 }

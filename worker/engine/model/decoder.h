@@ -1,6 +1,5 @@
 // The decoder, one layer at a time over all tokens: memory is one layer's weights plus a chunk of
-// activations, whatever the model's size. Hidden states live with the caller (host memory, or a
-// mapped file when they are many).
+// activations, whatever the model's size. Hidden states live with the caller (state_store.h).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include "absl/types/span.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/state_store.h"
 #include "worker/engine/model/weight_source.h"
 
 namespace lwq {
@@ -29,9 +29,22 @@ struct TokenBatch {
   int Add(absl::Span<const int32_t> sequence, int parent = -1);
 };
 
-// Sees each input of a layer's linears while the layer runs, in device memory: X [T, features];
+// A batch cut into chunks of whole top-level segments (with their children) of about
+// Decoder::kChunkTokens, as the device's operations read it. Made once for all layers.
+struct PreparedBatch {
+  struct Chunk {
+    int64_t begin = 0;  // first row
+    int64_t size = 0;
+    std::unique_ptr<DeviceBatch> on_device;
+  };
+  std::vector<Chunk> chunks;
+  int64_t num_tokens = 0;
+  int64_t num_positions = 0;  // one more than the largest that a token has
+};
+
+// Sees each input of a layer's linears while the layer runs: X [T, features];
 // `input` is of LayerSpec::inputs. Called on the caller's thread, chunk after chunk in token order.
-using LinearInputObserver = std::function<absl::Status(size_t input, ConstMatrixView x)>;
+using LinearInputObserver = std::function<absl::Status(size_t input, DeviceView<const float> x)>;
 
 // One layer's weights, ready to multiply, in the order of its LayerSpec. Cheap to copy; linears can
 // be exchanged one by one.
@@ -77,18 +90,27 @@ class Decoder {
   // hidden [T, hidden_size], host memory. INVALID_ARGUMENT for a token outside the vocabulary.
   absl::Status Embed(absl::Span<const int32_t> tokens, MatrixView hidden) const;
   absl::StatusOr<LayerWeights> LoadLayer(int layer) const;
-  // Prepares one linear of host memory for this decoder's compute type.
-  absl::StatusOr<std::shared_ptr<const PreparedWeight>> Prepare(ConstMatrixView weight) const;
-  // hidden [T, hidden_size] in host memory, replaced by the layer's output (raw, before any final
-  // norm). Works through chunks of whole top-level segments (with their children) of about
-  // kChunkTokens, so memory does not grow with T. The cut depends on the batch alone. `cosines`,
-  // unless empty, are [T]: of each token's input and output.
+  // A weight [out, in] that `fill` writes, prepared for this decoder's compute type.
+  using FillWeight = std::function<absl::Status(DeviceView<float> weight)>;
+  absl::StatusOr<std::shared_ptr<const PreparedWeight>> Prepare(int64_t out_features,
+                                                                int64_t in_features,
+                                                                const FillWeight& fill) const;
+  // The cut depends on the batch alone.
+  absl::StatusOr<PreparedBatch> PrepareBatch(const TokenBatch& batch) const;
+  // states [T, hidden_size], replaced by the layer's output (raw, before any final norm), chunk
+  // after chunk, so that memory does not grow with T. `cosines`, unless empty, are [T]: of each
+  // token's input and output, read back once at the end.
+  absl::Status RunLayer(const LayerWeights& layer, const PreparedBatch& batch, StateStore& states,
+                        const LinearInputObserver& observer = nullptr,
+                        absl::Span<double> cosines = {}) const;
+  // The same for one layer alone, with hidden [T, hidden_size] in host memory.
   absl::Status RunLayer(const LayerWeights& layer, const TokenBatch& batch, MatrixView hidden,
                         const LinearInputObserver& observer = nullptr,
                         absl::Span<double> cosines = {}) const;
   absl::StatusOr<HeadWeights> LoadHead() const;
-  // logits [rows, vocabulary] in device memory for rows of hidden (host memory).
-  absl::Status Logits(const HeadWeights& head, ConstMatrixView hidden, MatrixView logits) const;
+  // logits [rows, vocabulary] for rows of hidden (host memory).
+  absl::Status Logits(const HeadWeights& head, ConstMatrixView hidden,
+                      DeviceView<float> logits) const;
 
   static constexpr int64_t kChunkTokens = 2048;
 
@@ -100,6 +122,8 @@ class Decoder {
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
                                                            double offset) const;
   absl::Status ReserveWorkspace(int64_t rows) const;
+  // The rotations of a layer for at least so many positions.
+  absl::StatusOr<const RopeTable*> RopeFor(size_t layer, int64_t num_positions) const;
 
   const DecoderSpec spec_;
   const std::vector<LayerSlots> slots_;  // by layer
@@ -109,6 +133,7 @@ class Decoder {
   // Of each rotary embedding that some layer has, and which one that is, by layer.
   std::vector<std::vector<float>> inverse_frequencies_;
   std::vector<size_t> rope_of_layer_;
+  mutable std::vector<std::unique_ptr<RopeTable>> rope_tables_;  // grow with what is asked for
   mutable DecoderWorkspace workspace_;
 };
 

@@ -1,5 +1,6 @@
 // Where a decoder takes a model's weights from, as F32: a dense checkpoint, an lwq artifact, or a
-// checkpoint with some linears replaced by quantized ones.
+// checkpoint with some linears replaced by quantized ones. Read... fills host memory, Load... the
+// device's: there a source should upload what is stored and have the device widen it.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "worker/engine/device/device.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/tensor/matrix.h"
 
@@ -25,6 +27,13 @@ class WeightSource {
   virtual absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                                  MatrixView out) const = 0;
   virtual bool HasDense(absl::string_view tensor) const = 0;
+
+  // The same two into the memory of `device`, whose next answer may be where weights that are not
+  // finite are reported. Here: as they are read.
+  virtual absl::Status LoadLinear(absl::string_view module, Device* device,
+                                  DeviceView<float> out) const;
+  virtual absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
+                                 DeviceView<float> out) const;
 };
 
 // Reads "<module>.weight" and every other tensor from `checkpoint`, which must outlive it.

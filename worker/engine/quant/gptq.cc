@@ -12,7 +12,8 @@
 // Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
 //
 // Memory for a weight [m, n]: one working copy at a time whatever the number of widths (while
-// refining three and a rounded one), the codes of every width, and an [m, kLargeBlock] buffer.
+// refining three and a rounded one), the codes of every width, and an [m, kLargeBlock] buffer. What
+// a width leaves is read back once, when it is done.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -21,7 +22,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "base/thread_pool.h"
 #include "worker/engine/quant/linear_checks.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/quant/refinement.h"
@@ -38,87 +38,50 @@ constexpr int64_t kLargeBlock = BlockedFactor::kBlock;
 // Above it the error is already hundreds of times smaller than what 4 bits leave.
 constexpr int kMaxRefinedBits = 4;
 
-// diag(H) with its damping, [1, K] in device memory: what the scale search weighs columns with.
-absl::StatusOr<std::unique_ptr<DeviceMatrix>> DampedDiagonal(Device* device,
-                                                             const InputStatistics& statistics) {
-  const int64_t n = statistics.in_features();
-  Matrix diagonal(1, n);
-  LWQ_RETURN_IF_ERROR(device->Download(statistics.diagonal().view(), diagonal.view()));
-  double mean = 0;
-  for (int64_t k = 0; k < n; ++k) mean += diagonal.Row(0)[k] / static_cast<double>(n);
-  // Without a factor there is no damping; a floor keeps columns without inputs from being ignored.
-  const double ridge = std::max(statistics.damping_used(), 1e-4) * mean;
-  for (int64_t k = 0; k < n; ++k) {
-    diagonal.Row(0)[k] = mean > 0 ? static_cast<float>(diagonal.Row(0)[k] + ridge) : 1.0f;
-  }
-  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMatrix> out, device->NewMatrix(1, n));
-  LWQ_RETURN_IF_ERROR(device->Upload(diagonal.view(), out->view()));
-  return out;
-}
-
 // One weight at one width.
 class GptqRun {
  public:
-  // `codes` serves one run after the other.
-  GptqRun(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
-          const float* column_weight, const GridSpec& grid, std::vector<uint8_t>* codes)
+  GptqRun(Device* device, DeviceView<const float> weight, const InputStatistics& statistics,
+          const GridSpec& grid)
       : device_(device),
         weight_(weight),
         statistics_(statistics),
         factor_(*statistics.factor()),
         u_(factor_.u->view()),
-        column_weight_(column_weight),
         grid_(grid),
-        group_size_(grid.GroupSizeFor(weight.cols)),
-        codes_(*codes),
-        loss_(static_cast<size_t>(weight.rows)) {}
+        group_size_(grid.GroupSizeFor(weight.cols)) {}
 
-  absl::StatusOr<QuantizedLinear> Run() {
+  absl::StatusOr<DeviceLinear> Run() {
     LWQ_RETURN_IF_ERROR(Prepare());
     const int64_t n = weight_.cols;
     for (int64_t begin = 0; begin < n; begin += kLargeBlock) {
       LWQ_RETURN_IF_ERROR(RoundLargeBlock(begin, std::min(n, begin + kLargeBlock)));
     }
-    LWQ_RETURN_IF_ERROR(device_->Download(scales_->view(), out_.scales.view()));
-    if (zeros_ != nullptr) {
-      LWQ_RETURN_IF_ERROR(device_->Download(zeros_->view(), out_.zeros.view()));
-    }
-    TakeCodes();
-    out_.record.method = std::string(quantizer_gptq.name);
+    LWQ_RETURN_IF_ERROR(PutCodesInOrder());
     return std::move(out_);
   }
 
  private:
-  MatrixView Zeros() const { return zeros_ == nullptr ? MatrixView() : zeros_->view(); }
-
   absl::Status Prepare() {
     const int64_t rows = weight_.rows, cols = weight_.cols;
-    out_.out_features = rows;
-    out_.in_features = cols;
-    out_.grid = grid_;
-    codes_.resize(rows * cols);
-    const int64_t num_groups = grid_.NumGroups(cols);
-    out_.scales = Matrix(rows, num_groups);
-    LWQ_ASSIGN_OR_RETURN(scales_, device_->NewMatrix(rows, num_groups));
-    if (!grid_.symmetric) {
-      out_.zeros = Matrix(rows, num_groups);
-      LWQ_ASSIGN_OR_RETURN(zeros_, device_->NewMatrix(rows, num_groups));
-    }
+    LWQ_ASSIGN_OR_RETURN(out_, DeviceLinear::Create(device_, rows, cols, grid_));
+    LWQ_ASSIGN_OR_RETURN(out_.loss, device_->NewBuffer<double>(1, rows));
+    LWQ_RETURN_IF_ERROR(device_->FillZero(out_.loss->span()));
     LWQ_ASSIGN_OR_RETURN(work_, device_->NewMatrix(rows, cols));
     LWQ_ASSIGN_OR_RETURN(error_, device_->NewMatrix(rows, std::min(kLargeBlock, cols)));
-    LWQ_RETURN_IF_ERROR(device_->GatherColumns(weight_, statistics_.order(), work_->view()));
+    LWQ_RETURN_IF_ERROR(device_->GatherColumns(weight_, statistics_.device_order(), work_->view()));
     return statistics_.act_order() ? FitGroups(weight_, 0) : absl::OkStatus();
   }
 
   // Fits the grids of the groups that `columns` holds, from `first_group` on.
-  absl::Status FitGroups(ConstMatrixView columns, int64_t first_group) {
+  absl::Status FitGroups(DeviceView<const float> columns, int64_t first_group) {
     const int64_t count = columns.cols / group_size_;
     GridSpec grid = grid_;
     grid.group_size = group_size_;
     return device_->FitGrid(
-        columns, grid, column_weight_ + first_group * group_size_,
-        scales_->view().Cols(first_group, count),
-        zeros_ == nullptr ? MatrixView() : zeros_->view().Cols(first_group, count));
+        columns, grid, statistics_.column_weights().Part(first_group * group_size_, columns.cols),
+        out_.scales->view().Cols(first_group, count),
+        grid_.symmetric ? DeviceView<float>() : out_.zeros->view().Cols(first_group, count));
   }
 
   // Without act-order: fits the group that begins at column `first` to the weights as updated so
@@ -126,7 +89,7 @@ class GptqRun {
   // the block is done, so a group that reaches there is fitted on a copy that has them.
   absl::Status FitGroupAt(int64_t first, int64_t begin, int64_t end) {
     const int64_t group_end = first + group_size_;
-    const MatrixView group = work_->view().Cols(first, group_size_);
+    const DeviceView<float> group = work_->view().Cols(first, group_size_);
     if (group_end <= end || first == begin) return FitGroups(group, first / group_size_);
     LWQ_ASSIGN_OR_RETURN(auto copy, device_->NewMatrix(weight_.rows, group_size_));
     LWQ_RETURN_IF_ERROR(device_->Copy(group, copy->view()));
@@ -147,7 +110,7 @@ class GptqRun {
         count = std::min(count, group_end - first);
         if (first % group_size_ == 0) LWQ_RETURN_IF_ERROR(FitGroupAt(first, begin, end));
       }
-      const MatrixView error = error_->view().Cols(first - begin, count);
+      const DeviceView<float> error = error_->view().Cols(first - begin, count);
       LWQ_RETURN_IF_ERROR(RoundColumns(first, count, error));
       const int64_t next = first + count;
       LWQ_RETURN_IF_ERROR(device_->SubtractProduct(error,
@@ -159,57 +122,47 @@ class GptqRun {
                                    work_->view().Cols(end, weight_.cols - end));
   }
 
-  absl::Status RoundColumns(int64_t first, int64_t count, MatrixView error) {
+  absl::Status RoundColumns(int64_t first, int64_t count, DeviceView<float> error) {
     GptqColumns block;
     block.w = work_->view().Cols(first, count);
     block.u = u_.Rows(first, count).Cols(first, count);
     block.grid = grid_;
-    block.scales = scales_->view();
-    block.zeros = Zeros();
-    block.columns = absl::MakeConstSpan(statistics_.order()).subspan(first, count);
+    block.scales = out_.scales->view();
+    block.zeros = out_.zeros_view();
+    block.columns = statistics_.device_order().Part(first, count);
     block.in_features = weight_.cols;
-    block.codes = codes_.data() + first;
+    block.codes = out_.codes->view().Cols(first, count);
     block.error = error;
-    LWQ_RETURN_IF_ERROR(device_->GptqBlock(block, absl::MakeSpan(loss_)));
-    for (const double loss : loss_) out_.record.calibrated_error += loss;
+    block.loss = out_.loss->span();
+    return device_->GptqBlock(block);
+  }
+
+  // From the order of processing to the columns' original one.
+  absl::Status PutCodesInOrder() {
+    if (!statistics_.act_order()) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(auto codes, device_->NewBuffer<uint8_t>(weight_.rows, weight_.cols));
+    LWQ_RETURN_IF_ERROR(
+        device_->GatherColumns(out_.codes->view(), statistics_.device_places(), codes->view()));
+    out_.codes = std::move(codes);
     return absl::OkStatus();
   }
 
-  // Puts the codes into the columns' original order.
-  void TakeCodes() {
-    if (!statistics_.act_order()) {
-      out_.codes = codes_;
-      return;
-    }
-    const std::vector<int32_t>& order = statistics_.order();
-    out_.codes.resize(codes_.size());
-    device_->host_threads().ParallelFor(weight_.rows, [&](int64_t r) {
-      const uint8_t* from = codes_.data() + r * weight_.cols;
-      uint8_t* to = out_.codes.data() + r * weight_.cols;
-      for (int64_t j = 0; j < weight_.cols; ++j) to[order[j]] = from[j];
-    });
-  }
-
   Device* const device_;
-  const ConstMatrixView weight_;
+  const DeviceView<const float> weight_;
   const InputStatistics& statistics_;
   const BlockedFactor& factor_;
-  const ConstMatrixView u_;
-  const float* const column_weight_;
+  const DeviceView<const float> u_;
   const GridSpec grid_;
   const int64_t group_size_;
-  QuantizedLinear out_;
-  std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
-  std::unique_ptr<DeviceMatrix> work_;            // [m, n], columns in the order of processing
-  std::unique_ptr<DeviceMatrix> error_;           // [m, kLargeBlock]
-  std::vector<uint8_t>& codes_;                   // [m, n], in the order of processing
-  std::vector<double> loss_;                      // of each row
+  DeviceLinear out_;                     // its codes in the order of processing
+  std::unique_ptr<DeviceMatrix> work_;   // [m, n], columns in the order of processing
+  std::unique_ptr<DeviceMatrix> error_;  // [m, kLargeBlock]
 };
 
 class GptqQuantizer : public Quantizer {
  public:
   absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
-      Device* device, ConstMatrixView weight, const InputStatistics* statistics,
+      Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
       absl::Span<const GridSpec> grids) const override {
     if (statistics == nullptr) {
       return InvalidFailure("CALIBRATION_MISSING",
@@ -220,24 +173,20 @@ class GptqQuantizer : public Quantizer {
                                                   " inputs given for a weight with ", weight.cols));
     }
     LWQ_RETURN_IF_ERROR(CheckQuantizable(device, weight, grids));
-    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMatrix> diagonal,
-                         DampedDiagonal(device, *statistics));
-    const float* column_weight = diagonal->view().data;
+    const bool factored = statistics->factor() != nullptr;
     std::vector<QuantizedLinear> out;
-    std::vector<uint8_t> codes;
     for (const GridSpec& grid : grids) {
-      QuantizedLinear quantized;
-      if (statistics->factor() == nullptr) {
-        LWQ_ASSIGN_OR_RETURN(quantized, RoundToNearest(device, weight, grid, column_weight));
+      LWQ_ASSIGN_OR_RETURN(
+          DeviceLinear linear,
+          factored ? GptqRun(device, weight, *statistics, grid).Run()
+                   : RoundToNearest(device, weight, grid, statistics->column_weights()));
+      if (statistics->hessian() != nullptr && grid.bits <= kMaxRefinedBits) {
+        LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &linear));
+      }
+      LWQ_ASSIGN_OR_RETURN(QuantizedLinear quantized, ReadBack(device, weight, linear));
+      quantized.record.method = std::string(factored ? quantizer_gptq.name : kRoundToNearest);
+      if (!factored) {
         quantized.record.note = "no factor of the inputs' second moments; rounded to nearest";
-      } else {
-        LWQ_ASSIGN_OR_RETURN(
-            quantized, GptqRun(device, weight, *statistics, column_weight, grid, &codes).Run());
-        if (statistics->hessian() != nullptr && grid.bits <= kMaxRefinedBits) {
-          LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &quantized));
-        }
-        LWQ_ASSIGN_OR_RETURN(quantized.record.relative_weight_error,
-                             RelativeWeightError(device, weight, quantized));
       }
       quantized.record.damping = statistics->damping_used();
       quantized.record.damping_retries = statistics->damping_retries();

@@ -6,8 +6,8 @@
 // finite, or all zero, or whose ladder ends without a factor, gets none, and its quantizer rounds
 // to nearest.
 //
-// Memory: while the factor is made, one K x K copy of the second moments in host memory; afterwards
-// the factor, half of it once more as GPTQ multiplies with it, and, where refinement is wanted, H.
+// Memory: while the factor is made, the second moments besides it; afterwards the factor, half of
+// it once more as GPTQ multiplies with it, and, where refinement is wanted, H.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -18,7 +18,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "base/thread_pool.h"
 #include "worker/engine/quant/quantizer.h"
 
 namespace lwq {
@@ -27,62 +26,38 @@ namespace {
 constexpr int kMaxTries = 6;
 constexpr double kGrowth = 3;
 
-// Copies the lower triangle onto the upper one, tile by tile.
-void Mirror(ThreadPool& threads, Matrix* a) {
-  constexpr int64_t kTile = 64;
-  const int64_t n = a->rows();
-  threads.ParallelForBlocks(n, kTile, [&](int64_t begin, int64_t end) {
-    for (int64_t tj = 0; tj <= begin; tj += kTile) {
-      for (int64_t i = begin; i < end; ++i) {
-        for (int64_t j = tj; j < std::min(i, tj + kTile); ++j) a->Row(j)[i] = a->Row(i)[j];
-      }
-    }
-  });
+template <typename T>
+absl::StatusOr<std::unique_ptr<DeviceBuffer<T>>> OnDevice(Device* device,
+                                                          const std::vector<T>& host) {
+  LWQ_ASSIGN_OR_RETURN(auto out, device->NewBuffer<T>(1, static_cast<int64_t>(host.size())));
+  LWQ_RETURN_IF_ERROR(device->Upload(absl::MakeConstSpan(host), out->span()));
+  return out;
 }
 
-// Puts the lower triangle of scale * gram[order, order] + ridge * I into `out` (device memory).
-absl::Status UploadDamped(Device* device, const Matrix& gram, const std::vector<int32_t>& order,
-                          double scale, double ridge, MatrixView out) {
-  constexpr int64_t kRows = 64;
-  const int64_t n = gram.rows();
-  Matrix rows(std::min(kRows, n), n);
-  const float factor = static_cast<float>(scale);
-  for (int64_t first = 0; first < n; first += kRows) {
-    const int64_t count = std::min(kRows, n - first);
-    device->host_threads().ParallelFor(count, [&](int64_t i) {
-      const float* from = gram.Row(order[first + i]);
-      float* to = rows.Row(i);
-      for (int64_t j = 0; j <= first + i; ++j) to[j] = factor * from[order[j]];
-      std::fill(to + first + i + 1, to + n, 0.0f);
-      to[first + i] = static_cast<float>(scale * from[order[first + i]] + ridge);
-    });
-    LWQ_RETURN_IF_ERROR(device->Upload(rows.view().Rows(0, count), out.Rows(first, count)));
+// The diagonal of `h` becomes scale * raw + ridge, rounded once.
+absl::Status SetDamped(Device* device, const std::vector<float>& raw, double scale, double ridge,
+                       DeviceView<float> h) {
+  std::vector<float> damped(raw.size());
+  for (size_t k = 0; k < raw.size(); ++k) {
+    damped[k] = static_cast<float>(scale * raw[k] + ridge);
   }
-  return absl::OkStatus();
+  return device->Upload({damped.data(), h.rows, 1, 1}, h.Diagonal());
 }
 
-// scale * gram + ridge * I; `gram` has both triangles.
+// `h`: damped, both triangles.
 absl::StatusOr<std::unique_ptr<const BlockedHessian>> MakeHessian(Device* device,
-                                                                  const Matrix& gram, double scale,
-                                                                  double ridge, ComputeType type) {
+                                                                  DeviceView<const float> h,
+                                                                  ComputeType type) {
   constexpr int64_t kBlock = BlockedHessian::kBlock;
-  const int64_t n = gram.rows();
   auto out = std::make_unique<BlockedHessian>();
-  LWQ_ASSIGN_OR_RETURN(out->diagonal, device->NewMatrix(n, std::min(kBlock, n)));
-  Matrix columns(std::min(kBlock, n), n);  // as rows: H is symmetric
-  const float factor = static_cast<float>(scale);
-  for (int64_t first = 0; first < n; first += kBlock) {
-    const int64_t count = std::min(kBlock, n - first);
-    const MatrixView block = columns.view().Rows(0, count);
-    device->host_threads().ParallelFor(count, [&](int64_t i) {
-      const float* from = gram.Row(first + i);
-      for (int64_t j = 0; j < n; ++j) block.Row(i)[j] = factor * from[j];
-      block.Row(i)[first + i] = static_cast<float>(scale * from[first + i] + ridge);
-    });
+  LWQ_ASSIGN_OR_RETURN(out->diagonal, device->NewMatrix(h.rows, std::min(kBlock, h.rows)));
+  for (int64_t first = 0; first < h.rows; first += kBlock) {
+    const int64_t count = std::min(kBlock, h.rows - first);
+    const DeviceView<const float> block = h.Rows(first, count);  // its columns too: H is symmetric
     LWQ_ASSIGN_OR_RETURN(auto prepared, device->PrepareWeight(block, type));
     out->columns.push_back(std::move(prepared));
     LWQ_RETURN_IF_ERROR(
-        device->Upload(block.Cols(first, count), out->diagonal->Rows(first, count).Cols(0, count)));
+        device->Copy(block.Cols(first, count), out->diagonal->Rows(first, count).Cols(0, count)));
   }
   return out;
 }
@@ -92,7 +67,7 @@ absl::StatusOr<std::unique_ptr<const BlockedFactor>> MakeFactor(Device* device,
                                                                 ComputeType type) {
   constexpr int64_t kBlock = BlockedFactor::kBlock;
   auto out = std::make_unique<BlockedFactor>();
-  const ConstMatrixView rows = u->view();
+  const DeviceView<const float> rows = u->view();
   for (int64_t end = kBlock; end < rows.rows; end += kBlock) {
     LWQ_ASSIGN_OR_RETURN(auto behind,
                          device->PrepareTransposed(
@@ -113,56 +88,78 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
     return InvalidFailure(
         "SHAPE", absl::StrCat("second moments must be square: ", n, " x ", gram->view().cols));
   }
-  Matrix host(n, n);
-  LWQ_RETURN_IF_ERROR(device->Download(gram->view(), host.view()));
+  std::vector<float> raw(static_cast<size_t>(n));  // the diagonal of `gram`
+  LWQ_RETURN_IF_ERROR(device->Download(gram->view().Diagonal(), MatrixView{raw.data(), n, 1, 1}));
   const double scale = num_tokens > 0 ? 1.0 / static_cast<double>(num_tokens) : 0.0;
-  Matrix diagonal(1, n);
-  double mean = 0;
-  int64_t num_dead = 0;
-  for (int64_t k = 0; k < n; ++k) {
-    const double value = scale * host.Row(k)[k];
-    mean += value / static_cast<double>(n);
-    num_dead += value == 0 ? 1 : 0;
-    diagonal.Row(0)[k] = std::isfinite(value) ? static_cast<float>(value) : 0.0f;
-  }
-
   std::shared_ptr<InputStatistics> out(new InputStatistics());
   out->num_tokens_ = num_tokens;
   out->act_order_ = options.act_order;
   out->compute_ = options.compute;
-  out->num_dead_columns_ = num_dead;
-  out->order_.resize(n);
-  std::iota(out->order_.begin(), out->order_.end(), 0);
-  if (options.act_order) {
-    const float* d = diagonal.data();
-    std::stable_sort(out->order_.begin(), out->order_.end(),
-                     [d](int32_t a, int32_t b) { return d[a] > d[b]; });
+  std::vector<float> diagonal(raw.size());  // of H
+  double mean = 0;
+  for (size_t k = 0; k < raw.size(); ++k) {
+    const double value = scale * raw[k];
+    mean += value / static_cast<double>(n);
+    out->num_dead_columns_ += value == 0 ? 1 : 0;
+    diagonal[k] = std::isfinite(value) ? static_cast<float>(value) : 0.0f;
   }
-  LWQ_ASSIGN_OR_RETURN(out->diagonal_, device->NewMatrix(1, n));
-  LWQ_RETURN_IF_ERROR(device->Upload(diagonal.view(), out->diagonal_->view()));
-  if (!std::isfinite(mean) || mean <= 0) return out;
+  LWQ_RETURN_IF_ERROR(out->SetOrder(device, diagonal));
+  if (std::isfinite(mean) && mean > 0) {
+    LWQ_RETURN_IF_ERROR(out->Factor(device, std::move(gram), raw, scale, mean, options));
+  }
+  LWQ_RETURN_IF_ERROR(out->SetColumnWeights(device, std::move(diagonal)));
+  return out;
+}
 
-  Mirror(device->host_threads(), &host);
+absl::Status InputStatistics::SetOrder(Device* device, const std::vector<float>& diagonal) {
+  order_.resize(diagonal.size());
+  std::iota(order_.begin(), order_.end(), 0);
+  if (act_order_) {
+    std::stable_sort(order_.begin(), order_.end(),
+                     [&](int32_t a, int32_t b) { return diagonal[a] > diagonal[b]; });
+  }
+  std::vector<int32_t> places(order_.size());
+  for (size_t j = 0; j < order_.size(); ++j) places[order_[j]] = static_cast<int32_t>(j);
+  LWQ_ASSIGN_OR_RETURN(device_order_, OnDevice(device, order_));
+  LWQ_ASSIGN_OR_RETURN(device_places_, OnDevice(device, places));
+  return absl::OkStatus();
+}
+
+absl::Status InputStatistics::Factor(Device* device, std::unique_ptr<DeviceMatrix> gram,
+                                     const std::vector<float>& raw, double scale, double mean,
+                                     const Options& options) {
+  const DeviceView<float> h = gram->view();
+  LWQ_RETURN_IF_ERROR(device->ScaleAndMirror(static_cast<float>(scale), h));
+  LWQ_ASSIGN_OR_RETURN(auto u, device->NewMatrix(h.rows, h.rows));
   double damping = options.damping;
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
-    out->damping_used_ = damping;
-    out->damping_retries_ = attempt;
-    LWQ_RETURN_IF_ERROR(
-        UploadDamped(device, host, out->order_, scale, damping * mean, gram->view()));
-    const absl::Status factored = device->InverseCholesky(gram->view());
+    damping_used_ = damping;
+    damping_retries_ = attempt;
+    LWQ_RETURN_IF_ERROR(SetDamped(device, raw, scale, damping * mean, h));
+    LWQ_RETURN_IF_ERROR(device->PermuteLower(h, device_order(), u->view()));
+    const absl::Status factored = device->InverseCholesky(u->view());
     if (factored.ok()) {
       if (options.refinement) {
-        LWQ_ASSIGN_OR_RETURN(out->hessian_,
-                             MakeHessian(device, host, scale, damping * mean, options.compute));
+        LWQ_ASSIGN_OR_RETURN(hessian_, MakeHessian(device, h, options.compute));
       }
-      host = Matrix();
-      LWQ_ASSIGN_OR_RETURN(out->factor_, MakeFactor(device, std::move(gram), options.compute));
-      return out;
+      gram.reset();
+      LWQ_ASSIGN_OR_RETURN(factor_, MakeFactor(device, std::move(u), options.compute));
+      return absl::OkStatus();
     }
     if (factored.code() != absl::StatusCode::kFailedPrecondition) return factored;
     damping = damping > 0 ? damping * kGrowth : 0.01;
   }
-  return out;
+  return absl::OkStatus();
+}
+
+absl::Status InputStatistics::SetColumnWeights(Device* device, std::vector<float> diagonal) {
+  double mean = 0;
+  for (const float d : diagonal) mean += d / static_cast<double>(diagonal.size());
+  // Without a factor there is no damping; a floor keeps columns without inputs from being ignored.
+  const double ridge = std::max(damping_used_, 1e-4) * mean;
+  for (float& d : diagonal) d = mean > 0 ? static_cast<float>(d + ridge) : 1.0f;
+  LWQ_ASSIGN_OR_RETURN(column_weights_, OnDevice(device, diagonal));
+  return absl::OkStatus();
 }
 
 }  // namespace lwq

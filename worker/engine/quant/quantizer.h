@@ -67,13 +67,18 @@ class InputStatistics {
   ComputeType compute() const { return compute_; }
   // Column order of processing: order()[j] is the original column handled j-th.
   const std::vector<int32_t>& order() const { return order_; }
+  // The same on the device, and its inverse: where each original column stands.
+  DeviceSpan<const int32_t> device_order() const { return device_order_->span(); }
+  DeviceSpan<const int32_t> device_places() const { return device_places_->span(); }
   // Null when the ladder ended without one, and the quantizer must do without second-order
   // information.
   const BlockedFactor* factor() const { return factor_.get(); }
   // Null without `refinement` and where there is no factor.
   const BlockedHessian* hessian() const { return hessian_.get(); }
-  // H = gram / num_tokens. diag(H) before damping, original column order; device memory [1, K].
-  const DeviceMatrix& diagonal() const { return *diagonal_; }
+  // What a scale search weighs columns with, [K] in their original order: diag(H) of H = gram /
+  // num_tokens with the damping that was used or a small floor, which keeps columns without inputs
+  // from being ignored; ones where no column has inputs.
+  DeviceSpan<const float> column_weights() const { return column_weights_->span(); }
   double damping_used() const { return damping_used_; }
   int damping_retries() const { return damping_retries_; }
   // Columns whose inputs were zero throughout. Damping alone holds them: they touch no other column
@@ -82,13 +87,21 @@ class InputStatistics {
 
  private:
   InputStatistics() = default;
+  absl::Status SetOrder(Device* device, const std::vector<float>& diagonal);
+  // `gram` has the diagonal `raw`, whose mean times `scale` is `mean`.
+  absl::Status Factor(Device* device, std::unique_ptr<DeviceMatrix> gram,
+                      const std::vector<float>& raw, double scale, double mean,
+                      const Options& options);
+  absl::Status SetColumnWeights(Device* device, std::vector<float> diagonal);
+
   int64_t num_tokens_ = 0;
   bool act_order_ = false;
   ComputeType compute_ = ComputeType::kF32;
   std::vector<int32_t> order_;
+  std::unique_ptr<DeviceBuffer<int32_t>> device_order_, device_places_;
   std::unique_ptr<const BlockedFactor> factor_;
   std::unique_ptr<const BlockedHessian> hessian_;
-  std::unique_ptr<DeviceMatrix> diagonal_;
+  std::unique_ptr<DeviceMatrix> column_weights_;
   double damping_used_ = 0;
   int damping_retries_ = 0;
   int64_t num_dead_columns_ = 0;
@@ -125,7 +138,7 @@ class Quantizer {
   // `weight` [out, in] in device memory; finite. `statistics` may be null unless the Def needs
   // calibration. Returns one entry a grid, in order. The grids' group sizes divide in_features.
   virtual absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
-      Device* device, ConstMatrixView weight, const InputStatistics* statistics,
+      Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
       absl::Span<const GridSpec> grids) const = 0;
 };
 

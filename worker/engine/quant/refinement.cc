@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <vector>
 
 #include "base/status_macros.h"
 
@@ -19,37 +18,26 @@ namespace {
 constexpr int64_t kSmallBlock = 128;
 constexpr int64_t kLargeBlock = BlockedHessian::kBlock;
 
-absl::StatusOr<std::unique_ptr<DeviceMatrix>> OnDevice(Device* device, const Matrix& host) {
-  LWQ_ASSIGN_OR_RETURN(auto out, device->NewMatrix(host.rows(), host.cols()));
-  LWQ_RETURN_IF_ERROR(device->Upload(host.view(), out->view()));
-  return out;
-}
-
 class Refinement {
  public:
-  Refinement(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
-             QuantizedLinear* quantized)
+  Refinement(Device* device, DeviceView<const float> weight, const InputStatistics& statistics,
+             DeviceLinear* linear)
       : device_(device),
         weight_(weight),
         h_(*statistics.hessian()),
         compute_(statistics.compute()),
-        quantized_(*quantized),
-        grid_(quantized->grid),
-        group_size_(grid_.GroupSizeFor(weight.cols)),
-        gain_(static_cast<size_t>(weight.rows)) {}
+        linear_(*linear),
+        grid_(linear->grid),
+        group_size_(grid_.GroupSizeFor(weight.cols)) {}
 
   absl::Status Run() {
-    LWQ_ASSIGN_OR_RETURN(scales_, OnDevice(device_, quantized_.scales));
-    if (!grid_.symmetric) {
-      LWQ_ASSIGN_OR_RETURN(zeros_, OnDevice(device_, quantized_.zeros));
-    }
+    LWQ_ASSIGN_OR_RETURN(linear_.gain, device_->NewBuffer<double>(1, weight_.rows));
+    LWQ_RETURN_IF_ERROR(device_->FillZero(linear_.gain->span()));
     LWQ_ASSIGN_OR_RETURN(residual_, device_->NewMatrix(weight_.rows, weight_.cols));
     LWQ_ASSIGN_OR_RETURN(change_, device_->NewMatrix(weight_.rows, weight_.cols));
     LWQ_ASSIGN_OR_RETURN(small_block_, device_->NewMatrix(weight_.rows, kSmallBlock));
     LWQ_RETURN_IF_ERROR(SweepThere());
-    LWQ_RETURN_IF_ERROR(SweepBack());
-    quantized_.record.calibrated_error -= quantized_.record.refinement_gain;
-    return device_->Download(scales_->view(), quantized_.scales.view());
+    return SweepBack();
   }
 
  private:
@@ -60,14 +48,12 @@ class Refinement {
     bool whole_groups = true;
   };
 
-  ConstMatrixView zeros() const { return zeros_ == nullptr ? ConstMatrixView() : zeros_->view(); }
-
   int64_t LargeBlockAt(int64_t first) const { return std::min(kLargeBlock, weight_.cols - first); }
 
   absl::Status SweepThere() {
     LWQ_ASSIGN_OR_RETURN(auto error, device_->NewMatrix(weight_.rows, weight_.cols));
-    LWQ_RETURN_IF_ERROR(device_->Dequantize(quantized_.codes.data(), grid_, scales_->view(),
-                                            zeros(), error->view()));
+    LWQ_RETURN_IF_ERROR(device_->Dequantize(linear_.codes->view(), grid_, linear_.scales->view(),
+                                            linear_.zeros_view(), error->view()));
     LWQ_RETURN_IF_ERROR(device_->Subtract(weight_, error->view(), error->view()));
     LWQ_ASSIGN_OR_RETURN(auto errors, device_->NewInput(weight_.rows, weight_.cols, compute_));
     LWQ_RETURN_IF_ERROR(device_->SetColumns(error->view(), 0, *errors));
@@ -75,9 +61,9 @@ class Refinement {
       const int64_t count = LargeBlockAt(first);
       LWQ_RETURN_IF_ERROR(
           device_->Linear(*errors, h_.ColumnsFrom(first), residual_->view().Cols(first, count)));
-      const MatrixView change = change_->view().Cols(first, count);
+      const DeviceView<float> change = change_->view().Cols(first, count);
       LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, change));
-      const MatrixView left = error->view().Cols(first, count);
+      const DeviceView<float> left = error->view().Cols(first, count);
       LWQ_RETURN_IF_ERROR(device_->Subtract(left, change, left));
       LWQ_RETURN_IF_ERROR(device_->SetColumns(left, first, *errors));
     }
@@ -90,11 +76,11 @@ class Refinement {
     for (int64_t first = (weight_.cols - 1) / kLargeBlock * kLargeBlock; first >= 0;
          first -= kLargeBlock) {
       const int64_t count = LargeBlockAt(first);
-      const MatrixView change = change_->view().Cols(first, count);
+      const DeviceView<float> change = change_->view().Cols(first, count);
       LWQ_RETURN_IF_ERROR(device_->SetColumns(change, first, *changes));
       LWQ_RETURN_IF_ERROR(device_->SubtractLinear(*changes, h_.ColumnsFrom(first),
                                                   residual_->view().Cols(first, count)));
-      const MatrixView more = further->view().Cols(0, count);
+      const DeviceView<float> more = further->view().Cols(0, count);
       LWQ_RETURN_IF_ERROR(RefineLargeBlock(first, more));
       LWQ_RETURN_IF_ERROR(device_->Add(more, change));
       LWQ_RETURN_IF_ERROR(device_->SetColumns(change, first, *changes));
@@ -103,7 +89,7 @@ class Refinement {
   }
 
   // Refines the large block at `first` by its residual, which stays as it is; writes the change.
-  absl::Status RefineLargeBlock(int64_t first, MatrixView change) {
+  absl::Status RefineLargeBlock(int64_t first, DeviceView<float> change) {
     Columns columns{.first = first};
     while (columns.first < first + change.cols) {
       columns = NextColumns(columns.first, first + change.cols);
@@ -126,12 +112,14 @@ class Refinement {
 
   // `block_first`: where the large block begins, in which all columns before these are done;
   // `block_change` [out, large block]: what they changed.
-  absl::Status RefineColumns(const Columns& columns, int64_t block_first, MatrixView block_change) {
+  absl::Status RefineColumns(const Columns& columns, int64_t block_first,
+                             DeviceView<float> block_change) {
     const auto [first, count, whole_groups] = columns;
     const int64_t at = first - block_first;
-    const ConstMatrixView h = h_.diagonal->view().Rows(block_first, at + count).Cols(at, count);
+    const DeviceView<const float> h =
+        h_.diagonal->view().Rows(block_first, at + count).Cols(at, count);
     LWQ_ASSIGN_OR_RETURN(
-        const ConstMatrixView residual,
+        const DeviceView<const float> residual,
         ResidualNow(residual_->view().Cols(first, count), block_change.Cols(0, at), h.Rows(0, at)));
     RefinementBlock block;
     block.residual = residual;
@@ -141,46 +129,43 @@ class Refinement {
     block.refit_scales = grid_.search && whole_groups;
     const int64_t first_group = first / group_size_;
     const int64_t num_groups = count / block.grid.group_size;
-    block.scales = scales_->view().Cols(first_group, num_groups);
-    if (zeros_ != nullptr) block.zeros = zeros().Cols(first_group, num_groups);
-    block.codes = quantized_.codes.data() + first;
-    block.code_stride = weight_.cols;
+    block.scales = linear_.scales->view().Cols(first_group, num_groups);
+    if (!grid_.symmetric) block.zeros = linear_.zeros_view().Cols(first_group, num_groups);
+    block.codes = linear_.codes->view().Cols(first, count);
     block.change = block_change.Cols(at, count);
-    LWQ_RETURN_IF_ERROR(device_->RefineBlock(block, absl::MakeSpan(gain_)));
-    for (const double g : gain_) quantized_.record.refinement_gain += g;
-    return absl::OkStatus();
+    block.gain = linear_.gain->span();
+    return device_->RefineBlock(block);
   }
 
   // kept - change h, without touching what is kept.
-  absl::StatusOr<ConstMatrixView> ResidualNow(ConstMatrixView kept, ConstMatrixView change,
-                                              ConstMatrixView h) {
+  absl::StatusOr<DeviceView<const float>> ResidualNow(DeviceView<const float> kept,
+                                                      DeviceView<const float> change,
+                                                      DeviceView<const float> h) {
     if (change.cols == 0) return kept;
-    const MatrixView now = small_block_->view().Cols(0, kept.cols);
+    const DeviceView<float> now = small_block_->view().Cols(0, kept.cols);
     LWQ_RETURN_IF_ERROR(device_->Copy(kept, now));
     LWQ_RETURN_IF_ERROR(device_->SubtractProduct(change, h, now));
     return now;
   }
 
   Device* const device_;
-  const ConstMatrixView weight_;
+  const DeviceView<const float> weight_;
   const BlockedHessian& h_;
   const ComputeType compute_;
-  QuantizedLinear& quantized_;
+  DeviceLinear& linear_;
   const GridSpec grid_;
   const int64_t group_size_;
-  std::unique_ptr<DeviceMatrix> scales_, zeros_;  // no zeros_ on a symmetric grid
   // [out, in]: these columns of (W - Q) H, as the last visit to their large block found them.
   std::unique_ptr<DeviceMatrix> residual_;
   std::unique_ptr<DeviceMatrix> change_;       // [out, in]: Q now minus Q before the sweep there
   std::unique_ptr<DeviceMatrix> small_block_;  // [out, kSmallBlock]
-  std::vector<double> gain_;                   // of each row
 };
 
 }  // namespace
 
-absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
-                    QuantizedLinear* quantized) {
-  return Refinement(device, weight, statistics, quantized).Run();
+absl::Status Refine(Device* device, DeviceView<const float> weight,
+                    const InputStatistics& statistics, DeviceLinear* linear) {
+  return Refinement(device, weight, statistics, linear).Run();
 }
 
 }  // namespace lwq

@@ -6,15 +6,15 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "worker/engine/quant/quantizer.h"
+#include "worker/engine/quant/device_linear.h"
 
 namespace lwq {
 
-// Goes over the columns of `quantized`, which came from `weight` [out, in] (device memory): changes
-// codes and, where its grid was fitted by a search, scales; notes in the record what the error fell
-// by. The error never rises. Needs statistics.hessian(); memory: three matrices of the weight's
-// size and a rounded one.
-absl::Status Refine(Device* device, ConstMatrixView weight, const InputStatistics& statistics,
-                    QuantizedLinear* quantized);
+// Goes over the columns of `linear`, which came from `weight` [out, in]: changes codes and, where
+// its grid was fitted by a search, scales; what each row's error fell by becomes its gain. The
+// error never rises. Needs statistics.hessian(); memory: three matrices of the weight's size and a
+// rounded one.
+absl::Status Refine(Device* device, DeviceView<const float> weight,
+                    const InputStatistics& statistics, DeviceLinear* linear);
 
 }  // namespace lwq

@@ -2,14 +2,18 @@
 #pragma once
 
 #include "absl/status/statusor.h"
-#include "worker/engine/quant/quantizer.h"
+#include "absl/strings/string_view.h"
+#include "worker/engine/quant/device_linear.h"
 
 namespace lwq {
 
-// Fits a grid to `weight` (device memory, finite) and rounds to it. `column_weight` [cols] in
-// device memory, or null, weighs the scale search. The record holds the method and the weight
-// error.
-absl::StatusOr<QuantizedLinear> RoundToNearest(Device* device, ConstMatrixView weight,
-                                               const GridSpec& grid, const float* column_weight);
+// Fits a grid to `weight`, which is finite, and rounds to it. `column_weight` [cols], or empty,
+// weighs the scale search.
+absl::StatusOr<DeviceLinear> RoundToNearest(Device* device, DeviceView<const float> weight,
+                                            const GridSpec& grid,
+                                            DeviceSpan<const float> column_weight);
+
+// What a record calls codes that were made so.
+inline constexpr absl::string_view kRoundToNearest = "rtn";
 
 }  // namespace lwq

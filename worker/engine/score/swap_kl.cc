@@ -98,13 +98,9 @@ class SwapKlRun {
 
   absl::StatusOr<std::shared_ptr<const PreparedWeight>> Replacement(
       const Candidate& candidate, const LinearShape& linear) const {
-    Matrix host(linear.out_features, linear.in_features);
-    if (host.data() == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", linear.module));
-    }
-    LWQ_RETURN_IF_ERROR(
-        request_.replacement(candidate.unit, linear, candidate.format, host.view()));
-    return decoder_.Prepare(host.view());
+    return decoder_.Prepare(linear.out_features, linear.in_features, [&](DeviceView<float> weight) {
+      return request_.replacement(candidate.unit, linear, candidate.format, weight);
+    });
   }
 
   // The layer with the candidate's unit exchanged.
@@ -147,10 +143,12 @@ class SwapKlRun {
     }
     LWQ_RETURN_IF_ERROR(OpenCandidates(chunk, states));
     LWQ_RETURN_IF_ERROR(Report(1, steps));
-    const TokenBatch all = Repeat(chunk, num_candidates());
+    LWQ_ASSIGN_OR_RETURN(const PreparedBatch all,
+                         decoder_.PrepareBatch(Repeat(chunk, num_candidates())));
+    HostStates store(decoder_.device(), states.view());
     for (int layer = swapped + 1; layer < spec_.num_layers(); ++layer) {
       LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
-      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, states.view()));
+      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, store));
       LWQ_RETURN_IF_ERROR(Report(layer - swapped + 1, steps));
     }
     LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
@@ -165,7 +163,7 @@ class SwapKlRun {
   // Runs the layer itself from its clean input, once a candidate, into `states`.
   absl::Status OpenCandidates(const TokenChunk& chunk, Matrix& states) const {
     LWQ_ASSIGN_OR_RETURN(const LayerWeights clean, decoder_.LoadLayer(layer()));
-    const TokenBatch one = Repeat(chunk, 1);
+    LWQ_ASSIGN_OR_RETURN(const PreparedBatch one, decoder_.PrepareBatch(Repeat(chunk, 1)));
     for (int64_t c = 0; c < num_candidates(); ++c) {
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
       const MatrixView state = states.view().Rows(c * chunk.size, chunk.size);
@@ -173,7 +171,8 @@ class SwapKlRun {
         std::copy_n(request_.layer_input.Row(chunk.begin + r), state.cols, state.Row(r));
       }
       LWQ_ASSIGN_OR_RETURN(const LayerWeights layer, Exchange(clean, candidate));
-      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(layer, one, state));
+      HostStates store(decoder_.device(), state);
+      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(layer, one, store));
     }
     return absl::OkStatus();
   }
@@ -242,17 +241,22 @@ absl::Status HeadKl(const Decoder& decoder, const HeadWeights& source_head, Cons
       std::min({source.rows, kMaxHeadRows, std::max<int64_t>(1, kMaxLogits / vocabulary)});
   LWQ_ASSIGN_OR_RETURN(auto source_logits, device->NewMatrix(block, vocabulary));
   LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(block, vocabulary));
+  LWQ_ASSIGN_OR_RETURN(
+      auto sums, device->NewBuffer<double>(static_cast<int64_t>(candidates.size()), source.rows));
   for (int64_t begin = 0; begin < source.rows; begin += block) {
     const int64_t rows = std::min(block, source.rows - begin);
-    const MatrixView p = source_logits->Rows(0, rows), q = logits->Rows(0, rows);
+    const DeviceView<float> p = source_logits->Rows(0, rows), q = logits->Rows(0, rows);
     LWQ_RETURN_IF_ERROR(decoder.Logits(source_head, source.Rows(begin, rows), p));
     LWQ_RETURN_IF_ERROR(device->LogSoftmax(p));
     for (size_t c = 0; c < candidates.size(); ++c) {
       LWQ_RETURN_IF_ERROR(decoder.Logits(*heads[c], candidates[c].Rows(begin, rows), q));
       LWQ_RETURN_IF_ERROR(device->LogSoftmax(q));
-      LWQ_RETURN_IF_ERROR(device->KlDivergence(
-          p, q, kl[c].subspan(static_cast<size_t>(begin), static_cast<size_t>(rows))));
+      const DeviceSpan<double> of_candidate = sums->view().Row(static_cast<int64_t>(c));
+      LWQ_RETURN_IF_ERROR(device->KlDivergence(p, q, of_candidate.Part(begin, rows)));
     }
+  }
+  for (size_t c = 0; c < candidates.size(); ++c) {
+    LWQ_RETURN_IF_ERROR(device->Download(sums->view().Row(static_cast<int64_t>(c)), kl[c]));
   }
   return absl::OkStatus();
 }

@@ -16,11 +16,10 @@
 
 namespace lwq {
 
-// Fills `weight` [out, in] (host memory) with the dequantized weights of a linear of units[unit] in
-// the unit's format `format`. Called on the caller's thread, once per chunk of text, unit, format
-// and linear.
+// Fills `weight` [out, in] with the dequantized weights of a linear of units[unit] in the unit's
+// format `format`. Called on the caller's thread, once per chunk of text, unit, format and linear.
 using ReplacementWeights = std::function<absl::Status(size_t unit, const LinearShape& linear,
-                                                      int format, MatrixView weight)>;
+                                                      int format, DeviceView<float> weight)>;
 
 struct SwapKlRequest {
   Place place;  // of all units: a layer, or the untied head

@@ -7,6 +7,14 @@
 
 namespace lwq {
 
+// Elements of stored weights, as their bits: what typed views are made of.
+struct BF16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
 inline float BF16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 inline uint16_t FloatToBF16(float value) {

@@ -1,45 +1,37 @@
-// Row-major F32 matrices: an owning one in host memory and views that do not own.
+// Row-major matrices in host memory: views that do not own, and an F32 matrix that does. Device
+// memory has types of its own (device/device_memory.h), and neither converts to the other.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
 #include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
 
-// [rows, cols], row r starts at data + r * stride. Whose memory it is (host or device) is said
-// where the view is taken.
-struct ConstMatrixView {
-  const float* data = nullptr;
+// [rows, cols] of T in host memory, row r starts at data + r * stride.
+template <typename T>
+struct HostView {
+  T* data = nullptr;
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t stride = 0;
 
-  const float* Row(int64_t r) const { return data + r * stride; }
-  ConstMatrixView Rows(int64_t begin, int64_t count) const {
+  T* Row(int64_t r) const { return data + r * stride; }
+  HostView Rows(int64_t begin, int64_t count) const {
     return {data + begin * stride, count, cols, stride};
   }
-  ConstMatrixView Cols(int64_t begin, int64_t count) const {
-    return {data + begin, rows, count, stride};
+  HostView Cols(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
+  operator HostView<const T>() const  // NOLINT: a view narrows to a read-only one
+    requires(!std::is_const_v<T>)
+  {
+    return {data, rows, cols, stride};
   }
 };
 
-struct MatrixView {
-  float* data = nullptr;
-  int64_t rows = 0;
-  int64_t cols = 0;
-  int64_t stride = 0;
-
-  float* Row(int64_t r) const { return data + r * stride; }
-  MatrixView Rows(int64_t begin, int64_t count) const {
-    return {data + begin * stride, count, cols, stride};
-  }
-  MatrixView Cols(int64_t begin, int64_t count) const {
-    return {data + begin, rows, count, stride};
-  }
-  operator ConstMatrixView() const { return {data, rows, cols, stride}; }  // NOLINT: a view widens
-};
+using MatrixView = HostView<float>;
+using ConstMatrixView = HostView<const float>;
 
 // Owns host memory, 64-byte aligned, stride == cols. Contents are not initialised.
 class Matrix {

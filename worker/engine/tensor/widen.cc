@@ -66,28 +66,29 @@ int64_t FirstNonFinite(const float* row, int64_t count) {
   return i;
 }
 
-absl::Status CheckWidenable(absl::string_view name, const TensorView& tensor, MatrixView out) {
+}  // namespace
+
+absl::Status CheckWidenable(absl::string_view name, const TensorView& tensor, int64_t rows,
+                            int64_t cols) {
   const std::vector<int64_t>& shape = tensor.shape;
   if (!IsWeightFloat(tensor.dtype)) {
     return InvalidFailure("DTYPE_UNSUPPORTED",
                           absl::StrCat("tensor ", name, " has dtype ", NameOf(tensor.dtype),
                                        ", weights are F16, BF16 or F32"));
   }
-  const bool fits = (shape.size() == 2 && shape[0] == out.rows && shape[1] == out.cols) ||
-                    (shape.size() == 1 && out.rows == 1 && shape[0] == out.cols);
+  const bool fits = (shape.size() == 2 && shape[0] == rows && shape[1] == cols) ||
+                    (shape.size() == 1 && rows == 1 && shape[0] == cols);
   if (!fits) {
     return InvalidFailure("CONFIG_MISMATCH",
                           absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(shape, ", "),
-                                       "], [", out.rows, ", ", out.cols, "] is needed"));
+                                       "], [", rows, ", ", cols, "] is needed"));
   }
   return absl::OkStatus();
 }
 
-}  // namespace
-
 absl::Status WidenToFloat(absl::string_view name, const TensorView& tensor, bool refuse_non_finite,
                           MatrixView out) {
-  LWQ_RETURN_IF_ERROR(CheckWidenable(name, tensor, out));
+  LWQ_RETURN_IF_ERROR(CheckWidenable(name, tensor, out.rows, out.cols));
   const int64_t row_bytes = out.cols * SizeOf(tensor.dtype);
   int64_t num_bad = 0;
   int64_t first_bad = 0;

@@ -8,6 +8,11 @@
 
 namespace lwq {
 
+// INVALID_ARGUMENT "DTYPE_UNSUPPORTED" unless the tensor is F16, BF16 or F32, "CONFIG_MISMATCH"
+// unless it has the shape [rows, cols], or [cols] for one row.
+absl::Status CheckWidenable(absl::string_view name, const TensorView& tensor, int64_t rows,
+                            int64_t cols);
+
 // Widens an F16, BF16 or F32 tensor of shape [rows, cols] or [n] (as one row) to F32.
 // INVALID_ARGUMENT "NON_FINITE_WEIGHTS" when `refuse_non_finite` and a NaN or infinity is found:
 // the message has the count and the first index.

@@ -64,9 +64,11 @@ absl::StatusOr<Difference> Compare(const std::string& model, const std::string& 
   LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
   LWQ_ASSIGN_OR_RETURN(auto found, device->NewMatrix(hidden.rows(), spec.vocab_size));
   LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), found->view()));
+  Matrix host(hidden.rows(), spec.vocab_size);
+  LWQ_RETURN_IF_ERROR(device->Download(found->view(), host.view()));
   Difference difference;
   for (int64_t t = 0; t < hidden.rows(); ++t) {
-    const float* row = found->view().Row(t);
+    const float* row = host.Row(t);
     for (int64_t i = 0; i < 8; ++i) {
       const size_t at = static_cast<size_t>(t * 8 + i);
       difference.logit =

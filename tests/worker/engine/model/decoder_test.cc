@@ -131,7 +131,7 @@ TEST(Decoder, ObserversSeeEveryTokenOfEveryInputInOrder) {
   TokenBatch batch;
   for (int i = 0; i < 45; ++i) batch.Add(Sequence(100, i));  // more than two chunks
   std::map<size_t, int64_t> rows, cols;
-  RunTiny(batch, 2, ComputeType::kF32, [&](size_t input, ConstMatrixView x) {
+  RunTiny(batch, 2, ComputeType::kF32, [&](size_t input, DeviceView<const float> x) {
     EXPECT_LE(x.rows, Decoder::kChunkTokens);
     rows[input] += x.rows;
     cols[input] = x.cols;

@@ -38,7 +38,7 @@ class Sample {
     LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
     for (int layer = 0; layer < spec_.num_layers(); ++layer) {
       LWQ_ASSIGN_OR_RETURN(const LayerWeights loaded, decoder->LoadLayer(layer));
-      const auto observe = [&](size_t input, ConstMatrixView x) -> absl::Status {
+      const auto observe = [&](size_t input, DeviceView<const float> x) -> absl::Status {
         std::unique_ptr<DeviceMatrix>& gram = grams_[{layer, input}];
         if (gram == nullptr) {
           LWQ_ASSIGN_OR_RETURN(gram, device_.NewMatrix(x.cols, x.cols));
@@ -61,9 +61,9 @@ class Sample {
   }
 
   std::shared_ptr<const InputStatistics> Statistics(int layer, size_t input, bool refinement) {
-    const ConstMatrixView gram = grams_.at({layer, input})->view();
+    const DeviceView<const float> gram = grams_.at({layer, input})->view();
     auto copy = *device_.NewMatrix(gram.rows, gram.cols);
-    EXPECT_OK(device_.Upload(gram, copy->view()));
+    EXPECT_OK(device_.Copy(gram, copy->view()));
     InputStatistics::Options options{.damping = kDamping, .refinement = refinement};
     auto out = InputStatistics::Create(&device_, std::move(copy), kTokens, options);
     EXPECT_OK(out.status());
@@ -71,9 +71,9 @@ class Sample {
   }
 
   // The damped H in double.
-  std::vector<double> Hessian(int layer, size_t input) const {
-    const ConstMatrixView gram = grams_.at({layer, input})->view();
-    const int64_t n = gram.rows;
+  std::vector<double> Hessian(int layer, size_t input) {
+    const Matrix gram = ::lwq::testing::OnHost(device_, grams_.at({layer, input})->view());
+    const int64_t n = gram.rows();
     std::vector<double> h(n * n);
     double mean = 0;
     for (int64_t i = 0; i < n; ++i) mean += gram.Row(i)[i] / static_cast<double>(kTokens * n);

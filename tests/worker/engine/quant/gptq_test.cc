@@ -17,12 +17,14 @@ using ::lwq::testing::FailsWith;
 using ::lwq::testing::GaussianMatrix;
 using ::lwq::testing::InverseFactor;
 using ::lwq::testing::OnDevice;
+using ::lwq::testing::OnHost;
 using ::lwq::testing::Problem;
 using ::lwq::testing::QuantizeWith;
 using ::lwq::testing::RandomProblem;
 using ::lwq::testing::StatisticsOf;
 using ::lwq::testing::TextbookGptq;
 using ::lwq::testing::ValuesOf;
+using ::lwq::testing::VectorOn;
 using ::testing::HasSubstr;
 
 constexpr double kDamping = 0.01;
@@ -105,15 +107,19 @@ TEST(GptqTest, GridsFitTheWeightsAsUpdatedSoFar) {
   const std::vector<double> u = InverseFactor(h, kCols);
   std::vector<float> importance;  // the diagonal, damped
   for (int64_t k = 0; k < kCols; ++k) importance.push_back(static_cast<float>(h[k * kCols + k]));
+  const auto weights = VectorOn(device, importance);
   std::vector<double> w(p.weight.data(), p.weight.data() + p.weight.size());
   for (int64_t first = 0; first < kCols; first += kGroup) {
-    Matrix now(kRows, kGroup), scales(kRows, 1);
+    Matrix now(kRows, kGroup);
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t j = 0; j < kGroup; ++j) {
         now.Row(r)[j] = static_cast<float>(w[r * kCols + first + j]);
       }
     }
-    ASSERT_OK(device.FitGrid(now.view(), grid, importance.data() + first, scales.view(), {}));
+    const auto fitted = *device.NewMatrix(kRows, 1);
+    ASSERT_OK(device.FitGrid(OnDevice(&device, now.view())->view(), grid,
+                             weights->span().Part(first, kGroup), fitted->view(), {}));
+    const Matrix scales = OnHost(device, fitted->view());
     int equal = 0;
     for (int64_t r = 0; r < kRows; ++r) {
       equal += scales.Row(r)[0] == q[0].scales.Row(r)[first / kGroup];

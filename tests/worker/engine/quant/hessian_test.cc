@@ -8,6 +8,7 @@ namespace lwq {
 namespace {
 
 using ::lwq::testing::CorrelatedInputs;
+using ::lwq::testing::ElementsOf;
 using ::lwq::testing::GaussianMatrix;
 using ::lwq::testing::OnDevice;
 using ::lwq::testing::QuantizeWith;
@@ -27,7 +28,9 @@ TEST(InputStatisticsTest, OrdersByDescendingDiagonalTiesByIndex) {
   const Matrix gram = Diagonal({2, 8, 2, 4});
   auto statistics = *InputStatistics::Create(&device, OnDevice(&device, gram.view()), 2, {});
   EXPECT_THAT(statistics->order(), ::testing::ElementsAre(1, 3, 0, 2));
-  EXPECT_EQ(statistics->diagonal().view().data[1], 4.0f);  // a mean over the two tokens
+  // Means over the two tokens, 2 of all, damped by .01 of that; in the original order.
+  const std::vector<float> weights = ElementsOf(device, statistics->column_weights());
+  EXPECT_THAT(weights, ::testing::ElementsAre(1.02f, 4.02f, 1.02f, 2.02f));
   EXPECT_EQ(statistics->damping_retries(), 0);
   statistics = *InputStatistics::Create(&device, OnDevice(&device, gram.view()), 2,
                                         {.damping = 0.01, .act_order = false});

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_devices.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/quant/quantizer.h"
 
@@ -51,13 +51,6 @@ struct Problem {
 // Weights of a usual size, and four times as many tokens as columns, so that H has full rank.
 inline Problem RandomProblem(int64_t rows, int64_t cols, uint64_t seed) {
   return {GaussianMatrix(rows, cols, seed, 0.02f), CorrelatedInputs(4 * cols, cols, seed + 100)};
-}
-
-inline std::unique_ptr<DeviceMatrix> OnDevice(Device* device, ConstMatrixView host) {
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> out = device->NewMatrix(host.rows, host.cols);
-  EXPECT_OK(out.status());
-  EXPECT_OK(device->Upload(host, (*out)->view()));
-  return *std::move(out);
 }
 
 inline std::shared_ptr<const InputStatistics> StatisticsOf(

@@ -7,6 +7,7 @@
 
 #include "tests/worker/engine/quant/quant_problem.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/quant/rtn.h"
 
 namespace lwq {
 namespace {
@@ -22,9 +23,31 @@ using ::lwq::testing::ValuesOf;
 
 constexpr double kDamping = 0.01;
 
-QuantizedLinear RoundedToNearest(Device* device, ConstMatrixView weight, const GridSpec& grid) {
-  return std::move(QuantizeWith("rtn", device, weight, nullptr, {grid})[0]);
-}
+// A linear that is rounded to nearest, to be refined.
+class Rounded {
+ public:
+  Rounded(Device* device, ConstMatrixView weight, const GridSpec& grid)
+      : device_(device), weight_(OnDevice(device, weight)) {
+    auto linear = RoundToNearest(device, weight_->view(), grid, {});
+    EXPECT_OK(linear.status());
+    linear_ = *std::move(linear);
+  }
+  // What the sweeps gained.
+  double Refine(const InputStatistics& statistics) {
+    EXPECT_OK(lwq::Refine(device_, weight_->view(), statistics, &linear_));
+    return Now().record.refinement_gain;
+  }
+  QuantizedLinear Now() const {
+    auto now = ReadBack(device_, weight_->view(), linear_);
+    EXPECT_OK(now.status());
+    return *std::move(now);
+  }
+
+ private:
+  Device* const device_;
+  const std::unique_ptr<DeviceMatrix> weight_;
+  DeviceLinear linear_;
+};
 
 // Grids of every kind: groups below, at and above the size of a block, symmetric and not.
 std::vector<GridSpec> Grids() {
@@ -39,15 +62,14 @@ TEST(RefinementTest, GainIsWhatTheErrorFellBy) {
   const Problem p = RandomProblem(12, 768, 1);  // more columns than are updated together
   const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
   const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
-  const auto weight = OnDevice(&device, p.weight.view());
   for (const GridSpec& grid : Grids()) {
-    QuantizedLinear q = RoundedToNearest(&device, p.weight.view(), grid);
-    const double before = CalibratedError(p.weight.view(), ValuesOf(q).view(), h);
-    ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
-    const double after = CalibratedError(p.weight.view(), ValuesOf(q).view(), h);
+    Rounded q(&device, p.weight.view(), grid);
+    const double before = CalibratedError(p.weight.view(), ValuesOf(q.Now()).view(), h);
+    const double gain = q.Refine(*statistics);
+    const double after = CalibratedError(p.weight.view(), ValuesOf(q.Now()).view(), h);
     EXPECT_LT(after, before) << grid.bits << " bits, groups of " << grid.group_size;
     // The gains are sums of F32 terms, each right to some 1e-6 of `before`.
-    EXPECT_NEAR(q.record.refinement_gain, before - after, 1e-4 * before)
+    EXPECT_NEAR(gain, before - after, 1e-4 * before)
         << grid.bits << " bits, groups of " << grid.group_size;
   }
 }
@@ -88,15 +110,10 @@ TEST(RefinementTest, EndsWhereNoSingleCodeCanImprove) {
   const Problem p = RandomProblem(6, 160, 3);
   const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
   const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
-  const auto weight = OnDevice(&device, p.weight.view());
-  QuantizedLinear q =
-      RoundedToNearest(&device, p.weight.view(), GridSpec{.bits = 3, .group_size = 32});
+  Rounded rounded(&device, p.weight.view(), GridSpec{.bits = 3, .group_size = 32});
   double gain = 1;
-  for (int sweep = 0; sweep < 100 && gain > 0; ++sweep) {
-    const double before = q.record.refinement_gain;
-    ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
-    gain = q.record.refinement_gain - before;
-  }
+  for (int sweep = 0; sweep < 100 && gain > 0; ++sweep) gain = rounded.Refine(*statistics);
+  const QuantizedLinear q = rounded.Now();
   EXPECT_EQ(gain, 0) << "a sweep still changes something after a hundred";
   const Matrix values = ValuesOf(q);
   for (int64_t r = 0; r < 6; ++r) {
@@ -118,13 +135,12 @@ TEST(RefinementTest, LeavesScalesThatWereNotSearched) {
   CpuDevice device(2);
   const Problem p = RandomProblem(9, 128, 4);
   const auto statistics = StatisticsOf(&device, p.inputs.view());
-  const auto weight = OnDevice(&device, p.weight.view());
-  QuantizedLinear q = RoundedToNearest(&device, p.weight.view(),
-                                       GridSpec{.bits = 3, .group_size = 32, .search = false});
-  const Matrix scales = ::lwq::testing::CopyOf(q.scales.view());
-  ASSERT_OK(Refine(&device, weight->view(), *statistics, &q));
-  EXPECT_GT(q.record.refinement_gain, 0);
-  EXPECT_TRUE(std::equal(scales.data(), scales.data() + scales.size(), q.scales.data()));
+  Rounded rounded(&device, p.weight.view(), GridSpec{.bits = 3, .group_size = 32, .search = false});
+  const QuantizedLinear before = rounded.Now();
+  EXPECT_GT(rounded.Refine(*statistics), 0);
+  const QuantizedLinear after = rounded.Now();
+  EXPECT_TRUE(std::equal(before.scales.data(), before.scales.data() + before.scales.size(),
+                         after.scales.data()));
 }
 
 }  // namespace

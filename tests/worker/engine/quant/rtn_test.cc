@@ -12,6 +12,7 @@ namespace lwq {
 namespace {
 
 using ::lwq::testing::CopyOf;
+using ::lwq::testing::ElementsOf;
 using ::lwq::testing::FailsWith;
 using ::lwq::testing::GaussianMatrix;
 using ::lwq::testing::OnDevice;
@@ -86,10 +87,10 @@ TEST(RtnTest, RoundingRoundedWeightsChangesNothing) {
     const auto scales = OnDevice(&device, q.scales.view());
     const auto zeros = OnDevice(&device, symmetric ? q.scales.view() : q.zeros.view());
     const auto on_device = OnDevice(&device, values.view());
-    std::vector<uint8_t> again(q.codes.size());
-    ASSERT_OK(
-        device.RoundToGrid(on_device->view(), q.grid, scales->view(), zeros->view(), again.data()));
-    EXPECT_EQ(again, q.codes);
+    const auto again = *device.NewBuffer<uint8_t>(16, 256);
+    ASSERT_OK(device.RoundToGrid(on_device->view(), q.grid, scales->view(), zeros->view(),
+                                 again->view()));
+    EXPECT_EQ(ElementsOf(device, again->view()), q.codes);
   }
 }
 

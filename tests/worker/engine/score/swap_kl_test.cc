@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "tests/testing/shared_data.h"
-#include "tests/testing/status_matchers.h"
+#include "tests/testing/test_devices.h"
 #include "worker/engine/io/checkpoint.h"
 
 namespace lwq {
@@ -79,10 +79,12 @@ class SwapKlTest : public ::testing::Test {
       if (unit.place == place) request.units.push_back(unit);
     }
     request.num_formats.assign(request.units.size(), kFormats);
-    request.replacement = [this](size_t, const LinearShape& linear, int format, MatrixView weight) {
-      LWQ_RETURN_IF_ERROR(weights_->ReadLinear(linear.module, weight));
-      Coarsen(format, weight);
-      return absl::OkStatus();
+    request.replacement = [this](size_t, const LinearShape& linear, int format,
+                                 DeviceView<float> weight) -> absl::Status {
+      Matrix host(weight.rows, weight.cols);
+      LWQ_RETURN_IF_ERROR(weights_->ReadLinear(linear.module, host.view()));
+      Coarsen(format, host.view());
+      return device_->Upload(host.view(), weight);
     };
     request.batch = &batch_;
     request.layer_input = states_[static_cast<size_t>(place.layer)].view();
@@ -108,10 +110,10 @@ class SwapKlTest : public ::testing::Test {
     Matrix hidden(batch_.num_tokens(), spec_.hidden_size);
     LWQ_RETURN_IF_ERROR(RunAllLayers(decoder, batch_, hidden.view()));
     LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder.LoadHead());
-    Matrix logits(hidden.rows(), spec_.vocab_size);
-    LWQ_RETURN_IF_ERROR(decoder.Logits(head, hidden.view(), logits.view()));
-    LWQ_RETURN_IF_ERROR(device_->LogSoftmax(logits.view()));
-    return logits;
+    LWQ_ASSIGN_OR_RETURN(auto logits, device_->NewMatrix(hidden.rows(), spec_.vocab_size));
+    LWQ_RETURN_IF_ERROR(decoder.Logits(head, hidden.view(), logits->view()));
+    LWQ_RETURN_IF_ERROR(device_->LogSoftmax(logits->view()));
+    return ::lwq::testing::OnHost(*device_, logits->view());
   }
 
   std::unique_ptr<Device> device_;

@@ -11,8 +11,10 @@
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
+#include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/cpu/transpose.h"
+#include "worker/engine/device/host_batch.h"
 
 namespace lwq {
 namespace {
@@ -131,83 +133,103 @@ class SegmentHead {
 
 }  // namespace
 
-absl::Status CpuDevice::RmsNorm(ConstMatrixView x, const float* weight, float epsilon,
-                                MatrixView out) {
+absl::Status CpuDevice::RmsNorm(DeviceView<const float> x, DeviceSpan<const float> weight,
+                                float epsilon, DeviceView<float> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("norm's output", out, x.rows, x.cols));
-  ForRows(pool_, x.rows,
-          [&](int64_t r) { RmsNormRow(x.Row(r), weight, epsilon, x.cols, out.Row(r)); });
-  return absl::OkStatus();
-}
-
-absl::Status CpuDevice::Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
-                             const RopeTable& table) {
-  LWQ_RETURN_IF_ERROR(CheckRope(x, head_dim, positions, table));
-  const size_t half = static_cast<size_t>(head_dim / 2);
+  LWQ_RETURN_IF_ERROR(CheckLength("norm's weight", weight.size, x.cols));
   ForRows(pool_, x.rows, [&](int64_t r) {
-    static thread_local std::vector<float> cosine, sine;
-    cosine.resize(half);
-    sine.resize(half);
-    for (size_t i = 0; i < half; ++i) {
+    RmsNormRow(Row(x, r), Host(weight.data), epsilon, x.cols, Row(out, r));
+  });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<DeviceBatch>> CpuDevice::NewBatch(
+    absl::Span<const Segment> segments, absl::Span<const int32_t> positions) {
+  return HostBatch::Create(segments, positions);
+}
+
+absl::StatusOr<std::unique_ptr<RopeTable>> CpuDevice::NewRopeTable(const RopeSettings& settings,
+                                                                   int64_t num_positions) {
+  LWQ_RETURN_IF_ERROR(CheckRopeSettings(settings, num_positions));
+  const int64_t half = static_cast<int64_t>(settings.inverse_frequency.size());
+  auto table = std::make_unique<HostRopeTable<float>>(half, num_positions);
+  ForRows(pool_, num_positions, [&](int64_t p) {
+    float* cosine = table->cosine(p);
+    float* sine = table->sine(p);
+    for (int64_t i = 0; i < half; ++i) {
       const float angle =
-          static_cast<float>(positions[static_cast<size_t>(r)]) * table.inverse_frequency[i];
-      cosine[i] = std::cos(angle) * table.attention_factor;
-      sine[i] = std::sin(angle) * table.attention_factor;
+          static_cast<float>(p) * settings.inverse_frequency[static_cast<size_t>(i)];
+      cosine[i] = std::cos(angle) * settings.attention_factor;
+      sine[i] = std::sin(angle) * settings.attention_factor;
     }
-    for (int64_t at = 0; at < x.cols; at += head_dim) {
-      RotateHead(cosine.data(), sine.data(), head_dim / 2, x.Row(r) + at);
+  });
+  return table;
+}
+
+absl::Status CpuDevice::Rope(const DeviceBatch& batch, const RopeTable& table,
+                             DeviceView<float> x) {
+  LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
+  LWQ_ASSIGN_OR_RETURN(const auto* rotations, HostRopeTable<float>::Of(table));
+  LWQ_RETURN_IF_ERROR(CheckRope(batch, own->last_position(), table, x));
+  const int64_t half = rotations->half();
+  ForRows(pool_, x.rows, [&](int64_t r) {
+    const int32_t position = own->positions()[static_cast<size_t>(r)];
+    for (int64_t at = 0; at < x.cols; at += 2 * half) {
+      RotateHead(rotations->cosine(position), rotations->sine(position), half, Row(x, r) + at);
     }
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-                                  absl::Span<const Segment> segments, const AttentionShape& shape,
-                                  MatrixView out) {
-  LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, segments, shape, out));
-  const SegmentHead work(q, k, v, segments, shape, out);
-  return RunAll(pool_, static_cast<int64_t>(segments.size()) * shape.num_heads, [&](int64_t i) {
-    return work.Run(static_cast<int>(i / shape.num_heads), static_cast<int>(i % shape.num_heads));
-  });
+absl::Status CpuDevice::Attention(DeviceView<const float> q, DeviceView<const float> k,
+                                  DeviceView<const float> v, const DeviceBatch& batch,
+                                  const AttentionShape& shape, DeviceView<float> out) {
+  LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
+  LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, batch, shape, out));
+  const SegmentHead work(Host(q), Host(k), Host(v), own->segments(), shape, Host(out));
+  return RunAll(pool_, static_cast<int64_t>(own->segments().size()) * shape.num_heads,
+                [&](int64_t i) {
+                  return work.Run(static_cast<int>(i / shape.num_heads),
+                                  static_cast<int>(i % shape.num_heads));
+                });
 }
 
-absl::Status CpuDevice::Add(ConstMatrixView x, MatrixView y) {
+absl::Status CpuDevice::Add(DeviceView<const float> x, DeviceView<float> y) {
   LWQ_RETURN_IF_ERROR(CheckShape("summand", x, y.rows, y.cols));
-  ForRows(pool_, y.rows, [&](int64_t r) { AddRow(x.Row(r), y.cols, y.Row(r)); });
+  ForRows(pool_, y.rows, [&](int64_t r) { AddRow(Row(x, r), y.cols, Row(y, r)); });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
+absl::Status CpuDevice::Subtract(DeviceView<const float> a, DeviceView<const float> b,
+                                 DeviceView<float> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));
   ForRows(pool_, out.rows,
-          [&](int64_t r) { SubtractRow(a.Row(r), b.Row(r), out.cols, out.Row(r)); });
+          [&](int64_t r) { SubtractRow(Row(a, r), Row(b, r), out.cols, Row(out, r)); });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::LogSoftmax(MatrixView logits) {
-  ForRows(pool_, logits.rows, [&](int64_t r) { LogSoftmaxRow(logits.cols, logits.Row(r)); });
+absl::Status CpuDevice::LogSoftmax(DeviceView<float> logits) {
+  ForRows(pool_, logits.rows, [&](int64_t r) { LogSoftmaxRow(logits.cols, Row(logits, r)); });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
-                                     absl::Span<double> kl) {
+absl::Status CpuDevice::KlDivergence(DeviceView<const float> source,
+                                     DeviceView<const float> candidate, DeviceSpan<double> kl) {
   LWQ_RETURN_IF_ERROR(CheckShape("candidate", candidate, source.rows, source.cols));
-  if (static_cast<int64_t>(kl.size()) != source.rows) {
-    return absl::InvalidArgumentError("one divergence a row is returned");
-  }
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' divergences", kl.size, source.rows));
   ForRows(pool_, source.rows, [&](int64_t r) {
-    kl[static_cast<size_t>(r)] = KlRow(source.Row(r), candidate.Row(r), source.cols);
+    Host(kl.data)[r] = KlRow(Row(source, r), Row(candidate, r), source.cols);
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::RowCosine(ConstMatrixView x, ConstMatrixView y, absl::Span<double> out) {
+absl::Status CpuDevice::RowCosine(DeviceView<const float> x, DeviceView<const float> y,
+                                  DeviceSpan<double> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("second operand", y, x.rows, x.cols));
-  if (static_cast<int64_t>(out.size()) != x.rows) {
-    return absl::InvalidArgumentError("one cosine a row is returned");
-  }
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' cosines", out.size, x.rows));
   ForRows(pool_, x.rows,
-          [&](int64_t r) { out[static_cast<size_t>(r)] = CosineRow(x.Row(r), y.Row(r), x.cols); });
+          [&](int64_t r) { Host(out.data)[r] = CosineRow(Row(x, r), Row(y, r), x.cols); });
   return absl::OkStatus();
 }
 

@@ -25,67 +25,95 @@ class CpuDevice : public Device {
   std::string NumericsClass() const override;
   bool Supports(ComputeType type) const override;
   ThreadPool& host_threads() override { return pool_; }
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> NewMatrix(int64_t rows, int64_t cols) override;
-  absl::Status Upload(ConstMatrixView host, MatrixView device) override;
-  absl::Status Download(ConstMatrixView device, MatrixView host) override;
-  absl::Status FillZero(MatrixView m) override;
-  absl::Status Copy(ConstMatrixView from, MatrixView to) override;
-  absl::Status GatherColumns(ConstMatrixView from, absl::Span<const int32_t> columns,
-                             MatrixView to) override;
+  absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status Widen(DeviceView<const BF16> from, DeviceView<float> to) override;
+  absl::Status Widen(DeviceView<const F16> from, DeviceView<float> to) override;
+  absl::Status GatherColumns(DeviceView<const float> from, DeviceSpan<const int32_t> columns,
+                             DeviceView<float> to) override;
+  absl::Status GatherColumns(DeviceView<const uint8_t> from, DeviceSpan<const int32_t> columns,
+                             DeviceView<uint8_t> to) override;
+  absl::Status CheckFinite(absl::string_view what, DeviceView<const float> x) override;
 
   // cpu_products.cc: oneDNN
-  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(ConstMatrixView weight,
+  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareWeight(DeviceView<const float> weight,
                                                                 ComputeType type) override;
-  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(ConstMatrixView b,
+  absl::StatusOr<std::unique_ptr<PreparedWeight>> PrepareTransposed(DeviceView<const float> b,
                                                                     ComputeType type) override;
   absl::StatusOr<std::unique_ptr<PreparedInput>> NewInput(int64_t rows, int64_t features,
                                                           ComputeType type) override;
-  absl::Status SetColumns(ConstMatrixView values, int64_t first, PreparedInput& input) override;
-  absl::Status Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
-  absl::Status Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) override;
-  absl::Status AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) override;
-  absl::Status GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
-                           MatrixView y) override;
+  absl::Status SetColumns(DeviceView<const float> values, int64_t first,
+                          PreparedInput& input) override;
+  absl::Status Linear(DeviceView<const float> x, BiasedWeight weight, DeviceView<float> y) override;
+  absl::Status Linear(const PreparedInput& x, BiasedWeight weight, DeviceView<float> y) override;
+  absl::Status AddLinear(DeviceView<const float> x, BiasedWeight weight,
+                         DeviceView<float> y) override;
+  absl::Status GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
+                           DeviceView<float> y) override;
   absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
-                              MatrixView y) override;
-  absl::Status SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                              MatrixView y) override;
-  absl::Status SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) override;
+                              DeviceView<float> y) override;
+  absl::Status SubtractLinear(DeviceView<const float> x, const PreparedWeight& weight,
+                              DeviceView<float> y) override;
+  absl::Status SubtractProduct(DeviceView<const float> a, DeviceView<const float> b,
+                               DeviceView<float> c) override;
 
   // cpu_gram.cc: oneDNN
-  absl::Status AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) override;
+  absl::Status AccumulateGram(DeviceView<const float> x, ComputeType type,
+                              DeviceView<float> gram) override;
 
   // cpu_decoder_ops.cc: Highway
-  absl::Status RmsNorm(ConstMatrixView x, const float* weight, float epsilon,
-                       MatrixView out) override;
-  absl::Status Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
-                    const RopeTable& table) override;
-  absl::Status Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-                         absl::Span<const Segment> segments, const AttentionShape& shape,
-                         MatrixView out) override;
-  absl::Status Add(ConstMatrixView x, MatrixView y) override;
-  absl::Status Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) override;
-  absl::Status LogSoftmax(MatrixView logits) override;
-  absl::Status KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
-                            absl::Span<double> kl) override;
-  absl::Status RowCosine(ConstMatrixView x, ConstMatrixView y, absl::Span<double> out) override;
+  absl::Status RmsNorm(DeviceView<const float> x, DeviceSpan<const float> weight, float epsilon,
+                       DeviceView<float> out) override;
+  absl::StatusOr<std::unique_ptr<DeviceBatch>> NewBatch(
+      absl::Span<const Segment> segments, absl::Span<const int32_t> positions) override;
+  absl::StatusOr<std::unique_ptr<RopeTable>> NewRopeTable(const RopeSettings& settings,
+                                                          int64_t num_positions) override;
+  absl::Status Rope(const DeviceBatch& batch, const RopeTable& table, DeviceView<float> x) override;
+  absl::Status Attention(DeviceView<const float> q, DeviceView<const float> k,
+                         DeviceView<const float> v, const DeviceBatch& batch,
+                         const AttentionShape& shape, DeviceView<float> out) override;
+  absl::Status Add(DeviceView<const float> x, DeviceView<float> y) override;
+  absl::Status Subtract(DeviceView<const float> a, DeviceView<const float> b,
+                        DeviceView<float> out) override;
+  absl::Status LogSoftmax(DeviceView<float> logits) override;
+  absl::Status KlDivergence(DeviceView<const float> source, DeviceView<const float> candidate,
+                            DeviceSpan<double> kl) override;
+  absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
+                         DeviceSpan<double> out) override;
 
   // cpu_quantize.cc: Highway
-  absl::Status FitGrid(ConstMatrixView weight, const GridSpec& grid, const float* column_weight,
-                       MatrixView scales, MatrixView zeros) override;
-  absl::Status RoundToGrid(ConstMatrixView weight, const GridSpec& grid, ConstMatrixView scales,
-                           ConstMatrixView zeros, uint8_t* codes) override;
-  absl::Status Dequantize(const uint8_t* codes, const GridSpec& grid, ConstMatrixView scales,
-                          ConstMatrixView zeros, MatrixView weight) override;
-  absl::Status GptqBlock(const GptqColumns& block, absl::Span<double> loss) override;
+  absl::Status FitGrid(DeviceView<const float> weight, const GridSpec& grid,
+                       DeviceSpan<const float> column_weight, DeviceView<float> scales,
+                       DeviceView<float> zeros) override;
+  absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
+                           DeviceView<const float> scales, DeviceView<const float> zeros,
+                           DeviceView<uint8_t> codes) override;
+  absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
+                          DeviceView<const float> scales, DeviceView<const float> zeros,
+                          DeviceView<float> weight) override;
+  absl::Status GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,
+                         const GridSpec& grid, DeviceView<const float> scales,
+                         DeviceView<const float> zeros, DeviceSpan<double> error,
+                         DeviceSpan<double> square) override;
+  absl::Status GptqBlock(const GptqColumns& block) override;
 
   // cpu_refine.cc: Highway
-  absl::Status RefineBlock(const RefinementBlock& block, absl::Span<double> gain) override;
+  absl::Status RefineBlock(const RefinementBlock& block) override;
 
   // cpu_factor.cc: oneDNN, and OpenBLAS for diagonal blocks
-  absl::Status InverseCholesky(MatrixView h) override;
+  absl::Status ScaleAndMirror(float factor, DeviceView<float> a) override;
+  absl::Status PermuteLower(DeviceView<const float> a, DeviceSpan<const int32_t> order,
+                            DeviceView<float> out) override;
+  absl::Status InverseCholesky(DeviceView<float> h) override;
 
  private:
+  // cpu_device.cc
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t rows, int64_t cols,
+                                                         int64_t element_bytes) override;
+  absl::Status UploadBytes(HostView<const uint8_t> host, DeviceView<uint8_t> device) override;
+  absl::Status DownloadBytes(DeviceView<const uint8_t> device, HostView<uint8_t> host) override;
+  absl::Status CopyBytes(DeviceView<const uint8_t> from, DeviceView<uint8_t> to) override;
+  absl::Status ZeroBytes(DeviceView<uint8_t> m) override;
+
   ThreadPool pool_;
   std::unique_ptr<CpuProducts> products_;
 };

@@ -1,4 +1,6 @@
-// InverseCholesky on the CPU, in place. With J the exchange of first and last, J H J = L L^T gives
+// Second-order information on the CPU.
+//
+// InverseCholesky works in place. With J the exchange of first and last, J H J = L L^T gives
 // H^-1 = U^T U for U = J L^-1 J: one factor and one triangular inverse, no explicit inverse of H.
 //
 // Both run in a single sweep over block columns k: the rows below the diagonal block hold, left of
@@ -18,8 +20,10 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_products.h"
+#include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/run_all.h"
 
 extern "C" {
@@ -220,7 +224,43 @@ class Sweep {
 
 }  // namespace
 
-absl::Status CpuDevice::InverseCholesky(MatrixView h) {
+absl::Status CpuDevice::ScaleAndMirror(float factor, DeviceView<float> a) {
+  LWQ_RETURN_IF_ERROR(CheckShape("symmetric matrix", a, a.rows, a.rows));
+  constexpr int64_t kSquare = 64;  // of each tile and its mirror image, so that both stay in cache
+  pool_.ParallelForBlocks(a.rows, kSquare, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = Row(a, i);
+      for (int64_t j = 0; j <= i; ++j) row[j] *= factor;
+    }
+    for (int64_t tj = 0; tj <= begin; tj += kSquare) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float* row = Row(a, i);
+        for (int64_t j = tj; j < std::min(i, tj + kSquare); ++j) Row(a, j)[i] = row[j];
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::PermuteLower(DeviceView<const float> a, DeviceSpan<const int32_t> order,
+                                     DeviceView<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckShape("permuted matrix", a, a.rows, a.rows));
+  LWQ_RETURN_IF_ERROR(CheckShape("its permutation", out, a.rows, a.rows));
+  LWQ_RETURN_IF_ERROR(CheckLength("order", order.size, a.rows));
+  const int32_t* from = Host(order.data);
+  pool_.ParallelForBlocks(a.rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = Row(a, from[i]);
+      float* to = Row(out, i);
+      for (int64_t j = 0; j <= i; ++j) to[j] = row[from[j]];
+      std::fill(to + i + 1, to + a.rows, 0.0f);
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::InverseCholesky(DeviceView<float> device) {
+  const MatrixView h = Host(device);
   if (h.rows != h.cols) {
     return InvalidFailure(
         "SHAPE", absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));

@@ -10,6 +10,7 @@
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
 #include "worker/engine/device/cpu/cpu_products.h"
+#include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/product_input.h"
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/cpu/transpose.h"
@@ -96,11 +97,13 @@ class Gram {
 
 }  // namespace
 
-absl::Status CpuDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
+absl::Status CpuDevice::AccumulateGram(DeviceView<const float> x, ComputeType type,
+                                       DeviceView<float> gram) {
   LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
   if (x.rows == 0) return absl::OkStatus();
-  Gram sum(&pool_, products_.get(), gram);
-  LWQ_ASSIGN_OR_RETURN(const Operand source, RoundedInput(pool_, x, type, {sum.All()}, *products_));
+  Gram sum(&pool_, products_.get(), Host(gram));
+  LWQ_ASSIGN_OR_RETURN(const Operand source,
+                       RoundedInput(pool_, Host(x), type, {sum.All()}, *products_));
   const int64_t tokens = source.bf16 ? 2 * kTokens : kTokens;
   for (int64_t begin = 0; begin < x.rows; begin += tokens) {
     LWQ_RETURN_IF_ERROR(sum.Add(source, begin, std::min(tokens, x.rows - begin)));

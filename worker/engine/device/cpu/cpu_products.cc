@@ -11,6 +11,7 @@
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/cpu_kernels.h"
+#include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/product_input.h"
 #include "worker/engine/device/cpu/run_all.h"
 
@@ -53,7 +54,7 @@ struct OwnOperands {
 };
 
 absl::StatusOr<OwnOperands> Own(const PreparedInput& x, const PreparedWeight& weight,
-                                MatrixView y) {
+                                DeviceView<float> y) {
   const auto* input = dynamic_cast<const CpuInput*>(&x);
   const auto* w = dynamic_cast<const CpuWeight*>(&weight);
   if (input == nullptr || w == nullptr) {
@@ -68,7 +69,8 @@ absl::StatusOr<OwnOperands> Own(const PreparedInput& x, const PreparedWeight& we
   return OwnOperands{input->operand(), w};
 }
 
-absl::StatusOr<const CpuWeight*> OwnWeight(const PreparedWeight& weight, ConstMatrixView x) {
+absl::StatusOr<const CpuWeight*> OwnWeight(const PreparedWeight& weight,
+                                           DeviceView<const float> x) {
   const auto* w = dynamic_cast<const CpuWeight*>(&weight);
   if (w == nullptr) return absl::InvalidArgumentError("weight was prepared by another device");
   LWQ_RETURN_IF_ERROR(CheckShape("linear input", x, x.rows, w->in_features()));
@@ -117,9 +119,16 @@ class PackedProduct {
   const PackedMatrix& packed_;
 };
 
-absl::StatusOr<Operand> InputOf(ThreadPool& pool, ConstMatrixView x, const CpuWeight& weight,
-                                CpuProducts& products) {
-  return DenseInput(pool, x, weight.type(), weight.packed.slabs(), products);
+// The bias of a product with `weight`, null where there is none.
+absl::StatusOr<const float*> BiasOf(const BiasedWeight& weight) {
+  if (weight.bias.empty()) return nullptr;
+  LWQ_RETURN_IF_ERROR(CheckLength("bias", weight.bias.size, weight.weight->out_features()));
+  return Host(weight.bias.data);
+}
+
+absl::StatusOr<Operand> InputOf(ThreadPool& pool, DeviceView<const float> x,
+                                const CpuWeight& weight, CpuProducts& products) {
+  return DenseInput(pool, Host(x), weight.type(), weight.packed.slabs(), products);
 }
 
 // Calls body(offset, count, row, first output) for each row and panel of a tile's product, `count`
@@ -152,10 +161,10 @@ absl::Status ForEachSum(ThreadPool& pool, CpuProducts& products, const Operand& 
 
 // y = x weight^T, plus bias where there is one.
 absl::Status StoreLinear(ThreadPool& pool, CpuProducts& products, const Operand& x,
-                         const CpuWeight& weight, const float* bias, MatrixView y) {
+                         const CpuWeight& weight, const float* bias, DeviceView<float> y) {
   return ForEachSum(pool, products, x, weight,
                     [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-                      float* to = y.Row(row) + first;
+                      float* to = Row(y, row) + first;
                       std::copy_n(sums, count, to);
                       if (bias != nullptr) AddRow(bias + first, count, to);
                     });
@@ -163,10 +172,10 @@ absl::Status StoreLinear(ThreadPool& pool, CpuProducts& products, const Operand&
 
 // y -= x weight^T.
 absl::Status SubtractSums(ThreadPool& pool, CpuProducts& products, const Operand& x,
-                          const CpuWeight& weight, MatrixView y) {
+                          const CpuWeight& weight, DeviceView<float> y) {
   return ForEachSum(pool, products, x, weight,
                     [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-                      float* to = y.Row(row) + first;
+                      float* to = Row(y, row) + first;
                       SubtractRow(to, sums, count, to);
                     });
 }
@@ -205,14 +214,14 @@ absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepare(ThreadPool& pool, CpuPro
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(ConstMatrixView weight,
-                                                                         ComputeType type) {
-  return Prepare(pool_, *products_, weight, /*transposed=*/false, type);
+absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareWeight(
+    DeviceView<const float> weight, ComputeType type) {
+  return Prepare(pool_, *products_, Host(weight), /*transposed=*/false, type);
 }
 
-absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareTransposed(ConstMatrixView b,
-                                                                             ComputeType type) {
-  return Prepare(pool_, *products_, b, /*transposed=*/true, type);
+absl::StatusOr<std::unique_ptr<PreparedWeight>> CpuDevice::PrepareTransposed(
+    DeviceView<const float> b, ComputeType type) {
+  return Prepare(pool_, *products_, Host(b), /*transposed=*/true, type);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedInput>> CpuDevice::NewInput(int64_t rows, int64_t features,
@@ -220,55 +229,61 @@ absl::StatusOr<std::unique_ptr<PreparedInput>> CpuDevice::NewInput(int64_t rows,
   return CpuInput::Create(rows, features, type);
 }
 
-absl::Status CpuDevice::SetColumns(ConstMatrixView values, int64_t first, PreparedInput& input) {
+absl::Status CpuDevice::SetColumns(DeviceView<const float> values, int64_t first,
+                                   PreparedInput& input) {
   auto* own = dynamic_cast<CpuInput*>(&input);
   if (own == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
   LWQ_RETURN_IF_ERROR(CheckShape("input's columns", values, own->rows(), values.cols));
   LWQ_RETURN_IF_ERROR(CheckRange("input's columns", first, values.cols, own->features()));
-  own->SetColumns(pool_, values, first);
+  own->SetColumns(pool_, Host(values), first);
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) {
+absl::Status CpuDevice::Linear(const PreparedInput& x, BiasedWeight weight, DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const OwnOperands own, Own(x, *weight.weight, y));
-  return StoreLinear(pool_, *products_, own.input, *own.weight, weight.bias, y);
+  LWQ_ASSIGN_OR_RETURN(const float* bias, BiasOf(weight));
+  return StoreLinear(pool_, *products_, own.input, *own.weight, bias, y);
 }
 
-absl::Status CpuDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+absl::Status CpuDevice::Linear(DeviceView<const float> x, BiasedWeight weight,
+                               DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
-  return StoreLinear(pool_, *products_, input, *w, weight.bias, y);
+  LWQ_ASSIGN_OR_RETURN(const float* bias, BiasOf(weight));
+  return StoreLinear(pool_, *products_, input, *w, bias, y);
 }
 
-absl::Status CpuDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
+absl::Status CpuDevice::AddLinear(DeviceView<const float> x, BiasedWeight weight,
+                                  DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(*weight.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
+  LWQ_ASSIGN_OR_RETURN(const float* bias, BiasOf(weight));
   return ForEachSum(pool_, *products_, input, *w,
                     [&](const float* sums, int64_t count, int64_t row, int64_t first) {
-                      float* to = y.Row(row) + first;
+                      float* to = Row(y, row) + first;
                       AddRow(sums, count, to);
-                      if (weight.bias != nullptr) AddRow(weight.bias + first, count, to);
+                      if (bias != nullptr) AddRow(bias + first, count, to);
                     });
 }
 
 absl::Status CpuDevice::SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
-                                       MatrixView y) {
+                                       DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const OwnOperands own, Own(x, weight, y));
   return SubtractSums(pool_, *products_, own.input, *own.weight, y);
 }
 
-absl::Status CpuDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                                       MatrixView y) {
+absl::Status CpuDevice::SubtractLinear(DeviceView<const float> x, const PreparedWeight& weight,
+                                       DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* w, OwnWeight(weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, w->out_features()));
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *w, *products_));
   return SubtractSums(pool_, *products_, input, *w, y);
 }
 
-absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
-                                    MatrixView y) {
+absl::Status CpuDevice::GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
+                                    DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* g, OwnWeight(*gate.weight, x));
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* u, OwnWeight(*up.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, g->out_features()));
@@ -276,6 +291,8 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
     return absl::InvalidArgumentError("gate and up are not of one shape and type");
   }
   LWQ_ASSIGN_OR_RETURN(const Operand input, InputOf(pool_, x, *g, *products_));
+  LWQ_ASSIGN_OR_RETURN(const float* gate_bias, BiasOf(gate));
+  LWQ_ASSIGN_OR_RETURN(const float* up_bias, BiasOf(up));
   PackedProduct product(&pool_, products_.get(), input, &g->packed);
   return product.Run([&](const PackedProduct::Tile& tile) -> absl::Status {
     float* gates = ThreadTile(0);
@@ -283,15 +300,16 @@ absl::Status CpuDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, Biased
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, g->packed, gates));
     LWQ_RETURN_IF_ERROR(product.Multiply(tile, u->packed, ups));
     ForEachRow(tile, [&](int64_t offset, int64_t count, int64_t row, int64_t first) {
-      if (gate.bias != nullptr) AddRow(gate.bias + first, count, gates + offset);
-      if (up.bias != nullptr) AddRow(up.bias + first, count, ups + offset);
-      SwiGluRow(gates + offset, ups + offset, count, y.Row(row) + first);
+      if (gate_bias != nullptr) AddRow(gate_bias + first, count, gates + offset);
+      if (up_bias != nullptr) AddRow(up_bias + first, count, ups + offset);
+      SwiGluRow(gates + offset, ups + offset, count, Row(y, row) + first);
     });
     return absl::OkStatus();
   });
 }
 
-absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+absl::Status CpuDevice::SubtractProduct(DeviceView<const float> a, DeviceView<const float> b,
+                                        DeviceView<float> c) {
   LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   if (c.rows == 0 || c.cols == 0 || a.cols == 0) return absl::OkStatus();
@@ -308,7 +326,7 @@ absl::Status CpuDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, Ma
                           .c_stride = c.stride,
                           .update = GemmShape::Update::kSubtract};
     LWQ_ASSIGN_OR_RETURN(const OnednnGemm::Kernel* kernel, products_->gemm.Find(shape));
-    return OnednnGemm::Run(*kernel, a.Row(row), b.data + col, c.Row(row) + col);
+    return OnednnGemm::Run(*kernel, Row(a, row), Host(b.data) + col, Row(c, row) + col);
   });
 }
 

@@ -8,7 +8,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
 
@@ -173,13 +176,36 @@ void DequantizeGroup(const uint8_t* codes, int64_t n, float scale, float zero, f
   for (; k < n; ++k) w[k] = scale * (static_cast<float>(codes[k]) - zero);
 }
 
+// Adds the squares of a group's errors and of its weights, each summed in kSums parts first, so
+// that the loop vectorises.
+void AddSquares(const float* w, const uint8_t* codes, int64_t n, float scale, float zero,
+                double* error, double* square) {
+  constexpr int64_t kSums = 16;
+  float errors[kSums] = {};
+  float squares[kSums] = {};
+  const auto add = [&](int64_t k, int64_t lane) {
+    const float difference = w[k] - scale * (static_cast<float>(codes[k]) - zero);
+    errors[lane] += difference * difference;
+    squares[lane] += w[k] * w[k];
+  };
+  int64_t k = 0;
+  for (; k + kSums <= n; k += kSums) {
+    for (int64_t lane = 0; lane < kSums; ++lane) add(k + lane, lane);
+  }
+  for (; k < n; ++k) add(k, 0);
+  for (int64_t lane = 0; lane < kSums; ++lane) {
+    *error += errors[lane];
+    *square += squares[lane];
+  }
+}
+
 // Some rows of one GPTQ block: column j of the weights, of their scales and of their zeros, each
 // across rows. Two vectors of rows go together, because there is too little to do for one while
 // the arithmetic of another is under way. Lanes without a row compute on zeros and a scale of one.
 class GptqTile {
  public:
   // `group_of`: [B], each column's group. `buffer`: 3 x B x kVectors vectors.
-  GptqTile(const GptqColumns& block, const int64_t* group_of, float* buffer)
+  GptqTile(const HostGptqColumns& block, const int64_t* group_of, float* buffer)
       : block_(block),
         cols_(block.w.cols),
         group_of_(group_of),
@@ -200,7 +226,7 @@ class GptqTile {
     for (; j < cols_; ++j) RoundColumns<1>(j, squares);
     float sums[kMaxRows];
     for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(squares[v], D(), sums + v * Lanes());
-    for (int64_t r = 0; r < rows; ++r) loss[first + r] = sums[r];
+    for (int64_t r = 0; r < rows; ++r) loss[first + r] += sums[r];
     StoreRows(first, rows);
   }
 
@@ -274,11 +300,10 @@ class GptqTile {
   void StoreRows(int64_t first, int64_t rows) {
     StoreTile(weights_, rows, cols_, width_, [&](int64_t r) { return block_.w.Row(first + r); });
     StoreTile(scales_, rows, cols_, width_, [&](int64_t r) { return block_.error.Row(first + r); });
-    StoreTile(zeros_, rows, cols_, width_,
-              [&](int64_t r) { return block_.codes + (first + r) * block_.in_features; });
+    StoreTile(zeros_, rows, cols_, width_, [&](int64_t r) { return block_.codes.Row(first + r); });
   }
 
-  const GptqColumns& block_;
+  const HostGptqColumns& block_;
   const int64_t cols_;
   const int64_t* const group_of_;
   const V top_;
@@ -288,7 +313,7 @@ class GptqTile {
   float* const zeros_;   // then the codes
 };
 
-void GptqRows(const GptqColumns& block, const int64_t* group_of, int64_t begin, int64_t end,
+void GptqRows(const HostGptqColumns& block, const int64_t* group_of, int64_t begin, int64_t end,
               float* buffer, double* loss) {
   GptqTile tile(block, group_of, buffer);
   for (int64_t first = begin; first < end; first += tile.width()) {
@@ -307,18 +332,20 @@ namespace {
 HWY_EXPORT(FitRow);
 HWY_EXPORT(RoundGroup);
 HWY_EXPORT(DequantizeGroup);
+HWY_EXPORT(AddSquares);
 HWY_EXPORT(GptqRows);
 
 constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
-float ZeroAt(const GridSpec& grid, ConstMatrixView zeros, int64_t row, int64_t group) {
-  return grid.symmetric ? SymmetricZero(grid.bits) : zeros.Row(row)[group];
+float ZeroAt(const GridSpec& grid, DeviceView<const float> zeros, int64_t row, int64_t group) {
+  return grid.symmetric ? SymmetricZero(grid.bits) : Row(zeros, row)[group];
 }
 
 }  // namespace
 
-absl::Status CpuDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
-                                const float* column_weight, MatrixView scales, MatrixView zeros) {
+absl::Status CpuDevice::FitGrid(DeviceView<const float> weight, const GridSpec& grid,
+                                DeviceSpan<const float> column_weight, DeviceView<float> scales,
+                                DeviceView<float> zeros) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const int64_t num_groups = grid.NumGroups(weight.cols);
   const int64_t padded_size = (group_size + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
@@ -326,65 +353,91 @@ absl::Status CpuDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
   std::vector<float> importance(num_groups * padded_size, 0.0f);
   for (int64_t g = 0; g < num_groups; ++g) {
     float* to = importance.data() + g * padded_size;
-    if (column_weight == nullptr) {
+    if (column_weight.empty()) {
       std::fill(to, to + group_size, 1.0f);
     } else {
-      std::copy_n(column_weight + g * group_size, group_size, to);
+      std::copy_n(Host(column_weight.data) + g * group_size, group_size, to);
     }
   }
   pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     std::vector<float> buffer(padded_size, 0.0f);
     for (int64_t r = begin; r < end; ++r) {
       HWY_DYNAMIC_DISPATCH(FitRow)
-      (weight.Row(r), num_groups, group_size, padded_size, grid, sweep, importance.data(),
-       buffer.data(), scales.Row(r), grid.symmetric ? nullptr : zeros.Row(r));
+      (Row(weight, r), num_groups, group_size, padded_size, grid, sweep, importance.data(),
+       buffer.data(), Row(scales, r), grid.symmetric ? nullptr : Row(zeros, r));
     }
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::RoundToGrid(ConstMatrixView weight, const GridSpec& grid,
-                                    ConstMatrixView scales, ConstMatrixView zeros, uint8_t* codes) {
+absl::Status CpuDevice::RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
+                                    DeviceView<const float> scales, DeviceView<const float> zeros,
+                                    DeviceView<uint8_t> codes) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const int64_t num_groups = grid.NumGroups(weight.cols);
   pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       for (int64_t g = 0; g < num_groups; ++g) {
         HWY_DYNAMIC_DISPATCH(RoundGroup)
-        (weight.Row(r) + g * group_size, group_size, scales.Row(r)[g], ZeroAt(grid, zeros, r, g),
-         LargestCode(grid.bits), codes + r * weight.cols + g * group_size);
+        (Row(weight, r) + g * group_size, group_size, Row(scales, r)[g], ZeroAt(grid, zeros, r, g),
+         LargestCode(grid.bits), Row(codes, r) + g * group_size);
       }
     }
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::Dequantize(const uint8_t* codes, const GridSpec& grid,
-                                   ConstMatrixView scales, ConstMatrixView zeros,
-                                   MatrixView weight) {
+absl::Status CpuDevice::Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
+                                   DeviceView<const float> scales, DeviceView<const float> zeros,
+                                   DeviceView<float> weight) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const int64_t num_groups = grid.NumGroups(weight.cols);
   pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       for (int64_t g = 0; g < num_groups; ++g) {
         HWY_DYNAMIC_DISPATCH(DequantizeGroup)
-        (codes + r * weight.cols + g * group_size, group_size, scales.Row(r)[g],
-         ZeroAt(grid, zeros, r, g), weight.Row(r) + g * group_size);
+        (Row(codes, r) + g * group_size, group_size, Row(scales, r)[g], ZeroAt(grid, zeros, r, g),
+         Row(weight, r) + g * group_size);
       }
     }
   });
   return absl::OkStatus();
 }
 
-absl::Status CpuDevice::GptqBlock(const GptqColumns& block, absl::Span<double> loss) {
+absl::Status CpuDevice::GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,
+                                  const GridSpec& grid, DeviceView<const float> scales,
+                                  DeviceView<const float> zeros, DeviceSpan<double> error,
+                                  DeviceSpan<double> square) {
+  LWQ_RETURN_IF_ERROR(CheckShape("codes", codes, weight.rows, weight.cols));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' errors", error.size, weight.rows));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' squares", square.size, weight.rows));
+  const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  const int64_t num_groups = grid.NumGroups(weight.cols);
+  pool_.ParallelForBlocks(weight.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      double errors = 0, squares = 0;
+      for (int64_t g = 0; g < num_groups; ++g) {
+        HWY_DYNAMIC_DISPATCH(AddSquares)
+        (Row(weight, r) + g * group_size, Row(codes, r) + g * group_size, group_size,
+         Row(scales, r)[g], ZeroAt(grid, zeros, r, g), &errors, &squares);
+      }
+      Host(error.data)[r] = errors;
+      Host(square.data)[r] = squares;
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::GptqBlock(const GptqColumns& block) {
+  const HostGptqColumns host(HostSpace(0), block);
   std::vector<int64_t> group_of;  // of each column
-  for (const int32_t column : block.columns) {
-    group_of.push_back(column / block.grid.GroupSizeFor(block.in_features));
+  for (const int32_t column : host.columns) {
+    group_of.push_back(column / host.grid.GroupSizeFor(host.in_features));
   }
-  pool_.ParallelForBlocks(block.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  pool_.ParallelForBlocks(host.w.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GptqRows)
-    (block, group_of.data(), begin, end, ThreadBuffer(3 * block.w.cols * kRowsPerTask),
-     loss.data());
+    (host, group_of.data(), begin, end, ThreadBuffer(3 * host.w.cols * kRowsPerTask),
+     host.loss.data());
   });
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cpu/run_all.h"
+#include "worker/engine/device/host_space.h"
 #include "worker/engine/device/scale_grid.h"
 
 // This file includes itself for each instruction set; what they share is here.
@@ -41,7 +42,7 @@ HWY_INLINE int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(D())); }
 class RefinementTile {
  public:
   // `buffer`: 4 x B x kVectors vectors.
-  RefinementTile(const RefinementBlock& block, int64_t first, int64_t rows, float* buffer)
+  RefinementTile(const HostRefinementBlock& block, int64_t first, int64_t rows, float* buffer)
       : block_(block),
         first_(first),
         rows_(rows),
@@ -60,7 +61,7 @@ class RefinementTile {
   void Run(double* gain) {
     for (int64_t g = 0; g < size_ / group_size_; ++g) RefineGroup(g);
     StoreRows();
-    for (int64_t r = 0; r < rows_; ++r) gain[first_ + r] = gain_[r];
+    for (int64_t r = 0; r < rows_; ++r) gain[first_ + r] += gain_[r];
   }
 
  private:
@@ -90,8 +91,7 @@ class RefinementTile {
           block_.grid.symmetric ? SymmetricZero(block_.grid.bits) : block_.zeros.Row(first_ + r)[g];
     }
     LoadTile(
-        rows_, group_size_, width_,
-        [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride + begin; },
+        rows_, group_size_, width_, [&](int64_t r) { return block_.codes.Row(first_ + r) + begin; },
         steps_ + begin * width_);
     Grid grid[kVectors];
     for (int64_t v = 0; v < kVectors; ++v) {
@@ -234,12 +234,12 @@ class RefinementTile {
 
   void StoreRows() {
     StoreTile(steps_, rows_, size_, width_,
-              [&](int64_t r) { return block_.codes + (first_ + r) * block_.code_stride; });
+              [&](int64_t r) { return block_.codes.Row(first_ + r); });
     StoreTile(before_, rows_, size_, width_,
               [&](int64_t r) { return block_.change.Row(first_ + r); });
   }
 
-  const RefinementBlock& block_;
+  const HostRefinementBlock& block_;
   const int64_t first_, rows_;
   const int64_t width_;  // rows a tile has room for
   const int64_t size_, group_size_;
@@ -250,7 +250,7 @@ class RefinementTile {
   double gain_[kMaxRows] = {};
 };
 
-void RefineRows(const RefinementBlock& block, int64_t begin, int64_t end, float* buffer,
+void RefineRows(const HostRefinementBlock& block, int64_t begin, int64_t end, float* buffer,
                 double* gain) {
   const int64_t width = kVectors * Lanes();
   for (int64_t first = begin; first < end; first += width) {
@@ -272,10 +272,11 @@ constexpr int64_t kRowsPerTask = kVectors * kMaxLanes;
 
 }  // namespace
 
-absl::Status CpuDevice::RefineBlock(const RefinementBlock& block, absl::Span<double> gain) {
-  pool_.ParallelForBlocks(block.residual.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    float* buffer = ThreadBuffer(4 * block.residual.cols * kRowsPerTask);
-    HWY_DYNAMIC_DISPATCH(RefineRows)(block, begin, end, buffer, gain.data());
+absl::Status CpuDevice::RefineBlock(const RefinementBlock& block) {
+  const HostRefinementBlock host(HostSpace(0), block);
+  pool_.ParallelForBlocks(host.residual.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    float* buffer = ThreadBuffer(4 * host.residual.cols * kRowsPerTask);
+    HWY_DYNAMIC_DISPATCH(RefineRows)(host, begin, end, buffer, host.gain.data());
   });
   return absl::OkStatus();
 }

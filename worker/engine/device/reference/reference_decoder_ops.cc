@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
+#include "worker/engine/device/host_batch.h"
 #include "worker/engine/device/reference/reference_device.h"
 
 namespace lwq {
@@ -52,45 +54,70 @@ void AttendOne(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
 
 }  // namespace
 
-absl::Status ReferenceDevice::RmsNorm(ConstMatrixView x, const float* weight, float epsilon,
-                                      MatrixView out) {
+absl::Status ReferenceDevice::RmsNorm(DeviceView<const float> x, DeviceSpan<const float> weight,
+                                      float epsilon, DeviceView<float> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("norm's output", out, x.rows, x.cols));
+  LWQ_RETURN_IF_ERROR(CheckLength("norm's weight", weight.size, x.cols));
+  const float* gains = space_.Host(weight.data);
   for (int64_t r = 0; r < x.rows; ++r) {
     double squares = 0;
-    for (int64_t c = 0; c < x.cols; ++c) squares += double{x.Row(r)[c]} * x.Row(r)[c];
+    for (int64_t c = 0; c < x.cols; ++c) squares += double{Row(x, r)[c]} * Row(x, r)[c];
     const double scale = 1 / std::sqrt(squares / static_cast<double>(x.cols) + epsilon);
     for (int64_t c = 0; c < x.cols; ++c) {
-      out.Row(r)[c] = static_cast<float>(x.Row(r)[c] * scale * weight[c]);
+      Row(out, r)[c] = static_cast<float>(Row(x, r)[c] * scale * gains[c]);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Rope(MatrixView x, int head_dim, absl::Span<const int32_t> positions,
-                                   const RopeTable& table) {
-  LWQ_RETURN_IF_ERROR(CheckRope(x, head_dim, positions, table));
-  const int half = head_dim / 2;
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int i = 0; i < half; ++i) {
+absl::StatusOr<std::unique_ptr<DeviceBatch>> ReferenceDevice::NewBatch(
+    absl::Span<const Segment> segments, absl::Span<const int32_t> positions) {
+  return HostBatch::Create(segments, positions);
+}
+
+absl::StatusOr<std::unique_ptr<RopeTable>> ReferenceDevice::NewRopeTable(
+    const RopeSettings& settings, int64_t num_positions) {
+  LWQ_RETURN_IF_ERROR(CheckRopeSettings(settings, num_positions));
+  const int64_t half = static_cast<int64_t>(settings.inverse_frequency.size());
+  auto table = std::make_unique<HostRopeTable<double>>(half, num_positions);
+  for (int64_t p = 0; p < num_positions; ++p) {
+    for (int64_t i = 0; i < half; ++i) {
       // The angle is an F32 product by definition: that is what models were trained with.
-      const double angle = static_cast<float>(positions[r]) * table.inverse_frequency[i];
-      const double cosine = std::cos(angle) * table.attention_factor;
-      const double sine = std::sin(angle) * table.attention_factor;
-      for (int64_t head = 0; head < x.cols / head_dim; ++head) {
-        float* pair = x.Row(r) + head * head_dim + i;
+      const double angle = static_cast<float>(p) * settings.inverse_frequency[i];
+      table->cosine(p)[i] = std::cos(angle) * settings.attention_factor;
+      table->sine(p)[i] = std::sin(angle) * settings.attention_factor;
+    }
+  }
+  return table;
+}
+
+absl::Status ReferenceDevice::Rope(const DeviceBatch& batch, const RopeTable& table,
+                                   DeviceView<float> x) {
+  LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
+  LWQ_ASSIGN_OR_RETURN(const auto* rotations, HostRopeTable<double>::Of(table));
+  LWQ_RETURN_IF_ERROR(CheckRope(batch, own->last_position(), table, x));
+  const int64_t half = rotations->half();
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const double* cosine = rotations->cosine(own->positions()[r]);
+    const double* sine = rotations->sine(own->positions()[r]);
+    for (int64_t i = 0; i < half; ++i) {
+      for (int64_t at = 0; at < x.cols; at += 2 * half) {
+        float* pair = Row(x, r) + at + i;
         const double a = pair[0], b = pair[half];
-        pair[0] = static_cast<float>(a * cosine - b * sine);
-        pair[half] = static_cast<float>(b * cosine + a * sine);
+        pair[0] = static_cast<float>(a * cosine[i] - b * sine[i]);
+        pair[half] = static_cast<float>(b * cosine[i] + a * sine[i]);
       }
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-                                        absl::Span<const Segment> segments,
-                                        const AttentionShape& shape, MatrixView out) {
-  LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, segments, shape, out));
+absl::Status ReferenceDevice::Attention(DeviceView<const float> q, DeviceView<const float> k,
+                                        DeviceView<const float> v, const DeviceBatch& batch,
+                                        const AttentionShape& shape, DeviceView<float> out) {
+  LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
+  LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, batch, shape, out));
+  const std::vector<Segment>& segments = own->segments();
   for (size_t s = 0; s < segments.size(); ++s) {
     std::vector<int64_t> rows = AncestorRows(segments, static_cast<int>(s));
     for (int64_t i = 0; i < segments[s].size; ++i) {
@@ -99,33 +126,35 @@ absl::Status ReferenceDevice::Attention(ConstMatrixView q, ConstMatrixView k, Co
       const size_t window = static_cast<size_t>(shape.sliding_window);
       if (window > 0 && seen.size() > window) seen.remove_prefix(seen.size() - window);
       for (int head = 0; head < shape.num_heads; ++head) {
-        AttendOne(q, k, v, seen, shape, head, out.Row(rows.back()));
+        AttendOne(space_.Host(q), space_.Host(k), space_.Host(v), seen, shape, head,
+                  Row(out, rows.back()));
       }
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Add(ConstMatrixView x, MatrixView y) {
+absl::Status ReferenceDevice::Add(DeviceView<const float> x, DeviceView<float> y) {
   LWQ_RETURN_IF_ERROR(CheckShape("summand", x, y.rows, y.cols));
   for (int64_t r = 0; r < y.rows; ++r) {
-    for (int64_t c = 0; c < y.cols; ++c) y.Row(r)[c] += x.Row(r)[c];
+    for (int64_t c = 0; c < y.cols; ++c) Row(y, r)[c] += Row(x, r)[c];
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Subtract(ConstMatrixView a, ConstMatrixView b, MatrixView out) {
+absl::Status ReferenceDevice::Subtract(DeviceView<const float> a, DeviceView<const float> b,
+                                       DeviceView<float> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("minuend", a, out.rows, out.cols));
   LWQ_RETURN_IF_ERROR(CheckShape("subtrahend", b, out.rows, out.cols));
   for (int64_t r = 0; r < out.rows; ++r) {
-    for (int64_t c = 0; c < out.cols; ++c) out.Row(r)[c] = a.Row(r)[c] - b.Row(r)[c];
+    for (int64_t c = 0; c < out.cols; ++c) Row(out, r)[c] = Row(a, r)[c] - Row(b, r)[c];
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::LogSoftmax(MatrixView logits) {
+absl::Status ReferenceDevice::LogSoftmax(DeviceView<float> logits) {
   for (int64_t r = 0; r < logits.rows; ++r) {
-    float* row = logits.Row(r);
+    float* row = Row(logits, r);
     const double top = *std::max_element(row, row + logits.cols);
     double total = 0;
     for (int64_t c = 0; c < logits.cols; ++c) total += std::exp(row[c] - top);
@@ -135,35 +164,34 @@ absl::Status ReferenceDevice::LogSoftmax(MatrixView logits) {
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::KlDivergence(ConstMatrixView source, ConstMatrixView candidate,
-                                           absl::Span<double> kl) {
+absl::Status ReferenceDevice::KlDivergence(DeviceView<const float> source,
+                                           DeviceView<const float> candidate,
+                                           DeviceSpan<double> kl) {
   LWQ_RETURN_IF_ERROR(CheckShape("candidate", candidate, source.rows, source.cols));
-  if (static_cast<int64_t>(kl.size()) != source.rows) {
-    return absl::InvalidArgumentError("one divergence a row is returned");
-  }
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' divergences", kl.size, source.rows));
+  double* sums = space_.Host(kl.data);
   for (int64_t r = 0; r < source.rows; ++r) {
-    kl[r] = 0;
+    sums[r] = 0;
     for (int64_t c = 0; c < source.cols; ++c) {
-      const double p = source.Row(r)[c];
-      if (p > -INFINITY) kl[r] += std::exp(p) * (p - candidate.Row(r)[c]);
+      const double p = Row(source, r)[c];
+      if (p > -INFINITY) sums[r] += std::exp(p) * (p - Row(candidate, r)[c]);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::RowCosine(ConstMatrixView x, ConstMatrixView y,
-                                        absl::Span<double> out) {
+absl::Status ReferenceDevice::RowCosine(DeviceView<const float> x, DeviceView<const float> y,
+                                        DeviceSpan<double> out) {
   LWQ_RETURN_IF_ERROR(CheckShape("second operand", y, x.rows, x.cols));
-  if (static_cast<int64_t>(out.size()) != x.rows) {
-    return absl::InvalidArgumentError("one cosine a row is returned");
-  }
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' cosines", out.size, x.rows));
+  double* cosines = space_.Host(out.data);
   for (int64_t r = 0; r < x.rows; ++r) {
     double xy = 0, xx = 0, yy = 0;
     for (int64_t c = 0; c < x.cols; ++c) {
-      const double a = x.Row(r)[c], b = y.Row(r)[c];
+      const double a = Row(x, r)[c], b = Row(y, r)[c];
       xy += a * b, xx += a * a, yy += b * b;
     }
-    out[r] = xx > 0 && yy > 0 ? xy / (std::sqrt(xx) * std::sqrt(yy)) : 0;
+    cosines[r] = xx > 0 && yy > 0 ? xy / (std::sqrt(xx) * std::sqrt(yy)) : 0;
   }
   return absl::OkStatus();
 }

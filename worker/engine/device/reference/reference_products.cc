@@ -5,7 +5,6 @@
 
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
-#include "worker/engine/device/host_matrix.h"
 #include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/tensor/half.h"
 
@@ -31,11 +30,11 @@ float RoundTo(ComputeType type, float value) {
   return type == ComputeType::kBF16 ? BF16ToFloat(FloatToBF16(value)) : value;
 }
 
-// Its columns as given: weights know how to round them.
+// Its columns as given: weights know how to round them. Null when there is no memory.
 class ReferenceInput : public PreparedInput {
  public:
   ReferenceInput(int64_t rows, int64_t features) : values(rows, features) {
-    std::fill_n(values.data(), values.size(), 0.0f);
+    if (values.data() != nullptr) std::fill_n(values.data(), values.size(), 0.0f);
   }
   int64_t rows() const override { return values.rows(); }
   int64_t features() const override { return values.cols(); }
@@ -64,112 +63,159 @@ absl::Status ForEachProduct(ConstMatrixView x, const PreparedWeight& weight, Mat
   return absl::OkStatus();
 }
 
-double At(const float* bias, int64_t n) { return bias == nullptr ? 0 : bias[n]; }
+// A bias as sums see it: zero where there is none.
+class Bias {
+ public:
+  Bias(const HostSpace& space, DeviceSpan<const float> bias) : values_(space.Host(bias)) {}
+  absl::Status Check(int64_t out_features) const {
+    return values_.empty()
+               ? absl::OkStatus()
+               : CheckLength("bias", static_cast<int64_t>(values_.size()), out_features);
+  }
+  double operator[](int64_t n) const { return values_.empty() ? 0 : values_[n]; }
+
+ private:
+  const absl::Span<const float> values_;
+};
+
+absl::StatusOr<ConstMatrixView> ValuesOf(const PreparedInput& x) {
+  const auto* input = dynamic_cast<const ReferenceInput*>(&x);
+  if (input == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
+  return input->values.view();
+}
+
+absl::StatusOr<std::unique_ptr<PreparedWeight>> Prepared(Matrix weight, ComputeType type) {
+  if (weight.data() == nullptr) return absl::ResourceExhaustedError("no memory for a weight");
+  for (int64_t i = 0; i < weight.size(); ++i) weight.data()[i] = RoundTo(type, weight.data()[i]);
+  return std::make_unique<ReferenceWeight>(std::move(weight), type);
+}
+
+absl::Status StoreLinear(const HostSpace& space, ConstMatrixView x, BiasedWeight weight,
+                         MatrixView y) {
+  const Bias bias(space, weight.bias);
+  LWQ_RETURN_IF_ERROR(bias.Check(y.cols));
+  return ForEachProduct(x, *weight.weight, y, [&](int64_t t, int64_t n, double sum) {
+    y.Row(t)[n] = static_cast<float>(sum + bias[n]);
+  });
+}
+
+absl::Status SubtractSums(ConstMatrixView x, const PreparedWeight& weight, MatrixView y) {
+  return ForEachProduct(x, weight, y, [&](int64_t t, int64_t n, double sum) {
+    y.Row(t)[n] = static_cast<float>(y.Row(t)[n] - sum);
+  });
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareWeight(
-    ConstMatrixView weight, ComputeType type) {
+    DeviceView<const float> weight, ComputeType type) {
   Matrix copy(weight.rows, weight.cols);
-  if (copy.data() == nullptr) return absl::ResourceExhaustedError("no memory for a weight");
-  for (int64_t r = 0; r < weight.rows; ++r) {
-    for (int64_t c = 0; c < weight.cols; ++c) copy.Row(r)[c] = RoundTo(type, weight.Row(r)[c]);
+  for (int64_t r = 0; r < weight.rows && copy.data() != nullptr; ++r) {
+    std::copy_n(Row(weight, r), weight.cols, copy.Row(r));
   }
-  return std::make_unique<ReferenceWeight>(std::move(copy), type);
+  return Prepared(std::move(copy), type);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedWeight>> ReferenceDevice::PrepareTransposed(
-    ConstMatrixView b, ComputeType type) {
-  Matrix weight(b.cols, b.rows);
-  for (int64_t r = 0; r < b.rows; ++r) {
-    for (int64_t c = 0; c < b.cols; ++c) weight.Row(c)[r] = b.Row(r)[c];
+    DeviceView<const float> b, ComputeType type) {
+  Matrix copy(b.cols, b.rows);
+  for (int64_t r = 0; r < b.rows && copy.data() != nullptr; ++r) {
+    for (int64_t c = 0; c < b.cols; ++c) copy.Row(c)[r] = Row(b, r)[c];
   }
-  return PrepareWeight(weight.view(), type);
+  return Prepared(std::move(copy), type);
 }
 
 absl::StatusOr<std::unique_ptr<PreparedInput>> ReferenceDevice::NewInput(int64_t rows,
                                                                          int64_t features,
                                                                          ComputeType) {
-  return std::make_unique<ReferenceInput>(rows, features);
+  auto input = std::make_unique<ReferenceInput>(rows, features);
+  if (input->values.data() == nullptr)
+    return absl::ResourceExhaustedError("no memory for an input");
+  return input;
 }
 
-absl::Status ReferenceDevice::SetColumns(ConstMatrixView values, int64_t first,
+absl::Status ReferenceDevice::SetColumns(DeviceView<const float> values, int64_t first,
                                          PreparedInput& input) {
   auto* own = dynamic_cast<ReferenceInput*>(&input);
   if (own == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
   LWQ_RETURN_IF_ERROR(CheckShape("input's columns", values, own->rows(), values.cols));
   LWQ_RETURN_IF_ERROR(CheckRange("input's columns", first, values.cols, own->features()));
   for (int64_t r = 0; r < values.rows; ++r) {
-    std::copy_n(values.Row(r), values.cols, own->values.Row(r) + first);
+    std::copy_n(Row(values, r), values.cols, own->values.Row(r) + first);
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Linear(const PreparedInput& x, BiasedWeight weight, MatrixView y) {
-  const auto* input = dynamic_cast<const ReferenceInput*>(&x);
-  if (input == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
-  return Linear(input->values.view(), weight, y);
+absl::Status ReferenceDevice::Linear(const PreparedInput& x, BiasedWeight weight,
+                                     DeviceView<float> y) {
+  LWQ_ASSIGN_OR_RETURN(const ConstMatrixView values, ValuesOf(x));
+  return StoreLinear(space_, values, weight, space_.Host(y));
 }
 
-absl::Status ReferenceDevice::Linear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
-  return ForEachProduct(x, *weight.weight, y, [&](int64_t t, int64_t n, double sum) {
-    y.Row(t)[n] = static_cast<float>(sum + At(weight.bias, n));
-  });
+absl::Status ReferenceDevice::Linear(DeviceView<const float> x, BiasedWeight weight,
+                                     DeviceView<float> y) {
+  return StoreLinear(space_, space_.Host(x), weight, space_.Host(y));
 }
 
-absl::Status ReferenceDevice::AddLinear(ConstMatrixView x, BiasedWeight weight, MatrixView y) {
-  return ForEachProduct(x, *weight.weight, y, [&](int64_t t, int64_t n, double sum) {
-    y.Row(t)[n] = static_cast<float>(y.Row(t)[n] + sum + At(weight.bias, n));
+absl::Status ReferenceDevice::AddLinear(DeviceView<const float> x, BiasedWeight weight,
+                                        DeviceView<float> y) {
+  const Bias bias(space_, weight.bias);
+  LWQ_RETURN_IF_ERROR(bias.Check(y.cols));
+  const MatrixView out = space_.Host(y);
+  return ForEachProduct(space_.Host(x), *weight.weight, out, [&](int64_t t, int64_t n, double sum) {
+    out.Row(t)[n] = static_cast<float>(out.Row(t)[n] + sum + bias[n]);
   });
 }
 
 absl::Status ReferenceDevice::SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
-                                             MatrixView y) {
-  const auto* input = dynamic_cast<const ReferenceInput*>(&x);
-  if (input == nullptr) return absl::InvalidArgumentError("input was prepared by another device");
-  return SubtractLinear(input->values.view(), weight, y);
+                                             DeviceView<float> y) {
+  LWQ_ASSIGN_OR_RETURN(const ConstMatrixView values, ValuesOf(x));
+  return SubtractSums(values, weight, space_.Host(y));
 }
 
-absl::Status ReferenceDevice::SubtractLinear(ConstMatrixView x, const PreparedWeight& weight,
-                                             MatrixView y) {
-  return ForEachProduct(x, weight, y, [&](int64_t t, int64_t n, double sum) {
-    y.Row(t)[n] = static_cast<float>(y.Row(t)[n] - sum);
-  });
+absl::Status ReferenceDevice::SubtractLinear(DeviceView<const float> x,
+                                             const PreparedWeight& weight, DeviceView<float> y) {
+  return SubtractSums(space_.Host(x), weight, space_.Host(y));
 }
 
-absl::Status ReferenceDevice::GatedLinear(ConstMatrixView x, BiasedWeight gate, BiasedWeight up,
-                                          MatrixView y) {
+absl::Status ReferenceDevice::GatedLinear(DeviceView<const float> x, BiasedWeight gate,
+                                          BiasedWeight up, DeviceView<float> y) {
   LWQ_RETURN_IF_ERROR(Linear(x, gate, y));
-  return ForEachProduct(x, *up.weight, y, [&](int64_t t, int64_t n, double sum) {
-    const double g = y.Row(t)[n];
-    y.Row(t)[n] = static_cast<float>(g / (1 + std::exp(-g)) * (sum + At(up.bias, n)));
+  const Bias bias(space_, up.bias);
+  LWQ_RETURN_IF_ERROR(bias.Check(y.cols));
+  const MatrixView out = space_.Host(y);
+  return ForEachProduct(space_.Host(x), *up.weight, out, [&](int64_t t, int64_t n, double sum) {
+    const double g = out.Row(t)[n];
+    out.Row(t)[n] = static_cast<float>(g / (1 + std::exp(-g)) * (sum + bias[n]));
   });
 }
 
-absl::Status ReferenceDevice::SubtractProduct(ConstMatrixView a, ConstMatrixView b, MatrixView c) {
+absl::Status ReferenceDevice::SubtractProduct(DeviceView<const float> a, DeviceView<const float> b,
+                                              DeviceView<float> c) {
   LWQ_RETURN_IF_ERROR(CheckShape("product's left side", a, c.rows, b.rows));
   LWQ_RETURN_IF_ERROR(CheckShape("product's right side", b, a.cols, c.cols));
   for (int64_t m = 0; m < c.rows; ++m) {
     for (int64_t n = 0; n < c.cols; ++n) {
-      double sum = c.Row(m)[n];
+      double sum = Row(c, m)[n];
       for (int64_t k = 0; k < a.cols; ++k) {
-        sum -= double{a.Row(m)[k]} * b.Row(k)[n];
+        sum -= double{Row(a, m)[k]} * Row(b, k)[n];
       }
-      c.Row(m)[n] = static_cast<float>(sum);
+      Row(c, m)[n] = static_cast<float>(sum);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::AccumulateGram(ConstMatrixView x, ComputeType type, MatrixView gram) {
+absl::Status ReferenceDevice::AccumulateGram(DeviceView<const float> x, ComputeType type,
+                                             DeviceView<float> gram) {
   LWQ_RETURN_IF_ERROR(CheckShape("second moments", gram, x.cols, x.cols));
   for (int64_t i = 0; i < x.cols; ++i) {
     for (int64_t j = 0; j <= i; ++j) {
-      double sum = gram.Row(i)[j];
+      double sum = Row(gram, i)[j];
       for (int64_t t = 0; t < x.rows; ++t) {
-        sum += double{RoundTo(type, x.Row(t)[i])} * RoundTo(type, x.Row(t)[j]);
+        sum += double{RoundTo(type, Row(x, t)[i])} * RoundTo(type, Row(x, t)[j]);
       }
-      gram.Row(i)[j] = static_cast<float>(sum);
+      Row(gram, i)[j] = static_cast<float>(sum);
     }
   }
   return absl::OkStatus();

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/status_macros.h"
+#include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/device/scale_grid.h"
 
@@ -57,79 +59,107 @@ class GroupSums {
   float top_;
 };
 
-float ZeroAt(const GridSpec& grid, ConstMatrixView zeros, int64_t row, int64_t group) {
+float ZeroOf(const GridSpec& grid, ConstMatrixView zeros, int64_t row, int64_t group) {
   return grid.symmetric ? SymmetricZero(grid.bits) : zeros.Row(row)[group];
 }
 
 }  // namespace
 
-absl::Status ReferenceDevice::FitGrid(ConstMatrixView weight, const GridSpec& grid,
-                                      const float* column_weight, MatrixView scales,
-                                      MatrixView zeros) {
+absl::Status ReferenceDevice::FitGrid(DeviceView<const float> weight, const GridSpec& grid,
+                                      DeviceSpan<const float> column_weight,
+                                      DeviceView<float> scales, DeviceView<float> zeros) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   const ShrinkSweep sweep(grid.bits);
+  const float* importance = space_.Host(column_weight.data);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t g = 0; g < weight.cols / group_size; ++g) {
-      const float* w = weight.Row(r) + g * group_size;
+      const float* w = Row(weight, r) + g * group_size;
       GroupRange range;
       for (int64_t k = 0; k < group_size; ++k) {
         range.low = std::min(range.low, NanToZero(w[k]));
         range.high = std::max(range.high, NanToZero(w[k]));
       }
-      const float* h = column_weight == nullptr ? nullptr : column_weight + g * group_size;
+      const float* h = importance == nullptr ? nullptr : importance + g * group_size;
       const GridCandidate best =
           FitGroup(grid, sweep, range, GroupSums(w, h, group_size, LargestCode(grid.bits)));
-      scales.Row(r)[g] = best.scale;
-      if (!grid.symmetric) zeros.Row(r)[g] = best.zero;
+      Row(scales, r)[g] = best.scale;
+      if (!grid.symmetric) Row(zeros, r)[g] = best.zero;
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::RoundToGrid(ConstMatrixView weight, const GridSpec& grid,
-                                          ConstMatrixView scales, ConstMatrixView zeros,
-                                          uint8_t* codes) {
+absl::Status ReferenceDevice::RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
+                                          DeviceView<const float> scales,
+                                          DeviceView<const float> zeros,
+                                          DeviceView<uint8_t> codes) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t k = 0; k < weight.cols; ++k) {
       const int64_t g = k / group_size;
-      codes[r * weight.cols + k] = static_cast<uint8_t>(CodeOf(
-          weight.Row(r)[k], scales.Row(r)[g], ZeroAt(grid, zeros, r, g), LargestCode(grid.bits)));
+      Row(codes, r)[k] = static_cast<uint8_t>(CodeOf(Row(weight, r)[k], Row(scales, r)[g],
+                                                     ZeroOf(grid, space_.Host(zeros), r, g),
+                                                     LargestCode(grid.bits)));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::Dequantize(const uint8_t* codes, const GridSpec& grid,
-                                         ConstMatrixView scales, ConstMatrixView zeros,
-                                         MatrixView weight) {
+absl::Status ReferenceDevice::Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
+                                         DeviceView<const float> scales,
+                                         DeviceView<const float> zeros, DeviceView<float> weight) {
   const int64_t group_size = grid.GroupSizeFor(weight.cols);
   for (int64_t r = 0; r < weight.rows; ++r) {
     for (int64_t k = 0; k < weight.cols; ++k) {
       const int64_t g = k / group_size;
-      const float code = codes[r * weight.cols + k];
-      weight.Row(r)[k] = scales.Row(r)[g] * (code - ZeroAt(grid, zeros, r, g));
+      const float code = Row(codes, r)[k];
+      Row(weight, r)[k] = Row(scales, r)[g] * (code - ZeroOf(grid, space_.Host(zeros), r, g));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReferenceDevice::GptqBlock(const GptqColumns& b, absl::Span<double> loss) {
+absl::Status ReferenceDevice::GridError(DeviceView<const float> weight,
+                                        DeviceView<const uint8_t> codes, const GridSpec& grid,
+                                        DeviceView<const float> scales,
+                                        DeviceView<const float> zeros, DeviceSpan<double> error,
+                                        DeviceSpan<double> square) {
+  LWQ_RETURN_IF_ERROR(CheckShape("codes", codes, weight.rows, weight.cols));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' errors", error.size, weight.rows));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' squares", square.size, weight.rows));
+  const int64_t group_size = grid.GroupSizeFor(weight.cols);
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    double& errors = space_.Host(error)[r];
+    double& squares = space_.Host(square)[r];
+    errors = squares = 0;
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      const int64_t g = k / group_size;
+      const double w = Row(weight, r)[k];
+      const double steps = Row(codes, r)[k] - ZeroOf(grid, space_.Host(zeros), r, g);
+      const double difference = w - Row(scales, r)[g] * steps;
+      errors += difference * difference;
+      squares += w * w;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::GptqBlock(const GptqColumns& block) {
+  const HostGptqColumns b(space_, block);
   const float top = LargestCode(b.grid.bits);
   const int64_t group_size = b.grid.GroupSizeFor(b.in_features);
   std::vector<double> row(b.w.cols);
   for (int64_t r = 0; r < b.w.rows; ++r) {
     std::copy(b.w.Row(r), b.w.Row(r) + b.w.cols, row.begin());
-    loss[r] = 0;
     for (int64_t j = 0; j < b.w.cols; ++j) {
       const int64_t group = b.columns[j] / group_size;
       const float scale = b.scales.Row(r)[group];
-      const float zero = ZeroAt(b.grid, b.zeros, r, group);
+      const float zero = ZeroOf(b.grid, b.zeros, r, group);
       const float code = CodeOf(static_cast<float>(row[j]), scale, zero, top);
       const float value = scale * (code - zero);
       const double scaled_error = (row[j] - value) / b.u.Row(j)[j];
-      loss[r] += scaled_error * scaled_error;
-      b.codes[r * b.in_features + j] = static_cast<uint8_t>(code);
+      b.loss[r] += scaled_error * scaled_error;
+      b.codes.Row(r)[j] = static_cast<uint8_t>(code);
       b.w.Row(r)[j] = value;
       b.error.Row(r)[j] = static_cast<float>(scaled_error);
       for (int64_t k = j + 1; k < b.w.cols; ++k) row[k] -= scaled_error * b.u.Row(j)[k];

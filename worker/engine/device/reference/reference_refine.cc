@@ -12,7 +12,7 @@ namespace {
 // One row of the block. steps[j] = code - zero, so that a value is scale * steps.
 class RowRefinement {
  public:
-  RowRefinement(const RefinementBlock& block, int64_t row)
+  RowRefinement(const HostRefinementBlock& block, int64_t row)
       : block_(block),
         row_(row),
         size_(block.residual.cols),
@@ -21,7 +21,7 @@ class RowRefinement {
         steps_(size_) {}
 
   double Run() {
-    uint8_t* codes = block_.codes + row_ * block_.code_stride;
+    uint8_t* codes = block_.codes.Row(row_);
     float* change = block_.change.Row(row_);
     for (int64_t g = 0; g < size_ / group_size_; ++g) {
       float& scale = block_.scales.Row(row_)[g];
@@ -75,7 +75,7 @@ class RowRefinement {
     for (int64_t i = 0; i < size_; ++i) residual_[i] -= difference * H(j, i);
   }
 
-  const RefinementBlock& block_;
+  const HostRefinementBlock& block_;
   const int64_t row_, size_, group_size_;
   std::vector<double> residual_, steps_;
   double gain_ = 0;
@@ -83,8 +83,9 @@ class RowRefinement {
 
 }  // namespace
 
-absl::Status ReferenceDevice::RefineBlock(const RefinementBlock& block, absl::Span<double> gain) {
-  for (int64_t r = 0; r < block.residual.rows; ++r) gain[r] = RowRefinement(block, r).Run();
+absl::Status ReferenceDevice::RefineBlock(const RefinementBlock& block) {
+  const HostRefinementBlock b(space_, block);
+  for (int64_t r = 0; r < b.residual.rows; ++r) b.gain[r] += RowRefinement(b, r).Run();
   return absl::OkStatus();
 }
 

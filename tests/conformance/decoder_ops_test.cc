@@ -1,0 +1,196 @@
+// The operations of a decoder and of the evaluation on every device against the reference. Bounds
+// are derived where they are stated (product_ops_test.cc says how).
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "tests/conformance/judge.h"
+
+namespace lwq::testing {
+namespace {
+
+class DecoderOps : public DeviceTest {
+ protected:
+  ::testing::AssertionResult Agrees(const Operation& operation, const Matrix& start,
+                                    double bound) const {
+    return Judge(*GetParam(), operation, start).Within(bound);
+  }
+};
+
+TEST_P(DecoderOps, RmsNormAgrees) {
+  for (const int64_t cols : {1, 15, 256, 1001}) {
+    const Matrix x = Random(5, cols, 1, 30), weight = Random(1, cols, 2), start = Zeros(5, cols);
+    const double root = std::sqrt(static_cast<double>(cols));
+    EXPECT_TRUE(Agrees(
+        [&](Device& device, DeviceView<float> out) {
+          return device.RmsNorm(OnDevice(&device, x.view())->view(),
+                                OnDevice(&device, weight.view())->span(), 1e-5f, out);
+        },
+        start, (4 + root) * kEps * root));
+  }
+}
+
+TEST_P(DecoderOps, NormOfZerosIsZeroAndCosineOfZerosIsZero) {
+  const auto x = OnDevice(device_.get(), Zeros(2, 40).view());
+  const auto y = OnDevice(device_.get(), Random(2, 40, 3).view());
+  const auto weight = OnDevice(device_.get(), Random(1, 40, 1).view());
+  const auto out = OnDevice(device_.get(), Random(2, 40, 2).view());
+  ASSERT_OK(device_->RmsNorm(x->view(), weight->span(), 1e-6f, out->view()));
+  EXPECT_THAT(ElementsOf(*device_, out->view()), ::testing::Each(0.0f));
+  const auto cosine = VectorOn<double>(*device_, {7, 7});
+  ASSERT_OK(device_->RowCosine(x->view(), y->view(), cosine->span()));
+  EXPECT_THAT(ElementsOf(*device_, cosine->span()), ::testing::Each(0.0));
+  EXPECT_FALSE(device_->RmsNorm(x->view(), weight->span().Part(0, 39), 1e-6f, out->view()).ok());
+  EXPECT_FALSE(device_->RowCosine(x->view(), y->view(), cosine->span().Part(0, 1)).ok());
+}
+
+TEST_P(DecoderOps, RopeAgrees) {
+  for (const int head_dim : {2, 12, 64}) {
+    std::vector<float> frequency;
+    for (int i = 0; i < head_dim / 2; ++i) {
+      frequency.push_back(
+          std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(head_dim)));
+    }
+    const std::vector<int32_t> positions = {0, 1, 17, 2047, 9999};
+    const Matrix start = Random(5, 3 * head_dim, 1);
+    // Cosine and sine of an angle that is exact; two products and a sum of values below 1.1.
+    EXPECT_TRUE(Agrees(
+        [&](Device& device, DeviceView<float> out) -> absl::Status {
+          LWQ_ASSIGN_OR_RETURN(const auto batch, device.NewBatch({}, positions));
+          LWQ_ASSIGN_OR_RETURN(const auto table, device.NewRopeTable({frequency, 1.1f}, 10000));
+          return device.Rope(*batch, *table, out);
+        },
+        start, 10 * kEps));
+  }
+}
+
+TEST_P(DecoderOps, RopeRefusesPositionsOutsideItsTable) {
+  const float frequency[] = {1};
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto table, device_->NewRopeTable({frequency, 1}, 8));
+  EXPECT_EQ(table->head_dim(), 2);
+  const auto x = OnDevice(device_.get(), Random(2, 4, 1).view());
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto inside, device_->NewBatch({}, {{7, 0}}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto outside, device_->NewBatch({}, {{0, 8}}));
+  EXPECT_OK(device_->Rope(*inside, *table, x->view()));
+  EXPECT_FALSE(device_->Rope(*outside, *table, x->view()).ok());
+  EXPECT_FALSE(device_->Rope(*inside, *table, x->view().Cols(0, 3)).ok());
+  EXPECT_FALSE(device_->Rope(*inside, *table, x->Rows(0, 1)).ok());
+  EXPECT_FALSE(device_->NewBatch({}, {{-1}}).ok());
+}
+
+struct AttentionCase {
+  AttentionShape shape;
+  std::vector<Segment> segments;
+  int64_t rows;
+};
+
+TEST_P(DecoderOps, AttentionAgrees) {
+  const AttentionCase cases[] = {
+      {{.num_heads = 1, .num_kv_heads = 1, .head_dim = 8, .scale = 0.35f}, {{0, 1}}, 1},
+      {{.num_heads = 4, .num_kv_heads = 2, .head_dim = 12, .scale = 0.3f},
+       {{0, 33}, {33, 64}, {97, 3}},
+       100},
+      // A context, two choices that continue it, one that continues a choice; a row left over.
+      {{.num_heads = 2, .num_kv_heads = 1, .head_dim = 64, .scale = 0.125f},
+       {{0, 70, -1, 0}, {70, 5, 0, 70}, {75, 40, 0, 70}, {115, 9, 2, 110}},
+       125},
+      {{.num_heads = 2, .num_kv_heads = 2, .head_dim = 20, .scale = 0.2f, .sliding_window = 37},
+       {{0, 150}},
+       150},
+      {{.num_heads = 2, .num_kv_heads = 2, .head_dim = 16, .scale = 2.0f, .logit_softcap = 5},
+       {{0, 50}, {50, 20, 0, 50}},
+       70}};
+  for (const AttentionCase& c : cases) {
+    const int64_t q_cols = c.shape.num_heads * c.shape.head_dim;
+    const int64_t k_cols = c.shape.num_kv_heads * c.shape.head_dim;
+    const Matrix q = Random(c.rows, q_cols, 1, 2), k = Random(c.rows, k_cols, 2, 2);
+    const Matrix v = Random(c.rows, k_cols, 3), start = Random(c.rows, q_cols, 4);
+    // Scores below scale * 4 * head_dim err by some eps of that, which the exponential turns into a
+    // relative error of the weights; a weighted mean of values below 1 follows.
+    const double score = c.shape.scale * 4.0 * c.shape.head_dim;
+    EXPECT_TRUE(Agrees(
+        [&](Device& device, DeviceView<float> out) -> absl::Status {
+          const std::vector<int32_t> positions(static_cast<size_t>(c.rows));
+          LWQ_ASSIGN_OR_RETURN(const auto batch, device.NewBatch(c.segments, positions));
+          return device.Attention(OnDevice(&device, q.view())->view(),
+                                  OnDevice(&device, k.view())->view(),
+                                  OnDevice(&device, v.view())->view(), *batch, c.shape, out);
+        },
+        start, 8 * kEps * (4 + score)));
+  }
+}
+
+TEST_P(DecoderOps, AttentionRefusesWhatDoesNotFit) {
+  const AttentionShape shape{.num_heads = 2, .num_kv_heads = 2, .head_dim = 4, .scale = 1};
+  const auto x = OnDevice(device_.get(), Random(2, 8, 1).view());
+  EXPECT_FALSE(device_->NewBatch({{{0, 3}}}, {{0, 1}}).ok()) << "three tokens in two rows";
+  EXPECT_FALSE(device_->NewBatch({{{0, 1, 0}}}, {{0, 1}}).ok()) << "its own parent";
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto one, device_->NewBatch({{{0, 1}}}, {{0}}));
+  EXPECT_FALSE(device_->Attention(x->view(), x->view(), x->view(), *one, shape, x->view()).ok());
+}
+
+TEST_P(DecoderOps, SumsAndDifferencesAgree) {
+  const Matrix x = Random(18, 77, 1, 20), start = Random(18, 77, 4);
+  EXPECT_TRUE(Agrees(
+      [&](Device& device, DeviceView<float> out) {
+        return device.Subtract(OnDevice(&device, x.view())->view(), out, out);
+      },
+      start, kEps * 42));
+  EXPECT_TRUE(Agrees(
+      [&](Device& device, DeviceView<float> out) {
+        return device.Subtract(out, OnDevice(&device, x.view())->view(), out);
+      },
+      start, kEps * 42));
+  EXPECT_TRUE(Agrees(
+      [&](Device& device, DeviceView<float> out) {
+        return device.Add(OnDevice(&device, x.view())->view(), out);
+      },
+      start, kEps * 42));
+}
+
+TEST_P(DecoderOps, LogSoftmaxAgrees) {
+  for (const int64_t cols : {2, 31, 4096, 5003}) {
+    const Matrix start = Random(3, cols, 1, 20);
+    // The row's values after are below 40 + log(cols); the sum's relative error adds to all.
+    EXPECT_TRUE(
+        Agrees([&](Device& device, DeviceView<float> out) { return device.LogSoftmax(out); }, start,
+               kEps * (2 * (40 + std::log(static_cast<double>(cols))) + 32)));
+  }
+  const auto one = OnDevice(device_.get(), Random(3, 1, 1, 20).view());
+  ASSERT_OK(device_->LogSoftmax(one->view()));
+  EXPECT_THAT(ElementsOf(*device_, one->view()), ::testing::Each(0.0f));
+}
+
+TEST_P(DecoderOps, DivergenceAndCosineAgree) {
+  ReferenceDevice reference;
+  const auto rows_of = [](Device& device, const Matrix& p, const Matrix& q, auto operation) {
+    const auto out = VectorOn<double>(device, std::vector<double>(20));
+    EXPECT_OK((device.*operation)(OnDevice(&device, p.view())->view(),
+                                  OnDevice(&device, q.view())->view(), out->span()));
+    return ElementsOf(device, out->span());
+  };
+  for (const int64_t cols : {1, 37, 4096}) {
+    const auto log_probabilities = [&](uint64_t seed) {
+      const auto x = OnDevice(&reference, Random(20, cols, seed, 5).view());
+      EXPECT_OK(reference.LogSoftmax(x->view()));
+      return OnHost(reference, x->view());
+    };
+    const Matrix p = log_probabilities(1), q = log_probabilities(2);
+    std::vector<double> found = rows_of(*device_, p, q, &Device::KlDivergence);
+    std::vector<double> expected = rows_of(reference, p, q, &Device::KlDivergence);
+    for (size_t r = 0; r < 20; ++r) {
+      // exp errs by a few eps of each term; terms are p |p - q| with |p - q| below 20.
+      EXPECT_NEAR(found[r], expected[r], 4 * kEps * 20);
+      EXPECT_GE(found[r], -4 * kEps * 20);
+    }
+    found = rows_of(*device_, p, q, &Device::RowCosine);
+    expected = rows_of(reference, p, q, &Device::RowCosine);
+    // Both in F64; only the order of the sums differs.
+    for (size_t r = 0; r < 20; ++r) EXPECT_NEAR(found[r], expected[r], 1e-13);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, DecoderOps, ::testing::ValuesIn(AllDevices()), DeviceName);
+
+}  // namespace
+}  // namespace lwq::testing

@@ -1,0 +1,16 @@
+#include "worker/engine/device/device.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace lwq {
+
+absl::string_view NameOf(ComputeType type) { return type == ComputeType::kBF16 ? "bf16" : "f32"; }
+
+absl::Status Device::SameShape(absl::string_view what, int64_t from_rows, int64_t from_cols,
+                               int64_t to_rows, int64_t to_cols) {
+  if (from_rows == to_rows && from_cols == to_cols) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " of [", from_rows, ", ", from_cols,
+                                                 "] to [", to_rows, ", ", to_cols, "]"));
+}
+
+}  // namespace lwq
