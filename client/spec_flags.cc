@@ -45,7 +45,7 @@ constexpr std::array<FlagDef, 28> kSpecFlags = {{
     {"profile", "NAME",
      "who shall load it: vllm-lowbit, portable, transformers (default vllm-lowbit)"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
-    {"score-tokens", "N", "tokens of it, besides those, to score on (default 2048)"},
+    {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
     {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
     {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},

@@ -26,7 +26,7 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   v1::Calibration& calibration = *spec.mutable_calibration();
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);
-  if (calibration.score_tokens() == 0) calibration.set_score_tokens(2048);
+  if (calibration.score_tokens() == 0) calibration.set_score_tokens(1024);
   if (calibration.trial_tokens() == 0) calibration.set_trial_tokens(4096);
   if (calibration.judge_tokens() == 0) calibration.set_judge_tokens(4096);
   // No use reads more text than the quantizer: a small job stays small.
