@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::array<FlagDef, 28> kSpecFlags = {{
     {"allocator", "NAME",
-     "who chooses the formats: lwq, knapsack, two-level, uniform (default lwq)"},
+     "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform (default "
+     "lwq)"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST",
      "candidate widths; 16: as in the source (default: what the profile has, and 16)"},

@@ -258,6 +258,12 @@ void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation)
       problem.cost.empty() ? 0 : PredictedCost(problem, problem.cost, allocation.plan);
 }
 
+void SetUnits(const ModelInventory& model, Place place, const Plan& from, Plan& plan) {
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    if (model.units[u].place == place) plan[u] = from[u];
+  }
+}
+
 double PredictedCost(const AllocationProblem& problem,
                      const std::vector<std::vector<double>>& costs, const Plan& plan) {
   double cost = 0;

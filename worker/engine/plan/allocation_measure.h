@@ -35,6 +35,9 @@ std::vector<int> RankLayers(const AllocationProblem& problem);
 // output.
 std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem);
 
+// Sets the units of `place` to what `from` has for them.
+void SetUnits(const ModelInventory& model, Place place, const Plan& from, Plan& plan);
+
 // The sum of the plan's costs; absent units cost nothing.
 double PredictedCost(const AllocationProblem& problem,
                      const std::vector<std::vector<double>>& costs, const Plan& plan);

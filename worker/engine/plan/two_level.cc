@@ -13,13 +13,6 @@
 namespace lwq {
 namespace {
 
-// Sets the units of `place` to what `from` has for them.
-void SetUnits(const ModelInventory& model, Place place, const Plan& from, Plan& plan) {
-  for (size_t u = 0; u < model.units.size(); ++u) {
-    if (model.units[u].place == place) plan[u] = from[u];
-  }
-}
-
 absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
   const int64_t allowed = AllowedBytes(problem);

@@ -29,7 +29,8 @@ class AllocatorTest : public ::testing::Test {
 TEST_F(AllocatorTest, ListsAllocatorsByName) {
   std::vector<std::string> names;
   for (const AllocatorDef* def : Allocators()) names.emplace_back(def->name);
-  EXPECT_THAT(names, ::testing::ElementsAre("knapsack", "lwq", "two-level", "uniform"));
+  EXPECT_THAT(names, ::testing::ElementsAre("knapsack", "lwq", "ranges", "three-level", "two-level",
+                                            "uniform"));
   EXPECT_THAT(FindAllocator("greedy"),
               FailsWith("ALLOCATOR_UNKNOWN",
                         AllOf(HasSubstr("greedy"), HasSubstr("knapsack"), HasSubstr("two-level"))));
