@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "worker/engine/tensor/host_memory.h"
 
 namespace lwq {
@@ -35,8 +36,8 @@ absl::StatusOr<std::unique_ptr<DeviceMemory>> HostSpace::Allocate(int64_t rows, 
   std::unique_ptr<uint8_t[], HostDeleter> bytes(
       static_cast<uint8_t*>(AllocateHost(static_cast<size_t>(rows * cols * element_bytes))));
   if (bytes == nullptr) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "no memory for a matrix of ", rows, " x ", cols, " elements of ", element_bytes, " bytes"));
+    return Failure(reasons::kHostOom, absl::StrCat("no memory for a matrix of ", rows, " x ", cols,
+                                                   " elements of ", element_bytes, " bytes"));
   }
   return std::make_unique<HostBlock>(std::move(bytes), distance_);
 }
