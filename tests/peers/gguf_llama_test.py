@@ -2,10 +2,8 @@
 tokenizes the held-out text to lwq's own ids, with and without its tokenizer.model, and gives lwq's own next-token
 log-probabilities. llama.cpp works in f16 and, with Q8_0, rounds activations to 8 bits, so these are close, not equal:
 bounds are on the mean, and on perplexity as the 0.5 % that the results promise."""
-import json
 import os
 import shutil
-import urllib.request
 
 import numpy as np
 
@@ -13,7 +11,7 @@ import lwq
 
 try:
     import gguf
-    import xllamacpp
+    from llama_cpp_model import LlamaCpp, log_softmax
 except ImportError:
     lwq.skip("no gguf or xllamacpp package")
 
@@ -45,35 +43,6 @@ def check_names():
             if name != expected or int(expert) != (3 if "experts.3." in tensor else -1):
                 lwq.equal(f"{model_class} {tensor}", f"{name} {expert}", expected)
         print(f"ok   {model_class}: {len(tensors)} names", flush=True)
-
-
-class LlamaCpp:
-    def __init__(self, path):
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = path
-        parameters.n_ctx = 512
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-        self.server = xllamacpp.Server(parameters)
-
-    def tokens(self, text):
-        body = json.dumps({"content": text, "add_special": True}).encode()
-        request = urllib.request.Request(self.server.listening_address + "/tokenize", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)["tokens"]
-
-    def log_probabilities(self, ids, vocabulary):
-        """Of what follows each prefix of `ids`: [len(ids), vocabulary]."""
-        rows = np.full((len(ids), vocabulary), np.nan)
-        for end in range(1, len(ids) + 1):
-            answer = self.server.handle_completions({"prompt": [int(i) for i in ids[:end]], "n_predict": 1, "n_probs": vocabulary, "temperature": 0})
-            for top in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-                rows[end - 1, top["id"]] = top["logprob"]
-        return rows
-
-
-def log_softmax(logits):
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
 def write(model, linears, name):

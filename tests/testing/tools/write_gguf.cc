@@ -1,4 +1,4 @@
-// A model directory to a GGUF file, plainly: what the comparisons with llama.cpp open. No experts.
+// A model directory to a GGUF file, plainly: what the comparisons with llama.cpp open.
 //
 //   write_gguf MODEL_DIR OUT LINEARS EMBEDDINGS
 //       LINEARS, EMBEDDINGS: types, such as Q8_0 and F16; a matrix whose rows do not fit is F16, a
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -25,7 +26,7 @@ namespace {
 constexpr int64_t kMaxFileBytes = int64_t{64} << 20;
 
 struct Source {
-  std::string tensor;  // empty: made from config.json
+  std::vector<std::string> tensors;  // one, or one per expert; none: made from config.json
   GgufTensorName name;
   std::vector<float> made;
 };
@@ -53,23 +54,15 @@ GgufType TypeFor(const std::vector<int64_t>& shape, bool embedding, const GgufTy
   return shape.back() % type->block_size == 0 ? type->type : GgufType::kF16;
 }
 
-absl::Status WriteTensor(const Checkpoint& checkpoint, const GgufModel& model, const Source& source,
-                         const GgufTensorSpec& spec, GgufWriter* writer) {
-  const int64_t cols = spec.shape.back();
-  const int64_t rows = spec.num_elements() / cols;
-  Matrix values(rows, cols);
-  if (source.tensor.empty()) {
-    std::copy(source.made.begin(), source.made.end(), values.data());
-  } else {
-    LWQ_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Get(source.tensor));
-    LWQ_RETURN_IF_ERROR(WidenToFloat(source.tensor, view, true, values.view()));
-  }
+// One matrix [rows, cols] of `spec`, a vector being a matrix of one row.
+absl::Status WriteMatrix(const GgufModel& model, const Source& source, const GgufTensorSpec& spec,
+                         Matrix values, GgufWriter* writer) {
   const bool vector = spec.shape.size() == 1;  // a bias has one row per value
   const int64_t heads = source.name.permuted_query ? model.num_heads
                         : source.name.permuted_key ? model.num_kv_heads
                                                    : 0;
-  const int64_t row_size = vector ? 1 : cols;
-  const int64_t num_rows = vector ? cols : rows;
+  const int64_t row_size = vector ? 1 : values.cols();
+  const int64_t num_rows = vector ? values.cols() : values.rows();
   const GgufTypeDef& type = DefOf(spec.type);
   std::vector<uint8_t> bytes(static_cast<size_t>(type.RowBytes(row_size)));
   std::vector<float> row(static_cast<size_t>(row_size));
@@ -81,6 +74,41 @@ absl::Status WriteTensor(const Checkpoint& checkpoint, const GgufModel& model, c
     LWQ_RETURN_IF_ERROR(writer->Append(spec.name, bytes));
   }
   return absl::OkStatus();
+}
+
+absl::Status WriteTensor(const Checkpoint& checkpoint, const GgufModel& model, const Source& source,
+                         const GgufTensorSpec& spec, GgufWriter* writer) {
+  const int64_t cols = spec.shape.back();
+  const int64_t parts = std::max<int64_t>(1, static_cast<int64_t>(source.tensors.size()));
+  const int64_t rows = spec.num_elements() / cols / parts;
+  if (source.tensors.empty()) {
+    Matrix values(rows, cols);
+    std::copy(source.made.begin(), source.made.end(), values.data());
+    return WriteMatrix(model, source, spec, std::move(values), writer);
+  }
+  for (const std::string& tensor : source.tensors) {
+    Matrix values(rows, cols);
+    LWQ_ASSIGN_OR_RETURN(const TensorView view, checkpoint.Get(tensor));
+    LWQ_RETURN_IF_ERROR(WidenToFloat(tensor, view, true, values.view()));
+    LWQ_RETURN_IF_ERROR(WriteMatrix(model, source, spec, std::move(values), writer));
+  }
+  return absl::OkStatus();
+}
+
+// Puts `tensor` into the stack of its kind of experts.
+void AddExpert(const std::string& tensor, const GgufTensorName& name, const GgufTensorSpec& expert,
+               std::vector<Source>* sources, std::vector<GgufTensorSpec>* specs) {
+  size_t at = 0;
+  while (at < specs->size() && (*specs)[at].name != name.name) ++at;
+  if (at == specs->size()) {
+    specs->push_back(expert);
+    specs->back().shape.insert(specs->back().shape.begin(), 0);
+    sources->push_back({{}, name, {}});
+  }
+  std::vector<std::string>& tensors = (*sources)[at].tensors;
+  tensors.resize(std::max(tensors.size(), static_cast<size_t>(name.expert) + 1));
+  tensors[static_cast<size_t>(name.expert)] = tensor;
+  (*specs)[at].shape[0] = static_cast<int64_t>(tensors.size());
 }
 
 absl::Status Run(const std::string& directory, const std::string& out, const GgufTypeDef* linears,
@@ -96,12 +124,19 @@ absl::Status Run(const std::string& directory, const std::string& out, const Ggu
     LWQ_ASSIGN_OR_RETURN(const TensorView view, checkpoint->Get(tensor));
     const bool embedding = name.name == "token_embd.weight";
     if (embedding) vocab_size = view.shape[0];
-    specs.push_back({name.name, TypeFor(view.shape, embedding, linears, embeddings), view.shape});
-    sources.push_back({tensor, name, {}});
+    const GgufType type = TypeFor(view.shape, embedding, linears, embeddings);
+    if (name.expert >= 0) {
+      AddExpert(tensor, name, {name.name, type, view.shape}, &sources, &specs);
+      continue;
+    }
+    // llama.cpp wants the router in F32.
+    const bool router = name.name.find("ffn_gate_inp") != std::string::npos;
+    specs.push_back({name.name, router ? GgufType::kF32 : type, view.shape});
+    sources.push_back({{tensor}, name, {}});
   }
   for (const GgufRopeTensor& rope : model.rope_tensors) {
     specs.push_back({rope.name, GgufType::kF32, {static_cast<int64_t>(rope.values.size())}});
-    sources.push_back({"", {}, rope.values});
+    sources.push_back({{}, {}, rope.values});
   }
   LWQ_RETURN_IF_ERROR(SetGgufTokenizer(files, vocab_size, &model.metadata));
   LWQ_ASSIGN_OR_RETURN(const GgufLayout layout, LayOutGguf(model.metadata, specs));

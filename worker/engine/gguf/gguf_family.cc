@@ -49,9 +49,10 @@ constexpr GgufConfigKey kLlamaKeys[] = {{"vocab_size", "vocab_size"}};
 constexpr GgufConfigKey kMixtralKeys[] = {{"vocab_size", "vocab_size"},
                                           {"expert_count", "num_local_experts"},
                                           {"expert_used_count", "num_experts_per_tok"}};
-constexpr GgufConfigKey kQwen3MoeKeys[] = {{"expert_count", "num_experts"},
-                                           {"expert_used_count", "num_experts_per_tok"},
-                                           {"expert_feed_forward_length", "moe_intermediate_size"}};
+constexpr GgufConfigKey kQwen3MoeKeys[] = {
+    {"expert_count", "num_experts", Kind::kU32, true, "num_local_experts"},
+    {"expert_used_count", "num_experts_per_tok"},
+    {"expert_feed_forward_length", "moe_intermediate_size"}};
 constexpr GgufConfigKey kGemma3Keys[] = {
     {"attention.sliding_window", "sliding_window"},
     {"final_logit_softcapping", "final_logit_softcapping", Kind::kF32, false}};

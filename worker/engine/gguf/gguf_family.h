@@ -25,6 +25,7 @@ struct GgufConfigKey {
   absl::string_view field;
   Kind kind = Kind::kU32;
   bool required = true;
+  absl::string_view other_field = {};  // where a later transformers renamed it
 };
 
 // A field that must have this value, as JSON text, where config.json has it: llama.cpp's graph of

@@ -126,12 +126,15 @@ absl::Status KeyReader::CheckGemmaAttention() const {
 
 absl::Status KeyReader::ReadKeys(absl::Span<const GgufConfigKey> keys) {
   for (const GgufConfigKey& key : keys) {
-    if (!key.required && Member(config_, key.field) == nullptr) continue;
+    const bool renamed =
+        Member(config_, key.field) == nullptr && Member(config_, key.other_field) != nullptr;
+    const absl::string_view field = renamed ? key.other_field : key.field;
+    if (!key.required && Member(config_, field) == nullptr) continue;
     if (key.kind == GgufConfigKey::Kind::kU32) {
-      LWQ_ASSIGN_OR_RETURN(const int64_t value, Size(config_, key.field));
+      LWQ_ASSIGN_OR_RETURN(const int64_t value, Size(config_, field));
       SetSize(key.key, value);
     } else {
-      LWQ_ASSIGN_OR_RETURN(const double value, Number(config_, key.field));
+      LWQ_ASSIGN_OR_RETURN(const double value, Number(config_, field));
       SetNumber(key.key, value);
     }
   }

@@ -87,6 +87,13 @@ TEST(GgufModelKeysTest, ExpertsAreCounted) {
                            ""));
   EXPECT_EQ(KeyOf<uint32_t>(model, "qwen3moe.expert_count"), 128u);
   EXPECT_EQ(KeyOf<uint32_t>(model, "qwen3moe.expert_feed_forward_length"), 96u);
+  // As transformers 5 writes it.
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      model, ReadGgufModel(Config("Qwen3MoeForCausalLM", {{"num_local_experts", 64},
+                                                          {"num_experts_per_tok", 8},
+                                                          {"moe_intermediate_size", 96}}),
+                           ""));
+  EXPECT_EQ(KeyOf<uint32_t>(model, "qwen3moe.expert_count"), 64u);
 }
 
 // The numbers of Llama 3.2: short waves stay, long ones are 32 times as long.
