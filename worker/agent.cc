@@ -72,15 +72,18 @@ v1::RegisterWorkerRequest Agent::Registration() const {
     v1::Capability* capability = request.add_quantizers();
     capability->set_name(std::string(def->name));
     capability->set_help(std::string(def->help));
-    capability->set_needs_calibration(def->needs_calibration);
+    capability->set_needs_calibration(def->needs_calibration());
+    for (absl::string_view name : def->evidence) capability->add_evidence(std::string(name));
   }
   for (const ScorerDef* def : Scorers()) {
     v1::Capability* capability = request.add_scorers();
     capability->set_name(std::string(def->name));
     capability->set_help(std::string(def->help));
-    capability->set_needs_calibration(def->needs_calibration);
+    capability->set_needs_calibration(def->needs_calibration());
     capability->set_needs_quantized(def->needs_quantized);
-    capability->set_gives_costs(def->gives_costs);
+    capability->set_needs_hidden_states(def->needs_hidden_states);
+    capability->set_gives_costs(def->gives_costs());
+    for (absl::string_view name : def->evidence) capability->add_evidence(std::string(name));
   }
   for (const ModelFamilyDef* def : ModelFamilies()) request.add_families(std::string(def->name));
   return request;

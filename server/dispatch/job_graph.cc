@@ -45,7 +45,7 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
 bool RunsSource(const GraphInput& input) {
   if (input.method.needs_calibration() || input.max_trials > 0) return true;
   return input.scores_needed &&
-         (input.scorer.needs_calibration() || input.scorer.needs_quantized());
+         (input.scorer.needs_calibration() || input.scorer.needs_hidden_states());
 }
 
 v1::EvaluateTask EvaluationOf(const v1::Dataset& dataset, const v1::Evaluation& evaluation) {

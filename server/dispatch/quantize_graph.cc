@@ -74,8 +74,9 @@ class QuantizeGraph {
  private:
   bool scores() const { return input_.scores_needed; }
   bool measured() const { return scores() && input_.scorer.needs_quantized(); }
+  bool reads_states() const { return scores() && input_.scorer.needs_hidden_states(); }
   // The source's predictions for the scorer's text are what units or plans are held against.
-  bool compares() const { return measured() || input_.max_trials > 0; }
+  bool compares() const { return reads_states() || input_.max_trials > 0; }
   v1::HeldOutText HeldOut() const;
   // Text for the statistics and all that is held out from them.
   int64_t AllTokens() const;
@@ -87,6 +88,7 @@ class QuantizeGraph {
   }
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
+  std::set<std::string> Evidence() const;
   std::string StatisticsKey(int layer) const;
   std::string LayerDigest(int layer) const;
   const TaskNode& SegmentOf(int layer) const;
@@ -114,7 +116,7 @@ class QuantizeGraph {
 v1::HeldOutText QuantizeGraph::HeldOut() const {
   v1::HeldOutText held_out;
   const v1::Calibration& calibration = spec_.calibration();
-  if (measured()) held_out.set_score_tokens(calibration.score_tokens());
+  if (reads_states()) held_out.set_score_tokens(calibration.score_tokens());
   if (input_.max_trials > 0) {
     held_out.set_trial_tokens(calibration.trial_tokens());
     held_out.set_judge_tokens(calibration.judge_tokens());
@@ -156,6 +158,13 @@ std::string QuantizeGraph::LayerDigest(int layer) const {
   return manifest_.digest();
 }
 
+// What calibration collects: for the method, and for the scorer where scores are needed.
+std::set<std::string> QuantizeGraph::Evidence() const {
+  std::set<std::string> names(input_.method.evidence().begin(), input_.method.evidence().end());
+  if (scores()) names.insert(input_.scorer.evidence().begin(), input_.scorer.evidence().end());
+  return names;
+}
+
 // The statistics of a layer do not depend on how calibration is cut into segments nor on what else
 // a segment keeps, so jobs with other scorers share the quantized layers.
 std::string QuantizeGraph::StatisticsKey(int layer) const {
@@ -165,7 +174,7 @@ std::string QuantizeGraph::StatisticsKey(int layer) const {
   *task.mutable_calibration() = CalibrationOf(spec_.calibration().num_tokens());
   task.set_first_layer(layer);
   task.set_end_layer(layer);
-  task.set_statistics(true);
+  *task.mutable_evidence() = input_.method.evidence();
   task.set_compute(spec_.compute());
   return TaskKey(spec, {}, salt_);
 }
@@ -202,8 +211,8 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
     *task.mutable_held_out() = HeldOut();
     task.set_first_layer(first);
     task.set_end_layer(std::min(first + per_segment, num_layers));
-    task.set_statistics(input_.method.needs_calibration());
-    task.set_head_statistics(input_.method.needs_calibration() && menus_.count(kLmHeadLayer) > 0);
+    for (const std::string& name : Evidence()) task.add_evidence(name);
+    task.set_head_evidence(task.evidence_size() > 0 && menus_.count(kLmHeadLayer) > 0);
     task.set_hidden_states(compares());
     task.set_compute(spec_.compute());
     std::vector<std::string> inputs;
@@ -257,14 +266,17 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
     *task.mutable_units() = {products.begin(), products.end()};
     *task.mutable_recipe() = RecipeOf(spec_);
   }
-  if (input_.scorer.needs_calibration() || measured()) {
+  const bool calibrated = input_.scorer.needs_calibration() || reads_states();
+  if (calibrated) {
     *task.mutable_calibration() = CalibrationOf(AllTokens());
     *task.mutable_held_out() = HeldOut();
   }
   std::vector<const TaskNode*> segments;
-  if (!segments_.empty() && (input_.scorer.needs_calibration() || measured())) {
+  if (!segments_.empty() && calibrated) {
     segments.push_back(&SegmentOf(layer));
-    if (measured() && segments.back() != &segments_.back()) segments.push_back(&segments_.back());
+    if (reads_states() && segments.back() != &segments_.back()) {
+      segments.push_back(&segments_.back());
+    }
   }
   std::vector<std::string> inputs;
   for (const TaskNode* segment : segments) inputs.push_back(segment->key());

@@ -74,13 +74,13 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
     formats.push_back(format);
   }
   const MemoryForecast forecast = ForecastWorkerMemory(
-      model.inventory, formats, def->needs_calibration, compute == ComputeType::kBF16);
+      model.inventory, formats, def->needs_calibration(), compute == ComputeType::kBF16);
   const int64_t ceiling = task.memory_bytes() > 0 ? task.memory_bytes() : context.memory_bytes;
   LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(forecast, ceiling));
   LWQ_RETURN_IF_ERROR(context.progress(0.1, "forward of one layer"));
   LWQ_RETURN_IF_ERROR(RunForward(context, model, compute));
   const int64_t measured = AnonymousMemoryBytes();
-  if (def->needs_calibration) {
+  if (def->needs_calibration()) {
     const LinearShape widest = WidestLinear(model.inventory);
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("factor of ", widest.module)));
     LWQ_RETURN_IF_ERROR(RunFactor(context, widest));

@@ -16,50 +16,26 @@
 #include "worker/engine/artifact/unit_blob.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/quant/quantizer.h"
+#include "worker/runner/evidence_blobs.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
 namespace {
 
-// Linears with one input, and the name of the blob with its second moments.
+// Linears with one input.
 struct InputGroup {
-  std::string gram_blob;
+  InputSpec input;
   std::vector<LinearShape> linears;
 };
 
 std::vector<InputGroup> GroupsOf(const DecoderSpec& spec, Place place) {
-  if (!place.in_layer()) {
-    return {{GramBlobName(place, spec.head.input), {spec.head.linear.shape}}};
-  }
-  const LayerSpec& layer = spec.layers[static_cast<size_t>(place.layer)];
+  const LayerSpec& layer = spec.at(place);
   std::vector<InputGroup> groups;
-  for (const InputSpec& input : layer.inputs) groups.push_back({GramBlobName(place, input), {}});
+  for (const InputSpec& input : layer.inputs) groups.push_back({input, {}});
   for (const LinearSpec& linear : layer.linears) {
     groups[linear.input].linears.push_back(linear.shape);
   }
   return groups;
-}
-
-// Reads the packed lower triangle that calibrate_task.cc wrote.
-absl::StatusOr<std::unique_ptr<DeviceMatrix>> ReadGram(const TaskContext& context,
-                                                       const std::string& blob_name, int64_t size) {
-  LWQ_ASSIGN_OR_RETURN(std::string path, FetchInputBlob(context, "calibrate", blob_name));
-  LWQ_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
-  if (static_cast<int64_t>(file->bytes().size()) != size * (size + 1) / 2 * 4) {
-    return CorruptFailure("BLOB_CORRUPT", absl::StrCat(blob_name, " has ", file->bytes().size(),
-                                                       " bytes, expected a triangle of ", size));
-  }
-  LWQ_ASSIGN_OR_RETURN(auto gram, context.device->NewMatrix(size, size));
-  LWQ_RETURN_IF_ERROR(context.device->FillZero(gram->view()));
-  Matrix row(1, size);
-  const uint8_t* source = file->bytes().data();
-  for (int64_t r = 0; r < size; ++r) {
-    std::memcpy(row.data(), source, static_cast<size_t>(r + 1) * sizeof(float));
-    source += (r + 1) * sizeof(float);
-    LWQ_RETURN_IF_ERROR(
-        context.device->Upload(row.view().Cols(0, r + 1), gram->Rows(r, 1).Cols(0, r + 1)));
-  }
-  return gram;
 }
 
 v1::LinearReport ReportOf(const AllocationUnit& unit, const std::string& module,
@@ -178,7 +154,9 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> StatisticsFor(const TaskC
                                                                      bool needs_calibration) {
   if (!needs_calibration) return nullptr;
   const v1::Recipe& recipe = task.recipe();
-  LWQ_ASSIGN_OR_RETURN(auto gram, ReadGram(context, group.gram_blob, group.linears[0].in_features));
+  const auto evidence =
+      OpenEvidence(&context, PlaceOfTask(task.layer()), task.calibration().num_tokens());
+  LWQ_ASSIGN_OR_RETURN(auto gram, evidence->Triangle("second-moments", group.input));
   InputStatistics::Options options;
   options.damping = recipe.damping();
   options.act_order = recipe.act_order();
@@ -218,7 +196,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
         [&](const LinearShape& linear) { return FindWork(work, linear.module) != nullptr; });
     if (!wanted) continue;
     LWQ_ASSIGN_OR_RETURN(const auto statistics,
-                         StatisticsFor(context, task, group, def->needs_calibration));
+                         StatisticsFor(context, task, group, def->needs_calibration()));
     for (const LinearShape& linear : group.linears) {
       LWQ_RETURN_IF_ERROR(context.progress(done++ / num_linears, linear.module));
       UnitWork* unit = FindWork(work, linear.module);

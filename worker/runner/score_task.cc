@@ -1,9 +1,11 @@
-// Scores one layer: a rank from what is known of it, or the measured damage of each of its units in
-// each format.
+// Scores one layer: a rank from what is known of it, or what each of its units costs in each
+// format.
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -12,9 +14,9 @@
 #include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/score/cost_curve.h"
 #include "worker/engine/score/scorer.h"
-#include "worker/engine/score/swap_kl.h"
 #include "worker/engine/tensor/mapped_matrix.h"
 #include "worker/runner/artifact_input.h"
+#include "worker/runner/evidence_blobs.h"
 
 namespace lwq {
 namespace {
@@ -22,29 +24,15 @@ namespace {
 // Bounds the hidden states of the candidates; part of the result's last bits, so a constant.
 constexpr int64_t kMaxStateBytes = int64_t{192} << 20;
 
-// The calibrate task's mean cosine of `layer`.
-absl::StatusOr<double> CosineOf(const v1::Lease& lease, int layer) {
-  for (const v1::TaskInput& input : lease.inputs()) {
-    const v1::CalibrateResult& result = input.output().calibrate();
-    const int index = layer - input.layer();
-    if (input.role() == "calibrate" && index >= 0 && index < result.layer_cosine_size()) {
-      return result.layer_cosine(index);
-    }
-  }
-  return absl::InternalError(absl::StrCat("leased without the calibration of layer ", layer));
-}
-
-absl::StatusOr<double> ScoreLayer(const TaskContext& context, const v1::ScoreTask& task,
-                                  const ScorerDef& scorer, const OpenedModel& model) {
-  LayerEvidence evidence;
-  evidence.spec = &model.spec;
-  evidence.weights = model.weights.get();
-  evidence.layer = task.layer();
-  evidence.seed = task.seed();
-  if (scorer.needs_calibration) {
-    LWQ_ASSIGN_OR_RETURN(evidence.mean_cosine, CosineOf(*context.lease, task.layer()));
-  }
-  return scorer.score_layer(evidence);
+absl::StatusOr<double> ScoreLayer(const v1::ScoreTask& task, const ScorerDef& scorer,
+                                  const OpenedModel& model, const LayerEvidence& evidence) {
+  ScoredLayer layer;
+  layer.spec = &model.spec;
+  layer.weights = model.weights.get();
+  layer.layer = task.layer();
+  layer.evidence = &evidence;
+  layer.seed = task.seed();
+  return scorer.score_layer(layer);
 }
 
 absl::StatusOr<AllocationUnit> UnitOf(const ModelInventory& inventory, const std::string& name) {
@@ -101,36 +89,65 @@ absl::StatusOr<std::vector<ScoredUnit>> OpenUnits(const TaskContext& context,
   return units;
 }
 
+// The scoring text, with the source's hidden states that calibration left.
+struct ScoringText {
+  TokenBatch batch;
+  std::optional<MappedMatrix> input;   // of the layer; none for the head
+  std::optional<MappedMatrix> output;  // of the last layer
+};
+
+// Reads `rows` of the hidden states that enter `layer`, of which `num_rows` are stored.
+absl::StatusOr<MappedMatrix> ReadHidden(const TaskContext& context, const DecoderSpec& spec,
+                                        int layer, int64_t num_rows, int64_t first, int64_t rows) {
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden, MappedMatrix::Create(context.blobs->ScratchDirectory(),
+                                                                 rows, spec.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(const std::string path,
+                       FetchInputBlob(context, "calibrate", HiddenBlobName(layer)));
+  LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, num_rows, first, hidden.view()));
+  return hidden;
+}
+
+absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
+                      const OpenedModel& model, ScoringText& text, UnitCostRequest& request) {
+  LWQ_ASSIGN_OR_RETURN(const TokenBatch all, LoadCalibration(context, task.model().directory(),
+                                                             model.spec, task.calibration()));
+  const HeldOut held_out(all, task.calibration().num_tokens(), task.held_out());
+  HeldOutPart part = held_out.Part(HeldOutUse::kScore);
+  const int64_t num_tokens = part.batch.num_tokens();
+  if (request.place.in_layer()) {
+    LWQ_ASSIGN_OR_RETURN(MappedMatrix input, ReadHidden(context, model.spec, request.place.layer,
+                                                        num_tokens, 0, num_tokens));
+    text.input.emplace(std::move(input));
+    request.layer_input = text.input->view();
+  }
+  LWQ_ASSIGN_OR_RETURN(MappedMatrix output,
+                       ReadHidden(context, model.spec, model.spec.num_layers(),
+                                  held_out.all().num_tokens(), part.first_row, num_tokens));
+  text.output.emplace(std::move(output));
+  text.batch = std::move(part.batch);
+  request.batch = &text.batch;
+  request.source_output = text.output->view();
+  request.max_state_bytes = kMaxStateBytes;
+  return absl::OkStatus();
+}
+
 absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
                           const ScorerDef& scorer, const OpenedModel& model,
-                          v1::ScoreResult& result) {
+                          const LayerEvidence& evidence, v1::ScoreResult& result) {
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  LWQ_ASSIGN_OR_RETURN(const TokenBatch text, LoadCalibration(context, task.model().directory(),
-                                                              model.spec, task.calibration()));
-  const HeldOut held_out(text, task.calibration().num_tokens(), task.held_out());
-  const HeldOutPart part = held_out.Part(HeldOutUse::kScore);
-  const int64_t num_tokens = part.batch.num_tokens();
-  const std::string scratch = context.blobs->ScratchDirectory();
-  const int64_t hidden_size = model.spec.hidden_size;
-  LWQ_ASSIGN_OR_RETURN(MappedMatrix input, MappedMatrix::Create(scratch, num_tokens, hidden_size));
-  LWQ_ASSIGN_OR_RETURN(MappedMatrix final, MappedMatrix::Create(scratch, num_tokens, hidden_size));
-  const Place place = PlaceOfTask(task.layer());
-  if (place.in_layer()) {
-    LWQ_ASSIGN_OR_RETURN(std::string path,
-                         FetchInputBlob(context, "calibrate", HiddenBlobName(place.layer)));
-    LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, num_tokens, 0, input.view()));
+  UnitCostRequest request;
+  request.source = decoder.get();
+  request.weights = model.weights.get();
+  request.evidence = &evidence;
+  request.place = PlaceOfTask(task.layer());
+  ScoringText text;
+  if (scorer.needs_hidden_states) {
+    LWQ_RETURN_IF_ERROR(LoadText(context, task, model, text, request));
   }
-  LWQ_ASSIGN_OR_RETURN(std::string path, FetchInputBlob(context, "calibrate",
-                                                        HiddenBlobName(model.spec.num_layers())));
-  LWQ_RETURN_IF_ERROR(
-      ReadRowsBlob(path, held_out.all().num_tokens(), part.first_row, final.view()));
-
   LWQ_ASSIGN_OR_RETURN(const std::vector<ScoredUnit> units,
                        OpenUnits(context, task, model.inventory, scorer.measures_all_formats));
-  SwapKlRequest request;
-  request.place = place;
   for (const ScoredUnit& unit : units) {
     request.units.push_back(unit.unit);
     request.num_formats.push_back(static_cast<int>(unit.measured.size()));
@@ -141,14 +158,10 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
                          units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
     return LoadStored(linear.module, stored, context.device, weight);
   };
-  request.batch = &part.batch;
-  request.layer_input = input.view();
-  request.source_output = final.view();
-  request.max_state_bytes = kMaxStateBytes;
   request.progress = [&](double done) {
     return context.progress(done, absl::StrCat("layer ", task.layer()));
   };
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::vector<double>> costs, SwapKl(*decoder, request));
+  LWQ_ASSIGN_OR_RETURN(const UnitCosts costs, scorer.unit_costs(request));
   result.set_has_costs(true);
   for (size_t u = 0; u < units.size(); ++u) {
     const std::vector<double> all = CostsFromErrors(units[u].errors, units[u].measured, costs[u]);
@@ -162,15 +175,21 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   return absl::OkStatus();
 }
 
-// What the scorers that only rank say of the layer, where they need nothing but what is there: the
-// plans that they lead to are what a better one has to beat.
-absl::Status AddRankings(const TaskContext& context, const v1::ScoreTask& task,
-                         const OpenedModel& model, v1::ScoreResult& result) {
-  if (task.layer() < 0) return absl::OkStatus();
-  for (const char* name : {"lim", "zd"}) {
-    LWQ_ASSIGN_OR_RETURN(const ScorerDef* scorer, FindScorer(name));
-    LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(context, task, *scorer, model));
-    (*result.mutable_rankings())[name] = score;
+bool Declares(const ScorerDef& scorer, absl::Span<const absl::string_view> evidence) {
+  return std::all_of(evidence.begin(), evidence.end(), [&scorer](absl::string_view name) {
+    return std::find(scorer.evidence.begin(), scorer.evidence.end(), name) != scorer.evidence.end();
+  });
+}
+
+// What the baselines among the scorers say of the layer, where they need nothing but what is there.
+absl::Status AddRankings(const v1::ScoreTask& task, const ScorerDef& scorer,
+                         const OpenedModel& model, const LayerEvidence& evidence,
+                         v1::ScoreResult& result) {
+  if (!PlaceOfTask(task.layer()).in_layer()) return absl::OkStatus();
+  for (const ScorerDef* ranker : Scorers()) {
+    if (!ranker->is_baseline || !Declares(scorer, ranker->evidence)) continue;
+    LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(task, *ranker, model, evidence));
+    (*result.mutable_rankings())[std::string(ranker->name)] = score;
   }
   return absl::OkStatus();
 }
@@ -183,12 +202,18 @@ absl::StatusOr<v1::TaskOutput> RunScore(const TaskContext& context, const v1::Sc
   v1::TaskOutput output;
   v1::ScoreResult& result = *output.mutable_score();
   result.set_layer(task.layer());
-  if (scorer->gives_costs) {
-    LWQ_RETURN_IF_ERROR(MeasureCosts(context, task, *scorer, model, result));
-    LWQ_RETURN_IF_ERROR(AddRankings(context, task, model, result));
+  const Place place = PlaceOfTask(task.layer());
+  if (place.in_layer() && place.layer >= model.spec.num_layers()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("scoring layer ", place.layer, " of a model of ", model.spec.num_layers()));
+  }
+  const auto evidence = OpenEvidence(&context, place, task.calibration().num_tokens());
+  if (scorer->gives_costs()) {
+    LWQ_RETURN_IF_ERROR(MeasureCosts(context, task, *scorer, model, *evidence, result));
+    LWQ_RETURN_IF_ERROR(AddRankings(task, *scorer, model, *evidence, result));
     return output;
   }
-  LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(context, task, *scorer, model));
+  LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(task, *scorer, model, *evidence));
   result.set_layer_score(score);
   return output;
 }

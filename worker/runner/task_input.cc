@@ -76,10 +76,6 @@ Place PlaceOfTask(int layer) { return layer < 0 ? Place::Head() : Place::Layer(l
 
 std::string HiddenBlobName(int layer) { return absl::StrCat("hidden.", layer); }
 std::string StateBlobName(int layer) { return absl::StrCat("state.", layer); }
-std::string GramBlobName(Place place, const InputSpec& input) {
-  if (!place.in_layer()) return absl::StrCat("gram.", input.name);
-  return absl::StrCat("gram.", place.layer, ".", input.name);
-}
 
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text) {
   if (text.empty() || text == "f32") return ComputeType::kF32;

@@ -41,10 +41,9 @@ absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::str
 // What the `layer` of a task stands for: a layer, or with -1 the head.
 Place PlaceOfTask(int layer);
 
-// "hidden.3", "gram.3.mlp", "gram.head": the names of task.proto.
+// "hidden.3", "state.3": the names of task.proto.
 std::string HiddenBlobName(int layer);
 std::string StateBlobName(int layer);
-std::string GramBlobName(Place place, const InputSpec& input);
 
 // "" and "f32": F32; "bf16". INVALID_ARGUMENT "COMPUTE_UNKNOWN".
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text);

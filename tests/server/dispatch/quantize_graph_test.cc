@@ -37,6 +37,7 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   input.datasets[spec.calibration().dataset()].set_kind(v1::Dataset::TEXT);
   input.method.set_name("gptq");
   input.method.set_needs_calibration(true);
+  input.method.add_evidence("second-moments");
   input.scorer = scorer;
   for (const v1::InventoryUnit& unit : manifest.inventory().units()) {
     v1::UnitFormats& formats = input.products.emplace_back();
@@ -56,6 +57,7 @@ v1::Capability Kl() {
   v1::Capability kl;
   kl.set_name("kl");
   kl.set_needs_quantized(true);
+  kl.set_needs_hidden_states(true);
   kl.set_gives_costs(true);
   return kl;
 }
@@ -164,6 +166,38 @@ TEST(JobGraphTest, ATrialIsNamedByItsFormatsAndNotByWhatTheyWereThoughtToCost) {
   EXPECT_NE(BuildTrialStage(input, {plan}, false).plan_tasks[0], key) << "other codes";
 }
 
+// The quantized units build on the method's evidence alone, so jobs with other scorers share them.
+TEST(JobGraphTest, CalibrationCollectsWhatMethodAndScorerDeclare) {
+  std::vector<std::string> keys;
+  for (const std::string evidence : {"layer-angle", "second-moments"}) {
+    v1::Model model;
+    v1::Capability scorer;
+    scorer.set_name("ranks");
+    scorer.set_needs_calibration(true);
+    scorer.add_evidence(evidence);
+    const GraphInput input = InputWith(model, scorer, 0);
+    const std::set<std::string> declared = {evidence, "second-moments"};
+    std::set<std::string> segments;
+    for (const TaskNode& task : BuildLastStage(input, PlanOf(kTwo, kFour)).tasks) {
+      if (task.spec().has_calibrate()) {
+        const auto& collected = task.spec().calibrate().evidence();
+        EXPECT_EQ(std::set<std::string>(collected.begin(), collected.end()), declared);
+        EXPECT_EQ(collected.size(), static_cast<int>(declared.size()));
+        EXPECT_FALSE(task.spec().calibrate().hidden_states());
+        segments.insert(task.key());
+      }
+      if (task.spec().has_score()) {
+        EXPECT_EQ(segments.count(task.dependencies(0).key()), 1u);
+      }
+      if (!task.spec().has_quantize()) continue;
+      for (const auto& [blob, key] : task.product_keys()) keys.push_back(blob + key);
+    }
+  }
+  std::sort(keys.begin(), keys.end());
+  const std::set<std::string> distinct(keys.begin(), keys.end());
+  EXPECT_EQ(keys.size(), 2 * distinct.size());
+}
+
 TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
   v1::Model model;
   v1::Capability zd;
@@ -179,7 +213,7 @@ TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
       EXPECT_EQ(task.spec().calibrate().held_out().score_tokens(), 0) << "nothing is measured";
       EXPECT_EQ(task.spec().calibrate().held_out().trial_tokens(), 512);
       EXPECT_TRUE(task.spec().calibrate().hidden_states());
-      EXPECT_FALSE(task.spec().calibrate().statistics());
+      EXPECT_EQ(task.spec().calibrate().evidence_size(), 0);
     }
     if (task.spec().has_quantize()) {
       formats[task.layer()] += task.spec().quantize().units(0).formats_size();

@@ -46,6 +46,7 @@ inline v1::Capability MakeCapability(const std::string& name, bool calibration, 
   c.set_name(name);
   c.set_needs_calibration(calibration);
   c.set_needs_quantized(quantized);
+  c.set_needs_hidden_states(quantized);
   c.set_gives_costs(costs);
   return c;
 }

@@ -142,6 +142,7 @@ class ScriptedWorker {
         kl.set_name("kl");
         kl.set_needs_calibration(true);
         kl.set_needs_quantized(true);
+        kl.set_needs_hidden_states(true);
         kl.set_gives_costs(true);
         v1::RegisterWorkerResponse response;
         registered =

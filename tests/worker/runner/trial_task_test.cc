@@ -97,6 +97,7 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_held_out() = HeldOutSizes();
     task.set_end_layer(2);
     task.set_hidden_states(true);
+    task.add_evidence("layer-cosine");
     LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
     inputs_.push_back(Input("calibrate", std::move(output)));
   }

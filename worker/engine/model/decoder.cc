@@ -404,12 +404,13 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
 absl::StatusOr<HeadWeights> Decoder::LoadHead() const {
   HeadWeights head;
   const auto load = [&](DeviceView<float> weight) {
-    return spec_.head.tied ? weights_->LoadDense(spec_.embedding.tensor, 0, device_, weight)
-                           : weights_->LoadLinear(spec_.head.linear.shape.module, device_, weight);
+    return spec_.head.tied
+               ? weights_->LoadDense(spec_.embedding.tensor, 0, device_, weight)
+               : weights_->LoadLinear(spec_.head.linear().shape.module, device_, weight);
   };
   LWQ_ASSIGN_OR_ANNOTATE(head.projection, Prepare(spec_.vocab_size, spec_.hidden_size, load),
                          "the head");
-  LWQ_ASSIGN_OR_RETURN(head.final_norm, LoadNorm(spec_.head.norm));
+  LWQ_ASSIGN_OR_RETURN(head.final_norm, LoadNorm(spec_.head.norm()));
   return head;
 }
 

@@ -39,6 +39,10 @@ struct DecoderSpec {
   std::vector<LayerSpec> layers;
   HeadSpec head;
 
+  // The layer, or the head, at `place`.
+  const LayerSpec& at(Place place) const {
+    return place.in_layer() ? layers[static_cast<size_t>(place.layer)] : head.layer;
+  }
   int num_layers() const { return static_cast<int>(layers.size()); }
 };
 

@@ -25,10 +25,10 @@ class InventoryTaker {
     for (int layer = 0; layer < spec_.num_layers(); ++layer) {
       LWQ_RETURN_IF_ERROR(TakeLayer(spec_.layers[static_cast<size_t>(layer)], layer));
     }
-    LWQ_RETURN_IF_ERROR(TakeNorm(spec_.head.norm, Place::FinalNorm()));
+    LWQ_RETURN_IF_ERROR(TakeNorm(spec_.head.norm(), Place::FinalNorm()));
     if (!spec_.head.tied) {
-      AllocationUnit& unit = AddUnit(spec_.head.unit, Place::Head());
-      LWQ_RETURN_IF_ERROR(TakeLinear(spec_.head.linear, unit));
+      AllocationUnit& unit = AddUnit(spec_.head.layer.units.front(), Place::Head());
+      LWQ_RETURN_IF_ERROR(TakeLinear(spec_.head.linear(), unit));
     }
     LWQ_RETURN_IF_ERROR(RefuseLeftovers());
     std::sort(inventory_.dense.begin(), inventory_.dense.end(),
@@ -112,7 +112,7 @@ class InventoryTaker {
   absl::Status RefuseLeftovers() const {
     for (const std::string& name : checkpoint_.tensor_names()) {
       if (taken_.contains(name)) continue;
-      if (spec_.head.tied && name == spec_.head.linear.weight_name()) continue;
+      if (spec_.head.tied && name == spec_.head.linear().weight_name()) continue;
       if (absl::EndsWith(name, ".rotary_emb.inv_freq")) continue;
       return InvalidFailure(
           "CONFIG_MISMATCH",

@@ -102,14 +102,14 @@ struct EmbeddingSpec {
   double scale = 1;  // of what it puts out
 };
 
-// What turns the last hidden states into logits.
+// What turns the last hidden states into logits: as a layer of one norm, one input and one linear.
 struct HeadSpec {
-  NormSpec norm;
-  InputSpec input;
-  LinearSpec linear;  // `input` and `unit` are those here
-  UnitSpec unit;
+  LayerSpec layer;
   // The weight is the embedding's: no unit, and a stored copy under the linear's name is redundant.
   bool tied = false;
+
+  const NormSpec& norm() const { return layer.norms.front(); }
+  const LinearSpec& linear() const { return layer.linears.front(); }
 };
 
 }  // namespace lwq

@@ -95,6 +95,20 @@ class LayerMaker {
   LayerSpec layer_;
 };
 
+HeadSpec MakeHead(const DecoderSpec& spec, bool tied) {
+  HeadSpec head;
+  head.tied = tied;
+  LayerSpec& layer = head.layer;
+  layer.inputs = {{"head", spec.hidden_size}};
+  LinearSpec& linear = layer.linears.emplace_back();
+  linear.shape = {"lm_head", spec.vocab_size, spec.hidden_size, "lm_head"};
+  linear.role = LinearRole::kHead;
+  layer.norms = {{"model.norm.weight", spec.hidden_size, NormRole::kFinal}};
+  layer.units = {{"lm_head", "lm_head"}};
+  layer.edges = {{ScaleEdge::Source::kNorm, 0, {0}, spec.hidden_size}};
+  return head;
+}
+
 }  // namespace
 
 DecoderSpec MakeLlamaShaped(LlamaShapedConfig config) {
@@ -103,12 +117,7 @@ DecoderSpec MakeLlamaShaped(LlamaShapedConfig config) {
   for (int layer = 0; layer < config.num_layers; ++layer) {
     spec.layers.push_back(LayerMaker(spec, config.options, layer).Make());
   }
-  spec.head.norm = {"model.norm.weight", spec.hidden_size, NormRole::kFinal};
-  spec.head.input = {"head", spec.hidden_size};
-  spec.head.linear.shape = {"lm_head", spec.vocab_size, spec.hidden_size, "lm_head"};
-  spec.head.linear.role = LinearRole::kHead;
-  spec.head.unit = {"lm_head", "lm_head"};
-  spec.head.tied = config.tied_embeddings;
+  spec.head = MakeHead(spec, config.tied_embeddings);
   return spec;
 }
 

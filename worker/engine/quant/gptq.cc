@@ -33,6 +33,7 @@ extern const QuantizerDef quantizer_gptq;
 
 namespace {
 
+constexpr absl::string_view kEvidence[] = {"second-moments"};
 constexpr int64_t kSmallBlock = 128;
 constexpr int64_t kLargeBlock = BlockedFactor::kBlock;
 // Above it the error is already hundreds of times smaller than what 4 bits leave.
@@ -204,7 +205,7 @@ std::unique_ptr<Quantizer> MakeGptq() { return std::make_unique<GptqQuantizer>()
 constinit const QuantizerDef quantizer_gptq = {
     .name = "gptq",
     .help = "rounds column by column and makes up for each error in the columns that follow",
-    .needs_calibration = true,
+    .evidence = kEvidence,
     .make = &MakeGptq,
 };
 

@@ -145,8 +145,11 @@ class Quantizer {
 struct QuantizerDef {
   absl::string_view name;
   absl::string_view help;  // one line
-  bool needs_calibration;
+  // What calibration has to collect for it (evidence/collectors.def).
+  absl::Span<const absl::string_view> evidence;
   std::unique_ptr<Quantizer> (*make)();
+
+  bool needs_calibration() const { return !evidence.empty(); }
 };
 
 // Sorted by name.

@@ -53,7 +53,7 @@ std::unique_ptr<Quantizer> MakeRtn() { return std::make_unique<RtnQuantizer>(); 
 constinit const QuantizerDef quantizer_rtn = {
     .name = kRoundToNearest,
     .help = "round to nearest with a scale search; needs no calibration",
-    .needs_calibration = false,
+    .evidence = {},
     .make = &MakeRtn,
 };
 

@@ -4,26 +4,32 @@
 // `kl` measures two formats of each unit and follows the quantizer's own errors to the others
 // (cost_curve.h); `kl-full` measures every format.
 #include "worker/engine/score/scorer.h"
+#include "worker/engine/score/swap_kl.h"
 
 namespace lwq {
+namespace {
+
+constexpr absl::string_view kEvidence[] = {"layer-cosine"};  // for the plans to beat
+
+}  // namespace
 
 extern const ScorerDef kl_scorer;
 const ScorerDef kl_scorer = {
     .name = "kl",
     .help = "mean KL divergence from the source with one unit quantized; two formats are measured",
-    .needs_calibration = true,
+    .evidence = kEvidence,
+    .needs_hidden_states = true,
     .needs_quantized = true,
-    .gives_costs = true,
-    .score_layer = nullptr};
+    .unit_costs = &SwapKl};
 
 extern const ScorerDef kl_full_scorer;
 const ScorerDef kl_full_scorer = {
     .name = "kl-full",
     .help = "mean KL divergence from the source with one unit quantized, in every format",
-    .needs_calibration = true,
+    .evidence = kEvidence,
+    .needs_hidden_states = true,
     .needs_quantized = true,
-    .gives_costs = true,
-    .score_layer = nullptr,
+    .unit_costs = &SwapKl,
     .measures_all_formats = true};
 
 }  // namespace lwq

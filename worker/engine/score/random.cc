@@ -12,9 +12,8 @@ uint64_t SplitMix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-absl::StatusOr<double> ScoreRandom(const LayerEvidence& evidence) {
-  const uint64_t bits =
-      SplitMix64(SplitMix64(evidence.seed) + static_cast<uint64_t>(evidence.layer));
+absl::StatusOr<double> ScoreRandom(const ScoredLayer& layer) {
+  const uint64_t bits = SplitMix64(SplitMix64(layer.seed) + static_cast<uint64_t>(layer.layer));
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
@@ -23,9 +22,6 @@ absl::StatusOr<double> ScoreRandom(const LayerEvidence& evidence) {
 extern const ScorerDef random_scorer;
 const ScorerDef random_scorer = {.name = "random",
                                  .help = "baseline: an order drawn from the seed",
-                                 .needs_calibration = false,
-                                 .needs_quantized = false,
-                                 .gives_costs = false,
                                  .score_layer = &ScoreRandom};
 
 }  // namespace lwq

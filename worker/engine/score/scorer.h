@@ -1,5 +1,6 @@
-// A scorer says how much each layer matters, from evidence that the runner gathers while the model
-// streams by; it reads no files and runs no layers.
+// A scorer says how much each layer matters, or what each unit costs in each format, from evidence
+// that the runner gathers while the model streams by and from the quantized units, if it asks for
+// them; it reads no files.
 //
 // Adding one: score/<name>.cc that defines a ScorerDef, and a line in scorers.def.
 #pragma once
@@ -9,34 +10,43 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "worker/engine/device/device.h"
+#include "worker/engine/evidence/evidence.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/weight_source.h"
+#include "worker/engine/score/unit_costs.h"
 
 namespace lwq {
 
-// What is known of one layer when it is scored.
-struct LayerEvidence {
+// What is known of one layer when it is ranked.
+struct ScoredLayer {
   const DecoderSpec* spec = nullptr;
   const WeightSource* weights = nullptr;  // the source model's
   int layer = 0;
-  // Mean over the calibration tokens of the cosine between the layer's input and its raw output
-  // (before any final norm); set when the scorer needs calibration.
-  double mean_cosine = 0;
-  uint64_t seed = 0;  // for scorers that draw
+  const LayerEvidence* evidence = nullptr;  // what the scorer declared
+  uint64_t seed = 0;                        // for scorers that draw
 };
 
 struct ScorerDef {
   absl::string_view name;
   absl::string_view help;  // one line
-  bool needs_calibration;  // hidden states of calibration text go through every layer
-  bool needs_quantized;    // every unit at every width, dequantized: the scorer swaps them in
-  bool gives_costs;        // costs per unit and format (swap_kl.h), and no scores
-  // Higher = more important. Null when the scorer gives costs.
-  absl::StatusOr<double> (*score_layer)(const LayerEvidence& evidence);
+  // What calibration has to collect for it (evidence/collectors.def).
+  absl::Span<const absl::string_view> evidence = {};
+  // The source's hidden states on the scoring text, of each layer and at the end.
+  bool needs_hidden_states = false;
+  // Every unit in every format, dequantized: for scorers that give costs.
+  bool needs_quantized = false;
+  // One of the two. A layer's importance (higher = more important), or the costs of units.
+  absl::StatusOr<double> (*score_layer)(const ScoredLayer& layer) = nullptr;
+  absl::StatusOr<UnitCosts> (*unit_costs)(const UnitCostRequest& request) = nullptr;
   // Of one that gives costs: each format of a unit is measured. Else the others follow from the
   // errors that the quantizer reported (cost_curve.h).
   bool measures_all_formats = false;
+  // Of one that ranks: the plans that its order leads to are among those that a better one has to
+  // beat, so it also runs beside the scorers that give costs, where they declared its evidence.
+  bool is_baseline = false;
+
+  bool gives_costs() const { return unit_costs != nullptr; }
+  bool needs_calibration() const { return needs_hidden_states || !evidence.empty(); }
 };
 
 // Sorted by name.

@@ -20,23 +20,9 @@ struct Candidate {
   int format;
 };
 
-// Where in the layer's list a linear is.
-absl::StatusOr<size_t> SlotOf(const LayerSpec& layer, const LinearShape& linear) {
-  const std::optional<size_t> slot = layer.FindLinear(linear.module);
-  if (slot.has_value()) {
-    const LinearShape& shape = layer.linears[*slot].shape;
-    if (shape.out_features == linear.out_features && shape.in_features == linear.in_features) {
-      return *slot;
-    }
-  }
-  return absl::InvalidArgumentError(absl::StrCat(linear.module, " [", linear.out_features, ", ",
-                                                 linear.in_features,
-                                                 "] is not a linear of the layer"));
-}
-
 class SwapKlRun {
  public:
-  SwapKlRun(const Decoder& decoder, const SwapKlRequest& request)
+  SwapKlRun(const Decoder& decoder, const UnitCostRequest& request)
       : decoder_(decoder), spec_(decoder.spec()), request_(request) {
     for (size_t u = 0; u < request.units.size(); ++u) {
       sums_.emplace_back(static_cast<size_t>(request.num_formats[u]), 0.0);
@@ -44,7 +30,7 @@ class SwapKlRun {
     }
   }
 
-  absl::StatusOr<std::vector<std::vector<double>>> Run() {
+  absl::StatusOr<UnitCosts> Run() {
     LWQ_RETURN_IF_ERROR(CheckRequest());
     if (candidates_.empty()) return sums_;
     LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks,
@@ -106,7 +92,7 @@ class SwapKlRun {
   // The layer with the candidate's unit exchanged.
   absl::StatusOr<LayerWeights> Exchange(const LayerWeights& clean,
                                         const Candidate& candidate) const {
-    const LayerSpec& layer_spec = spec_.layers[static_cast<size_t>(clean.layer)];
+    const LayerSpec& layer_spec = spec_.at(request_.place);
     LayerWeights layer = clean;
     for (const LinearShape& linear : request_.units[candidate.unit].linears) {
       LWQ_ASSIGN_OR_RETURN(const size_t slot, SlotOf(layer_spec, linear));
@@ -184,7 +170,7 @@ class SwapKlRun {
       LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c), static_cast<int>(num_candidates())));
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
       const AllocationUnit& unit = request_.units[candidate.unit];
-      if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head.linear.shape.module) {
+      if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head.linear().shape.module) {
         return absl::InvalidArgumentError(absl::StrCat(unit.name, " is not the head"));
       }
       HeadWeights exchanged = head;
@@ -217,7 +203,7 @@ class SwapKlRun {
 
   const Decoder& decoder_;
   const DecoderSpec& spec_;
-  const SwapKlRequest& request_;
+  const UnitCostRequest& request_;
   std::vector<std::vector<double>> sums_;
   std::vector<Candidate> candidates_;
   size_t chunk_ = 0;
@@ -226,9 +212,8 @@ class SwapKlRun {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::vector<double>>> SwapKl(const Decoder& source,
-                                                        const SwapKlRequest& request) {
-  return SwapKlRun(source, request).Run();
+absl::StatusOr<UnitCosts> SwapKl(const UnitCostRequest& request) {
+  return SwapKlRun(*request.source, request).Run();
 }
 
 absl::Status HeadKl(const Decoder& decoder, const HeadWeights& source_head, ConstMatrixView source,

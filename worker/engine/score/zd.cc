@@ -46,14 +46,14 @@ struct Moments {
   }
 };
 
-absl::StatusOr<double> ScoreZd(const LayerEvidence& evidence) {
+absl::StatusOr<double> ScoreZd(const ScoredLayer& layer) {
   LWQ_ASSIGN_OR_RETURN(const double share,
-                       ShareAboveOneSigma(*evidence.spec, *evidence.weights, evidence.layer));
+                       ShareAboveOneSigma(*layer.spec, *layer.weights, layer.layer));
   return -share;
 }
 
-absl::StatusOr<double> ScoreZdLarger(const LayerEvidence& evidence) {
-  return ShareAboveOneSigma(*evidence.spec, *evidence.weights, evidence.layer);
+absl::StatusOr<double> ScoreZdLarger(const ScoredLayer& layer) {
+  return ShareAboveOneSigma(*layer.spec, *layer.weights, layer.layer);
 }
 
 }  // namespace
@@ -77,18 +77,13 @@ const ScorerDef zd_scorer = {
     .name = "zd",
     .help =
         "z-score distribution: a smaller share of weights one sigma above the mean is important",
-    .needs_calibration = false,
-    .needs_quantized = false,
-    .gives_costs = false,
-    .score_layer = &ScoreZd};
+    .score_layer = &ScoreZd,
+    .is_baseline = true};
 
 extern const ScorerDef zd_larger_scorer;
 const ScorerDef zd_larger_scorer = {
     .name = "zd-larger",
     .help = "z-score distribution: a larger share of weights one sigma above the mean is important",
-    .needs_calibration = false,
-    .needs_quantized = false,
-    .gives_costs = false,
     .score_layer = &ScoreZdLarger};
 
 }  // namespace lwq

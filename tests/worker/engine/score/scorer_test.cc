@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "tests/testing/collected_evidence.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/model/llama_config.h"
 #include "worker/engine/score/zd.h"
@@ -82,33 +83,54 @@ TEST(Scorers, AreSortedAndFoundByName) {
   for (const ScorerDef* scorer : Scorers()) {
     EXPECT_LT(before, scorer->name);
     before = scorer->name;
-    EXPECT_EQ(scorer->score_layer == nullptr, scorer->gives_costs) << scorer->name;
+    EXPECT_EQ(scorer->score_layer == nullptr, scorer->gives_costs()) << scorer->name;
+    for (absl::string_view name : scorer->evidence) EXPECT_OK(FindCollector(name).status());
     LWQ_ASSERT_OK_AND_ASSIGN(const ScorerDef* found, FindScorer(scorer->name));
     EXPECT_EQ(found, scorer);
   }
-  EXPECT_THAT(FindScorer("hessian"),
+  EXPECT_THAT(FindScorer("fisher"),
               testing::FailsWith("SCORER_UNKNOWN", ::testing::HasSubstr("lim, random, reverse")));
 }
 
-TEST(Scorers, LimAndReverseAreOpposite) {
-  const LayerEvidence evidence{.mean_cosine = 0.75};
-  EXPECT_EQ(FindScorer("lim").value()->score_layer(evidence).value(), -0.75);
-  EXPECT_EQ(FindScorer("reverse").value()->score_layer(evidence).value(), 0.75);
+// By their definitions (methods 1.1, 1.3, 1.4), of a layer that turns its input by a quarter.
+TEST(Scorers, DirectionsAreScoredByTheirDefinitions) {
+  testing::CollectedEvidence evidence(nullptr);
+  evidence.values = {{"layer-cosine", 0.75}, {"layer-angle", 0.25}};
+  const ScoredLayer layer{.layer = 3, .evidence = &evidence};
+  const auto score = [&](absl::string_view name) {
+    return FindScorer(name).value()->score_layer(layer).value();
+  };
+  EXPECT_EQ(score("lim"), -0.75);
+  EXPECT_EQ(score("reverse"), 0.75);
+  EXPECT_EQ(score("bi"), 0.25);
+  EXPECT_EQ(score("bi") - 1, score("lim"));
+  EXPECT_EQ(score("angular"), 0.25);
+  evidence.values.clear();
+  EXPECT_EQ(FindScorer("bi").value()->score_layer(layer).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST(Scorers, FirstAndLastGoByPositionAlone) {
+  const auto score = [](absl::string_view name, int layer) {
+    return FindScorer(name).value()->score_layer(ScoredLayer{.layer = layer}).value();
+  };
+  EXPECT_GT(score("first", 0), score("first", 1));
+  EXPECT_LT(score("last", 0), score("last", 1));
 }
 
 TEST(Scorers, ZdDirectionsAreOpposite) {
   const DecoderSpec spec = Spec();
   const DrawnWeights weights(Gauss);
-  const LayerEvidence evidence{.spec = &spec, .weights = &weights};
-  EXPECT_EQ(FindScorer("zd").value()->score_layer(evidence).value(),
-            -FindScorer("zd-larger").value()->score_layer(evidence).value());
+  const ScoredLayer layer{.spec = &spec, .weights = &weights};
+  EXPECT_EQ(FindScorer("zd").value()->score_layer(layer).value(),
+            -FindScorer("zd-larger").value()->score_layer(layer).value());
 }
 
 TEST(Scorers, RandomDependsOnSeedAndLayerAlone) {
   const auto score = [](uint64_t seed, int layer) {
     return FindScorer("random")
         .value()
-        ->score_layer(LayerEvidence{.layer = layer, .seed = seed})
+        ->score_layer(ScoredLayer{.layer = layer, .seed = seed})
         .value();
   };
   EXPECT_EQ(score(1, 2), score(1, 2));

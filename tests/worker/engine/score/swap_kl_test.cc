@@ -72,8 +72,9 @@ class SwapKlTest : public ::testing::Test {
     }
   }
 
-  SwapKlRequest Request(Place place) {
-    SwapKlRequest request;
+  UnitCostRequest Request(Place place) {
+    UnitCostRequest request;
+    request.source = decoder_.get();
     request.place = place;
     for (const AllocationUnit& unit : inventory_.units) {
       if (unit.place == place) request.units.push_back(unit);
@@ -132,9 +133,9 @@ constexpr double kTolerance = 2e-5;
 
 TEST_F(SwapKlTest, EqualsTheWholeModelRunWithOneUnitExchanged) {
   for (const Place place : {Place::Layer(0), Place::Layer(1), Place::Head()}) {
-    const SwapKlRequest request = Request(place);
+    const UnitCostRequest request = Request(place);
     ASSERT_EQ(request.units.size(), place.in_layer() ? 4 : 1);
-    LWQ_ASSERT_OK_AND_ASSIGN(const auto costs, SwapKl(*decoder_, request));
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto costs, SwapKl(request));
     for (size_t u = 0; u < request.units.size(); ++u) {
       for (int f = 0; f < kFormats; ++f) {
         LWQ_ASSERT_OK_AND_ASSIGN(const double expected, ByDefinition(request.units[u], f));
@@ -148,15 +149,15 @@ TEST_F(SwapKlTest, EqualsTheWholeModelRunWithOneUnitExchanged) {
 }
 
 TEST_F(SwapKlTest, CutIntoChunksOfWholeSequencesGivesTheSame) {
-  SwapKlRequest request = Request(Place::Layer(0));
-  LWQ_ASSERT_OK_AND_ASSIGN(const auto whole, SwapKl(*decoder_, request));
+  UnitCostRequest request = Request(Place::Layer(0));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto whole, SwapKl(request));
   request.max_state_bytes = 1;
   std::vector<double> done;
   request.progress = [&](double share) {
     done.push_back(share);
     return absl::OkStatus();
   };
-  LWQ_ASSERT_OK_AND_ASSIGN(const auto cut, SwapKl(*decoder_, request));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cut, SwapKl(request));
   for (size_t u = 0; u < whole.size(); ++u) {
     for (size_t f = 0; f < whole[u].size(); ++f) {
       EXPECT_NEAR(cut[u][f], whole[u][f], kTolerance);
@@ -168,15 +169,15 @@ TEST_F(SwapKlTest, CutIntoChunksOfWholeSequencesGivesTheSame) {
 }
 
 TEST_F(SwapKlTest, StopsWhenProgressSaysSo) {
-  SwapKlRequest request = Request(Place::Layer(0));
+  UnitCostRequest request = Request(Place::Layer(0));
   request.progress = [](double) { return absl::CancelledError("enough"); };
-  EXPECT_EQ(SwapKl(*decoder_, request).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(SwapKl(request).status().code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(SwapKlTest, UnitsOfAnotherLayerAreRefused) {
-  SwapKlRequest request = Request(Place::Layer(0));
+  UnitCostRequest request = Request(Place::Layer(0));
   request.place = Place::Layer(1);
-  EXPECT_THAT(SwapKl(*decoder_, request),
+  EXPECT_THAT(SwapKl(request),
               testing::StatusIs(absl::StatusCode::kInvalidArgument,
                                 ::testing::HasSubstr("model.layers.0.self_attn.q_proj")));
 }

@@ -1,0 +1,42 @@
+// Mean trace of the Hessian times squared weight error (HAWQ-V2, methods 8.2), with the Hessian of
+// the linear's own squared output error: the second moments of what it reads. Its trace over its
+// size is the mean square of the input's channels.
+#include "base/status_macros.h"
+#include "worker/engine/evidence/channel_statistics.h"
+#include "worker/engine/score/scorer.h"
+
+namespace lwq {
+namespace {
+
+constexpr absl::string_view kEvidence[] = {"channel-statistics", "layer-cosine"};
+
+absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, size_t input) {
+  const InputSpec& spec = request.source->spec().at(request.place).inputs[input];
+  LWQ_ASSIGN_OR_RETURN(const Matrix table, request.evidence->Table(kEvidence[0], spec));
+  double sum = 0;
+  for (int64_t c = 0; c < table.cols(); ++c) sum += table.Row(kMeanSquare)[c];
+  return sum / static_cast<double>(table.cols());
+}
+
+absl::StatusOr<UnitCosts> HessianCosts(const UnitCostRequest& request) {
+  UnitCosts costs = ZeroCosts(request);
+  LWQ_RETURN_IF_ERROR(ForEachError(request, [&](const LinearError& e) -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const double trace, MeanTrace(request, e.input));
+    costs[e.unit][static_cast<size_t>(e.format)] += trace * SumOfSquares(e.error);
+    return absl::OkStatus();
+  }));
+  return costs;
+}
+
+}  // namespace
+
+extern const ScorerDef hessian_scorer;
+const ScorerDef hessian_scorer = {
+    .name = "hessian",
+    .help = "mean square of a unit's inputs times the squared error of its weights",
+    .evidence = kEvidence,
+    .needs_quantized = true,
+    .unit_costs = &HessianCosts,
+    .measures_all_formats = true};
+
+}  // namespace lwq
