@@ -109,7 +109,7 @@ int main(int argc, char** argv) {
   CLI::App app("lwq-server: the scheduler of lwq. See also: lwq-server store --help");
   lwq::ServerOptions options;
   std::string ready_file, log_format = "text", log_level = "info";
-  double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60;
+  double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;
   app.add_option("--listen", options.listen, "unix:/path, or host:port on the loopback")
       ->required();
   app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
@@ -134,6 +134,10 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.02, 600.0));
   app.add_option("--stall-timeout", stall, "seconds without progress until a task is taken back")
       ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--worker-gone", gone,
+                 "seconds until a silent worker is forgotten, and until a task that no worker can "
+                 "run fails its jobs")
+      ->check(CLI::Range(1.0, 1e9));
   app.add_option("--drain-timeout", drain, "seconds that open calls get when the server stops")
       ->check(CLI::Range(0.1, 3600.0));
   try {
@@ -147,6 +151,7 @@ int main(int argc, char** argv) {
   options.dispatch.lease_ttl_us = static_cast<int64_t>(lease_ttl * 1e6);
   options.dispatch.heartbeat_us = static_cast<int64_t>(heartbeat * 1e6);
   options.dispatch.stall_us = static_cast<int64_t>(stall * 1e6);
+  options.dispatch.gone_us = static_cast<int64_t>(gone * 1e6);
   options.drain_budget = absl::Seconds(drain);
   return lwq::Run(options, ready_file);
 }

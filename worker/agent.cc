@@ -4,18 +4,19 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/memory_usage.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
+#include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "worker/engine/model/families.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/failure_proto.h"
+#include "worker/runner/task_kinds.h"
 #include "worker/runner/task_runner.h"
 
 namespace lwq {
@@ -24,20 +25,25 @@ namespace {
 constexpr absl::Duration kMaxBackoff = absl::Seconds(10);
 constexpr int kPollSeconds = 20;
 
-void SetDeadline(grpc::ClientContext& context, absl::Duration timeout) {
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+// Whether the server may take the same report later: it is away, busy, or its disk is full. What a
+// task computed is not thrown away for that.
+bool MayBeTakenLater(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return IsRetryable(status) || reason == "STORE_FULL" || reason == "STORAGE_FULL";
 }
 
 // Waits 0.1 s, then twice as long each time, up to kMaxBackoff.
 class Backoff {
  public:
+  explicit Backoff(Clock* clock) : clock_(clock) {}
   void Wait() {
-    absl::SleepFor(delay_);
+    clock_->SleepFor(delay_);
     delay_ = std::min(delay_ * 2, kMaxBackoff);
   }
   void Reset() { delay_ = absl::Milliseconds(100); }
 
  private:
+  Clock* const clock_;
   absl::Duration delay_ = absl::Milliseconds(100);
 };
 
@@ -67,7 +73,12 @@ v1::RegisterWorkerRequest Agent::Registration() const {
   request.set_numerics_class(device_->NumericsClass());
   request.set_build(LWQ_VERSION);
   request.set_memory_bytes(options_.memory_bytes);
-  request.set_protocol(1);
+  request.set_protocol(2);
+  for (const TaskKindInfo& kind : RunnableKinds()) {
+    v1::TaskKindVersion* known = request.add_kinds();
+    known->set_kind(std::string(kind.name));
+    known->set_version(kind.version);
+  }
   for (const QuantizerDef* def : Quantizers()) {
     v1::Capability* capability = request.add_quantizers();
     capability->set_name(std::string(def->name));
@@ -91,7 +102,7 @@ v1::RegisterWorkerRequest Agent::Registration() const {
 
 absl::Status Agent::Register() {
   grpc::ClientContext context;
-  SetDeadline(context, absl::Seconds(10));
+  SetTimeout(context, absl::Seconds(10));
   v1::RegisterWorkerResponse response;
   LWQ_RETURN_IF_ERROR(FromGrpcStatus(stub_->RegisterWorker(&context, Registration(), &response)));
   if (response.has_heartbeat_interval()) {
@@ -104,7 +115,7 @@ absl::Status Agent::Register() {
 
 absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
   grpc::ClientContext context;
-  SetDeadline(context, absl::Seconds(kPollSeconds + 10));
+  SetTimeout(context, absl::Seconds(kPollSeconds + 10));
   v1::LeaseTasksRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
@@ -119,7 +130,7 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
   call->Finish(&response, &status, nullptr);
   void* tag = nullptr;
   bool ok = false;
-  while (queue.AsyncNext(&tag, &ok, absl::ToChronoTime(absl::Now() + absl::Milliseconds(100))) ==
+  while (queue.AsyncNext(&tag, &ok, AfterNow(absl::Milliseconds(100))) ==
          grpc::CompletionQueue::TIMEOUT) {
     if (stopping_) context.TryCancel();
   }
@@ -132,7 +143,7 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
 absl::Status Agent::Run() {
   bool registered = false;
   bool away = false;
-  Backoff backoff;
+  Backoff backoff(options_.clock);
   while (!stopping_) {
     if (!registered) {
       absl::Status status = Register();
@@ -174,10 +185,11 @@ absl::Status Agent::Run() {
 
 void Agent::RunLease(const v1::Lease& lease) {
   spdlog::info("task {} attempt {}", lease.task(), lease.attempt());
-  const absl::Time start = absl::Now();
+  const absl::Duration start = options_.clock->Steady();
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
   {
-    LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_);
+    LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_,
+                       options_.clock);
     TaskContext context;
     context.device = device_;
     context.blobs = blobs_.get();
@@ -189,7 +201,7 @@ void Agent::RunLease(const v1::Lease& lease) {
     };
     result = RunTask(context);
     if (result.ok()) {
-      result->set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+      result->set_seconds(absl::ToDoubleSeconds(options_.clock->Steady() - start));
       result->set_peak_anonymous_bytes(
           std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes()));
     }
@@ -208,10 +220,10 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
     Release(lease);
     return;
   }
-  Backoff backoff;
+  Backoff backoff(options_.clock);
   while (true) {
     grpc::ClientContext context;
-    SetDeadline(context, absl::Seconds(30));
+    SetTimeout(context, absl::Seconds(30));
     absl::Status status;
     if (result.ok()) {
       v1::CompleteTaskRequest request;
@@ -235,7 +247,7 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
       spdlog::warn("task {} failed: {}", lease.task(), LogSafe(result.status().ToString()));
     }
     if (status.ok()) return;
-    if (!IsRetryable(status)) {
+    if (!MayBeTakenLater(status)) {
       spdlog::warn("task {}: the server refused the report: {}", lease.task(),
                    LogSafe(status.message()));
       return;
@@ -247,7 +259,7 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
 
 void Agent::Release(const v1::Lease& lease) {
   grpc::ClientContext context;
-  SetDeadline(context, absl::Seconds(5));
+  SetTimeout(context, absl::Seconds(5));
   v1::ReleaseTasksRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "grpcpp/channel.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
 #include "worker/blob_cache.h"
@@ -24,6 +25,7 @@ struct AgentOptions {
   std::string work_directory;
   int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
   int64_t cache_bytes = int64_t{64} << 30;
+  Clock* clock = Clock::Real();  // outlives the agent
 };
 
 class Agent {

@@ -7,38 +7,40 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
+#include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 
 namespace lwq {
 namespace {
 
-// A blob call that stalls for this long is broken off and tried again from where it was.
-constexpr absl::Duration kCallTimeout = absl::Minutes(10);
-constexpr int kAttempts = 5;
+// One call moves what it can in this time; the next goes on from there.
+constexpr absl::Duration kCallTimeout = absl::Minutes(2);
+constexpr int kAttempts = 5;  // in a row that move nothing
 
-void SetDeadline(grpc::ClientContext& context) {
-  context.set_deadline(absl::ToChronoTime(absl::Now() + kCallTimeout));
+// Whether the rest may come later: the connection was cut, the server is away or busy.
+bool MayGoOn(const absl::Status& status) {
+  return IsRetryable(status) || status.code() == absl::StatusCode::kOutOfRange;
 }
 
 }  // namespace
 
 BlobCache::BlobCache(std::string directory, std::shared_ptr<grpc::Channel> channel,
-                     int64_t max_bytes)
+                     int64_t max_bytes, Clock* clock)
     : blobs_(JoinPath(directory, "blobs")),
       scratch_(JoinPath(directory, "scratch")),
       max_bytes_(max_bytes),
+      clock_(clock),
       stub_(v1::BlobService::NewStub(std::move(channel))) {}
 
 absl::StatusOr<std::unique_ptr<BlobCache>> BlobCache::Open(const std::string& directory,
                                                            std::shared_ptr<grpc::Channel> channel,
-                                                           int64_t max_bytes) {
-  std::unique_ptr<BlobCache> cache(new BlobCache(directory, std::move(channel), max_bytes));
+                                                           int64_t max_bytes, Clock* clock) {
+  std::unique_ptr<BlobCache> cache(new BlobCache(directory, std::move(channel), max_bytes, clock));
   LWQ_RETURN_IF_ERROR(MakeDirectories(cache->blobs_));
   LWQ_RETURN_IF_ERROR(cache->EndTask());
   return cache;
@@ -47,48 +49,76 @@ absl::StatusOr<std::unique_ptr<BlobCache>> BlobCache::Open(const std::string& di
 std::string BlobCache::PathOf(const std::string& sha256) const { return JoinPath(blobs_, sha256); }
 
 absl::StatusOr<std::string> BlobCache::Fetch(const v1::BlobRef& blob) {
-  if (!IsSha256Hex(blob.sha256())) {
-    return InvalidFailure("BLOB_NAME", absl::StrCat("not a blob digest: \"", blob.sha256(), "\""));
+  const std::string& sha256 = blob.sha256();
+  if (!IsSha256Hex(sha256)) {
+    return InvalidFailure("BLOB_NAME", absl::StrCat("not a blob digest: \"", sha256, "\""));
   }
-  const std::string path = PathOf(blob.sha256());
+  const std::string path = PathOf(sha256);
+  {
+    MutexLock lock(&mu_);
+    while (fetching_.count(sha256) > 0) fetched_.Wait(&mu_);
+    if (verified_.count(sha256) > 0) return path;
+    fetching_.insert(sha256);
+  }
+  absl::Status status = FetchTo(blob, path);
+  MutexLock lock(&mu_);
+  fetching_.erase(sha256);
+  fetched_.SignalAll();
+  if (!status.ok()) return Annotate(status, "fetching blob ", sha256);
+  verified_.insert(sha256);
+  return path;
+}
+
+absl::Status BlobCache::FetchTo(const v1::BlobRef& blob, const std::string& path) {
   if (auto size = FileSize(path); size.ok() && *size == blob.size_bytes()) {
-    ::utime(path.c_str(), nullptr);  // used just now
-    return path;
+    absl::StatusOr<std::string> digest = Sha256HexOfFile(path);
+    if (digest.ok() && *digest == blob.sha256()) {
+      ::utime(path.c_str(), nullptr);  // used just now
+      return absl::OkStatus();
+    }
+    LWQ_RETURN_IF_ERROR(RemoveAll(path));
   }
-  absl::Status status;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    status = Download(blob, path);
-    if (status.ok()) return path;
-    if (!IsRetryable(status)) break;
-    absl::SleepFor(absl::Milliseconds(200) * (1 << attempt));
-  }
-  return Annotate(status, "fetching blob ", blob.sha256());
+  return Download(blob, path);
 }
 
 absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& path) {
+  const std::string partial = absl::StrCat(path, ".partial");
+  LWQ_ASSIGN_OR_RETURN(auto file, FileWriter::Create(partial));
+  Sha256 hash;
+  int in_vain = 0;
+  while (true) {
+    const int64_t before = file->size();
+    absl::Status status = DownloadFrom(blob, *file, hash);
+    if (status.ok()) break;
+    in_vain = file->size() > before ? 0 : in_vain + 1;
+    if (!MayGoOn(status) || in_vain == kAttempts) return status;
+    clock_->SleepFor(absl::Milliseconds(200) * (1 << in_vain));
+  }
+  if (file->size() != blob.size_bytes() || hash.FinishHex() != blob.sha256()) {
+    return CorruptFailure("BLOB_CORRUPT", "the bytes that came are not those of the digest");
+  }
+  // Not flushed: what a power cut takes is noticed by the hash before it is read.
+  LWQ_RETURN_IF_ERROR(file->Close());
+  return RenameFile(partial, path);
+}
+
+absl::Status BlobCache::DownloadFrom(const v1::BlobRef& blob, FileWriter& file, Sha256& hash) {
   grpc::ClientContext context;
-  SetDeadline(context);
+  SetTimeout(context, kCallTimeout);
   v1::ReadBlobRequest request;
   *request.mutable_blob() = blob;
+  request.set_read_offset(file.size());
   auto reader = stub_->ReadBlob(&context, request);
-  const std::string partial = absl::StrCat(path, ".partial");
-  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(partial));
-  Sha256 hash;
   v1::ReadBlobResponse response;
   while (reader->Read(&response)) {
-    if (response.offset() != writer->size()) {
+    if (response.offset() != file.size()) {
       context.TryCancel();
       return absl::InternalError("the server's stream skipped bytes");
     }
+    LWQ_RETURN_IF_ERROR(file.Append(response.data()));
     hash.Update(response.data());
-    LWQ_RETURN_IF_ERROR(writer->Append(response.data()));
   }
-  LWQ_RETURN_IF_ERROR(FromGrpcStatus(reader->Finish()));
-  if (writer->size() != blob.size_bytes() || hash.FinishHex() != blob.sha256()) {
-    return CorruptFailure("BLOB_CORRUPT", "the bytes that came are not those of the digest");
-  }
-  LWQ_RETURN_IF_ERROR(writer->Close());
-  return RenameFile(partial, path);
+  return FromGrpcStatus(reader->Finish());
 }
 
 absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
@@ -97,35 +127,47 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
   LWQ_ASSIGN_OR_RETURN(int64_t size, FileSize(path));
   blob.set_sha256(sha256);
   blob.set_size_bytes(size);
-  absl::Status status;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    status = Upload(blob, path);
-    if (status.ok()) {
-      LWQ_RETURN_IF_ERROR(RenameFile(path, PathOf(blob.sha256())));
-      return blob;
-    }
-    if (!IsRetryable(status) && status.code() != absl::StatusCode::kOutOfRange) break;
-    absl::SleepFor(absl::Milliseconds(200) * (1 << attempt));
+  if (absl::Status status = Upload(blob, path); !status.ok()) {
+    return Annotate(status, "uploading ", Basename(path));
   }
-  return Annotate(status, "uploading ", Basename(path));
+  LWQ_RETURN_IF_ERROR(RenameFile(path, PathOf(blob.sha256())));
+  return blob;
 }
 
 absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path) {
+  int64_t most = -1;
+  int in_vain = 0;
+  while (true) {
+    absl::StatusOr<int64_t> committed = UploadedBytes(blob);
+    absl::Status status = committed.status();
+    if (committed.ok()) {
+      if (*committed < 0) return absl::OkStatus();
+      in_vain = *committed > most ? 0 : in_vain;
+      most = std::max(most, *committed);
+      status = UploadFrom(blob, path, *committed);
+    }
+    if (status.ok()) return status;
+    if (!MayGoOn(status) || ++in_vain == kAttempts) return status;
+    clock_->SleepFor(absl::Milliseconds(200) * (1 << in_vain));
+  }
+}
+
+// -1 when the blob is there whole.
+absl::StatusOr<int64_t> BlobCache::UploadedBytes(const v1::BlobRef& blob) {
   grpc::ClientContext context;
-  SetDeadline(context);
+  SetTimeout(context, kCallTimeout);
   v1::QueryWriteStatusRequest request;
   *request.mutable_blob() = blob;
   v1::QueryWriteStatusResponse response;
   LWQ_RETURN_IF_ERROR(FromGrpcStatus(stub_->QueryWriteStatus(&context, request, &response)));
-  if (response.complete()) return absl::OkStatus();
-  return UploadFrom(blob, path, response.committed_bytes());
+  return response.complete() ? -1 : response.committed_bytes();
 }
 
 absl::Status BlobCache::UploadFrom(const v1::BlobRef& blob, const std::string& path,
                                    int64_t offset) {
   LWQ_ASSIGN_OR_RETURN(auto file, MappedFile::Open(path));
   grpc::ClientContext context;
-  SetDeadline(context);
+  SetTimeout(context, kCallTimeout);
   v1::WriteBlobResponse response;
   auto writer = stub_->WriteBlob(&context, &response);
   const int64_t size = static_cast<int64_t>(file->bytes().size());
@@ -154,6 +196,10 @@ absl::Status BlobCache::UploadFrom(const v1::BlobRef& blob, const std::string& p
 }
 
 absl::Status BlobCache::EndTask() {
+  {
+    MutexLock lock(&mu_);
+    verified_.clear();
+  }
   LWQ_RETURN_IF_ERROR(RemoveAll(scratch_));
   LWQ_RETURN_IF_ERROR(MakeDirectories(scratch_));
   struct Cached {

@@ -1,11 +1,18 @@
 // The worker's local copies of blobs: fetched from and uploaded to the server's BlobService,
-// verified, bounded in size. One task at a time uses it.
+// bounded in size. One task at a time uses it. A file is hashed before a task reads it, whatever
+// happened to it since it was written: a bit that rotted, a power cut, somebody's hand. One that is
+// wrong is fetched again.
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mutex.h"
 #include "grpcpp/channel.h"
 #include "proto/lwq/v1/artifact_service.grpc.pb.h"
 #include "worker/runner/blob_access.h"
@@ -17,7 +24,8 @@ class BlobCache : public BlobAccess {
   // Files live under `directory`; whatever earlier runs left there is used again or deleted.
   static absl::StatusOr<std::unique_ptr<BlobCache>> Open(const std::string& directory,
                                                          std::shared_ptr<grpc::Channel> channel,
-                                                         int64_t max_bytes);
+                                                         int64_t max_bytes,
+                                                         Clock* clock = Clock::Real());
 
   absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override;
   absl::StatusOr<v1::BlobRef> Store(const std::string& path) override;
@@ -28,16 +36,27 @@ class BlobCache : public BlobAccess {
   absl::Status EndTask();
 
  private:
-  BlobCache(std::string directory, std::shared_ptr<grpc::Channel> channel, int64_t max_bytes);
+  BlobCache(std::string directory, std::shared_ptr<grpc::Channel> channel, int64_t max_bytes,
+            Clock* clock);
   std::string PathOf(const std::string& sha256) const;
+  absl::Status FetchTo(const v1::BlobRef& blob, const std::string& path);
+  // Both go on from where they were cut, for as long as they get on.
   absl::Status Download(const v1::BlobRef& blob, const std::string& path);
+  absl::Status DownloadFrom(const v1::BlobRef& blob, FileWriter& file, Sha256& hash);
   absl::Status Upload(const v1::BlobRef& blob, const std::string& path);
+  absl::StatusOr<int64_t> UploadedBytes(const v1::BlobRef& blob);
   absl::Status UploadFrom(const v1::BlobRef& blob, const std::string& path, int64_t offset);
 
   const std::string blobs_;
   const std::string scratch_;
   const int64_t max_bytes_;
+  Clock* const clock_;
   const std::unique_ptr<v1::BlobService::Stub> stub_;
+
+  Mutex mu_;
+  CondVar fetched_;
+  std::set<std::string> fetching_ ABSL_GUARDED_BY(mu_);  // by one thread each
+  std::set<std::string> verified_ ABSL_GUARDED_BY(mu_);  // in this task
 };
 
 }  // namespace lwq

@@ -1,27 +1,43 @@
 #include "worker/lease_keeper.h"
 
+#include <time.h>
+
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/memory_usage.h"
 #include "base/rpc/grpc_status.h"
+#include "base/rpc/timeout.h"
 
 namespace lwq {
 namespace {
 
 constexpr absl::Duration kMemorySampleInterval = absl::Milliseconds(100);
+// Of a core, between two heartbeats: below it the process only waits, and this thread's own
+// sampling is not work.
+constexpr double kBusyShare = 0.2;
+
+// Of all threads of this process.
+double CpuSeconds() {
+  timespec used;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
+}
 
 }  // namespace
 
 LeaseKeeper::LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id,
-                         std::string incarnation, const v1::Lease& lease, absl::Duration interval)
+                         std::string incarnation, const v1::Lease& lease, absl::Duration interval,
+                         Clock* clock)
     : stub_(stub),
       worker_id_(std::move(worker_id)),
       incarnation_(std::move(incarnation)),
       task_(lease.task()),
       epoch_(lease.epoch()),
       interval_(interval),
+      clock_(clock),
+      cpu_seconds_(CpuSeconds()),
+      cpu_looked_(clock->Steady()),
       thread_([this] { Loop(); }) {}
 
 LeaseKeeper::~LeaseKeeper() {
@@ -52,23 +68,33 @@ int64_t LeaseKeeper::peak_anonymous_bytes() {
 }
 
 void LeaseKeeper::Loop() {
-  absl::Time next_beat = absl::Now() + interval_;
+  absl::Duration next_beat = clock_->Steady() + interval_;
   while (true) {
     const int64_t anonymous = AnonymousMemoryBytes();
     {
       MutexLock lock(&mu_);
       peak_anonymous_bytes_ = std::max(peak_anonymous_bytes_, anonymous);
-      if (!done_) wake_.WaitFor(&mu_, kMemorySampleInterval);
+      if (!done_) clock_->WaitFor(wake_, &mu_, kMemorySampleInterval);
       if (done_) return;
     }
-    if (absl::Now() >= next_beat) {
+    if (clock_->Steady() >= next_beat) {
       Beat();
-      next_beat = absl::Now() + interval_;
+      next_beat = clock_->Steady() + interval_;
     }
   }
 }
 
+void LeaseKeeper::CountBusy() {
+  const double cpu = CpuSeconds();
+  const absl::Duration now = clock_->Steady();
+  const double used = cpu - cpu_seconds_;
+  if (used >= kBusyShare * absl::ToDoubleSeconds(now - cpu_looked_)) busy_seconds_ += used;
+  cpu_seconds_ = cpu;
+  cpu_looked_ = now;
+}
+
 void LeaseKeeper::Beat() {
+  CountBusy();
   v1::HeartbeatRequest request;
   request.set_worker_id(worker_id_);
   request.set_incarnation(incarnation_);
@@ -80,9 +106,10 @@ void LeaseKeeper::Beat() {
     beat->set_progress(progress_);
     beat->set_fraction(fraction_);
     beat->set_current(current_);
+    beat->set_busy_seconds(busy_seconds_);
   }
   grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + interval_));
+  SetTimeout(context, interval_);
   v1::HeartbeatResponse response;
   absl::Status status = FromGrpcStatus(stub_->Heartbeat(&context, request, &response));
   MutexLock lock(&mu_);

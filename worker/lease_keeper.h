@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
 
@@ -14,9 +15,9 @@ namespace lwq {
 
 class LeaseKeeper {
  public:
-  // `stub` must outlive it. Sends the first heartbeat after one interval.
+  // `stub` and `clock` must outlive it. Sends the first heartbeat after one interval.
   LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id, std::string incarnation,
-              const v1::Lease& lease, absl::Duration interval);
+              const v1::Lease& lease, absl::Duration interval, Clock* clock);
   ~LeaseKeeper();
 
   // Called by the task. CANCELLED when nobody wants the result any more, ABORTED "LEASE_LOST" when
@@ -30,6 +31,7 @@ class LeaseKeeper {
  private:
   void Loop();
   void Beat();
+  void CountBusy();
 
   v1::WorkerService::Stub* const stub_;
   const std::string worker_id_;
@@ -37,6 +39,7 @@ class LeaseKeeper {
   const std::string task_;
   const int64_t epoch_;
   const absl::Duration interval_;
+  Clock* const clock_;
 
   Mutex mu_;
   CondVar wake_;
@@ -46,6 +49,11 @@ class LeaseKeeper {
   double fraction_ ABSL_GUARDED_BY(mu_) = 0;
   std::string current_ ABSL_GUARDED_BY(mu_);
   int64_t peak_anonymous_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+
+  // The thread's own.
+  double busy_seconds_ = 0;
+  double cpu_seconds_;
+  absl::Duration cpu_looked_;
 
   std::thread thread_;  // last: starts when all else is there
 };

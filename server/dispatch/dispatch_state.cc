@@ -1,7 +1,15 @@
 #include "server/dispatch/dispatch_state.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace lwq {
 namespace {
+
+// Of a task that waits to run again: what failure_policy.cc asks for at most, and some.
+constexpr int64_t kLongestWaitUs = 120'000'000;
+// Every group of tasks is held against the workers so often.
+constexpr int64_t kMatchEveryUs = 1'000'000;
 
 template <typename T>
 const T* Find(const std::map<std::string, T>& base, const Edits<T>& edits, const std::string& key) {
@@ -36,22 +44,27 @@ void ApplyEdits(const Edits<T>& edits, std::map<std::string, T>& base) {
 void DispatchState::Load(v1::JobRecord job) {
   // The planner of a server that died did not finish: it is asked again.
   if (job.plan_state() == v1::JobRecord::RUNNING) job.set_plan_state(v1::JobRecord::WAITING);
-  std::string name = job.job().name();
+  const std::string name = job.job().name();
   jobs_[name] = std::move(job);
+  CountJob(name, 1);
 }
 
-void DispatchState::Load(v1::TaskRecord task, int64_t now_us) {
-  std::string key = task.key();
+void DispatchState::Load(v1::TaskRecord task, Moment now) {
+  const std::string key = task.key();
   if (task.state() == v1::TaskRecord::LEASED) {
-    leases_[key] = {
-        .epoch = task.epoch(), .expires_us = now_us + options_.lease_ttl_us, .progress_us = now_us};
+    leases_[key] = {.epoch = task.epoch(),
+                    .expires_us = now.steady_us + options_.lease_ttl_us,
+                    .progress_us = now.steady_us,
+                    .busy_us = now.steady_us};
   }
   tasks_[key] = std::move(task);
+  Index(key, now);
 }
 
-void DispatchState::Load(v1::WorkerRecord worker) {
-  std::string id = worker.registration().worker_id();
+void DispatchState::Load(v1::WorkerRecord worker, Moment now) {
+  const std::string id = worker.registration().worker_id();
   workers_[id] = std::move(worker);
+  seen_us_[id] = now.steady_us;
 }
 
 void DispatchState::Load(v1::Model model) {
@@ -59,18 +72,76 @@ void DispatchState::Load(v1::Model model) {
   models_[name] = std::move(model);
 }
 
-void DispatchState::Apply(const Changes& changes, int64_t now_us) {
+void DispatchState::AdvanceTo(Moment now) {
+  const int64_t gap = looked_us_ < 0 ? 0 : now.steady_us - looked_us_;
+  looked_us_ = std::max(looked_us_, now.steady_us);
+  if (gap > options_.lease_ttl_us / 3) {
+    for (auto& [task, lease] : leases_) {
+      lease.expires_us = std::max(lease.expires_us, now.steady_us + options_.lease_ttl_us);
+      lease.progress_us += gap;
+      lease.busy_us += gap;
+    }
+    for (auto& [worker, seen] : seen_us_) seen += gap;
+  }
+  ready_.AdvanceTo(now.steady_us);
+  if (matched_us_ >= 0 && now.steady_us - matched_us_ < kMatchEveryUs) return;
+  matched_us_ = now.steady_us;
+  for (auto& [need, group] : ready_.groups()) {
+    const bool matched = std::any_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
+      return !IsLost(worker.first, now.steady_us) && worker.second.cordon_reason().empty() &&
+             CanRun(worker.second.registration(), need);
+    });
+    if (matched) {
+      group.unmatched_since_us = 0;
+    } else if (group.unmatched_since_us == 0) {
+      group.unmatched_since_us = std::max<int64_t>(1, now.steady_us);
+    }
+  }
+}
+
+void DispatchState::Apply(const Changes& changes, Moment now) {
+  std::set<std::string> tasks;  // whose place in what is derived may be another
+  for (const auto& [key, task] : changes.tasks) tasks.insert(key);
+  for (const std::string& key : tasks) Unindex(key);
   ApplyEdits(changes.tasks, tasks_);
   ApplyEdits(changes.workers, workers_);
   ApplyEdits(changes.models, models_);
-  for (const auto& [name, job] : changes.jobs) {
-    if (job && !IsTerminal(job->job().state())) {
+  ApplyJobs(changes.jobs, tasks);
+  ApplyLeases(changes.tasks, now);
+  for (const auto& [id, worker] : changes.workers) {
+    if (!worker) seen_us_.erase(id);
+  }
+  for (const std::string& key : tasks) Index(key, now);
+  if (changes.server) server_ = *changes.server;
+}
+
+void DispatchState::ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::string>& tasks) {
+  const auto move_tasks = [&](const v1::JobRecord& job) {
+    for (const std::string& key : job.tasks()) {
+      if (tasks.insert(key).second) Unindex(key);
+    }
+  };
+  for (const auto& [name, job] : edits) {
+    auto old = jobs_.find(name);
+    const bool active = job && !IsTerminal(job->job().state());
+    // What a rank is made of; all else leaves its tasks where they are.
+    const bool moves =
+        old != jobs_.end() && (!active || old->second.job().priority() != job->job().priority() ||
+                               (old->second.job().state() == v1::Job::CANCELLING) !=
+                                   (job->job().state() == v1::Job::CANCELLING));
+    if (moves) move_tasks(old->second);
+    if (old != jobs_.end()) CountJob(name, -1);
+    if (active) {
       jobs_[name] = *job;
+      CountJob(name, 1);
     } else {
       jobs_.erase(name);
     }
   }
-  for (const auto& [key, task] : changes.tasks) {
+}
+
+void DispatchState::ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now) {
+  for (const auto& [key, task] : edits) {
     if (!task || task->state() != v1::TaskRecord::LEASED) {
       leases_.erase(key);
       continue;
@@ -78,11 +149,80 @@ void DispatchState::Apply(const Changes& changes, int64_t now_us) {
     LeaseStatus& lease = leases_[key];
     if (lease.epoch != task->epoch()) {
       lease = {.epoch = task->epoch(),
-               .expires_us = now_us + options_.lease_ttl_us,
-               .progress_us = now_us};
+               .expires_us = now.steady_us + options_.lease_ttl_us,
+               .progress_us = now.steady_us,
+               .busy_us = now.steady_us};
     }
   }
-  if (changes.server) server_ = *changes.server;
+}
+
+void DispatchState::CountJob(const std::string& name, int by) {
+  counts_.jobs[jobs_.at(name).job().state()] += by;
+}
+
+void DispatchState::Unindex(const std::string& key) {
+  auto found = tasks_.find(key);
+  if (found == tasks_.end()) return;
+  const v1::TaskRecord& task = found->second;
+  if (task.state() == v1::TaskRecord::READY) {
+    --counts_.ready[task.kind()];
+    ready_.Remove(key);
+    refused_.erase(key);
+  } else if (task.state() == v1::TaskRecord::LEASED) {
+    --counts_.leased[task.kind()];
+    leases_of_[task.worker()].erase(key);
+    if (leases_of_[task.worker()].empty()) leases_of_.erase(task.worker());
+  }
+}
+
+void DispatchState::Index(const std::string& key, Moment now) {
+  auto found = tasks_.find(key);
+  if (found == tasks_.end()) return;
+  const v1::TaskRecord& task = found->second;
+  if (task.state() == v1::TaskRecord::READY) {
+    ++counts_.ready[task.kind()];
+    if (!task.excluded().empty()) refused_.insert(key);
+    // A wait is as long as it was when it began, whatever the clock on the wall has been set to.
+    const int64_t wait = std::clamp<int64_t>(task.ready_us() - now.wall_us, 0, kLongestWaitUs);
+    if (IsWanted(task)) ready_.Put(NeedOf(task), RankOf(task), now.steady_us + wait);
+  } else if (task.state() == v1::TaskRecord::LEASED) {
+    ++counts_.leased[task.kind()];
+    leases_of_[task.worker()].insert(key);
+  }
+}
+
+bool DispatchState::IsWanted(const v1::TaskRecord& task) const {
+  if (task.models_size() > 0) return true;
+  return std::any_of(task.jobs().begin(), task.jobs().end(), [&](const std::string& name) {
+    auto job = jobs_.find(name);
+    return job != jobs_.end() && job->second.job().state() != v1::Job::CANCELLING;
+  });
+}
+
+Rank DispatchState::RankOf(const v1::TaskRecord& task) const {
+  int priority = -v1::Job::NORMAL;
+  int64_t age = 0;  // a model's verification comes before all jobs of its priority
+  bool first = task.models_size() == 0;
+  for (const std::string& name : task.jobs()) {
+    auto job = jobs_.find(name);
+    if (job == jobs_.end()) continue;
+    const int p = job->second.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
+                      ? v1::Job::NORMAL
+                      : job->second.job().priority();
+    if (first || std::make_pair(-p, job->second.submit_us()) < std::make_pair(priority, age)) {
+      priority = -p;
+      age = job->second.submit_us();
+    }
+    first = false;
+  }
+  const int layer = task.layer() < 0 ? 1 << 20 : task.layer();
+  return {priority, age, -static_cast<int>(task.phase()), layer, task.key()};
+}
+
+const std::set<std::string>& DispatchState::LeasesOf(const std::string& worker) const {
+  static const auto* const none = new std::set<std::string>;
+  auto found = leases_of_.find(worker);
+  return found == leases_of_.end() ? *none : found->second;
 }
 
 LeaseStatus* DispatchState::MutableLease(const std::string& task) {
@@ -148,8 +288,8 @@ void Draft::PushEvent(v1::JobRecord& job, v1::JobEvent event) {
   const int64_t seq = job.job().last_event_seq() + 1;
   job.mutable_job()->set_last_event_seq(seq);
   event.set_seq(seq);
-  event.mutable_time()->set_seconds(now_us_ / 1'000'000);
-  event.mutable_time()->set_nanos(static_cast<int32_t>(now_us_ % 1'000'000) * 1000);
+  event.mutable_time()->set_seconds(now_us() / 1'000'000);
+  event.mutable_time()->set_nanos(static_cast<int32_t>(now_us() % 1'000'000) * 1000);
   // The snapshot inside a state event tells the sequence number that it has itself.
   if (event.has_state() && event.state().has_job()) {
     event.mutable_state()->mutable_job()->set_last_event_seq(seq);

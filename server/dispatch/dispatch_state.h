@@ -4,6 +4,7 @@
 // no trace.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -17,15 +18,26 @@
 #include "proto/lwq/v1/job.pb.h"
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/record.pb.h"
+#include "server/dispatch/ready_index.h"
 
 namespace lwq {
 
-// What a live lease last said. Not stored: after a restart every lease has one whole TTL.
+// When an event happens: by the clock on the wall, which records and people are told and which may
+// be set, and by one that only runs, which leases and waits are measured by.
+struct Moment {
+  int64_t wall_us = 0;
+  int64_t steady_us = 0;
+};
+
+// What a live lease last said. Not stored: after a restart every lease has one whole TTL. Times are
+// steady ones.
 struct LeaseStatus {
   int64_t epoch = 0;
   int64_t expires_us = 0;
   int64_t progress = 0;
   int64_t progress_us = 0;  // when it last rose
+  double busy_seconds = 0;
+  int64_t busy_us = 0;  // when that last rose
   double fraction = 0;
   std::string current;
 };
@@ -34,7 +46,16 @@ struct DispatchOptions {
   int64_t lease_ttl_us = 30'000'000;
   int64_t heartbeat_us = 10'000'000;
   int64_t stall_us = 600'000'000;
+  // A worker that is silent for so long is forgotten, and a task that no worker can run for so long
+  // fails its jobs.
+  int64_t gone_us = 3600'000'000;
 };
+
+// A worker that is silent for so long is lost: one that is idle is heard of at each long poll, at
+// least every 20 s.
+inline int64_t LostAfterUs(const DispatchOptions& options) {
+  return 2 * std::max<int64_t>(options.lease_ttl_us, 30'000'000);
+}
 
 // Edited and deleted records by key; nullopt: deleted.
 template <typename T>
@@ -43,6 +64,7 @@ using Edits = std::map<std::string, std::optional<T>>;
 // What one event changes; committed to the store in one transaction, then applied.
 struct Changes {
   Edits<v1::JobRecord> jobs;
+  std::map<std::string, int64_t> job_versions;  // that an edited job's row must have
   Edits<v1::TaskRecord> tasks;
   Edits<v1::WorkerRecord> workers;
   Edits<v1::Model> models;
@@ -58,14 +80,28 @@ struct Changes {
   }
 };
 
+// Something that happened to a task, counted once however many jobs want it.
+struct TaskCount {
+  std::string kind;
+  v1::TaskEvent::State state;
+  double seconds = 0;
+};
+
 // What has to happen once the changes are committed.
 struct Effects {
   std::set<std::string> plan_jobs;     // run the planner for these
   std::set<std::string> rebuild_jobs;  // a blob is lost: build their graph again
   std::set<std::string> touched_jobs;  // wake their watchers
   std::set<std::string> touched_models;
-  bool tasks_ready = false;  // wake waiting workers
+  int64_t tasks_ready = 0;  // wake as many waiting workers
   int64_t leases_expired = 0;
+  std::vector<TaskCount> task_counts;
+};
+
+// How many there are of what metrics tell; kept with every change.
+struct DispatchCounts {
+  std::map<int, int> jobs;                   // by Job.State
+  std::map<std::string, int> ready, leased;  // by kind
 };
 
 inline bool IsTerminal(v1::Job::State state) {
@@ -77,15 +113,19 @@ class DispatchState {
  public:
   explicit DispatchState(const DispatchOptions& options) : options_(options) {}
 
-  // Records as they are in the store, at start. `now_us` begins the TTL during which no lease that
-  // was live before the start is reaped.
+  // Records as they are in the store, at start: workers, models and jobs first, then tasks. `now`
+  // begins the TTL during which no lease that was live before the start is reaped.
   void Load(v1::JobRecord job);
-  void Load(v1::TaskRecord task, int64_t now_us);
-  void Load(v1::WorkerRecord worker);
+  void Load(v1::TaskRecord task, Moment now);
+  void Load(v1::WorkerRecord worker, Moment now);
   void Load(v1::Model model);
   void Load(v1::ServerRecord server) { server_ = std::move(server); }
 
-  void Apply(const Changes& changes, int64_t now_us);
+  // Before an event: makes tasks ready whose time has come, notes which nobody can run. After a gap
+  // in which the server itself did not look (it was stopped, or its disk was stuck) nobody's
+  // silence counts: every lease has one whole TTL again.
+  void AdvanceTo(Moment now);
+  void Apply(const Changes& changes, Moment now);
 
   const DispatchOptions& options() const { return options_; }
   const std::map<std::string, v1::JobRecord>& jobs() const { return jobs_; }
@@ -95,12 +135,32 @@ class DispatchState {
   const std::map<std::string, LeaseStatus>& leases() const { return leases_; }
   const v1::ServerRecord& server() const { return server_; }
 
+  // Derived from the records.
+  const ReadyIndex& ready() const { return ready_; }
+  const DispatchCounts& counts() const { return counts_; }
+  const std::set<std::string>& LeasesOf(const std::string& worker) const;
+  // Tasks in the queue that some worker failed and that wait for another.
+  const std::set<std::string>& refused() const { return refused_; }
+
   // What heartbeats change; not stored.
   LeaseStatus* MutableLease(const std::string& task);
-  void SawWorker(const std::string& worker, int64_t now_us) { seen_us_[worker] = now_us; }
+  void SawWorker(const std::string& worker, int64_t steady_us) { seen_us_[worker] = steady_us; }
+  // 0: never.
   int64_t SeenUs(const std::string& worker) const;
+  bool IsLost(const std::string& worker, int64_t steady_us) const {
+    return SeenUs(worker) + LostAfterUs(options_) <= steady_us;
+  }
 
  private:
+  bool IsWanted(const v1::TaskRecord& task) const;
+  Rank RankOf(const v1::TaskRecord& task) const;
+  // Takes a task as it was out of what is derived, and puts it in as it is.
+  void Unindex(const std::string& key);
+  void Index(const std::string& key, Moment now);
+  void CountJob(const std::string& name, int by);
+  void ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::string>& tasks);
+  void ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now);
+
   const DispatchOptions options_;
   std::map<std::string, v1::JobRecord> jobs_;  // by name, not terminal
   std::map<std::string, v1::TaskRecord> tasks_;
@@ -109,16 +169,24 @@ class DispatchState {
   std::map<std::string, LeaseStatus> leases_;        // by task
   std::map<std::string, int64_t> seen_us_;           // by worker id
   v1::ServerRecord server_;
+
+  int64_t looked_us_ = -1;   // when the last event was
+  int64_t matched_us_ = -1;  // when groups were last held against the workers
+  ReadyIndex ready_;
+  DispatchCounts counts_;
+  std::map<std::string, std::set<std::string>> leases_of_;  // tasks by worker id
+  std::set<std::string> refused_;
 };
 
 // One event's view of the state. `Edit` copies a record at the first call; pointers stay valid for
 // the draft's life.
 class Draft {
  public:
-  Draft(const DispatchState& state, int64_t now_us) : state_(state), now_us_(now_us) {}
+  Draft(const DispatchState& state, Moment now) : state_(state), now_(now) {}
 
   const DispatchState& state() const { return state_; }
-  int64_t now_us() const { return now_us_; }
+  int64_t now_us() const { return now_.wall_us; }
+  int64_t steady_us() const { return now_.steady_us; }
 
   const v1::JobRecord* FindJob(const std::string& name) const;
   const v1::TaskRecord* FindTask(const std::string& key) const;
@@ -135,6 +203,7 @@ class Draft {
   v1::WorkerRecord& PutWorker(v1::WorkerRecord worker);
   v1::Model& PutModel(v1::Model model);
   void DeleteTask(const std::string& key) { changes.tasks[key] = std::nullopt; }
+  void DeleteWorker(const std::string& id) { changes.workers[id] = std::nullopt; }
   void DeleteModel(const std::string& name) { changes.models[name] = std::nullopt; }
 
   int64_t NextEpoch();
@@ -146,7 +215,7 @@ class Draft {
 
  private:
   const DispatchState& state_;
-  const int64_t now_us_;
+  const Moment now_;
 };
 
 }  // namespace lwq

@@ -10,10 +10,35 @@ namespace {
 constexpr absl::Duration kFirstDelay = absl::Seconds(1);
 constexpr absl::Duration kLongestDelay = absl::Seconds(60);
 
+// How many workers have to fail a task before it is given up.
+constexpr int kAll = 16;  // bounds what a worker that starts again and again under new names costs
+constexpr int kTwo = 2;
+constexpr int kThree = 3;
+
 // The rule of a reason that this server knows; else what the newer worker says.
 RetryRule RuleOf(const v1::Failure& failure) {
   if (const Reason* reason = FindReason(failure.reason())) return reason->retry;
   return failure.retryable() ? retry::kTransient : retry::kNoRetry;
+}
+
+// Of a failure that counts: how many workers it takes to believe that the task is to blame.
+int WorkersNeeded(const v1::Failure& failure) {
+  for (const Reason* environment :
+       {&reasons::kHostOom, &reasons::kMemoryInfeasible, &reasons::kModelChanged,
+        &reasons::kOutputInvalid, &reasons::kPathNotAllowed, &reasons::kTaskStalled}) {
+    if (failure.reason() == environment->name) return kAll;
+  }
+  if (failure.reason() == reasons::kInternal.name) return kThree;
+  switch (static_cast<absl::StatusCode>(failure.code())) {
+    // A file, a permission, space or a kernel that another worker may have.
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnimplemented:
+      return kAll;
+    default:
+      return kTwo;
+  }
 }
 
 }  // namespace
@@ -25,7 +50,10 @@ RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure
   decision.lost_inputs = rule.remakes_inputs;
   if (decision.lost_inputs) return decision;
   const int so_far = rule.counts ? task.attempt() : task.transient_count();
-  decision.retry = so_far < rule.attempts;
+  decision.again = so_far < rule.attempts;
+  const int workers = rule.counts ? WorkersNeeded(failure) : 0;
+  decision.exclude = workers > 0;  // else no worker's fault
+  decision.elsewhere = task.excluded_size() + 1 < workers;
   if (!rule.counts) {
     absl::Duration delay = kFirstDelay;
     for (int i = 0; i < so_far && delay < kLongestDelay; ++i) delay *= 2;

@@ -1,4 +1,5 @@
-// Whether a task that failed runs again, when, and whether that counts as an attempt.
+// Whether a task that failed runs again, when and on which workers, and whether that counts as an
+// attempt.
 #pragma once
 
 #include "absl/strings/string_view.h"
@@ -9,13 +10,17 @@
 namespace lwq {
 
 struct RetryDecision {
-  bool retry = false;
+  bool again = false;        // wherever
+  bool exclude = false;      // not on the worker that failed it, while there is another
+  bool elsewhere = false;    // on another worker, though it would not run again here
   bool counts = true;        // as an attempt
   bool lost_inputs = false;  // a blob was lost: what made it has to run again first
   absl::Duration delay;
 };
 
-// What to do about `failure` of `task`, whose counters do not include it yet.
+// What to do about `failure` of `task`, whose counters do not include it yet. One worker's word is
+// never enough to fail a job: what blames the input is believed when two workers say so, what may
+// lie in a worker's surroundings (its disk, its mounts, its memory, its version) when all do.
 RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure);
 
 // A task whose worker vanished: true when it has been lost too often to be handed out again. The

@@ -76,7 +76,7 @@ JobGraph BuildEvaluationGraph(const GraphInput& input) {
     task.set_against_directory(spec.against_directory());
     task.set_compute(spec.compute().empty() ? "f32" : spec.compute());
     // What lies in a directory may change, so nothing is shared between jobs.
-    node.set_key(TaskKey(node.spec(), {}, input.job));
+    node.set_key(TaskKey(node.spec(), {}, {.salt = input.job}));
     node.set_kind("evaluate");
     node.set_phase(v1::EVALUATE);
     node.set_layer(kNoLayer);
@@ -88,7 +88,7 @@ JobGraph BuildEvaluationGraph(const GraphInput& input) {
 TaskNode BuildIngest(const v1::Model& model, absl::string_view salt) {
   TaskNode node;
   node.mutable_spec()->mutable_ingest()->set_directory(model.source().directory());
-  node.set_key(TaskKey(node.spec(), {model.name()}, salt));
+  node.set_key(TaskKey(node.spec(), {model.name()}, {.salt = std::string(salt)}));
   node.set_kind("ingest");
   node.set_phase(v1::INGEST);
   node.set_layer(kNoLayer);

@@ -28,6 +28,7 @@ struct JobGraph {
   std::vector<std::string> plan_tasks;
   // How many tasks later stages will have at most; only for the progress shown before.
   int expected_tasks = 0;
+  v1::EngineClass engine;  // of those that compute it
 };
 
 struct GraphInput {
@@ -40,6 +41,8 @@ struct GraphInput {
   bool scores_needed = true;              // the allocator reads scores
   int max_trials = 0;                     // how many plans the allocator may want measured
   std::vector<v1::UnitFormats> products;  // of a quantize job: job_planner.h, ProductsOf
+  int64_t memory_bytes = 0;               // forecast of what a worker takes
+  v1::EngineClass engine;                 // who computes it
 };
 
 // How many layers make one calibration segment: some thirty seconds of work on a small machine, and

@@ -1,14 +1,13 @@
 // Jobs: submit, plan, cancel, retry, finish.
 #include <algorithm>
-#include <deque>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "records/blob_names.h"
+#include "server/dispatch/graph_install.h"
 #include "server/dispatch/progress.h"
-#include "server/dispatch/task_key.h"
 #include "server/dispatch/transitions.h"
 
 namespace lwq {
@@ -33,104 +32,6 @@ void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
   event.mutable_state()->set_to(to);
   *event.mutable_state()->mutable_job() = WithoutItems(job);
   draft.PushEvent(record, std::move(event));
-}
-
-// The output of a quantize task that the cache has in part or whole; sets what is missing.
-void FillFromProducts(const CachedResults& cached, v1::TaskRecord& task) {
-  v1::TaskOutput& output = *task.mutable_output();
-  v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
-  report.set_layer(task.layer());
-  for (const v1::UnitFormats& unit : task.spec().quantize().units()) {
-    v1::UnitFormats missing;
-    for (const std::string& format : unit.formats()) {
-      const auto it = cached.find(task.product_keys().at(UnitBlobName(unit.unit(), format)));
-      if (it == cached.end()) {
-        missing.add_formats(format);
-        continue;
-      }
-      output.mutable_blobs()->MergeFrom(it->second.blobs());
-      report.mutable_linears()->MergeFrom(it->second.quantize().report().linears());
-    }
-    if (missing.formats().empty()) continue;
-    missing.set_unit(unit.unit());
-    *task.add_missing_units() = std::move(missing);
-  }
-}
-
-// A new record for `node`, DONE when the cache has all of it.
-v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
-  v1::TaskRecord task = node;
-  task.set_state(v1::TaskRecord::BLOCKED);
-  if (node.product_keys_size() > 0) {
-    FillFromProducts(cached, task);
-    if (task.missing_units().empty()) task.set_state(v1::TaskRecord::DONE);
-  } else if (auto it = cached.find(node.key()); it != cached.end()) {
-    *task.mutable_output() = it->second;
-    task.set_state(v1::TaskRecord::DONE);
-  }
-  task.set_cached(task.state() == v1::TaskRecord::DONE);
-  return task;
-}
-
-bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks) {
-  return node.kind() == "score" || node.kind() == "assemble" || node.kind() == "verify" ||
-         node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
-}
-
-// Puts a graph's tasks under the job: shares those that are there, takes results from the cache,
-// and leaves out what nothing that still has to run depends on.
-void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
-                  const CachedResults& cached) {
-  std::map<std::string, v1::TaskRecord> candidates;  // not in the state yet
-  for (const TaskNode& node : graph.tasks) {
-    if (draft.FindTask(node.key()) == nullptr) {
-      candidates.emplace(node.key(), NewRecord(node, cached));
-    }
-  }
-  auto find = [&](const std::string& key) -> const v1::TaskRecord* {
-    auto it = candidates.find(key);
-    return it != candidates.end() ? &it->second : draft.FindTask(key);
-  };
-  const std::set<std::string> plan_tasks(graph.plan_tasks.begin(), graph.plan_tasks.end());
-  std::set<std::string> needed;
-  std::deque<std::string> open;
-  for (const TaskNode& node : graph.tasks) {
-    if (AlwaysNeeded(node, plan_tasks)) open.push_back(node.key());
-  }
-  while (!open.empty()) {
-    const std::string key = open.front();
-    open.pop_front();
-    const v1::TaskRecord* task = find(key);
-    if (task == nullptr || !needed.insert(key).second) continue;
-    if (task->state() == v1::TaskRecord::DONE) continue;
-    for (const v1::TaskDependency& d : task->dependencies()) open.push_back(d.key());
-  }
-  std::vector<std::string> keys;  // in the graph's order, then what shared tasks depend on
-  for (const TaskNode& node : graph.tasks) {
-    const v1::TaskRecord* task = find(node.key());
-    // Finished layers stay in view, so that a job shows what it was spared.
-    const bool show = task->state() == v1::TaskRecord::DONE && node.kind() == "quantize";
-    if (needed.count(node.key()) > 0 || show) {
-      keys.push_back(node.key());
-      needed.erase(node.key());
-    }
-  }
-  for (const std::string& key : needed) keys.push_back(key);
-  for (const std::string& key : keys) {
-    if (Contains(job.tasks(), key)) continue;
-    if (auto it = candidates.find(key); it != candidates.end()) {
-      draft.PutTask(std::move(it->second));
-      candidates.erase(it);
-    }
-    v1::TaskRecord& task = *draft.EditTask(key);
-    task.add_jobs(job.job().name());
-    job.add_tasks(key);
-    if (task.state() == v1::TaskRecord::DONE) {
-      job.add_cached(key);
-      PushTaskEvent(draft, job, task, v1::TaskEvent::CACHED, "");
-    }
-  }
-  job.set_expected_tasks(graph.expected_tasks);
 }
 
 // Takes the job's name off its tasks and forgets those that nobody else wants.
@@ -243,7 +144,7 @@ void UnblockTasks(Draft& draft, const v1::JobRecord& job) {
         });
     if (!free) continue;
     draft.EditTask(key)->set_state(v1::TaskRecord::READY);
-    draft.effects.tasks_ready = true;
+    ++draft.effects.tasks_ready;
   }
 }
 
@@ -255,6 +156,7 @@ void InstallAndAdvance(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
 }
 
 void WaitForPlanTasks(const JobGraph& graph, v1::JobRecord& job) {
+  *job.mutable_engine() = graph.engine;
   job.mutable_plan_tasks()->Assign(graph.plan_tasks.begin(), graph.plan_tasks.end());
   job.set_plan_state(graph.plan_tasks.empty() ? v1::JobRecord::NO_PLAN : v1::JobRecord::WAITING);
 }
@@ -298,6 +200,28 @@ void RemoveFrom(google::protobuf::RepeatedPtrField<std::string>& list, const std
   list.erase(std::remove(list.begin(), list.end(), x), list.end());
 }
 
+absl::Status ApplyUpdate(const v1::UpdateJobRequest& request, v1::Job& job) {
+  google::protobuf::Map<std::string, std::string> labels;
+  if (!request.replace_labels()) labels = job.labels();
+  for (const auto& [key, value] : request.labels()) labels[key] = value;
+  if (labels.size() > kMaxLabels) {
+    return InvalidFailure("LABEL_INVALID", absl::StrCat(job.name(), " would have ", labels.size(),
+                                                        " labels, at most ", kMaxLabels));
+  }
+  *job.mutable_labels() = std::move(labels);
+  if (request.priority() != v1::Job::PRIORITY_UNSPECIFIED) job.set_priority(request.priority());
+  return absl::OkStatus();
+}
+
+absl::Status UpdateJob(Draft& draft, const v1::UpdateJobRequest& request) {
+  v1::JobRecord* job = draft.EditJob(request.name());
+  if (job == nullptr) {
+    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                   absl::StrCat("no active job ", request.name()));
+  }
+  return ApplyUpdate(request, *job->mutable_job());
+}
+
 void StartJob(Draft& draft, v1::JobRecord& job) { SetState(draft, job, v1::Job::RUNNING); }
 
 void AdvanceJob(Draft& draft, const std::string& name) {
@@ -331,13 +255,6 @@ absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
   *record.mutable_job()->mutable_create_time() = ToTimestamp(draft.now_us());
   v1::JobRecord& job = draft.PutJob(std::move(record));
   SetState(draft, job, v1::Job::QUEUED);
-  if (!event.request_id.empty()) {
-    v1::RequestRecord request;
-    request.set_fingerprint(event.fingerprint);
-    request.set_resource(name);
-    request.set_created_us(draft.now_us());
-    draft.changes.requests.emplace_back(event.request_id, std::move(request));
-  }
   InstallAndAdvance(draft, job, event.graph, event.cached);
   return absl::OkStatus();
 }
@@ -367,12 +284,14 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
 }
 
 absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& graph,
-                        const CachedResults& cached) {
+                        const CachedResults& cached, const std::set<std::string>& lost) {
   v1::JobRecord* job = draft.EditJob(name);
   if (job == nullptr || IsTerminal(job->job().state()) ||
       job->job().state() == v1::Job::CANCELLING) {
     return absl::OkStatus();
   }
+  for (const std::string& key : lost) RunAgain(draft, key, name, cached);
+  job->set_rebuilding(false);
   DropTasks(draft, *job);
   job->clear_cached();
   job->mutable_job()->clear_plan();

@@ -23,7 +23,7 @@ absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest) {
   }
   v1::TaskRecord& task = *draft.EditTask(ingest.key());
   if (!Contains(task.models(), name)) task.add_models(name);
-  draft.effects.tasks_ready = true;
+  ++draft.effects.tasks_ready;
   draft.effects.touched_models.insert(name);
   return absl::OkStatus();
 }

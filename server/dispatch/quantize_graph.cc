@@ -51,7 +51,7 @@ class QuantizeGraph {
       : input_(input),
         spec_(input.spec.quantize()),
         manifest_(input.model->manifest()),
-        salt_(spec_.no_cache() ? input.job : "") {
+        scope_{.salt = spec_.no_cache() ? input.job : "", .engine = input.engine} {
     std::map<std::string, int> layer_of;
     std::set<int> layers;
     for (const auto& unit : manifest_.inventory().units()) {
@@ -107,7 +107,7 @@ class QuantizeGraph {
   const GraphInput& input_;
   const v1::QuantizeSpec& spec_;
   const v1::ModelManifest& manifest_;
-  const std::string salt_;
+  const KeyScope scope_;
   std::map<int, Products> menus_;  // by layer
   std::vector<int> layers_;        // ascending; lm_head last, where it is quantized
   std::vector<TaskNode> segments_;
@@ -133,11 +133,14 @@ int64_t QuantizeGraph::AllTokens() const {
 TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
                                 const std::vector<std::string>& input_keys) {
   TaskNode task;
-  task.set_key(TaskKey(spec, input_keys, salt_));
+  task.set_key(TaskKey(spec, input_keys, scope_));
   task.set_kind(std::string(KindOf(spec)));
   task.set_phase(PhaseOf(spec));
   task.set_layer(layer);
   task.set_model(input_.model->name());
+  *task.mutable_needs() = NeedsOf(spec, input_.engine);
+  task.mutable_needs()->set_family(manifest_.family());
+  task.mutable_needs()->set_memory_bytes(input_.memory_bytes);
   *task.mutable_spec() = std::move(spec);
   return task;
 }
@@ -176,7 +179,7 @@ std::string QuantizeGraph::StatisticsKey(int layer) const {
   task.set_end_layer(layer);
   *task.mutable_evidence() = input_.method.evidence();
   task.set_compute(spec_.compute());
-  return TaskKey(spec, {}, salt_);
+  return TaskKey(spec, {}, scope_);
 }
 
 const TaskNode& QuantizeGraph::SegmentOf(int layer) const {
@@ -241,7 +244,7 @@ TaskNode QuantizeGraph::Quantize(int layer, const Products& products, const Task
       task.clear_units();
       task.add_units()->set_unit(unit.unit());
       task.mutable_units(0)->add_formats(format);
-      product_keys[UnitBlobName(unit.unit(), format)] = TaskKey(spec, inputs, salt_);
+      product_keys[UnitBlobName(unit.unit(), format)] = TaskKey(spec, inputs, scope_);
     }
   }
   *task.mutable_units() = {products.begin(), products.end()};
@@ -317,6 +320,7 @@ TaskNode QuantizeGraph::Evaluate(const v1::Dataset& dataset, absl::string_view s
 
 JobGraph QuantizeGraph::FirstStage() {
   JobGraph graph;
+  graph.engine = input_.engine;
   TaskNode preflight = Preflight();
   MakeSegments(preflight);
   graph.tasks.push_back(preflight);
@@ -421,7 +425,7 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
   v1::TaskSpec content = spec;
   *content.mutable_assemble()->mutable_plan() = FormatsOf(plan);
   content.mutable_assemble()->clear_max_shard_bytes();
-  const std::string content_key = TaskKey(content, product_keys, salt_);
+  const std::string content_key = TaskKey(content, product_keys, scope_);
   std::vector<TaskNode> evaluations;
   for (const v1::Dataset* dataset : EvaluationDatasets()) {
     TaskNode evaluation = Evaluate(*dataset, "artifact", {content_key});

@@ -7,26 +7,25 @@
 namespace lwq {
 namespace {
 
-constexpr absl::string_view kSchema = "lwq-task-1";
+constexpr absl::string_view kSchema = "lwq-task-2";
 
 struct Kind {
   v1::TaskSpec::KindCase kind;
   absl::string_view name;
   v1::Phase phase;
-  // Raised by hand whenever the engine's result for the same inputs changes.
-  int engine_version;
+  bool computes;  // its result depends on the class of numerics
 };
 
 constexpr Kind kKinds[] = {
-    {v1::TaskSpec::kIngest, "ingest", v1::INGEST, 1},
-    {v1::TaskSpec::kPreflight, "preflight", v1::PREFLIGHT, 1},
-    {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, 5},
-    {v1::TaskSpec::kScore, "score", v1::SCORE, 5},
-    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, 6},
-    {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, 1},
-    {v1::TaskSpec::kVerify, "verify", v1::VERIFY, 1},
-    {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, 4},
-    {v1::TaskSpec::kTrial, "trial", v1::PLAN, 4},
+    {v1::TaskSpec::kIngest, "ingest", v1::INGEST, false},
+    {v1::TaskSpec::kPreflight, "preflight", v1::PREFLIGHT, true},
+    {v1::TaskSpec::kCalibrate, "calibrate", v1::CALIBRATE, true},
+    {v1::TaskSpec::kScore, "score", v1::SCORE, true},
+    {v1::TaskSpec::kQuantize, "quantize", v1::QUANTIZE, true},
+    {v1::TaskSpec::kAssemble, "assemble", v1::ASSEMBLE, false},
+    {v1::TaskSpec::kVerify, "verify", v1::VERIFY, true},
+    {v1::TaskSpec::kEvaluate, "evaluate", v1::EVALUATE, true},
+    {v1::TaskSpec::kTrial, "trial", v1::PLAN, true},
 };
 
 const Kind* FindKind(const v1::TaskSpec& spec) {
@@ -86,8 +85,18 @@ v1::ModelInput* MutableModelOf(v1::TaskSpec& spec) {
   }
 }
 
+v1::TaskNeeds NeedsOf(const v1::TaskSpec& spec, const v1::EngineClass& engine) {
+  v1::TaskNeeds needs;
+  const Kind* kind = FindKind(spec);
+  if (kind == nullptr) return needs;
+  if (kind->computes) needs.set_numerics_class(engine.numerics_class());
+  auto version = engine.versions().find(std::string(kind->name));
+  if (version != engine.versions().end()) needs.set_engine_version(version->second);
+  return needs;
+}
+
 std::string TaskKey(const v1::TaskSpec& spec, const std::vector<std::string>& input_keys,
-                    absl::string_view salt) {
+                    const KeyScope& scope) {
   const Kind* kind = FindKind(spec);
   v1::TaskSpec canonical = spec;
   if (v1::ModelInput* model = MutableModelOf(canonical)) model->clear_directory();
@@ -99,8 +108,10 @@ std::string TaskKey(const v1::TaskSpec& spec, const std::vector<std::string>& in
   };
   add(kSchema);
   add(kind == nullptr ? "" : kind->name);
-  add(absl::StrCat(kind == nullptr ? 0 : kind->engine_version));
-  add(salt);
+  const v1::TaskNeeds needs = NeedsOf(spec, scope.engine);
+  add(absl::StrCat(needs.engine_version()));
+  add(needs.numerics_class());
+  add(scope.salt);
   add(CanonicalBytes(canonical));
   for (const std::string& key : input_keys) add(key);
   return hash.FinishHex();

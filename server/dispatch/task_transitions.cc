@@ -103,6 +103,7 @@ void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& outp
   *task.mutable_output() = std::move(merged);
   task.set_state(v1::TaskRecord::DONE);
   task.clear_failure();
+  draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::DONE, output.seconds()});
   CacheTask(draft, task);
   const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
   const std::vector<std::string> models(task.models().begin(), task.models().end());
@@ -128,6 +129,7 @@ void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure
   v1::TaskRecord& task = *draft.EditTask(key);
   task.set_state(v1::TaskRecord::FAILED);
   *task.mutable_failure() = failure;
+  draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::FAILED});
   const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
   for (const std::string& name : task.models()) {
     v1::Model* model = draft.EditModel(name);
@@ -157,7 +159,8 @@ void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::s
   task.set_ready_us(ready_us);
   task.clear_worker();
   task.clear_incarnation();
-  draft.effects.tasks_ready = true;
+  ++draft.effects.tasks_ready;
+  draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::RETRY});
   for (const std::string& name : jobs) AdvanceJob(draft, name);
   ForgetUnwanted(draft, key);
 }

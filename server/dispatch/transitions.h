@@ -4,11 +4,13 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "proto/lwq/v1/job_service.pb.h"
 #include "proto/lwq/v1/worker_service.pb.h"
 #include "server/dispatch/dispatch_state.h"
 #include "server/dispatch/job_graph.h"
@@ -20,22 +22,25 @@ using CachedResults = std::map<std::string, v1::TaskOutput>;
 
 // ---- Jobs ----
 
-// `job` has name, spec, priority, labels, warnings set. A request id, when not empty, is recorded
-// in the same transaction.
+// `job` has name, spec, priority, labels, warnings set.
 struct SubmitEvent {
   v1::Job job;
   JobGraph graph;
   CachedResults cached;
-  std::string request_id;
-  std::string fingerprint;
 };
 absl::Status SubmitJob(Draft& draft, SubmitEvent event);
 // A terminal job, read from the store, begins again. Its finished work comes from `cached`.
 absl::Status RetryJob(Draft& draft, v1::JobRecord job, const JobGraph& graph,
                       const CachedResults& cached);
-// Builds the graph again in place, after a blob was lost.
+// Builds the graph again in place, after a blob was lost. `lost`: keys of the job's finished tasks
+// that have lost one; they run again, for every job that shares them.
 absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& graph,
-                        const CachedResults& cached);
+                        const CachedResults& cached, const std::set<std::string>& lost = {});
+// Priority and labels of an active job; NOT_FOUND when it is none. LABEL_INVALID when it would have
+// more than kMaxLabels.
+absl::Status UpdateJob(Draft& draft, const v1::UpdateJobRequest& request);
+// The same on any job.
+absl::Status ApplyUpdate(const v1::UpdateJobRequest& request, v1::Job& job);
 // NOT_FOUND when the job is not active.
 absl::Status CancelJob(Draft& draft, const std::string& name);
 // The job waits until `graph`'s plan_tasks, which measure the last of `trials`, are done. `trials`
@@ -60,16 +65,22 @@ absl::Status RegisterWorker(Draft& draft, const v1::RegisterWorkerRequest& reque
 // At most `max_tasks` leases; none when nothing is ready for this worker.
 absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
                                                   const v1::LeaseTasksRequest& request);
-// The only event that changes nothing that is stored; it works on the state itself.
-absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, int64_t now_us,
-                                                const v1::HeartbeatRequest& request);
+// The only event that changes nothing that is stored; it works on the state itself. `touched`: jobs
+// of which watchers see something new.
+absl::StatusOr<v1::HeartbeatResponse> Heartbeat(DispatchState& state, Moment now,
+                                                const v1::HeartbeatRequest& request,
+                                                std::set<std::string>& touched);
 // The fenced writes: FAILED_PRECONDITION "LEASE_LOST" when (task, epoch, incarnation) do not hold
-// the lease. A completion sent again is OK and changes nothing.
+// the lease. A completion sent again is OK and changes nothing; one whose output is not of the
+// task's kind is INVALID_ARGUMENT "OUTPUT_INVALID": the caller fails the task for it.
 absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request);
 absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request);
 absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request);
-// Takes back leases that expired or stand still.
+// Takes back leases that expired or stand still; fails what every worker refused or no worker can
+// run; forgets workers that are gone.
 void ReapLeases(Draft& draft);
+
+inline constexpr int kMaxLabels = 32;
 
 // ---- Shared by the above ----
 
@@ -81,6 +92,14 @@ void AdvanceJob(Draft& draft, const std::string& name);
 void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output);
 // The task will not succeed: every job and model that wants it fails.
 void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure);
+// A worker is gone with the task: back to the queue, or given up when it takes down every worker.
+void LoseLease(Draft& draft, const std::string& key, absl::string_view why);
+// FAILED_PRECONDITION "WORKER_UNKNOWN", "INCARNATION_SUPERSEDED".
+absl::Status CheckWorker(const v1::WorkerRecord* worker, const std::string& worker_id,
+                         const std::string& incarnation);
+// The fence: the caller holds the lease that it speaks of. "LEASE_LOST".
+absl::Status CheckLease(const v1::TaskRecord* task, const std::string& key, int64_t epoch,
+                        const std::string& worker, const std::string& incarnation);
 // A leased task goes back to the queue (or is forgotten when nobody wants it any more).
 void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::string_view why);
 // Whether a job that is not being cancelled, or a model, wants the task.

@@ -6,6 +6,7 @@
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "server/service/request_log.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
 #include "worker/engine/plan/allocator.h"
@@ -18,7 +19,7 @@ constexpr char kService[] = "AdminService";
 
 }  // namespace
 
-std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us) {
+std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
   std::vector<v1::Worker> workers;
   for (const auto& [id, record] : state.workers()) {
     v1::Worker& worker = workers.emplace_back();
@@ -27,16 +28,12 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us) {
     *worker.mutable_registration() = record.registration();
     worker.set_cordoned(record.cordoned());
     worker.set_tasks_done(record.tasks_done());
-    const int64_t seen = std::max(state.SeenUs(id), record.registered_us());
-    *worker.mutable_seen_time() = ToTimestamp(seen);
-    for (const auto& [key, task] : state.tasks()) {
-      if (task.state() == v1::TaskRecord::LEASED && task.worker() == id) worker.add_tasks(key);
-    }
-    // An idle worker is heard of at each long poll, at least every 20 s.
-    const int64_t silence = 2 * std::max<int64_t>(state.options().lease_ttl_us, 30'000'000);
-    worker.set_state(seen + silence < now_us  ? v1::Worker::LOST
-                     : worker.tasks().empty() ? v1::Worker::READY
-                                              : v1::Worker::BUSY);
+    worker.set_cordon_reason(record.cordon_reason());
+    *worker.mutable_seen_time() = ToTimestamp(now.wall_us - (now.steady_us - state.SeenUs(id)));
+    for (const std::string& key : state.LeasesOf(id)) worker.add_tasks(key);
+    worker.set_state(state.IsLost(id, now.steady_us) ? v1::Worker::LOST
+                     : worker.tasks().empty()        ? v1::Worker::READY
+                                                     : v1::Worker::BUSY);
   }
   return workers;
 }
@@ -59,7 +56,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
     for (const AllocatorDef* a : Allocators()) response->add_allocators(std::string(a->name));
     for (const ProfileDef& p : Profiles()) response->add_profiles(std::string(p.name));
     scheduler.View([&](const DispatchState& state) {
-      for (const v1::Worker& worker : WorkersOf(state, scheduler.NowUs())) {
+      for (const v1::Worker& worker : WorkersOf(state, scheduler.Now())) {
         if (worker.state() != v1::Worker::LOST) {
           response->set_live_workers(response->live_workers() + 1);
         }
@@ -81,7 +78,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
     LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
     std::vector<v1::Worker> workers;
     env_.scheduler->View(
-        [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->NowUs()); });
+        [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->Now()); });
     for (v1::Worker& worker : workers) {
       if (worker.name() <= after.after_key) continue;
       if (response->workers_size() == page) {
@@ -102,18 +99,25 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
                   [=, this]() -> absl::Status {
                     LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
                     const std::string id = request->name().substr(sizeof("workers/") - 1);
+                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
+                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                                         FindRequest(env_.scheduler->store(), mark));
                     LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+                      if (!replayed.empty()) return absl::OkStatus();
+                      RememberRequest(mark, request->name(), draft);
                       v1::WorkerRecord* worker = draft.EditWorker(id);
                       if (worker == nullptr) {
                         return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
                                        absl::StrCat("no worker ", request->name()));
                       }
                       worker->set_cordoned(request->cordoned());
-                      draft.effects.tasks_ready = true;
+                      worker->clear_cordon_reason();
+                      worker->clear_faults();
+                      draft.effects.tasks_ready = draft.state().ready().size();
                       return absl::OkStatus();
                     }));
                     env_.scheduler->View([&](const DispatchState& state) {
-                      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->NowUs())) {
+                      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->Now())) {
                         if (worker.name() == request->name()) *response = std::move(worker);
                       }
                     });

@@ -115,8 +115,9 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
     if (!reader.ok()) return End(reader.status());
     reader_ = *std::move(reader);
     offset_ = target->offset;
-    end_ = target->limit == 0 ? blob_.size_bytes()
-                              : std::min(blob_.size_bytes(), offset_ + target->limit);
+    // Not the sum of the two, which may pass the largest number there is.
+    const int64_t left = blob_.size_bytes() - offset_;
+    end_ = offset_ + (target->limit == 0 ? left : std::min(left, target->limit));
     Next();
   }
 

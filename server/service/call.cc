@@ -29,13 +29,13 @@ int LiveCalls::count() const {
   return count_;
 }
 
-bool LiveCalls::WaitUntilNone(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+bool LiveCalls::WaitUntilNone(Clock& clock, absl::Duration timeout) {
+  const absl::Duration deadline = clock.Steady() + timeout;
   MutexLock lock(&mu_);
   while (count_ > 0) {
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = deadline - clock.Steady();
     if (left <= absl::ZeroDuration()) return false;
-    changed_.WaitFor(&mu_, left);
+    clock.WaitFor(changed_, &mu_, left);
   }
   return true;
 }
@@ -47,7 +47,7 @@ CallRecord::CallRecord(ServiceEnv& env, grpc::CallbackServerContext* context, co
       service_(service),
       method_(method),
       long_call_(long_call),
-      start_(absl::Now()) {
+      start_(env.scheduler->clock().Steady()) {
   env_.calls->Add(long_call_);
   env_.scheduler->metrics().RpcStarted(service_, method_);
 }
@@ -55,7 +55,7 @@ CallRecord::CallRecord(ServiceEnv& env, grpc::CallbackServerContext* context, co
 CallRecord::~CallRecord() { env_.calls->Remove(long_call_); }
 
 grpc::Status CallRecord::Close(const absl::Status& status) {
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
+  const double seconds = absl::ToDoubleSeconds(env_.scheduler->clock().Steady() - start_);
   env_.scheduler->metrics().RpcEnded(service_, method_, status.code(), seconds);
   if (status.ok()) {
     spdlog::debug("{}.{} OK {:.3f} s", service_, method_, seconds);

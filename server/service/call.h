@@ -35,7 +35,7 @@ class LiveCalls {
   void Remove(LongCall* call);
   void DrainAll();
   int count() const;
-  bool WaitUntilNone(absl::Duration timeout);
+  bool WaitUntilNone(Clock& clock, absl::Duration timeout);
 
  private:
   mutable Mutex mu_;
@@ -50,6 +50,9 @@ struct ServiceEnv {
   Executor* write = nullptr;  // one thread: everything that commits
   Executor* read = nullptr;
   Executor* blob = nullptr;
+  Executor* beat = nullptr;   // heartbeats alone: nothing else may make them wait
+  Executor* watch = nullptr;  // watchers' reads
+  Executor* files = nullptr;  // looks at directories that users name, which may hang
   LiveCalls* calls = nullptr;
   std::string data_directory;
   std::vector<std::string> model_roots;  // empty: any absolute directory
@@ -77,7 +80,7 @@ class CallRecord {
   const char* const service_;
   const char* const method_;
   LongCall* const long_call_;
-  const absl::Time start_;
+  const absl::Duration start_;  // by the steady clock
   std::atomic<bool> finished_{false};
 };
 

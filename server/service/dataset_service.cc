@@ -12,9 +12,18 @@ namespace {
 
 constexpr char kService[] = "DatasetService";
 
+// Datasets are written past the state machine; so is what is remembered of their requests.
+std::vector<Write> RequestWrites(const RequestMark& mark, const std::string& resource,
+                                 const Scheduler& scheduler) {
+  const DispatchState none{DispatchOptions()};
+  Draft draft(none, scheduler.Now());
+  RememberRequest(mark, resource, draft);
+  return ToWrites(draft.changes);
+}
+
 }  // namespace
 
-absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset) {
+absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset, const RequestMark& mark) {
   const int64_t now = scheduler.NowUs();
   dataset.mutable_create_time()->set_seconds(now / 1'000'000);
   dataset.mutable_create_time()->set_nanos(static_cast<int32_t>(now % 1'000'000) * 1000);
@@ -22,13 +31,20 @@ absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset) {
   write.record.key = dataset.name();
   write.record.order = now;
   dataset.SerializeToString(&write.record.value);
-  return scheduler.store().Commit({write});
+  std::vector<Write> writes = RequestWrites(mark, dataset.name(), scheduler);
+  writes.push_back(std::move(write));
+  return scheduler.store().Commit(writes);
 }
 
 absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& request,
                                           v1::Dataset& response) {
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
+  if (!replayed.empty()) {
+    LWQ_ASSIGN_OR_RETURN(response, scheduler.GetDataset(replayed));
+    return absl::OkStatus();
+  }
   v1::Dataset dataset = request.dataset();
   FieldErrors errors;
   if (!request.dataset_id().empty() && !IsResourceId(request.dataset_id())) {
@@ -63,7 +79,7 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
                    absl::StrCat(dataset.name(), " stands for other content"));
   }
   if (!absl::IsNotFound(existing.status())) return existing.status();
-  LWQ_RETURN_IF_ERROR(PutDataset(scheduler, dataset));
+  LWQ_RETURN_IF_ERROR(PutDataset(scheduler, dataset, mark));
   response = std::move(dataset);
   return absl::OkStatus();
 }
@@ -85,6 +101,9 @@ absl::Status DatasetServiceImpl::DoList(const v1::ListDatasetsRequest& request,
 
 absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& request) {
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "datasets"));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+  if (!replayed.empty()) return absl::OkStatus();
   LWQ_RETURN_IF_ERROR(env_.scheduler->GetDataset(request.name()).status());
   std::string user;
   env_.scheduler->View([&](const DispatchState& state) {
@@ -99,7 +118,9 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
   }
   Write write{.table = Table::kDatasets, .remove = true};
   write.record.key = request.name();
-  return env_.scheduler->store().Commit({write});
+  std::vector<Write> writes = RequestWrites(mark, request.name(), *env_.scheduler);
+  writes.push_back(std::move(write));
+  return env_.scheduler->store().Commit(writes);
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServerContext* context,

@@ -25,7 +25,8 @@ class Hints {
   std::map<int64_t, std::string> topic_of_ ABSL_GUARDED_BY(mu_);
 };
 
-inline constexpr char kTickTopic[] = "tick";    // four times a second
-inline constexpr char kLeaseTopic[] = "lease";  // a task may be ready
+inline constexpr char kTickTopic[] = "tick";  // four times a second; for deadlines, not for looking
+// Of a job: a running task of it told how far it is. May come often; listeners take their time.
+inline std::string ProgressTopic(const std::string& job) { return job + "#progress"; }
 
 }  // namespace lwq

@@ -11,7 +11,9 @@
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/progress.h"
+#include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
+#include "server/service/request_log.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -19,28 +21,12 @@ namespace {
 
 constexpr char kService[] = "JobService";
 constexpr int64_t kMaxQueuedJobs = 20'000;
+// A page ends here though it has room for more jobs: the largest message is 4 MiB, and one more job
+// may come on top.
+constexpr size_t kMaxPageBytes = 2 << 20;
 
 // Sorts by time of creation, and no two are equal.
 std::string NewJobId(int64_t now_us) { return absl::StrFormat("j-%013x%s", now_us, RandomHex(5)); }
-
-// The answer to a request_id that was used before: the job of then, when the body is the same.
-absl::StatusOr<std::string> Replayed(Store& store, const std::string& request_id,
-                                     const std::string& fingerprint) {
-  if (request_id.empty()) return std::string();
-  absl::StatusOr<Record> row = store.Get(Table::kRequests, request_id);
-  if (absl::IsNotFound(row.status())) return std::string();
-  LWQ_RETURN_IF_ERROR(row.status());
-  v1::RequestRecord request;
-  if (!request.ParseFromString(row->value)) {
-    return CorruptFailure("STORE_CORRUPT", absl::StrCat("request ", request_id));
-  }
-  if (request.fingerprint() != fingerprint) {
-    return InvalidFailure("REQUEST_ID_REUSED",
-                          absl::StrCat("request_id ", request_id, " made ", request.resource(),
-                                       " with another body"));
-  }
-  return request.resource();
-}
 
 // A stage of a job, and what the cache has of it.
 struct KnownWork {
@@ -82,23 +68,49 @@ absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& so
   }
 }
 
+// RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" when every worker keeps to less: such a job would wait for
+// ever.
+absl::Status CheckWorkerMemory(Scheduler& scheduler, int64_t needed) {
+  int64_t most = 0;
+  bool enough = true;
+  scheduler.View([&](const DispatchState& state) {
+    enough = state.workers().empty();
+    for (const auto& [id, worker] : state.workers()) {
+      const int64_t ceiling = worker.registration().memory_bytes();
+      enough = enough || ceiling == 0 || ceiling >= needed;
+      most = std::max(most, ceiling);
+    }
+  });
+  if (enough) return absl::OkStatus();
+  return Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+                 absl::StrCat("the job needs ", needed,
+                              " bytes of a worker's memory, and the largest "
+                              "worker keeps to ",
+                              most, ": start one with more"));
+}
+
+// Leaves out what a message has no room for: the single items of evaluations.
+void FitMessage(v1::Job& job) {
+  constexpr size_t kRoom = size_t{3} << 20;
+  if (job.ByteSizeLong() <= kRoom) return;
+  job = WithoutItems(job);
+  job.add_warnings("the single items of the evaluations are too many for one answer; left out");
+}
+
 }  // namespace
 
 absl::Status JobServiceImpl::ReadJob(const std::string& name, v1::Job& response) {
   LWQ_RETURN_IF_ERROR(CheckName(name, "jobs"));
   LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, env_.scheduler->GetJob(name));
   response = std::move(*record.mutable_job());
+  FitMessage(response);
   return absl::OkStatus();
 }
 
 absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::Job& response) {
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
-  v1::CreateJobRequest body = request;
-  body.clear_request_id();
-  const std::string fingerprint = Fingerprint(body);
-  LWQ_ASSIGN_OR_RETURN(const std::string replayed,
-                       Replayed(scheduler.store(), request.request_id(), fingerprint));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
   if (!replayed.empty()) {
     scheduler.metrics().JobCreated("replayed");
     return ReadJob(replayed, response);
@@ -109,8 +121,10 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
                "NAME_INVALID");
   }
   CheckLabels(request.job().labels(), errors);
+  CheckPriority(request.job().priority(), errors);
   CheckSpec(request.job().spec(), errors);
   LWQ_RETURN_IF_ERROR(errors.status());
+  LWQ_RETURN_IF_ERROR(CheckDirectories(request.job().spec(), env_.model_roots));
   SubmitEvent event;
   const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
   event.job.set_name(absl::StrCat("jobs/", id));
@@ -136,6 +150,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
         const Feasibility feasible,
         CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
     for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
+    LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory_bytes));
   }
   int64_t active = 0;
   scheduler.View([&](const DispatchState& state) { active = state.jobs().size(); });
@@ -149,11 +164,11 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     return absl::OkStatus();
   }
   LWQ_ASSIGN_OR_RETURN(event.cached, scheduler.LookUp(event.graph));
-  event.request_id = request.request_id();
-  event.fingerprint = fingerprint;
   const std::string name = event.job.name();
-  LWQ_RETURN_IF_ERROR(
-      scheduler.Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); }));
+  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) {
+    RememberRequest(mark, name, draft);
+    return SubmitJob(draft, std::move(event));
+  }));
   scheduler.metrics().JobCreated("accepted");
   return ReadJob(name, response);
 }
@@ -172,6 +187,7 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
   if (!request.model().empty()) query.tag = request.model();
   if (request.has_created_after()) query.order_at_least = ToMicros(request.created_after()) + 1;
   LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), filter, query));
+  size_t page_bytes = 0;
   while (true) {
     LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
                          env_.scheduler->store().List(Table::kJobs, query));
@@ -190,7 +206,8 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
       // many jobs.
       response.mutable_jobs(response.jobs_size() - 1)->clear_layers();
       response.mutable_jobs(response.jobs_size() - 1)->clear_trials();
-      if (response.jobs_size() == page) {
+      page_bytes += response.jobs(response.jobs_size() - 1).ByteSizeLong();
+      if (response.jobs_size() == page || page_bytes > kMaxPageBytes) {
         response.set_next_page_token(MakePageToken(row, filter));
         return absl::OkStatus();
       }
@@ -203,25 +220,23 @@ absl::Status JobServiceImpl::DoUpdate(const v1::UpdateJobRequest& request, v1::J
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
   FieldErrors errors;
   CheckLabels(request.labels(), errors);
+  CheckPriority(request.priority(), errors);
   LWQ_RETURN_IF_ERROR(errors.status());
-  LWQ_ASSIGN_OR_RETURN(v1::JobRecord stored, env_.scheduler->GetJob(request.name()));
-  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) {
-    v1::JobRecord* record = draft.EditJob(request.name());
-    if (record == nullptr) record = &draft.PutJob(stored);
-    v1::Job& job = *record->mutable_job();
-    if (request.priority() != v1::Job::PRIORITY_UNSPECIFIED) job.set_priority(request.priority());
-    if (request.replace_labels()) job.clear_labels();
-    for (const auto& [key, value] : request.labels()) (*job.mutable_labels())[key] = value;
-    return absl::OkStatus();
-  }));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+  if (replayed.empty()) LWQ_RETURN_IF_ERROR(env_.scheduler->UpdateJob(request, mark));
   return ReadJob(request.name(), response);
 }
 
 absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::Job& response) {
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
   LWQ_RETURN_IF_ERROR(ReadJob(request.name(), response));
-  if (IsTerminal(response.state())) return absl::OkStatus();
-  absl::Status cancelled =
-      env_.scheduler->Run([&](Draft& draft) { return lwq::CancelJob(draft, request.name()); });
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+  if (IsTerminal(response.state()) || !replayed.empty()) return absl::OkStatus();
+  absl::Status cancelled = env_.scheduler->Run([&](Draft& draft) {
+    RememberRequest(mark, request.name(), draft);
+    return lwq::CancelJob(draft, request.name());
+  });
   // It may have ended between the two; then it is returned as it is.
   if (!absl::IsNotFound(cancelled)) LWQ_RETURN_IF_ERROR(cancelled);
   return ReadJob(request.name(), response);
@@ -230,7 +245,11 @@ absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::J
 absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job& response) {
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, scheduler.GetJob(request.name()));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
+  if (!replayed.empty()) return ReadJob(request.name(), response);
+  LWQ_ASSIGN_OR_RETURN(const Record row, scheduler.GetJobRow(request.name()));
+  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
   const v1::Job::State state = record.job().state();
   if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
     return PreconditionFailure("STATE_CONFLICT",
@@ -240,8 +259,11 @@ absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, scheduler.LookUp(graph));
-  LWQ_RETURN_IF_ERROR(scheduler.Run(
-      [&](Draft& draft) { return lwq::RetryJob(draft, std::move(record), graph, cached); }));
+  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) {
+    RememberRequest(mark, request.name(), draft);
+    draft.changes.job_versions[request.name()] = row.version;
+    return lwq::RetryJob(draft, std::move(record), graph, cached);
+  }));
   return ReadJob(request.name(), response);
 }
 
@@ -326,7 +348,9 @@ absl::Status JobServiceImpl::DoListTasks(const v1::ListTasksRequest& request,
 grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext* context,
                                                     const v1::CreateJobRequest* request,
                                                     v1::Job* response) {
-  return RunUnary(env_, context, kService, "CreateJob", *env_.write, [=, this] {
+  // Looking at directories may hang, on a mount that does: then the writers must not.
+  Executor& executor = request->job().spec().has_evaluate() ? *env_.files : *env_.write;
+  return RunUnary(env_, context, kService, "CreateJob", executor, [=, this] {
     absl::Status status = DoCreate(*request, *response);
     if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
     return status;

@@ -3,15 +3,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
+#include "server/service/request_log.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -43,28 +43,6 @@ bool Unchanged(const v1::Model& model) {
                      });
 }
 
-// The real path of a directory that may be read. The text does not tell whether it exists.
-absl::StatusOr<std::string> CheckDirectory(const std::string& directory,
-                                           const std::vector<std::string>& roots) {
-  const absl::Status refused =
-      InvalidFailure("PATH_NOT_ALLOWED",
-                     absl::StrCat("\"", directory.substr(0, 500),
-                                  "\" is not an absolute directory that this server may read"));
-  if (!absl::StartsWith(directory, "/") || directory.find('\0') != std::string::npos) {
-    return refused;
-  }
-  char* resolved = ::realpath(directory.c_str(), nullptr);
-  if (resolved == nullptr) return refused;
-  const std::string real = resolved;
-  std::free(resolved);
-  if (!IsDirectory(real)) return refused;
-  if (roots.empty()) return real;
-  for (const std::string& root : roots) {
-    if (real == root || absl::StartsWith(real, absl::StrCat(root, "/"))) return real;
-  }
-  return refused;
-}
-
 // From the directory's name and the names, sizes and times of its files.
 absl::StatusOr<std::string> IdOf(const std::string& directory) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
@@ -86,7 +64,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
       : env_(env),
         name_(request.name()),
         response_(response),
-        deadline_(absl::Now() +
+        deadline_(env.scheduler->clock().Steady() +
                   absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
         record_(env, context, kService, "GetModel", this) {}
 
@@ -108,7 +86,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
   void Look() {
     absl::StatusOr<v1::Model> model = env_.scheduler->GetModel(name_);
     if (!model.ok()) return End(model.status());
-    if (model->state() == v1::Model::VERIFYING && absl::Now() < deadline_ &&
+    if (model->state() == v1::Model::VERIFYING && env_.scheduler->clock().Steady() < deadline_ &&
         !env_.scheduler->draining) {
       return;
     }
@@ -123,7 +101,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
   ServiceEnv& env_;
   const std::string name_;
   v1::Model* const response_;
-  const absl::Time deadline_;
+  const absl::Duration deadline_;  // by the steady clock
   CallRecord record_;
   int64_t model_hint_ = 0;
   int64_t tick_hint_ = 0;
@@ -133,7 +111,12 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
 
 absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
                                         v1::Model& response) {
-  LWQ_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+  if (!replayed.empty()) {
+    LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(replayed));
+    return absl::OkStatus();
+  }
   FieldErrors errors;
   if (!request.model_id().empty() && !IsResourceId(request.model_id())) {
     errors.Add("model_id", "is not a lower-case id of at most 63 letters, digits and dashes",
@@ -164,8 +147,10 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
                                 "or it lies elsewhere; choose another model_id or delete it"));
   }
   const TaskNode ingest = BuildIngest(model, RandomHex(8));
-  LWQ_RETURN_IF_ERROR(
-      env_.scheduler->Run([&](Draft& draft) { return StartModel(draft, model, ingest); }));
+  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) {
+    RememberRequest(mark, model.name(), draft);
+    return StartModel(draft, model, ingest);
+  }));
   LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(model.name()));
   return absl::OkStatus();
 }
@@ -197,7 +182,7 @@ absl::Status ModelServiceImpl::DoList(const v1::ListModelsRequest& request,
 grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerContext* context,
                                                         const v1::CreateModelRequest* request,
                                                         v1::Model* response) {
-  return RunUnary(env_, context, kService, "CreateModel", *env_.write,
+  return RunUnary(env_, context, kService, "CreateModel", *env_.files,
                   [=, this] { return DoCreate(*request, *response); });
 }
 
@@ -221,7 +206,13 @@ grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerCont
                                                         v1::DeleteModelResponse*) {
   return RunUnary(env_, context, kService, "DeleteModel", *env_.write, [=, this]() -> absl::Status {
     LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
-    return env_.scheduler->Run([&](Draft& draft) { return RemoveModel(draft, request->name()); });
+    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
+    LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+    if (!replayed.empty()) return absl::OkStatus();
+    return env_.scheduler->Run([&](Draft& draft) {
+      RememberRequest(mark, request->name(), draft);
+      return RemoveModel(draft, request->name());
+    });
   });
 }
 

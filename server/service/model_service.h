@@ -56,6 +56,6 @@ class DatasetServiceImpl final : public v1::DatasetService::CallbackService {
 };
 
 // Stores the dataset's record; its blob is there.
-absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset);
+absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset, const RequestMark& mark = {});
 
 }  // namespace lwq

@@ -39,6 +39,8 @@ std::vector<Write> ToWrites(const Changes& changes) {
     write.record.state = job->job().state();
     write.record.tag = job->job().spec().quantize().model();
     write.record.order = ToMicros(job->job().create_time());
+    auto version = changes.job_versions.find(name);
+    if (version != changes.job_versions.end()) write.expected_version = version->second;
     job->SerializeToString(&write.record.value);
   }
   AddEdits(Table::kTasks, changes.tasks, writes);

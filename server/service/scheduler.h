@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,8 @@
 #include "server/dispatch/transitions.h"
 #include "server/service/executor.h"
 #include "server/service/hints.h"
+#include "server/service/lease_waiters.h"
+#include "server/service/request_log.h"
 #include "server/service/server_metrics.h"
 #include "server/store/store.h"
 
@@ -41,48 +45,68 @@ class Scheduler {
   // Decides with `transition`, commits, applies, then does the effects. Nothing happens after an
   // error.
   absl::Status Run(const std::function<absl::Status(Draft&)>& transition);
+  // Priority and labels of any job; what has ended meanwhile stays ended.
+  absl::Status UpdateJob(const v1::UpdateJobRequest& request, const RequestMark& mark);
   // Looks at the state under its lock.
   void View(const std::function<void(const DispatchState&)>& look) const;
 
   absl::StatusOr<v1::HeartbeatResponse> Beat(const v1::HeartbeatRequest& request);
   void SawWorker(const std::string& worker);
+  // Whether a task could be handed out now, to some worker.
   bool AnyReady() const;
   // Takes back expired leases.
   absl::Status Reap();
+  // Several times a second: does what is owed, wakes polls for tasks whose time has come.
+  void Tick();
 
   // A job as it is now, terminal or not. NOT_FOUND.
   absl::StatusOr<v1::JobRecord> GetJob(const std::string& name) const;
+  // A job's row in the store; of one that has ended, the job. NOT_FOUND.
+  absl::StatusOr<Record> GetJobRow(const std::string& name) const;
   absl::StatusOr<v1::Dataset> GetDataset(const std::string& name) const;
   absl::StatusOr<v1::Model> GetModel(const std::string& name) const;
-  // Methods and scorers of all workers that ever registered.
+  // Methods and scorers of all workers; one that has been silent for long is none any more.
   void Capabilities(std::vector<v1::Capability>& quantizers, std::vector<v1::Capability>& scorers,
                     std::vector<std::string>& families) const;
 
-  // Reads what `spec` names. Errors are those of CreateJob.
+  // Reads what `spec` names. Errors are those of CreateJob. `engine`: of the job so far, kept
+  // unless `choose_again` and no worker of that class is left; null: chosen among the workers.
   absl::StatusOr<std::unique_ptr<GraphSource>> MakeSource(const std::string& job,
-                                                          const v1::JobSpec& spec) const;
+                                                          const v1::JobSpec& spec,
+                                                          const v1::EngineClass* engine = nullptr,
+                                                          bool choose_again = false) const;
   JobGraph BuildFirst(const GraphSource& source) const;
   // Results of these tasks whose blobs are all there; entries that lost one are deleted.
   absl::StatusOr<CachedResults> LookUp(const JobGraph& graph);
   absl::StatusOr<bool> HasBlobs(const v1::TaskOutput& output) const;
 
   Hints& hints() { return hints_; }
+  LeaseWaiters& lease_waiters() { return lease_waiters_; }
   Store& store() const { return *store_; }
   BlobStore& blobs() const { return *blobs_; }
   Clock& clock() const { return *clock_; }
   ServerMetrics& metrics() const { return *metrics_; }
-  int64_t NowUs() const;
+  int64_t NowUs() const;  // by the clock on the wall
+  Moment Now() const;
   const DispatchOptions& options() const { return options_; }
 
   std::atomic<bool> draining{false};
 
  private:
   void DoEffects(const Effects& effects);
-  void PlanJob(const std::string& name);
+  // Both try again for as long as what stops them may pass (a full disk, a busy store): a job never
+  // waits for something that nobody does.
+  void PlanJob(const std::string& name, int attempt);
+  void Rebuild(const std::string& name, int attempt);
+  // The class of most workers that are there; else of most that are known.
+  v1::EngineClass ChooseEngine() const;
+  bool AnyWorkerOf(const v1::EngineClass& engine) const;
+  void RetryLater(int attempt, std::function<void()> work);
+  absl::Status FailFor(const std::string& name, const absl::Status& status);
   absl::Status ContinuePlan(const v1::JobRecord& job);
-  void Rebuild(const std::string& name);
-  void CountChanges(const Changes& changes);
-  void SetGauges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Keys of the job's finished tasks that have lost a blob.
+  absl::StatusOr<std::set<std::string>> LostTasks(const v1::JobRecord& job) const;
+  void CountChanges(const Changes& changes, const Effects& effects);
 
   Store* const store_;
   BlobStore* const blobs_;
@@ -91,6 +115,10 @@ class Scheduler {
   Executor* const cpu_;
   const DispatchOptions options_;
   Hints hints_;
+  LeaseWaiters lease_waiters_;
+
+  Mutex owed_mu_;
+  std::multimap<absl::Duration, std::function<void()>> owed_ ABSL_GUARDED_BY(owed_mu_);  // by when
 
   Mutex commit_mu_;  // one transition at a time; taken before mu_
   mutable Mutex mu_;

@@ -12,12 +12,15 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
 #include "server/service/blob_service.h"
 #include "server/service/builtin_dataset.h"
 #include "server/service/http_endpoint.h"
 #include "server/service/job_service.h"
+#include "server/service/listen_address.h"
+#include "server/service/model_directory.h"
 #include "server/service/model_service.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
@@ -28,24 +31,10 @@ namespace {
 
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxQueued = 1024;
+constexpr int kMaxQueuedFiles = 64;
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
 constexpr absl::Duration kUploadLife = absl::Hours(24);  // of one that nobody goes on with
-
-// Without authentication only this machine may connect.
-absl::Status CheckListenAddress(const std::string& address) {
-  if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
-  const size_t colon = address.rfind(':');
-  const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
-  if (colon != std::string::npos &&
-      (host == "localhost" || absl::StartsWith(host, "127.") || host == "[::1]" || host == "::1")) {
-    return absl::OkStatus();
-  }
-  return InvalidFailure("ADDRESS_NOT_ALLOWED",
-                        absl::StrCat("listening on \"", address,
-                                     "\": without authentication only unix:/path or a loopback "
-                                     "address such as 127.0.0.1:7421 is accepted"));
-}
 
 void ApplySettings(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -82,7 +71,7 @@ struct Server::State {
   ServerMetrics metrics;
   std::unique_ptr<Store> store;
   std::unique_ptr<BlobStore> blobs;
-  std::unique_ptr<Executor> write, read, blob, cpu;
+  std::unique_ptr<Executor> write, read, blob, beat, watch, files, cpu;
   std::unique_ptr<Scheduler> scheduler;
   LiveCalls calls;
   ServiceEnv env;
@@ -93,6 +82,7 @@ struct Server::State {
   std::unique_ptr<BlobServiceImpl> blob_service;
   std::unique_ptr<WorkerServiceImpl> workers;
   std::unique_ptr<AdminServiceImpl> admin;
+  std::unique_ptr<AddressLock> address_lock;
   std::unique_ptr<grpc::Server> grpc_server;
   std::unique_ptr<HttpEndpoint> http;
   std::string address;
@@ -114,6 +104,8 @@ struct Server::State {
 absl::Status Server::State::Open() {
   LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
+  LWQ_ASSIGN_OR_RETURN(address_lock, AddressLock::Take(options.listen));
+  LWQ_ASSIGN_OR_RETURN(env.model_roots, RealRoots(options.model_roots));
   if (store == nullptr) {
     LWQ_ASSIGN_OR_RETURN(store, OpenStore(options.data_directory));
   }
@@ -124,8 +116,11 @@ absl::Status Server::State::Open() {
   write = std::make_unique<Executor>("write", 1, kMaxQueued);
   read = std::make_unique<Executor>("read", 4, kMaxQueued);
   blob = std::make_unique<Executor>("blob", 4 + std::min(cores, 12), kMaxQueued);
+  beat = std::make_unique<Executor>("beat", 1, kMaxQueued);
+  watch = std::make_unique<Executor>("watch", 2, kMaxQueued);
+  files = std::make_unique<Executor>("files", 2, kMaxQueuedFiles);
   cpu = std::make_unique<Executor>("cpu", std::min(cores, 4), kMaxQueued);
-  scheduler = std::make_unique<Scheduler>(store.get(), blobs.get(), Clock::Real(), &metrics,
+  scheduler = std::make_unique<Scheduler>(store.get(), blobs.get(), options.clock, &metrics,
                                           cpu.get(), options.dispatch);
   LWQ_RETURN_IF_ERROR(RegisterBuiltinDataset(*scheduler));
   LWQ_RETURN_IF_ERROR(scheduler->Start());
@@ -133,10 +128,12 @@ absl::Status Server::State::Open() {
   env.write = write.get();
   env.read = read.get();
   env.blob = blob.get();
+  env.beat = beat.get();
+  env.watch = watch.get();
+  env.files = files.get();
   env.calls = &calls;
   env.data_directory = options.data_directory;
-  env.model_roots = options.model_roots;
-  env.start_time = absl::Now();
+  env.start_time = options.clock->Now();
   env.request_drain = [this] {
     MutexLock lock(&mu);
     drain_requested = true;
@@ -190,17 +187,21 @@ absl::Status Server::State::Listen() {
 
 void Server::State::SetGauges() {
   std::map<std::string, int> by_state;
+  DispatchCounts counts;
   scheduler->View([&](const DispatchState& state) {
-    for (const v1::Worker& worker : WorkersOf(state, scheduler->NowUs())) {
+    counts = state.counts();
+    for (const v1::Worker& worker : WorkersOf(state, scheduler->Now())) {
       ++by_state[worker.state() == v1::Worker::LOST   ? "lost"
                  : worker.cordoned()                  ? "cordoned"
                  : worker.state() == v1::Worker::BUSY ? "busy"
                                                       : "ready"];
     }
   });
+  metrics.SetCounts(counts);
   metrics.SetWorkers(by_state);
   metrics.SetBlobs(blobs->total_bytes(), blobs->total_count(), blobs->FreeBytes().value_or(0));
-  for (const Executor* executor : {write.get(), read.get(), blob.get(), cpu.get()}) {
+  for (const Executor* executor :
+       {write.get(), read.get(), blob.get(), beat.get(), watch.get(), files.get(), cpu.get()}) {
     metrics.SetQueued(executor->name(), executor->queued());
   }
 }
@@ -208,25 +209,27 @@ void Server::State::SetGauges() {
 void Server::State::Tick() {
   const absl::Duration reap_every =
       std::min(kReapInterval, absl::Microseconds(options.dispatch.lease_ttl_us) / 4);
-  absl::Time next_reap = absl::Now() + reap_every;
-  absl::Time next_expiry = absl::Now();
+  Clock& clock = *options.clock;
+  absl::Duration next_reap = clock.Steady() + reap_every;
+  absl::Duration next_expiry = clock.Steady();
   while (true) {
     {
       MutexLock lock(&mu);
-      if (!stop_ticking) changed.WaitFor(&mu, kTick);
+      if (!stop_ticking) clock.WaitFor(changed, &mu, kTick);
       if (stop_ticking) return;
     }
+    scheduler->Tick();
     scheduler->hints().Notify(kTickTopic);
-    if (absl::Now() < next_reap) continue;
-    next_reap = absl::Now() + reap_every;
+    if (clock.Steady() < next_reap) continue;
+    next_reap = clock.Steady() + reap_every;
     write->Post([this] {
       absl::Status status = scheduler->Reap();
       if (!status.ok()) spdlog::warn("taking back leases: {}", LogSafe(status.ToString()));
     });
-    if (absl::Now() < next_expiry) continue;
-    next_expiry = absl::Now() + kUploadLife / 24;
+    if (clock.Steady() < next_expiry) continue;
+    next_expiry = clock.Steady() + kUploadLife / 24;
     blob->Post([this] {
-      absl::Status status = blobs->ExpireUploads(absl::Now() - kUploadLife).status();
+      absl::Status status = blobs->ExpireUploads(options.clock->Now() - kUploadLife).status();
       if (!status.ok()) spdlog::warn("dropping old uploads: {}", LogSafe(status.ToString()));
     });
   }
@@ -272,8 +275,8 @@ void Server::Drain() {
   if (s.grpc_server != nullptr) {
     if (auto* health = s.grpc_server->GetHealthCheckService()) health->SetServingStatus(false);
     s.calls.DrainAll();
-    s.calls.WaitUntilNone(std::min(s.options.drain_budget, absl::Seconds(30)));
-    s.grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+    s.calls.WaitUntilNone(*s.options.clock, std::min(s.options.drain_budget, absl::Seconds(30)));
+    s.grpc_server->Shutdown(AfterNow(absl::Seconds(5)));
   }
   {
     MutexLock lock(&s.mu);
@@ -282,10 +285,12 @@ void Server::Drain() {
   }
   if (s.ticker.joinable()) s.ticker.join();
   s.http.reset();
-  for (Executor* executor : {s.cpu.get(), s.write.get(), s.read.get(), s.blob.get()}) {
+  for (Executor* executor : {s.cpu.get(), s.write.get(), s.read.get(), s.blob.get(), s.beat.get(),
+                             s.watch.get(), s.files.get()}) {
     if (executor != nullptr) executor->Shutdown();
   }
   s.grpc_server.reset();
+  s.address_lock.reset();
   s.scheduler.reset();
   s.store.reset();
 }

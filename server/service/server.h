@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "server/blob/blob_store.h"
 #include "server/dispatch/dispatch_state.h"
 #include "server/store/store.h"
@@ -23,6 +24,7 @@ struct ServerOptions {
   std::vector<std::string> model_roots;  // empty: any absolute directory
   DispatchOptions dispatch;
   absl::Duration drain_budget = absl::Seconds(60);
+  Clock* clock = Clock::Real();  // outlives the server
 };
 
 // Parts that are given; null: opened in the data directory.

@@ -89,7 +89,7 @@ ServerMetrics::ServerMetrics() {
       metrics_.AddHistogram("lwq_task_duration_seconds", "Compute time of finished tasks.",
                             TaskBuckets(), {"kind"}, AllOf({Kinds(true)}));
   task_events_ = metrics_.AddCounter(
-      "lwq_task_events_total", "What happened to tasks, once for each job that wants them.",
+      "lwq_task_events_total", "What happened to tasks; cached ones once for each job.",
       {"kind", "event"}, AllOf({Kinds(true), {"leased", "done", "cached", "retry", "failed"}}));
   cache_lookups_ =
       metrics_.AddCounter("lwq_cache_lookups_total", "Looks for results of earlier jobs.",
@@ -114,8 +114,9 @@ ServerMetrics::ServerMetrics() {
                                          LatencyBuckets(), {"op"}, AllOf({{"commit"}}));
   store_errors_ = metrics_.AddCounter("lwq_store_errors_total", "Store operations that failed.",
                                       {"op"}, AllOf({{"commit"}}));
-  executor_queue_ = metrics_.AddGauge("lwq_executor_queue", "Work waiting for a thread.",
-                                      {"executor"}, AllOf({{"write", "read", "blob", "cpu"}}));
+  executor_queue_ =
+      metrics_.AddGauge("lwq_executor_queue", "Work waiting for a thread.", {"executor"},
+                        AllOf({{"write", "read", "blob", "beat", "watch", "files", "cpu"}}));
   Metrics::LabelSets with_code;
   for (const auto& method : ApiMethods()) {
     for (const std::string& code : Codes()) with_code.push_back({method[0], method[1], code});
@@ -130,7 +131,7 @@ ServerMetrics::ServerMetrics() {
       ->Set({LWQ_VERSION}, 1);
 }
 
-void ServerMetrics::SetCounts(const StateCounts& counts) {
+void ServerMetrics::SetCounts(const DispatchCounts& counts) {
   for (int s : {v1::Job::QUEUED, v1::Job::RUNNING, v1::Job::CANCELLING}) {
     auto it = counts.jobs.find(s);
     jobs_->Set({Lower(v1::Job::State_Name(static_cast<v1::Job::State>(s)))},

@@ -8,20 +8,16 @@
 #include "base/metrics/metrics.h"
 #include "proto/lwq/v1/event.pb.h"
 #include "proto/lwq/v1/job.pb.h"
+#include "server/dispatch/dispatch_state.h"
 
 namespace lwq {
-
-struct StateCounts {
-  std::map<int, int> jobs;                   // by Job.State
-  std::map<std::string, int> ready, leased;  // by kind
-};
 
 // Thread-safe.
 class ServerMetrics {
  public:
   ServerMetrics();
 
-  void SetCounts(const StateCounts& counts);
+  void SetCounts(const DispatchCounts& counts);
   void SetWorkers(const std::map<std::string, int>& by_state);
   void SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes);
   void SetQueued(const std::string& executor, int queued);

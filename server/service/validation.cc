@@ -13,12 +13,12 @@
 #include "base/failure.h"
 #include "base/hash.h"
 #include "records/canonical.h"
+#include "server/dispatch/transitions.h"
 
 namespace lwq {
 namespace {
 
 constexpr int kMaxPageSize = 1000;
-constexpr size_t kMaxLabels = 32;
 constexpr int kMaxFormats = 32;
 constexpr int kMaxGroupSizes = 8;
 constexpr size_t kMaxPathBytes = 4096;
@@ -149,7 +149,7 @@ absl::Status CheckRequestId(absl::string_view request_id) {
 
 void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
                  FieldErrors& errors) {
-  if (labels.size() > kMaxLabels) {
+  if (labels.size() > static_cast<size_t>(kMaxLabels)) {
     errors.Add("labels", absl::StrCat(labels.size(), " labels, at most ", kMaxLabels),
                "LABEL_INVALID");
   }
@@ -161,6 +161,14 @@ void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
       errors.Add("labels", "a value has at most 128 bytes without control characters",
                  "LABEL_INVALID");
     }
+  }
+}
+
+void CheckPriority(v1::Job::Priority priority, FieldErrors& errors) {
+  // Enums of proto3 are open: any number arrives.
+  if (!v1::Job::Priority_IsValid(priority)) {
+    errors.Add("priority",
+               absl::StrCat(static_cast<int>(priority), " is none of LOW, NORMAL, HIGH"));
   }
 }
 

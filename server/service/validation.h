@@ -37,6 +37,7 @@ std::string MakeId(absl::string_view text, size_t max);
 absl::Status CheckRequestId(absl::string_view request_id);
 void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
                  FieldErrors& errors);
+void CheckPriority(v1::Job::Priority priority, FieldErrors& errors);
 void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors);
 
 // SHA-256 of the deterministic serialization.

@@ -1,6 +1,7 @@
 // One watcher of a job: events from the store in order, a merged progress between them, bookmarks
 // while nothing happens. Wake-ups are hints; what is sent is always read.
 #include <deque>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -13,7 +14,7 @@
 namespace lwq {
 namespace {
 
-constexpr int kPage = 200;
+constexpr size_t kPage = 200;
 constexpr absl::Duration kBookmarkInterval = absl::Seconds(10);
 constexpr absl::Duration kSlowConsumer = absl::Seconds(30);
 
@@ -26,12 +27,13 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         record_(env, context, "JobService", "WatchJob", this),
         seq_(request.resume_seq()),
         from_snapshot_(request.resume_seq() <= 0),
-        last_sent_(absl::Now()),
-        write_started_(absl::Now()) {}
+        last_sent_(Now()),
+        write_started_(last_sent_) {}
 
   void Begin() {
     if (env_.scheduler->draining) return End(DrainingError());
     job_hint_ = env_.scheduler->hints().Add(name_, [this] { Wake(); });
+    progress_hint_ = env_.scheduler->hints().Add(ProgressTopic(name_), [this] { Moved(); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
     Wake();
   }
@@ -41,11 +43,15 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
 
   void OnWriteDone(bool ok) override {
     if (!ok) return End(absl::CancelledError("the watcher has gone"));
+    bool more = false;
     {
       MutexLock lock(&mu_);
       writing_ = false;
       queue_.pop_front();
+      more = more_ && queue_.size() < kPage / 2;
+      more_ = more_ && !more;
     }
+    if (more) Wake();
     WriteNext();
   }
 
@@ -53,6 +59,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     // Both wait for a hint that is running; after them no other thread but a pump knows this
     // object.
     env_.scheduler->hints().Remove(job_hint_);
+    env_.scheduler->hints().Remove(progress_hint_);
     env_.scheduler->hints().Remove(tick_hint_);
     bool idle = false;
     {
@@ -73,29 +80,38 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       if (pumping_) return;
       pumping_ = true;
     }
-    if (!env_.read->PostAlways([this] { Pump(); })) {
+    if (!env_.watch->PostAlways([this] { Pump(); })) {
       MutexLock lock(&mu_);
       pumping_ = false;
     }
   }
 
+  // A task told how far it is: the next tick is soon enough to tell.
+  void Moved() {
+    MutexLock lock(&mu_);
+    moved_ = true;
+  }
+
+  // Reads nothing unless something was hinted at, or a bookmark is due.
   void Tick() {
-    const absl::Time now = absl::Now();
+    const absl::Duration now = Now();
     bool slow = false;
-    bool quiet = false;
+    bool look = false;
     {
       MutexLock lock(&mu_);
       slow = writing_ && now - write_started_ > kSlowConsumer;
-      quiet = !writing_ && now - last_sent_ > kBookmarkInterval;
+      const bool quiet = !writing_ && now - last_sent_ > kBookmarkInterval;
       wants_bookmark_ = wants_bookmark_ || quiet;
+      look = std::exchange(moved_, false) || quiet;
     }
     if (slow) {
       End(Failure(absl::StatusCode::kAborted, "SLOW_CONSUMER",
                   "no event was read for 30 s; watch again from the last one"));
-    } else {
+    } else if (look) {
       Wake();
     }
   }
+  absl::Duration Now() const { return env_.scheduler->clock().Steady(); }
 
   void Pump() {
     bool delete_now = false;
@@ -109,7 +125,10 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         }
         again_ = false;
         // A reader that lags gets more once it has read these.
-        if (queue_.size() > kPage) continue;
+        if (queue_.size() >= kPage) {
+          more_ = true;
+          continue;
+        }
       }
       if (record_.finished()) continue;
       absl::StatusOr<bool> ended = ReadEvents();
@@ -149,7 +168,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     }
     ListQuery query;
     query.key_prefix = EventPrefix(name_);
-    query.limit = kPage;
+    query.limit = static_cast<int>(kPage);
     bool full = true;
     while (full) {
       query.after_key = EventKey(name_, seq_);
@@ -163,7 +182,12 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         seq_ = event.seq();
         Queue(std::move(event));
       }
-      full = static_cast<int>(rows.size()) == kPage;
+      full = rows.size() == kPage;
+      MutexLock lock(&mu_);
+      if (full && queue_.size() >= kPage) {
+        more_ = true;
+        return false;
+      }
     }
     if (IsTerminal(job.state()) && seq_ >= job.last_event_seq()) return true;
     // Events may be newer than the job, whose state is applied after they are stored: its progress
@@ -217,7 +241,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       if (!queue_.empty()) {
         event = &queue_.front();
         writing_ = true;
-        write_started_ = last_sent_ = absl::Now();
+        write_started_ = last_sent_ = Now();
       } else {
         end = end_when_written_;
       }
@@ -238,6 +262,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
   const std::string name_;
   CallRecord record_;
   int64_t job_hint_ = 0;
+  int64_t progress_hint_ = 0;
   int64_t tick_hint_ = 0;
 
   // The pump's alone.
@@ -255,8 +280,10 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
   bool wants_bookmark_ ABSL_GUARDED_BY(mu_) = false;
   bool end_when_written_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<v1::JobEvent> queue_ ABSL_GUARDED_BY(mu_);
-  absl::Time last_sent_ ABSL_GUARDED_BY(mu_);
-  absl::Time write_started_ ABSL_GUARDED_BY(mu_);
+  bool moved_ ABSL_GUARDED_BY(mu_) = false;        // progress was hinted at since the last tick
+  bool more_ ABSL_GUARDED_BY(mu_) = false;         // left unread because enough was queued
+  absl::Duration last_sent_ ABSL_GUARDED_BY(mu_);  // both by the steady clock
+  absl::Duration write_started_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace

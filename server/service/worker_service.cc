@@ -1,6 +1,7 @@
 #include "server/service/worker_service.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr char kService[] = "WorkerService";
 constexpr int kMaxWaitSeconds = 20;
-constexpr int kProtocol = 1;
+constexpr int kProtocol = 2;
 
 google::protobuf::Duration ToDuration(int64_t us) {
   google::protobuf::Duration duration;
@@ -37,19 +38,19 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
       : env_(env),
         request_(request),
         response_(response),
-        deadline_(absl::Now() +
+        deadline_(env.scheduler->clock().Steady() +
                   absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
         record_(env, context, kService, "LeaseTasks", this) {}
 
   void Begin() {
-    lease_hint_ = env_.scheduler->hints().Add(kLeaseTopic, [this] { Wake(); });
+    waiter_ = env_.scheduler->lease_waiters().Add([this](int64_t others) { return Wake(others); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
-    Wake();
+    Wake(0);
   }
   void Drain() override { End(DrainingError()); }
   void OnCancel() override { End(absl::CancelledError("the worker has gone")); }
   void OnDone() override {
-    env_.scheduler->hints().Remove(lease_hint_);
+    env_.scheduler->lease_waiters().Remove(waiter_);
     env_.scheduler->hints().Remove(tick_hint_);
     bool idle = false;
     {
@@ -61,26 +62,31 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   }
 
  private:
-  void Wake() {
+  // Looks for a task, soon. False when it will not; `others` see LeaseWaiters.
+  bool Wake(int64_t others) {
     {
       MutexLock lock(&mu_);
+      if (done_ || record_.finished()) return false;
       again_ = true;
-      if (trying_ || done_) return;
+      others_ = std::max(others_, others);
+      if (trying_) return true;
       trying_ = true;
     }
-    if (!env_.write->PostAlways([this] { Try(); })) {
-      MutexLock lock(&mu_);
-      trying_ = false;
-    }
+    if (env_.write->PostAlways([this] { Try(); })) return true;
+    MutexLock lock(&mu_);
+    trying_ = false;
+    return false;
   }
 
   void Tick() {
-    if (absl::Now() >= deadline_ || env_.scheduler->AnyReady()) Wake();
+    if (TimeIsOver()) Wake(0);
   }
+  bool TimeIsOver() const { return env_.scheduler->clock().Steady() >= deadline_; }
 
   void Try() {
     bool delete_now = false;
     while (true) {
+      int64_t others = 0;
       {
         MutexLock lock(&mu_);
         if (done_ || !again_) {
@@ -89,15 +95,20 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
           break;
         }
         again_ = false;
+        others = std::exchange(others_, 0);
       }
-      TryOnce();
+      // Nothing here for this worker: perhaps for another.
+      if (!TryOnce() && env_.scheduler->AnyReady()) {
+        env_.scheduler->lease_waiters().PassOn(others);
+      }
     }
     if (delete_now) delete this;
   }
 
-  void TryOnce() {
+  // True when it took a task.
+  bool TryOnce() {
     // A lease for a worker that hung up would be lost for a whole TTL.
-    if (record_.finished()) return;
+    if (record_.finished()) return false;
     std::vector<v1::Lease> leases;
     absl::Status status = env_.scheduler->Run([&](Draft& draft) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(leases, lwq::LeaseTasks(draft, request_));
@@ -105,18 +116,25 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     });
     if (!status.ok()) {
       CountRejected(env_.scheduler->metrics(), status);
-      return End(status);
+      End(status);
+      return false;
     }
     env_.scheduler->SawWorker(request_.worker_id());
-    if (leases.empty() && absl::Now() < deadline_) return;
-    if (!record_.TakeFinish()) return GiveBack(leases);
+    const bool took = !leases.empty();
+    if (!took && !TimeIsOver()) return false;
+    if (!record_.TakeFinish()) {
+      GiveBack(leases);
+      return took;
+    }
     // The context is there until the call is finished, and nobody else finishes it from here on.
     if (record_.context()->IsCancelled()) {
       GiveBack(leases);
-      return Finish(record_.Close(absl::CancelledError("the worker has gone")));
+      Finish(record_.Close(absl::CancelledError("the worker has gone")));
+      return took;
     }
     for (v1::Lease& lease : leases) *response_->add_leases() = std::move(lease);
     Finish(record_.Close(absl::OkStatus()));
+    return took;
   }
 
   // The call ended while the leases were made: nobody has heard of them.
@@ -137,13 +155,14 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   ServiceEnv& env_;
   const v1::LeaseTasksRequest request_;
   v1::LeaseTasksResponse* const response_;
-  const absl::Time deadline_;
+  const absl::Duration deadline_;  // by the steady clock
   CallRecord record_;
-  int64_t lease_hint_ = 0;
+  int64_t waiter_ = 0;
   int64_t tick_hint_ = 0;
   Mutex mu_;
   bool trying_ ABSL_GUARDED_BY(mu_) = false;
   bool again_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t others_ ABSL_GUARDED_BY(mu_) = 0;
   bool done_ ABSL_GUARDED_BY(mu_) = false;
 };
 
@@ -189,6 +208,16 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
   }
   absl::Status status =
       scheduler.Run([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
+  if (ReasonOf(status) == "OUTPUT_INVALID") {
+    v1::FailTaskRequest failed;
+    failed.set_worker_id(request.worker_id());
+    failed.set_incarnation(request.incarnation());
+    failed.set_task(request.task());
+    failed.set_epoch(request.epoch());
+    *failed.mutable_failure() = ToFailure(status);
+    LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) { return lwq::FailTask(draft, failed); }));
+    return status;
+  }
   if (ReasonOf(status) != "LEASE_LOST" || request.completion_id().empty()) return status;
   // The task may have been counted, and forgotten with its last job, before this was sent again.
   absl::StatusOr<Record> row = scheduler.store().Get(Table::kCache, request.task());
@@ -223,7 +252,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerContext* context,
                                                        const v1::HeartbeatRequest* request,
                                                        v1::HeartbeatResponse* response) {
-  return RunUnary(env_, context, kService, "Heartbeat", *env_.read, [=, this]() -> absl::Status {
+  return RunUnary(env_, context, kService, "Heartbeat", *env_.beat, [=, this]() -> absl::Status {
     absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
     CountRejected(env_.scheduler->metrics(), answer.status());
     LWQ_RETURN_IF_ERROR(answer.status());

@@ -61,6 +61,6 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
 };
 
 // All workers as they stand; a worker that was not heard of for two lease times is LOST.
-std::vector<v1::Worker> WorkersOf(const DispatchState& state, int64_t now_us);
+std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now);
 
 }  // namespace lwq

@@ -35,7 +35,7 @@ TEST(ConfigFuzzTest, MutantsOfConfigJsonAreRefusedOrSane) {
         continue;
       }
       ++accepted;
-      ASSERT_GT(spec->num_layers, 0) << text;
+      ASSERT_GT(spec->num_layers(), 0) << text;
       ASSERT_GT(spec->hidden_size, 0) << text;
       ASSERT_GT(spec->vocab_size, 0) << text;
     }

@@ -16,16 +16,29 @@ v1::Failure Of(const Reason& reason) {
 
 TEST(FailurePolicyTest, AFaultOfTheInputIsNotTriedAgain) {
   const RetryDecision decision = DecideRetry({}, Of(reasons::kNonFiniteWeights));
-  EXPECT_FALSE(decision.retry);
+  EXPECT_FALSE(decision.again);
   EXPECT_FALSE(decision.lost_inputs);
+}
+
+// One worker's word fails no job: two have to blame the input, all what may be their own
+// surroundings.
+TEST(FailurePolicyTest, OneWorkersWordIsNotEnough) {
+  v1::TaskRecord task;
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kNonFiniteWeights)).elsewhere);
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kNonFiniteWeights)).exclude);
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kModelChanged)).elsewhere);
+  task.add_excluded("one");
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kNonFiniteWeights)).elsewhere);
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kModelChanged)).elsewhere);
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kOverloaded)).exclude) << "no worker's fault";
 }
 
 TEST(FailurePolicyTest, HostMemoryThatRanOutIsTriedOnceMore) {
   v1::TaskRecord task;
-  EXPECT_TRUE(DecideRetry(task, Of(reasons::kHostOom)).retry);
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kHostOom)).again);
   EXPECT_TRUE(DecideRetry(task, Of(reasons::kHostOom)).counts);
   task.set_attempt(1);
-  EXPECT_FALSE(DecideRetry(task, Of(reasons::kHostOom)).retry);
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kHostOom)).again);
 }
 
 TEST(FailurePolicyTest, WhatPassesByItselfWaitsTwiceAsLongEachTime) {
@@ -34,19 +47,19 @@ TEST(FailurePolicyTest, WhatPassesByItselfWaitsTwiceAsLongEachTime) {
   for (int i = 0; i < 10; ++i) {
     task.set_transient_count(i);
     const RetryDecision decision = DecideRetry(task, Of(reasons::kOverloaded));
-    EXPECT_TRUE(decision.retry) << i;
+    EXPECT_TRUE(decision.again) << i;
     EXPECT_FALSE(decision.counts);
     EXPECT_EQ(decision.delay, i < 6 ? absl::Seconds(1 << i) : absl::Seconds(60)) << i;
   }
   task.set_transient_count(10);
-  EXPECT_FALSE(DecideRetry(task, Of(reasons::kOverloaded)).retry);
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kOverloaded)).again);
 }
 
 // A full disk is not waited for until somebody presses Ctrl-C: the job ends within half a minute.
 TEST(FailurePolicyTest, AFullDiskIsGivenUpSoon) {
   v1::TaskRecord task;
   absl::Duration waited;
-  while (DecideRetry(task, Of(reasons::kStorageFull)).retry) {
+  while (DecideRetry(task, Of(reasons::kStorageFull)).again) {
     waited += DecideRetry(task, Of(reasons::kStorageFull)).delay;
     task.set_transient_count(task.transient_count() + 1);
   }
@@ -65,9 +78,9 @@ TEST(FailurePolicyTest, ALostInputIsMadeAgain) {
 TEST(FailurePolicyTest, AReasonOfANewerWorkerGoesByWhatItSays) {
   v1::Failure failure;
   failure.set_reason("NOT_KNOWN_HERE");
-  EXPECT_FALSE(DecideRetry({}, failure).retry);
+  EXPECT_FALSE(DecideRetry({}, failure).again);
   failure.set_retryable(true);
-  EXPECT_TRUE(DecideRetry({}, failure).retry);
+  EXPECT_TRUE(DecideRetry({}, failure).again);
 }
 
 TEST(FailurePolicyTest, ATaskThatTakesDownEveryWorkerIsPoison) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ inline v1::Model SmallModel(int layers) {
   model.mutable_source()->set_directory("/models/small");
   v1::ModelManifest& manifest = *model.mutable_manifest();
   manifest.set_digest(Sha256Hex("small"));
+  manifest.set_family("llama");
   manifest.mutable_inventory()->set_num_layers(layers);
   for (int l = 0; l < layers; ++l) {
     manifest.add_layer_digests(Sha256Hex(absl::StrCat("layer", l)));
@@ -64,26 +66,72 @@ class Scenario {
   static DispatchOptions Options() { return {}; }
 
   absl::Status Run(const std::function<absl::Status(Draft&)>& transition) {
-    Draft draft(state_, now_us);
+    Tick();
+    Draft draft(state_, Now());
     LWQ_RETURN_IF_ERROR(transition(draft));
     for (const auto& [name, job] : draft.changes.jobs) {
       if (job) records[name] = *job;
     }
     for (const auto& entry : draft.changes.cache_puts) cache[entry.key()] = entry.output();
     for (const auto& artifact : draft.changes.artifacts) artifacts.push_back(artifact);
+    for (const TaskCount& count : draft.effects.task_counts) ++counted[count.state];
     for (auto& [job, event] : draft.changes.events) events[job].push_back(event);
-    state_.Apply(draft.changes, now_us);
+    state_.Apply(draft.changes, Now());
     for (const std::string& job : draft.effects.plan_jobs) Plan(job);
+    for (const std::string& job : draft.effects.rebuild_jobs) to_rebuild_.insert(job);
+    if (!rebuild_later) RebuildAll();
     return absl::OkStatus();
   }
 
   static std::string FormatOf(int bits) { return absl::StrCat("int", bits, "-g128"); }
+
+  Moment Now() const { return {.wall_us = now_us + wall_offset_us, .steady_us = now_us}; }
+  // What the server does each second, up to now.
+  void Tick() {
+    for (; ticked_us_ < now_us; ticked_us_ = std::min(ticked_us_ + 1'000'000, now_us)) {
+      state_.AdvanceTo({.wall_us = ticked_us_ + wall_offset_us, .steady_us = ticked_us_});
+    }
+    state_.AdvanceTo(Now());
+  }
+  // The server itself stands still.
+  void Stall(int64_t us) { ticked_us_ = now_us += us; }
+
+  // What the cache gives: entries whose blobs are all there.
+  CachedResults Cached() {
+    for (auto it = cache.begin(); it != cache.end();) {
+      it = Lost(it->second) ? cache.erase(it) : std::next(it);
+    }
+    return cache;
+  }
+  bool Lost(const v1::TaskOutput& output) const {
+    return std::any_of(output.blobs().begin(), output.blobs().end(),
+                       [&](const auto& b) { return lost_blobs.count(b.blob().sha256()) > 0; });
+  }
+
+  // Builds the graphs again of the jobs that lost a blob.
+  void RebuildAll() {
+    std::set<std::string> jobs;
+    jobs.swap(to_rebuild_);
+    for (const std::string& job : jobs) {
+      const JobGraph graph = BuildFirstStage(InputOf(job, records[job].job().spec()));
+      std::set<std::string> lost;
+      for (const std::string& key : records[job].tasks()) {
+        auto task = state_.tasks().find(key);
+        if (task != state_.tasks().end() && Lost(task->second.output())) lost.insert(key);
+      }
+      EXPECT_OK(Run([&](Draft& draft) { return RebuildJob(draft, job, graph, Cached(), lost); }));
+    }
+  }
 
   GraphInput InputOf(const std::string& job, const v1::JobSpec& spec) const {
     GraphInput input;
     input.job = job;
     input.spec = spec;
     input.model = &model;
+    input.engine.set_numerics_class(numerics_class);
+    for (absl::string_view kind : TaskKinds()) {
+      (*input.engine.mutable_versions())[std::string(kind)] = engine_version;
+    }
     input.datasets["datasets/builtin-books"] = dataset_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
@@ -156,7 +204,16 @@ class Scenario {
     request.set_incarnation(incarnation);
     for (const char* name : {"rtn", "gptq"}) request.add_quantizers()->set_name(name);
     for (const char* name : {"kl", "lim", "zd"}) request.add_scorers()->set_name(name);
+    for (absl::string_view kind : TaskKinds()) {
+      if (kind == without_kind) continue;
+      v1::TaskKindVersion& known = *request.add_kinds();
+      known.set_kind(std::string(kind));
+      known.set_version(engine_version);
+    }
+    for (const std::string& family : families) request.add_families(family);
+    request.set_numerics_class(numerics_class);
     EXPECT_OK(Run([&](Draft& draft) { return RegisterWorker(draft, request); }));
+    state_.SawWorker(worker, now_us);
     incarnations[worker] = incarnation;
   }
 
@@ -166,6 +223,7 @@ class Scenario {
     request.set_incarnation(incarnations[worker]);
     request.set_max_tasks(count);
     std::vector<v1::Lease> leases;
+    state_.SawWorker(worker, now_us);
     EXPECT_OK(Run([&](Draft& draft) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(leases, LeaseTasks(draft, request));
       return absl::OkStatus();
@@ -177,12 +235,26 @@ class Scenario {
     v1::TaskOutput output;
     output.set_seconds(1);
     const v1::TaskSpec& spec = lease.spec();
+    const auto add_blob = [&](const std::string& name) {
+      v1::NamedBlob& blob = *output.add_blobs();
+      blob.set_name(name);
+      blob.mutable_blob()->set_sha256(Sha256Hex(name));
+    };
+    if (spec.has_preflight()) output.mutable_preflight();
+    if (spec.has_calibrate()) {
+      const v1::CalibrateTask& task = spec.calibrate();
+      for (int l = task.first_layer(); l < task.end_layer(); ++l) {
+        v1::LayerValues& values = *output.mutable_calibrate()->add_layers();
+        values.set_layer(l);
+        (*values.mutable_values())["layer-cosine"] = 0.5;
+        add_blob(absl::StrCat("hidden.", l));
+      }
+      add_blob(absl::StrCat("state.", task.end_layer()));
+    }
     if (spec.has_quantize()) {
       for (const v1::UnitFormats& unit : spec.quantize().units()) {
         for (const std::string& format : unit.formats()) {
-          v1::NamedBlob& blob = *output.add_blobs();
-          blob.set_name(UnitBlobName(unit.unit(), format));
-          blob.mutable_blob()->set_sha256(Sha256Hex(blob.name()));
+          add_blob(UnitBlobName(unit.unit(), format));
           v1::LinearReport& linear = *output.mutable_quantize()->mutable_report()->add_linears();
           linear.set_unit(unit.unit());
           linear.set_format(format);
@@ -190,51 +262,89 @@ class Scenario {
       }
     }
     if (spec.has_trial()) output.mutable_trial()->set_kl(1);
-    if (spec.has_score()) output.mutable_score()->set_layer(spec.score().layer());
+    if (spec.has_score()) {
+      output.mutable_score()->set_layer(spec.score().layer());
+      for (const v1::UnitFormats& unit : spec.score().units()) {
+        for (const std::string& format : unit.formats()) {
+          v1::UnitCost& cost = *output.mutable_score()->add_costs();
+          cost.set_unit(unit.unit());
+          cost.set_format(format);
+        }
+      }
+    }
     if (spec.has_assemble()) {
-      v1::NamedBlob& blob = *output.add_blobs();
-      blob.set_name("model.safetensors");
-      blob.mutable_blob()->set_sha256(Sha256Hex("artifact"));
+      add_blob("model.safetensors");
       output.mutable_assemble()->set_weight_file_bytes(100);
+    }
+    if (spec.has_verify()) {
+      output.mutable_verify();
+      add_blob("lwq-manifest.json");
     }
     if (spec.has_evaluate()) {
       output.mutable_evaluate()->set_subject(spec.evaluate().subject());
+      output.mutable_evaluate()->set_dataset(spec.evaluate().dataset_name());
+      output.mutable_evaluate()->mutable_text();
     }
     return output;
   }
 
   absl::Status Complete(const std::string& worker, const v1::Lease& lease,
                         const std::string& completion = "") {
+    return CompleteWith(worker, lease, OutputOf(lease), completion);
+  }
+  absl::Status CompleteWith(const std::string& worker, const v1::Lease& lease,
+                            const v1::TaskOutput& output, const std::string& completion = "") {
     v1::CompleteTaskRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);
     request.set_task(lease.task());
     request.set_epoch(lease.epoch());
     request.set_completion_id(completion.empty() ? absl::StrCat("c", lease.epoch()) : completion);
-    *request.mutable_output() = OutputOf(lease);
+    *request.mutable_output() = output;
     return Run([&](Draft& draft) { return CompleteTask(draft, request); });
   }
 
-  absl::Status Fail(const std::string& worker, const v1::Lease& lease, const std::string& reason) {
+  absl::Status Release(const std::string& worker, const v1::Lease& lease) {
+    v1::ReleaseTasksRequest request;
+    request.set_worker_id(worker);
+    request.set_incarnation(incarnations[worker]);
+    request.add_tasks(lease.task());
+    return Run([&](Draft& draft) { return ReleaseTasks(draft, request); });
+  }
+
+  absl::Status Fail(const std::string& worker, const v1::Lease& lease, const std::string& reason,
+                    absl::StatusCode code = absl::StatusCode::kUnknown) {
     v1::FailTaskRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);
     request.set_task(lease.task());
     request.set_epoch(lease.epoch());
     request.mutable_failure()->set_reason(reason);
+    request.mutable_failure()->set_code(static_cast<int>(code));
     request.mutable_failure()->set_message("made to fail");
     return Run([&](Draft& draft) { return FailTask(draft, request); });
   }
 
   v1::HeartbeatResponse Beat(const std::string& worker, const v1::Lease& lease) {
+    return SendBeat(worker, lease, ++beats_, 0);
+  }
+  // In the middle of a step: no progress, but CPU time.
+  v1::HeartbeatResponse BusyBeat(const std::string& worker, const v1::Lease& lease, double busy) {
+    return SendBeat(worker, lease, beats_, busy);
+  }
+  v1::HeartbeatResponse SendBeat(const std::string& worker, const v1::Lease& lease,
+                                 int64_t progress, double busy) {
     v1::HeartbeatRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);
     v1::LeaseBeat& beat = *request.add_beats();
     beat.set_task(lease.task());
     beat.set_epoch(lease.epoch());
-    beat.set_progress(++beats_);
-    auto response = Heartbeat(state_, now_us, request);
+    beat.set_progress(progress);
+    beat.set_busy_seconds(busy);
+    Tick();
+    std::set<std::string> touched;
+    auto response = Heartbeat(state_, Now(), request, touched);
     EXPECT_OK(response);
     return response.ok() ? *response : v1::HeartbeatResponse();
   }
@@ -262,7 +372,8 @@ class Scenario {
   const DispatchState& state() const { return state_; }
 
   v1::Model model;
-  int64_t now_us = 1'000'000'000;
+  int64_t now_us = 1'000'000'000;  // of the steady clock
+  int64_t wall_offset_us = 0;      // of the clock on the wall against it
   std::map<std::string, v1::JobRecord> records;
   CachedResults cache;
   std::vector<v1::Artifact> artifacts;
@@ -270,10 +381,21 @@ class Scenario {
   std::map<std::string, int> plan_bits;
   std::map<std::string, std::vector<int>> trial_bits;  // one round of one trial each
   std::map<std::string, std::string> incarnations;
+  // Of workers that register, and of jobs whose graphs are built.
+  std::string numerics_class = "cpu-1";
+  int engine_version = 1;
+  std::vector<std::string> families = {"llama"};
+  std::string without_kind;
+  std::map<int, int> counted;  // what happened to tasks, by TaskEvent.State
+  double busy_seconds = 0;
+  std::set<std::string> lost_blobs;  // by digest
+  bool rebuild_later = false;        // only when RebuildAll is called
 
  private:
   DispatchState state_;
   v1::Dataset dataset_;
+  std::set<std::string> to_rebuild_;
+  int64_t ticked_us_ = 1'000'000'000;
   int64_t beats_ = 0;
 };
 

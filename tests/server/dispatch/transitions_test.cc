@@ -356,9 +356,9 @@ TEST(Transitions, AfterARestartLiveLeasesGoOn) {
   DispatchState again(Scenario::Options());
   s.now_us += 3600 * kSecond;  // the server was away for an hour
   for (const auto& [name, job] : s.state().jobs()) again.Load(job);
-  for (const auto& [key, task] : s.state().tasks()) again.Load(task, s.now_us);
-  for (const auto& [id, worker] : s.state().workers()) again.Load(worker);
-  Draft draft(again, s.now_us);
+  for (const auto& [key, task] : s.state().tasks()) again.Load(task, s.Now());
+  for (const auto& [id, worker] : s.state().workers()) again.Load(worker, s.Now());
+  Draft draft(again, s.Now());
   ReapLeases(draft);
   EXPECT_TRUE(draft.changes.empty());
   v1::CompleteTaskRequest request;

@@ -11,6 +11,7 @@
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/plan/safetensors_layout.h"
 #include "worker/engine/tensor/half.h"
+#include "worker/engine/tensor/widen.h"
 
 namespace lwq {
 namespace {

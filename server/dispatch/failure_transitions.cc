@@ -1,0 +1,239 @@
+// What goes wrong with leased tasks: failures that workers report, workers that vanish or stand
+// still, tasks that nobody can run.
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/status_macros.h"
+#include "server/dispatch/failure_policy.h"
+#include "server/dispatch/task_match.h"
+#include "server/dispatch/transitions.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kMaxRebuilds = 3;
+// A step that keeps the worker's cores busy is at work, but not for ever: so many stall times.
+constexpr int kBusyStalls = 12;
+
+v1::Failure ServiceFailure(absl::string_view reason, absl::StatusCode code, std::string message) {
+  v1::Failure failure;
+  failure.set_reason(std::string(reason));
+  failure.set_code(static_cast<int>(code));
+  failure.set_message(std::move(message));
+  failure.set_blame(v1::Failure::SERVICE);
+  return failure;
+}
+
+// Whether a worker that did not fail the task may be expected to take it.
+bool AnotherCanRun(const Draft& draft, const v1::TaskRecord& task) {
+  const TaskNeed need = NeedOf(task);
+  const auto& workers = draft.state().workers();
+  return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
+    const v1::WorkerRecord* worker = draft.FindWorker(entry.first);
+    return worker != nullptr && worker->cordon_reason().empty() &&
+           !draft.state().IsLost(entry.first, draft.steady_us()) &&
+           !IsExcluded(task, worker->registration()) && CanRun(worker->registration(), need);
+  });
+}
+
+// A blob that a task reads is gone: the jobs that want it build their graphs again. Failures that
+// come while they wait for that are of the same loss.
+void RebuildJobs(Draft& draft, const std::vector<std::string>& jobs, const v1::Failure& failure) {
+  for (const std::string& name : jobs) {
+    v1::JobRecord* job = draft.EditJob(name);
+    if (job == nullptr || IsTerminal(job->job().state()) || job->rebuilding()) continue;
+    job->set_rebuilds(job->rebuilds() + 1);
+    if (job->rebuilds() > kMaxRebuilds) {
+      FailJob(draft, name, failure);
+    } else {
+      job->set_rebuilding(true);
+      draft.effects.rebuild_jobs.insert(name);
+    }
+  }
+}
+
+void FailStalled(Draft& draft, const v1::TaskRecord& task, int64_t stall_us) {
+  v1::FailTaskRequest stalled;
+  stalled.set_worker_id(task.worker());
+  stalled.set_incarnation(task.incarnation());
+  stalled.set_task(task.key());
+  stalled.set_epoch(task.epoch());
+  *stalled.mutable_failure() = ServiceFailure(
+      "TASK_STALLED", absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat(task.kind(), " made no progress for ", stall_us / 1'000'000, " s"));
+  // Holds the lease by construction, so this cannot be refused.
+  FailTask(draft, stalled).IgnoreError();
+}
+
+// Tasks whose last hope among the workers has gone, after others refused them.
+void GiveUpRefused(Draft& draft) {
+  for (const std::string& key : draft.state().refused()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->state() != v1::TaskRecord::READY || !IsWanted(draft, *task) ||
+        AnotherCanRun(draft, *task)) {
+      continue;
+    }
+    const v1::Failure failure = task->failure();
+    GiveUpTask(draft, key, failure);
+  }
+}
+
+void GiveUpUnmatched(Draft& draft) {
+  const DispatchOptions& options = draft.state().options();
+  for (const auto& [need, group] : draft.state().ready().groups()) {
+    if (group.unmatched_since_us == 0 ||
+        group.unmatched_since_us + options.gone_us > draft.steady_us()) {
+      continue;
+    }
+    std::string why = "no worker is registered";
+    for (const auto& [id, worker] : draft.state().workers()) {
+      const std::string lacks = WhyNot(worker.registration(), need);
+      why = lacks.empty() ? absl::StrCat("worker ", id, " could, but is silent")
+                          : absl::StrCat("worker ", id, " ", lacks);
+      if (lacks.empty()) break;
+    }
+    for (const Rank& rank : group.ranks) {
+      const v1::TaskRecord* task = draft.FindTask(KeyOf(rank));
+      if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
+      v1::Failure failure = ServiceFailure(
+          "NO_MATCHING_WORKER", absl::StatusCode::kUnavailable,
+          absl::StrCat("for ", options.gone_us / 1'000'000, " s no worker could run ", task->kind(),
+                       ": ", why, "; start one that can, and retry"));
+      failure.set_blame(v1::Failure::CAPACITY);
+      failure.set_task(KeyOf(rank));
+      GiveUpTask(draft, KeyOf(rank), failure);
+    }
+  }
+}
+
+// The workers of a job's class have left, an upgrade took them perhaps, and others are there: the
+// jobs are built again, under the class of those.
+void ChangeEngine(Draft& draft) {
+  const DispatchState& state = draft.state();
+  for (const auto& [need, group] : state.ready().groups()) {
+    if (group.unmatched_since_us == 0 ||
+        group.unmatched_since_us + LostAfterUs(state.options()) > draft.steady_us()) {
+      continue;
+    }
+    TaskNeed any = need;
+    any.numerics_class.clear();
+    any.engine_version = 0;
+    const bool others =
+        std::any_of(state.workers().begin(), state.workers().end(), [&](const auto& worker) {
+          return !state.IsLost(worker.first, draft.steady_us()) && !worker.second.cordoned() &&
+                 CanRun(worker.second.registration(), any);
+        });
+    if (!others) continue;
+    for (const Rank& rank : group.ranks) {
+      for (const std::string& name : state.tasks().at(KeyOf(rank)).jobs()) {
+        const v1::JobRecord* found = draft.FindJob(name);
+        if (found == nullptr || found->rebuilding()) continue;
+        draft.EditJob(name)->set_rebuilding(true);
+        draft.effects.rebuild_jobs.insert(name);
+      }
+    }
+  }
+}
+
+void ForgetGoneWorkers(Draft& draft) {
+  const DispatchState& state = draft.state();
+  for (const auto& [id, worker] : state.workers()) {
+    if (state.SeenUs(id) + state.options().gone_us <= draft.steady_us() &&
+        state.LeasesOf(id).empty()) {
+      draft.DeleteWorker(id);
+    }
+  }
+}
+
+}  // namespace
+
+void LoseLease(Draft& draft, const std::string& key, absl::string_view why) {
+  v1::TaskRecord& task = *draft.EditTask(key);
+  const std::string worker = task.worker();
+  task.set_lost_count(task.lost_count() + 1);
+  auto& lost = *task.mutable_lost_workers();
+  if (std::find(lost.begin(), lost.end(), worker) == lost.end()) task.add_lost_workers(worker);
+  if (IsPoison(task) && IsWanted(draft, task)) {
+    v1::Failure failure;
+    failure.set_reason("CRASH_LOOP");
+    failure.set_message(absl::StrCat(task.kind(), " of layer ", task.layer(), " was lost ",
+                                     task.lost_count(), " times on ", task.lost_workers_size(),
+                                     " workers (last: ", why, "); it is not handed out again"));
+    failure.set_blame(v1::Failure::SERVICE);
+    failure.set_code(static_cast<int>(absl::StatusCode::kAborted));
+    failure.set_task(key);
+    failure.set_worker(worker);
+    GiveUpTask(draft, key, failure);
+    return;
+  }
+  RequeueTask(draft, key, draft.now_us(), why);
+}
+
+absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request) {
+  const v1::TaskRecord* held = draft.FindTask(request.task());
+  LWQ_RETURN_IF_ERROR(CheckLease(held, request.task(), request.epoch(), request.worker_id(),
+                                 request.incarnation()));
+  v1::TaskRecord& task = *draft.EditTask(request.task());
+  v1::Failure failure = request.failure();
+  failure.set_task(request.task());
+  failure.set_worker(request.worker_id());
+  if (failure.reason().empty()) failure.set_reason("INTERNAL");
+  if (failure.blame() == v1::Failure::BLAME_UNSPECIFIED) {
+    failure.set_blame(BlameOf(failure.reason(), failure.code()));
+  }
+  const RetryDecision decision = DecideRetry(task, failure);
+  *task.mutable_failure() = failure;
+  if (decision.lost_inputs && task.models_size() == 0) {
+    const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
+    RequeueTask(draft, request.task(), draft.now_us(), failure.message());
+    RebuildJobs(draft, jobs, failure);
+    return absl::OkStatus();
+  }
+  const v1::WorkerRecord* worker = draft.FindWorker(request.worker_id());
+  if (decision.exclude && worker != nullptr && !IsExcluded(task, worker->registration())) {
+    task.add_excluded(ProcessName(worker->registration()));
+  }
+  const bool another = decision.exclude && decision.elsewhere && AnotherCanRun(draft, task);
+  if (!IsWanted(draft, task) || (!decision.again && !another)) {
+    GiveUpTask(draft, request.task(), failure);
+    return absl::OkStatus();
+  }
+  // With nobody else to take it the same worker may try again.
+  if (!another) task.clear_excluded();
+  if (decision.counts) {
+    task.set_attempt(task.attempt() + 1);
+  } else {
+    task.set_transient_count(task.transient_count() + 1);
+  }
+  RequeueTask(draft, request.task(), draft.now_us() + absl::ToInt64Microseconds(decision.delay),
+              failure.message());
+  return absl::OkStatus();
+}
+
+void ReapLeases(Draft& draft) {
+  const int64_t now = draft.steady_us();
+  const int64_t stall = draft.state().options().stall_us;
+  for (const auto& [key, lease] : draft.state().leases()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->state() != v1::TaskRecord::LEASED) continue;
+    if (lease.expires_us <= now) {
+      ++draft.effects.leases_expired;
+      LoseLease(
+          draft, key,
+          absl::StrCat("nothing was heard of worker ", task->worker(), " for the time of a lease"));
+    } else if (stall > 0 && lease.progress_us + stall <= now &&
+               (lease.busy_us + stall <= now || lease.progress_us + kBusyStalls * stall <= now)) {
+      FailStalled(draft, *task, stall);
+    }
+  }
+  GiveUpRefused(draft);
+  ChangeEngine(draft);
+  GiveUpUnmatched(draft);
+  ForgetGoneWorkers(draft);
+}
+
+}  // namespace lwq

@@ -1,0 +1,130 @@
+#include "server/dispatch/graph_install.h"
+
+#include <deque>
+#include <map>
+#include <set>
+
+#include "records/blob_names.h"
+
+namespace lwq {
+namespace {
+
+// The output of a quantize task that the cache has in part or whole; sets what is missing.
+void FillFromProducts(const CachedResults& cached, v1::TaskRecord& task) {
+  v1::TaskOutput& output = *task.mutable_output();
+  v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
+  report.set_layer(task.layer());
+  for (const v1::UnitFormats& unit : task.spec().quantize().units()) {
+    v1::UnitFormats missing;
+    for (const std::string& format : unit.formats()) {
+      const auto it = cached.find(task.product_keys().at(UnitBlobName(unit.unit(), format)));
+      if (it == cached.end()) {
+        missing.add_formats(format);
+        continue;
+      }
+      output.mutable_blobs()->MergeFrom(it->second.blobs());
+      report.mutable_linears()->MergeFrom(it->second.quantize().report().linears());
+    }
+    if (missing.formats().empty()) continue;
+    missing.set_unit(unit.unit());
+    *task.add_missing_units() = std::move(missing);
+  }
+}
+
+// A new record for `node`, DONE when the cache has all of it.
+v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
+  v1::TaskRecord task = node;
+  task.set_state(v1::TaskRecord::BLOCKED);
+  if (node.product_keys_size() > 0) {
+    FillFromProducts(cached, task);
+    if (task.missing_units().empty()) task.set_state(v1::TaskRecord::DONE);
+  } else if (auto it = cached.find(node.key()); it != cached.end()) {
+    *task.mutable_output() = it->second;
+    task.set_state(v1::TaskRecord::DONE);
+  }
+  task.set_cached(task.state() == v1::TaskRecord::DONE);
+  return task;
+}
+
+bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks) {
+  return node.kind() == "score" || node.kind() == "assemble" || node.kind() == "verify" ||
+         node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
+}
+
+}  // namespace
+
+void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
+                  const CachedResults& cached) {
+  std::map<std::string, v1::TaskRecord> candidates;  // not in the state yet
+  for (const TaskNode& node : graph.tasks) {
+    if (draft.FindTask(node.key()) == nullptr) {
+      candidates.emplace(node.key(), NewRecord(node, cached));
+    }
+  }
+  auto find = [&](const std::string& key) -> const v1::TaskRecord* {
+    auto it = candidates.find(key);
+    return it != candidates.end() ? &it->second : draft.FindTask(key);
+  };
+  const std::set<std::string> plan_tasks(graph.plan_tasks.begin(), graph.plan_tasks.end());
+  std::set<std::string> needed;
+  std::deque<std::string> open;
+  for (const TaskNode& node : graph.tasks) {
+    if (AlwaysNeeded(node, plan_tasks)) open.push_back(node.key());
+  }
+  while (!open.empty()) {
+    const std::string key = open.front();
+    open.pop_front();
+    const v1::TaskRecord* task = find(key);
+    if (task == nullptr || !needed.insert(key).second) continue;
+    if (task->state() == v1::TaskRecord::DONE) continue;
+    for (const v1::TaskDependency& d : task->dependencies()) open.push_back(d.key());
+  }
+  std::vector<std::string> keys;  // in the graph's order, then what shared tasks depend on
+  for (const TaskNode& node : graph.tasks) {
+    const v1::TaskRecord* task = find(node.key());
+    // Finished layers stay in view, so that a job shows what it was spared.
+    const bool show = task->state() == v1::TaskRecord::DONE && node.kind() == "quantize";
+    if (needed.count(node.key()) > 0 || show) {
+      keys.push_back(node.key());
+      needed.erase(node.key());
+    }
+  }
+  for (const std::string& key : needed) keys.push_back(key);
+  for (const std::string& key : keys) {
+    if (Contains(job.tasks(), key)) continue;
+    if (auto it = candidates.find(key); it != candidates.end()) {
+      draft.PutTask(std::move(it->second));
+      candidates.erase(it);
+    }
+    v1::TaskRecord& task = *draft.EditTask(key);
+    task.add_jobs(job.job().name());
+    job.add_tasks(key);
+    if (task.state() == v1::TaskRecord::DONE) {
+      job.add_cached(key);
+      PushTaskEvent(draft, job, task, v1::TaskEvent::CACHED, "");
+    }
+  }
+  job.set_expected_tasks(graph.expected_tasks);
+}
+
+void RunAgain(Draft& draft, const std::string& key, const std::string& name,
+              const CachedResults& cached) {
+  const v1::TaskRecord* done = draft.FindTask(key);
+  if (done == nullptr || done->state() != v1::TaskRecord::DONE) return;
+  TaskNode node = *done;
+  node.clear_output();
+  node.clear_missing_units();
+  node.clear_completion_id();
+  node.clear_worker();
+  node.clear_incarnation();
+  v1::TaskRecord fresh = NewRecord(node, cached);
+  for (const std::string& other : fresh.jobs()) {
+    v1::JobRecord* job = draft.EditJob(other);
+    if (other == name || job == nullptr || IsTerminal(job->job().state())) continue;
+    job->set_rebuilding(true);
+    draft.effects.rebuild_jobs.insert(other);
+  }
+  draft.PutTask(std::move(fresh));
+}
+
+}  // namespace lwq

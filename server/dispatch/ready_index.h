@@ -1,0 +1,57 @@
+// The tasks that wait for a worker, in the order in which they are handed out, grouped by what they
+// need of one: handing out looks at the heads of groups, never at all tasks.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+
+#include "server/dispatch/task_match.h"
+
+namespace lwq {
+
+// Priority, then the oldest job, then the latest phase (finish rather than begin), then layer and
+// key. Smaller comes first.
+using Rank = std::tuple<int, int64_t, int, int, std::string>;
+inline const std::string& KeyOf(const Rank& rank) { return std::get<4>(rank); }
+
+// Not thread-safe.
+class ReadyIndex {
+ public:
+  // Tasks of equal needs, and since when no worker was there that could run them; 0: one is there.
+  struct Group {
+    std::set<Rank> ranks;
+    int64_t unmatched_since_us = 0;
+  };
+
+  // Adds or moves a task, which is not handed out before `ready_at_us`.
+  void Put(const TaskNeed& need, const Rank& rank, int64_t ready_at_us);
+  void Remove(const std::string& task);
+  // Tasks whose time has come join their group.
+  void AdvanceTo(int64_t now_us);
+
+  const std::map<TaskNeed, Group>& groups() const { return groups_; }
+  std::map<TaskNeed, Group>& groups() { return groups_; }
+  // Those that could be handed out now.
+  int64_t size() const { return size_; }
+
+ private:
+  struct Place {
+    TaskNeed need;
+    Rank rank;
+    int64_t ready_at_us = 0;
+    bool waiting = false;  // for its time
+  };
+  void Join(const Place& place);
+
+  std::map<TaskNeed, Group> groups_;  // none empty
+  std::unordered_map<std::string, Place> places_;
+  std::set<std::pair<int64_t, std::string>> waiting_;  // by time
+  int64_t now_us_ = 0;
+  int64_t size_ = 0;
+};
+
+}  // namespace lwq

@@ -1,0 +1,49 @@
+#include "server/service/listen_address.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/failure.h"
+
+namespace lwq {
+
+absl::Status CheckListenAddress(const std::string& address) {
+  if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
+  const size_t colon = address.rfind(':');
+  const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
+  if (colon != std::string::npos &&
+      (host == "localhost" || absl::StartsWith(host, "127.") || host == "[::1]" || host == "::1")) {
+    return absl::OkStatus();
+  }
+  return InvalidFailure("ADDRESS_NOT_ALLOWED",
+                        absl::StrCat("listening on \"", address,
+                                     "\": without authentication only unix:/path or a loopback "
+                                     "address such as 127.0.0.1:7421 is accepted"));
+}
+
+absl::StatusOr<std::unique_ptr<AddressLock>> AddressLock::Take(const std::string& address) {
+  absl::string_view path = address;
+  if (!absl::ConsumePrefix(&path, "unix:")) {
+    return std::unique_ptr<AddressLock>(new AddressLock(-1));
+  }
+  const std::string lock = absl::StrCat(path, ".lock");
+  const int fd = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd >= 0 && ::flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    return std::unique_ptr<AddressLock>(new AddressLock(fd));
+  }
+  const std::string why =
+      fd < 0 ? absl::StrCat(lock, " cannot be opened") : "another server has it";
+  if (fd >= 0) ::close(fd);
+  return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+                 absl::StrCat("listening on ", address, ": ", why));
+}
+
+AddressLock::~AddressLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+}  // namespace lwq

@@ -1,0 +1,54 @@
+#include "server/service/request_log.h"
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "server/service/validation.h"
+
+namespace lwq {
+
+absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request) {
+  std::unique_ptr<google::protobuf::Message> rest(request.New());
+  rest->CopyFrom(request);
+  const google::protobuf::FieldDescriptor* field =
+      request.GetDescriptor()->FindFieldByName("request_id");
+  RequestMark mark;
+  mark.id = request.GetReflection()->GetString(request, field);
+  LWQ_RETURN_IF_ERROR(CheckRequestId(mark.id));
+  rest->GetReflection()->ClearField(rest.get(), field);
+  // With the type, because many requests are a name and nothing else.
+  mark.fingerprint =
+      Sha256Hex(absl::StrCat(request.GetDescriptor()->full_name(), "\n", Fingerprint(*rest)));
+  return mark;
+}
+
+absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark) {
+  if (mark.id.empty()) return std::string();
+  absl::StatusOr<Record> row = store.Get(Table::kRequests, mark.id);
+  if (absl::IsNotFound(row.status())) return std::string();
+  LWQ_RETURN_IF_ERROR(row.status());
+  v1::RequestRecord request;
+  if (!request.ParseFromString(row->value)) {
+    return CorruptFailure("STORE_CORRUPT", absl::StrCat("request ", mark.id));
+  }
+  if (request.fingerprint() != mark.fingerprint) {
+    return InvalidFailure("REQUEST_ID_REUSED",
+                          absl::StrCat("request_id ", mark.id,
+                                       " came before with another body, for ", request.resource()));
+  }
+  return request.resource();
+}
+
+void RememberRequest(const RequestMark& mark, const std::string& resource, Draft& draft) {
+  if (mark.id.empty()) return;
+  v1::RequestRecord request;
+  request.set_fingerprint(mark.fingerprint);
+  request.set_resource(resource);
+  request.set_created_us(draft.now_us());
+  draft.changes.requests.emplace_back(mark.id, std::move(request));
+}
+
+}  // namespace lwq

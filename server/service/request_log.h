@@ -1,0 +1,28 @@
+// What a request_id did: a call that is sent again under it must not act twice.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "google/protobuf/message.h"
+#include "server/dispatch/dispatch_state.h"
+#include "server/store/store.h"
+
+namespace lwq {
+
+// One mutating call: its request_id, and what else it says.
+struct RequestMark {
+  std::string id;           // empty: the caller sent none, and nothing is remembered
+  std::string fingerprint;  // of the message's type and all its other fields
+};
+// `request` has a field request_id. INVALID_ARGUMENT "REQUEST_ID_INVALID" unless it is empty or a
+// UUID.
+absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request);
+
+// The resource that the call made or changed when it came before; "" when it is new.
+// INVALID_ARGUMENT "REQUEST_ID_REUSED" when it then said something else.
+absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark);
+// In the transaction that does what was asked.
+void RememberRequest(const RequestMark& mark, const std::string& resource, Draft& draft);
+
+}  // namespace lwq

@@ -1,0 +1,345 @@
+// Bad workers, bad results and lost blobs: what they may cost, and that no job pays for them that
+// another worker can do.
+#include "tests/server/dispatch/scenario.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::Count;
+using ::lwq::testing::FailsWith;
+using ::lwq::testing::Scenario;
+using ::testing::_;
+using ::testing::HasSubstr;
+
+constexpr int64_t kSecond = 1'000'000;
+
+// Hands tasks to both workers by turns: "bad" fails each with `reason`, "good" does its own.
+void WorkWithABadWorker(Scenario& s, const std::string& reason, absl::StatusCode code) {
+  s.Register("bad", "incarnation-bad");
+  s.Register("good", "incarnation-good");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  int failures = 0;
+  for (int round = 0; round < 200 && !IsTerminal(s.StateOf("jobs/a")); ++round) {
+    for (const v1::Lease& lease : s.Lease("bad")) {
+      ASSERT_OK(s.Fail("bad", lease, reason, code));
+      ++failures;
+    }
+    for (const v1::Lease& lease : s.Lease("good")) ASSERT_OK(s.Complete("good", lease));
+    s.now_us += kSecond;
+  }
+  EXPECT_GT(failures, 0);
+}
+
+TEST(BadWorkers, OneWithoutTheModelsDirectoryFailsNoJob) {
+  Scenario s(3);
+  WorkWithABadWorker(s, "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(BadWorkers, OneWithAFullDiskFailsNoJob) {
+  Scenario s(3);
+  WorkWithABadWorker(s, "RESOURCE_EXHAUSTED", absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(BadWorkers, OneThatMisreadsTheModelFailsNoJob) {
+  Scenario s(3);
+  WorkWithABadWorker(s, "ST_OVERLAP", absl::StatusCode::kDataLoss);
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(BadWorkers, WhatEveryWorkerRefusesFailsTheJobWithItsReason) {
+  Scenario s(3);
+  s.Register("u", "incarnation-u");
+  s.Register("v", "incarnation-v");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  for (const char* worker : {"u", "v"}) {
+    ASSERT_FALSE(IsTerminal(s.StateOf("jobs/a")));
+    for (const v1::Lease& lease : s.Lease(worker, 8)) {
+      ASSERT_OK(s.Fail(worker, lease, "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition));
+    }
+  }
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
+  EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "MODEL_CHANGED");
+}
+
+TEST(BadResults, AnEmptyQuantizeOutputIsRefusedAndNotCached) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  std::vector<v1::Lease> leases = s.Lease("w");
+  while (!leases.at(0).spec().has_quantize()) {
+    ASSERT_OK(s.Complete("w", leases.at(0)));
+    leases = s.Lease("w");
+  }
+  EXPECT_THAT(s.CompleteWith("w", leases.at(0), v1::TaskOutput()), FailsWith("OUTPUT_INVALID", _));
+  for (const auto& [blob, key] : s.state().tasks().at(leases.at(0).task()).product_keys()) {
+    EXPECT_EQ(s.cache.count(key), 0u);
+  }
+  EXPECT_OK(s.Complete("w", leases.at(0)));
+}
+
+// The blob of a quantized layer is gone: every task that reads it fails by BLOB_MISSING.
+TEST(LostBlobs, SeenByFourWorkersIsOneRebuild) {
+  Scenario s(4);
+  for (const char* w : {"a", "b", "c", "d", "e"}) s.Register(w, absl::StrCat("incarnation-", w));
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  std::vector<v1::Lease> scores;
+  for (int i = 0; i < 100 && scores.size() < 4; ++i) {
+    for (const v1::Lease& lease : s.Lease("e")) {
+      if (lease.spec().has_score()) {
+        ASSERT_OK(s.Release("e", lease));
+        for (const char* w : {"a", "b", "c", "d"}) {
+          for (const v1::Lease& l : s.Lease(w)) scores.push_back(l);
+        }
+      } else {
+        ASSERT_OK(s.Complete("e", lease));
+      }
+    }
+  }
+  ASSERT_EQ(scores.size(), 4u);
+  const char* const workers[] = {"a", "b", "c", "d"};
+  s.rebuild_later = true;  // the rebuild takes longer than the four failures
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_OK(s.Fail(workers[i], scores[i], "BLOB_MISSING", absl::StatusCode::kNotFound));
+  }
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::RUNNING);
+  s.rebuild_later = false;
+  s.RebuildAll();
+  s.Work("e");
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(LostBlobs, OfATaskThatTwoJobsShareIsComputedAgain) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
+  std::vector<v1::Lease> leases = s.Lease("w");
+  while (!leases.at(0).spec().has_score()) {
+    ASSERT_OK(s.Complete("w", leases.at(0)));
+    leases = s.Lease("w");
+  }
+  // What the score reads is gone.
+  std::string lost;
+  for (const v1::TaskInput& input : leases.at(0).inputs()) {
+    if (input.role() == "quantize") lost = input.output().blobs(0).blob().sha256();
+  }
+  ASSERT_NE(lost, "");
+  s.lost_blobs.insert(lost);
+  ASSERT_OK(s.Fail("w", leases.at(0), "BLOB_MISSING", absl::StatusCode::kNotFound));
+  bool again = false;
+  for (int i = 0; i < 200; ++i) {
+    leases = s.Lease("w");
+    if (leases.empty()) break;
+    if (leases[0].spec().has_quantize() && !again) {
+      again = true;
+      s.lost_blobs.clear();  // written anew
+    }
+    if (again) {
+      ASSERT_OK(s.Complete("w", leases[0]));
+    } else {
+      ASSERT_OK(s.Fail("w", leases[0], "BLOB_MISSING", absl::StatusCode::kNotFound));
+    }
+  }
+  EXPECT_TRUE(again) << "the layer whose blob is gone was not computed again";
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
+TEST(BadWorkers, OneThatKeepsFailingWhatOthersDoIsCordoned) {
+  Scenario s(3);
+  WorkWithABadWorker(s, "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(s.state().workers().at("bad").cordoned());
+  EXPECT_FALSE(s.state().workers().at("good").cordoned());
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("rtn", "zd", 1000)));
+  EXPECT_TRUE(s.Lease("bad").empty());
+  s.Register("bad", "incarnation-mended");
+  EXPECT_FALSE(s.Lease("bad").empty());
+}
+
+TEST(BadWorkers, ATaskThatWaitsForAnotherWorkerFailsWhenThatOneIsLost) {
+  Scenario s(3);
+  s.Register("bad", "incarnation-bad");
+  s.Register("good", "incarnation-good");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  for (const v1::Lease& lease : s.Lease("bad", 8)) {
+    ASSERT_OK(s.Fail("bad", lease, "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition));
+  }
+  EXPECT_FALSE(IsTerminal(s.StateOf("jobs/a")));
+  s.now_us += 61 * kSecond;  // "good" never asks again
+  s.Reap();
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
+}
+
+TEST(BadWorkers, ATaskGoesOnlyToWorkersThatReadTheModelsFamily) {
+  Scenario s(3);
+  s.families = {"mistral"};
+  s.Register("v", "incarnation-v");
+  s.families = {"llama"};
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  EXPECT_TRUE(s.Lease("v").empty());
+  EXPECT_FALSE(s.Lease("w").empty());
+}
+
+TEST(BadWorkers, ATaskGoesOnlyToWorkersThatKnowItsKind) {
+  Scenario s(3);
+  s.without_kind = "preflight";
+  s.Register("v", "incarnation-v");
+  s.without_kind = "";
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  for (const v1::Lease& lease : s.Lease("v", 8)) EXPECT_FALSE(lease.spec().has_preflight());
+  EXPECT_TRUE(s.Lease("w").at(0).spec().has_preflight());
+}
+
+TEST(Engines, AJobIsComputedByOneClassOfNumericsAndOneVersion) {
+  Scenario s(3);
+  s.numerics_class = "cpu-2";
+  s.Register("other", "incarnation-o");
+  s.numerics_class = "cpu-1";
+  s.engine_version = 2;
+  s.Register("newer", "incarnation-n");
+  s.engine_version = 1;
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  EXPECT_TRUE(s.Lease("other", 8).empty());
+  EXPECT_TRUE(s.Lease("newer", 8).empty());
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+  // What one class computed is not another's.
+  s.numerics_class = "cpu-2";
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 1000)));
+  EXPECT_EQ(Count(s.Work("other"), "quantize"), 3);
+  s.numerics_class = "cpu-1";
+  s.engine_version = 2;
+  ASSERT_OK(s.Submit("jobs/c", s.Spec("gptq", "kl", 1000)));
+  EXPECT_EQ(Count(s.Work("newer"), "quantize"), 3);
+}
+
+TEST(Engines, AJobWhoseClassHasLeftGoesOnUnderTheClassThatIsThere) {
+  Scenario s(3);
+  s.Register("old", "incarnation-o");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  s.Work("old", 3);
+  s.engine_version = 2;  // every worker is upgraded
+  for (int i = 0; i < 20; ++i) {
+    s.now_us += 10 * kSecond;
+    s.Register("new", "incarnation-n");
+    s.Reap();
+  }
+  s.Work("new");
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(Time, ALeaseIsMeasuredByTheSteadyClock) {
+  Scenario s;
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  for (const int64_t jump : {3600, -7200}) {
+    s.wall_offset_us += jump * kSecond;
+    s.Reap();
+    EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
+  }
+  s.now_us += 31 * kSecond;
+  s.Reap();
+  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::LEASE_LOST);
+}
+
+TEST(Time, ATaskThatWaitsToRunAgainWaitsAsLongWhateverTheWallClockSays) {
+  Scenario s;
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  ASSERT_OK(s.Fail("w", lease, "STORE_UNAVAILABLE"));
+  s.wall_offset_us -= 3600 * kSecond;
+  s.now_us += 2 * kSecond;
+  const std::vector<v1::Lease> again = s.Lease("w", 8);
+  EXPECT_TRUE(std::any_of(again.begin(), again.end(),
+                          [&](const v1::Lease& l) { return l.task() == lease.task(); }));
+}
+
+TEST(Time, AServerThatStoodStillGivesEveryLeaseItsTimeAgain) {
+  Scenario s;
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  s.Stall(3600 * kSecond);
+  s.Reap();
+  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
+  s.Stall(3600 * kSecond);
+  s.Reap();
+  s.now_us += 31 * kSecond;  // but a worker that is dead is noticed afterwards
+  s.Reap();
+  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::LEASE_LOST);
+}
+
+TEST(Time, ALongStepThatKeepsItsWorkerBusyIsNoStall) {
+  Scenario s;
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  const auto work_on = [&](int seconds) {
+    v1::LeaseDirective::Directive directive = v1::LeaseDirective::CONTINUE;
+    for (int t = 0; t < seconds; t += 10) {
+      s.now_us += 10 * kSecond;
+      s.Reap();
+      directive = s.BusyBeat("w", lease, ++s.busy_seconds).directives(0).directive();
+    }
+    return directive;
+  };
+  EXPECT_EQ(work_on(3600), v1::LeaseDirective::CONTINUE) << "an hour in one linear";
+  EXPECT_EQ(work_on(3 * 3600), v1::LeaseDirective::LEASE_LOST) << "but not for ever";
+}
+
+TEST(Counts, ATaskThatTwoJobsShareCountsOnce) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
+  const size_t runs = s.Work("w").size();
+  EXPECT_EQ(s.counted[v1::TaskEvent::LEASED], static_cast<int>(runs));
+  EXPECT_EQ(s.counted[v1::TaskEvent::DONE], static_cast<int>(runs));
+}
+
+// What is derived from the records is what counting them all gives, after whatever happened.
+TEST(Counts, AreThoseOfTheRecords) {
+  Scenario s(2);
+  s.Register("w", "incarnation-w");
+  std::vector<v1::Lease> held;
+  for (int i = 0; i < 60; ++i) {
+    if (i % 12 == 0) {
+      ASSERT_OK(s.Submit(absl::StrCat("jobs/j", i), s.Spec("gptq", i % 24 ? "kl" : "zd", 1000)));
+    }
+    for (const v1::Lease& lease : s.Lease("w", 2)) held.push_back(lease);
+    if (i % 7 == 3) s.Run([&](Draft& d) { return CancelJob(d, "jobs/j0"); }).IgnoreError();
+    if (!held.empty()) {
+      if (i % 5 == 4) {
+        s.Fail("w", held.back(), "STORE_UNAVAILABLE").IgnoreError();
+      } else {
+        s.Complete("w", held.back()).IgnoreError();
+      }
+      held.pop_back();
+    }
+    std::map<std::string, int> ready, leased;
+    size_t due = 0;
+    for (const auto& [key, task] : s.state().tasks()) {
+      if (task.state() == v1::TaskRecord::LEASED) ++leased[task.kind()];
+      if (task.state() == v1::TaskRecord::READY) ++ready[task.kind()];
+      due += task.state() == v1::TaskRecord::READY && task.ready_us() <= s.now_us &&
+             std::any_of(task.jobs().begin(), task.jobs().end(), [&](const std::string& job) {
+               return s.StateOf(job) != v1::Job::CANCELLING;
+             });
+    }
+    for (const auto& [kind, n] : s.state().counts().ready) EXPECT_EQ(n, ready[kind]) << kind;
+    for (const auto& [kind, n] : s.state().counts().leased) EXPECT_EQ(n, leased[kind]) << kind;
+    EXPECT_EQ(s.state().ready().size(), static_cast<int64_t>(due));
+    EXPECT_EQ(s.state().LeasesOf("w").size(), s.state().leases().size());
+    s.now_us += kSecond;
+  }
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,78 @@
+// What the worker does of its own: its heartbeats, its reports.
+#include "worker/agent.h"
+
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/rpc/channel.h"
+#include "base/rpc/grpc_status.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/fake_services.h"
+#include "worker/lease_keeper.h"
+
+namespace lwq::testing {
+namespace {
+
+v1::Lease SomeLease() {
+  v1::Lease lease;
+  lease.set_task("t");
+  lease.set_epoch(1);
+  return lease;
+}
+
+TEST(AgentTest, AReportThatTheServerHasNoRoomForIsSentAgain) {
+  spdlog::set_level(spdlog::level::off);
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  FakeServer server(directory.path());
+  server.workers.answer_report = [](int call) {
+    if (call > 2) return grpc::Status::OK;
+    return ToGrpcStatus(
+        Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", "the disk is full"));
+  };
+  {
+    MutexLock lock(&server.workers.mu);
+    server.workers.leases.push_back(SomeLease());  // of no kind: it fails, which is reported too
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
+                           Agent::Create({.server = server.address(),
+                                          .worker_id = "w",
+                                          .work_directory = JoinPath(directory.path(), "work")},
+                                         device.get()));
+  std::thread run([&] { EXPECT_OK(agent->Run()); });
+  const absl::Time end = absl::Now() + absl::Seconds(20);
+  int reports = 0;
+  while (reports < 3 && absl::Now() < end) {
+    absl::SleepFor(absl::Milliseconds(10));
+    MutexLock lock(&server.workers.mu);
+    reports = server.workers.reports;
+  }
+  agent->Stop();
+  run.join();
+  EXPECT_EQ(reports, 3);
+}
+
+double LastBusySeconds(FakeWorkers& workers) {
+  MutexLock lock(&workers.mu);
+  return workers.beats.empty() ? -1 : workers.beats.back().beats(0).busy_seconds();
+}
+
+TEST(LeaseKeeperTest, ALongStepShowsAsCpuTimeAndAWaitDoesNot) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  FakeServer server(directory.path());
+  const auto stub = v1::WorkerService::NewStub(MakeChannel(server.address()));
+  LeaseKeeper keeper(stub.get(), "w", "i", SomeLease(), absl::Milliseconds(100), Clock::Real());
+  absl::SleepFor(absl::Milliseconds(600));
+  const double waited = LastBusySeconds(server.workers);
+  EXPECT_LE(waited, 0.1);
+  const absl::Time end = absl::Now() + absl::Seconds(20);
+  while (LastBusySeconds(server.workers) < waited + 0.2 && absl::Now() < end) continue;
+  EXPECT_GE(LastBusySeconds(server.workers), waited + 0.2);
+}
+
+}  // namespace
+}  // namespace lwq::testing

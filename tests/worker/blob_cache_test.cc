@@ -1,0 +1,83 @@
+#include "worker/blob_cache.h"
+
+#include "base/file.h"
+#include "base/rpc/channel.h"
+#include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/fake_services.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::_;
+using ::testing::ElementsAre;
+
+class BlobCacheTest : public ::testing::Test {
+ protected:
+  BlobCacheTest()
+      : directory_(*TempDirectory::Create()),
+        server_(directory_.path()),
+        cache_(*BlobCache::Open(JoinPath(directory_.path(), "cache"),
+                                MakeChannel(server_.address()), int64_t{1} << 30)) {
+    for (int64_t i = 0; i < 1'000'000; ++i) content_ += static_cast<char>(i * 7919 >> 3);
+    server_.blobs.blobs[Sha256Hex(content_)] = content_;
+  }
+  std::string FetchedContent() {
+    absl::StatusOr<std::string> path = cache_->Fetch(RefOf(content_));
+    EXPECT_OK(path);
+    return path.ok() ? ReadFile(*path, 1 << 30).value_or("") : "";
+  }
+
+  TempDirectory directory_;
+  FakeServer server_;
+  std::unique_ptr<BlobCache> cache_;
+  std::string content_;
+};
+
+TEST_F(BlobCacheTest, AByteThatChangedInTheCacheIsNeverRead) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string path, cache_->Fetch(RefOf(content_)));
+  ASSERT_OK(cache_->EndTask());
+  std::string damaged = content_;
+  damaged[500'000] ^= 1;
+  ASSERT_OK(WriteFileAtomically(path, damaged));
+  EXPECT_TRUE(FetchedContent() == content_);
+  EXPECT_EQ(server_.blobs.read_offsets.size(), 2u);
+}
+
+TEST_F(BlobCacheTest, AGoodCopyIsNotFetchedAgain) {
+  EXPECT_TRUE(FetchedContent() == content_);
+  ASSERT_OK(cache_->EndTask());
+  EXPECT_TRUE(FetchedContent() == content_);
+  EXPECT_EQ(server_.blobs.read_offsets.size(), 1u);
+}
+
+TEST_F(BlobCacheTest, ADownloadThatIsCutGoesOnFromWhereItWas) {
+  server_.blobs.cut_after = 150'000;  // seven calls: more than fail in a row
+  EXPECT_TRUE(FetchedContent() == content_);
+  EXPECT_EQ(server_.blobs.read_offsets.size(), 7u);
+  EXPECT_EQ(server_.blobs.bytes_sent, static_cast<int64_t>(content_.size()));
+}
+
+TEST_F(BlobCacheTest, AnUploadThatIsCutGoesOnFromWhereItWas) {
+  server_.blobs.blobs.clear();
+  server_.blobs.cut_after = 200'000;
+  const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, content_));
+  ASSERT_OK(cache_->Store(path));
+  EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
+  EXPECT_THAT(server_.blobs.write_offsets, ElementsAre(0, 262'144, 524'288, 786'432));
+}
+
+TEST_F(BlobCacheTest, BytesOfAnotherDigestAreRefused) {
+  server_.blobs.blobs[Sha256Hex(content_)][3] ^= 1;
+  EXPECT_THAT(cache_->Fetch(RefOf(content_)), FailsWith("BLOB_CORRUPT", _));
+}
+
+TEST_F(BlobCacheTest, AServerThatSendsNothingIsGivenUp) {
+  server_.blobs.cut_after = 0;
+  EXPECT_FALSE(cache_->Fetch(RefOf(content_)).ok());
+  EXPECT_EQ(server_.blobs.read_offsets.size(), 5u);
+}
+
+}  // namespace
+}  // namespace lwq::testing
