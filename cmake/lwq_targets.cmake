@@ -5,8 +5,13 @@ target_include_directories(lwq_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BIN
 target_compile_definitions(lwq_options INTERFACE LWQ_VERSION="${PROJECT_VERSION}")
 # GCC 12 is wrong at -O3 about std::string's operator+ (-Wrestrict, its bug 105651) and about vectors
 # in a moved struct, and under a sanitizer about std::regex (-Wmaybe-uninitialized, its manual says so).
-target_compile_options(lwq_options INTERFACE -Wall -Wextra -Werror -Wno-missing-field-initializers
+target_compile_options(lwq_options INTERFACE -Wall -Wextra -Wno-missing-field-initializers
                        $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict -Wno-maybe-uninitialized>)
+# An error where lwq is developed and tested, not in the build of a user, whose compiler may warn of more.
+option(LWQ_WARNINGS_ARE_ERRORS "Stop at a compiler warning" OFF)
+if(LWQ_WARNINGS_ARE_ERRORS)
+  target_compile_options(lwq_options INTERFACE -Werror)
+endif()
 # Bit-for-bit determinism: no contraction or reassociation that depends on the optimiser's mood.
 target_compile_options(lwq_options INTERFACE -ffp-contract=off)
 if(LWQ_SANITIZE)
