@@ -23,6 +23,8 @@ if [[ "${1:-}" == "--peers" ]]; then
   packages+=(python3 python3-venv python3-dev)
   # The tests of the PostgreSQL store start a server of their own; without it they are skipped.
   packages+=(postgresql-15)
+  # Scrapes lwq in the tests of dashboards and alerts; without it they are skipped.
+  packages+=(prometheus)
 fi
 
 missing=()

@@ -32,6 +32,10 @@ bool MayBeTakenLater(const absl::Status& status) {
   return IsRetryable(status) || reason == "STORE_FULL" || reason == "STORAGE_FULL";
 }
 
+const char* OutcomeOf(const absl::Status& status) {
+  return status.ok() ? "done" : absl::IsCancelled(status) ? "released" : "failed";
+}
+
 // Waits 0.1 s, then twice as long each time, up to kMaxBackoff.
 class Backoff {
  public:
@@ -54,7 +58,8 @@ Agent::Agent(AgentOptions options, Device* device)
       device_(device),
       incarnation_(RandomHex(16)),
       channel_(MakeChannel(options_.server)),
-      stub_(v1::WorkerService::NewStub(channel_)) {}
+      stub_(v1::WorkerService::NewStub(channel_)),
+      metrics_(std::string(device_->name()), options_.memory_bytes) {}
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
   std::unique_ptr<Agent> agent(new Agent(std::move(options), device));
@@ -120,7 +125,8 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
   request.set_max_tasks(1);
-  request.set_wait_seconds(kPollSeconds);
+  request.set_wait_seconds(static_cast<int>(absl::ToDoubleSeconds(
+      std::clamp(options_.exit_when_idle, absl::Seconds(1), absl::Seconds(kPollSeconds)))));
   // Waited for in short steps, so that Stop() is noticed at once. With a queue and not a callback:
   // for callbacks gRPC keeps a thread that takes up to ten seconds to end.
   v1::LeaseTasksResponse response;
@@ -141,11 +147,11 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
 }
 
 absl::Status Agent::Run() {
-  bool registered = false;
   bool away = false;
   Backoff backoff(options_.clock);
+  absl::Duration last_work = options_.clock->Steady();
   while (!stopping_) {
-    if (!registered) {
+    if (!registered_) {
       absl::Status status = Register();
       if (!status.ok()) {
         if (!IsRetryable(status)) return Annotate(status, "registering with ", options_.server);
@@ -153,14 +159,14 @@ absl::Status Agent::Run() {
         backoff.Wait();
         continue;
       }
-      registered = true;
+      registered_ = true;
       backoff.Reset();
     }
     absl::StatusOr<v1::LeaseTasksResponse> polled = Poll();
     if (!polled.ok()) {
       const std::string reason = ReasonOf(polled.status());
       if (reason == "INCARNATION_SUPERSEDED") return polled.status();
-      if (reason == "WORKER_UNKNOWN") registered = false;
+      if (reason == "WORKER_UNKNOWN") registered_ = false;
       if (stopping_) break;
       if (!std::exchange(away, true)) {
         spdlog::warn("no work from {}, asking again until it comes: {}", options_.server,
@@ -171,7 +177,12 @@ absl::Status Agent::Run() {
     }
     if (std::exchange(away, false)) spdlog::info("{} is back", options_.server);
     backoff.Reset();
-    if (polled->leases().empty()) ReleaseTaskMemory();
+    if (polled->leases().empty()) {
+      ReleaseTaskMemory();
+      if (options_.clock->Steady() - last_work < options_.exit_when_idle) continue;
+      spdlog::info("no work for {}: ending", absl::FormatDuration(options_.exit_when_idle));
+      break;
+    }
     for (const v1::Lease& lease : polled->leases()) {
       if (stopping_) {
         Release(lease);
@@ -179,6 +190,7 @@ absl::Status Agent::Run() {
         RunLease(lease);
       }
     }
+    last_work = options_.clock->Steady();
   }
   return absl::OkStatus();
 }
@@ -187,12 +199,14 @@ void Agent::RunLease(const v1::Lease& lease) {
   spdlog::info("task {} attempt {}", lease.task(), lease.attempt());
   const absl::Duration start = options_.clock->Steady();
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
+  MeasuredBlobs blobs(blobs_.get(), &metrics_, options_.clock);
+  metrics_.TaskStarted();
   {
     LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_,
                        options_.clock);
     TaskContext context;
     context.device = device_;
-    context.blobs = blobs_.get();
+    context.blobs = &blobs;
     context.memory_bytes = options_.memory_bytes;
     context.lease = &lease;
     context.progress = [&](double fraction, const std::string& current) {
@@ -200,10 +214,12 @@ void Agent::RunLease(const v1::Lease& lease) {
       return keeper.Progress(fraction, current);
     };
     result = RunTask(context);
+    const double seconds = absl::ToDoubleSeconds(options_.clock->Steady() - start);
+    const int64_t peak = std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes());
+    metrics_.TaskEnded(lease.spec(), OutcomeOf(result.status()), seconds, peak);
     if (result.ok()) {
-      result->set_seconds(absl::ToDoubleSeconds(options_.clock->Steady() - start));
-      result->set_peak_anonymous_bytes(
-          std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes()));
+      result->set_seconds(seconds);
+      result->set_peak_anonymous_bytes(peak);
     }
     // Reported while the lease is still kept alive: a slow server cannot lose it meanwhile.
     Report(lease, result);

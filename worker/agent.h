@@ -16,6 +16,7 @@
 #include "worker/blob_cache.h"
 #include "worker/engine/device/device.h"
 #include "worker/lease_keeper.h"
+#include "worker/worker_metrics.h"
 
 namespace lwq {
 
@@ -25,6 +26,8 @@ struct AgentOptions {
   std::string work_directory;
   int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
   int64_t cache_bytes = int64_t{64} << 30;
+  // Run ends after so long without a task; for workers that are started when there is work.
+  absl::Duration exit_when_idle = absl::InfiniteDuration();
   Clock* clock = Clock::Real();  // outlives the agent
 };
 
@@ -32,12 +35,17 @@ class Agent {
  public:
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
 
-  // Works until Stop() (OK), or until another worker took over this worker's id
-  // (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"). A server that is away is waited for.
+  // Works until Stop() or until it was idle for options.exit_when_idle (OK), or until another
+  // worker took over this worker's id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"). A server that
+  // is away is waited for.
   absl::Status Run();
 
   // Asks Run to give its lease back and return; async-signal-safe.
   void Stop() { stopping_ = true; }
+
+  // Whether the server takes it for a worker of its own. Thread-safe.
+  bool registered() const { return registered_; }
+  WorkerMetrics& metrics() { return metrics_; }
 
  private:
   Agent(AgentOptions options, Device* device);
@@ -55,6 +63,8 @@ class Agent {
   std::unique_ptr<v1::WorkerService::Stub> stub_;
   std::unique_ptr<BlobCache> blobs_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
+  WorkerMetrics metrics_;
+  std::atomic<bool> registered_{false};
   std::atomic<bool> stopping_{false};
 };
 

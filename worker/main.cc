@@ -11,6 +11,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/metrics/http_endpoint.h"
 #include "base/status_macros.h"
 #include "worker/agent.h"
 #include "worker/engine/device/device.h"
@@ -37,11 +38,21 @@ int ExitCodeOf(const absl::Status& status) {
                                                                           : kExitInternal;
 }
 
-absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOptions& device_options) {
+// With `metrics_listen` not empty it serves /metrics, /livez and /readyz there.
+absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOptions& device_options,
+                       const std::string& metrics_listen) {
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Device> device, lwq::MakeDevice(device_options));
   spdlog::info("device {}", device->Description());
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Agent> agent,
                        lwq::Agent::Create(options, device.get()));
+  std::unique_ptr<lwq::HttpEndpoint> http;
+  if (!metrics_listen.empty()) {
+    lwq::HttpEndpoint::Handlers handlers;
+    handlers.metrics = [&] { return agent->metrics().Expose(); };
+    handlers.ready = [&] { return agent->registered(); };
+    LWQ_ASSIGN_OR_RETURN(http, lwq::HttpEndpoint::Start(metrics_listen, std::move(handlers)));
+    spdlog::info("metrics on {}", http->address());
+  }
   running_agent = agent.get();
   struct sigaction action = {};
   action.sa_handler = HandleStop;
@@ -59,7 +70,8 @@ int main(int argc, char** argv) {
   lwq::AgentOptions options;
   lwq::DeviceOptions device;
   std::string log_format = "text", log_level = "info";
-  std::string memory;
+  std::string metrics_listen;
+  double exit_when_idle = 0;
   app.add_option("--server", options.server,
                  "unix:/path/to/socket or host:port; a list of them finds the leader")
       ->required();
@@ -74,6 +86,11 @@ int main(int argc, char** argv) {
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--exit-when-idle", exit_when_idle,
+                 "seconds without work after which it ends well; 0: never")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--metrics-listen", metrics_listen,
+                 "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--log-format", log_format, "text or json")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
@@ -82,12 +99,13 @@ int main(int argc, char** argv) {
   lwq::InitLogging("lwq-worker",
                    log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
   signal(SIGPIPE, SIG_IGN);
+  if (exit_when_idle > 0) options.exit_when_idle = absl::Seconds(exit_when_idle);
   if (options.worker_id.empty()) {
     char host[256] = "worker";
     gethostname(host, sizeof host - 1);
     options.worker_id = absl::StrCat(host, "-", getpid());
   }
-  absl::Status status = RunWorker(options, device);
+  absl::Status status = RunWorker(options, device, metrics_listen);
   if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));
   return ExitCodeOf(status);
 }

@@ -86,7 +86,9 @@ void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
   e.set_layer(task.layer());
   e.set_state(state);
   e.set_worker(state == v1::TaskEvent::CACHED ? "" : task.worker());
-  if (state == v1::TaskEvent::DONE) e.set_seconds(task.output().seconds());
+  if (state == v1::TaskEvent::DONE || state == v1::TaskEvent::CACHED) {
+    e.set_seconds(task.output().seconds());
+  }
   e.set_detail(std::string(detail));
   draft.PushEvent(job, std::move(event));
 }

@@ -290,7 +290,7 @@ void Scheduler::CountChanges(const Changes& changes, const Effects& effects) {
     } else if (event.has_state() && IsTerminal(event.state().to())) {
       const v1::Job& done = event.state().job();
       metrics_->JobFinished(
-          event.state().to(), done.failure().blame(),
+          done,
           static_cast<double>(ToMicros(done.end_time()) - ToMicros(done.create_time())) / 1e6);
     }
   }

@@ -17,7 +17,7 @@
 #include "server/blob/open_blob_store.h"
 #include "server/service/blob_service.h"
 #include "server/service/builtin_dataset.h"
-#include "server/service/http_endpoint.h"
+#include "base/metrics/http_endpoint.h"
 #include "server/service/job_service.h"
 #include "server/service/listen_address.h"
 #include "server/service/model_directory.h"

@@ -23,10 +23,11 @@ std::vector<std::string> Kinds(bool with_plan) {
   return kinds;
 }
 
-std::vector<std::string> JobStates() {
+// Of jobs that have ended.
+std::vector<std::string> EndStates() {
   std::vector<std::string> states;
-  for (int s = v1::Job::State_MIN + 1; s <= v1::Job::State_MAX; ++s) {
-    states.push_back(Lower(v1::Job::State_Name(static_cast<v1::Job::State>(s))));
+  for (v1::Job::State state : {v1::Job::SUCCEEDED, v1::Job::FAILED, v1::Job::CANCELLED}) {
+    states.push_back(Lower(v1::Job::State_Name(state)));
   }
   return states;
 }
@@ -72,15 +73,16 @@ std::vector<std::vector<std::string>> ApiMethods() {
 }
 
 ServerMetrics::ServerMetrics() {
+  AddQuality();
   jobs_ = metrics_.AddGauge("lwq_jobs", "Jobs that are not finished, by state.", {"state"},
                             AllOf({{"queued", "running", "cancelling"}}));
   jobs_created_ = metrics_.AddCounter("lwq_jobs_created_total", "CreateJob calls by outcome.",
                                       {"outcome"}, AllOf({{"accepted", "replayed", "rejected"}}));
   jobs_finished_ = metrics_.AddCounter(
       "lwq_jobs_finished_total", "Jobs that ended, by state and who can mend the failure.",
-      {"state", "blame"}, AllOf({JobStates(), {"none", "user", "model", "capacity", "service"}}));
+      {"state", "blame"}, AllOf({EndStates(), {"none", "user", "model", "capacity", "service"}}));
   job_seconds_ = metrics_.AddHistogram("lwq_job_seconds", "From submission to the end.",
-                                       JobBuckets(), {"state"}, AllOf({JobStates()}));
+                                       JobBuckets(), {"state"}, AllOf({EndStates()}));
   tasks_ready_ = metrics_.AddGauge("lwq_tasks_ready", "Tasks that wait for a worker.", {"kind"},
                                    AllOf({Kinds(false)}));
   tasks_leased_ = metrics_.AddGauge("lwq_tasks_leased", "Tasks that a worker has.", {"kind"},
@@ -94,6 +96,10 @@ ServerMetrics::ServerMetrics() {
   cache_lookups_ =
       metrics_.AddCounter("lwq_cache_lookups_total", "Looks for results of earlier jobs.",
                           {"kind", "result"}, AllOf({Kinds(false), {"hit", "miss", "incomplete"}}));
+  cache_saved_ = metrics_.AddCounter(
+      "lwq_cache_saved_seconds_total",
+      "Compute time that results of earlier jobs spared; as much as they took when computed.",
+      {"kind"}, AllOf({Kinds(true)}));
   leases_granted_ =
       metrics_.AddCounter("lwq_leases_granted_total", "Tasks handed out.", {}, AllOf({}));
   leases_expired_ =
@@ -131,6 +137,25 @@ ServerMetrics::ServerMetrics() {
       ->Set({LWQ_VERSION}, 1);
 }
 
+void ServerMetrics::AddQuality() {
+  budget_used_ = metrics_.AddHistogram("lwq_job_budget_used_ratio",
+                                       "Size of the plan over its budget, of jobs that succeeded.",
+                                       {.5, .8, .9, .95, .98, .99, .995, 1}, {}, AllOf({}));
+  bits_per_weight_ = metrics_.AddHistogram("lwq_job_bits_per_weight",
+                                           "Bits per quantized weight, of jobs that succeeded.",
+                                           {2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8, 16}, {}, AllOf({}));
+  kl_ = metrics_.AddHistogram("lwq_job_kl_nats",
+                              "Mean KL divergence of the artifact from its source model, for each "
+                              "text that a job measured it on.",
+                              {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}, {},
+                              AllOf({}));
+  perplexity_ratio_ = metrics_.AddHistogram(
+      "lwq_job_perplexity_ratio", "Perplexity of the artifact over that of its source model.",
+      {.95, .99, 1, 1.005, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2, 5}, {}, AllOf({}));
+  trials_ = metrics_.AddCounter(
+      "lwq_job_trials_total", "Candidate plans that jobs that succeeded measured.", {}, AllOf({}));
+}
+
 void ServerMetrics::SetCounts(const DispatchCounts& counts) {
   for (int s : {v1::Job::QUEUED, v1::Job::RUNNING, v1::Job::CANCELLING}) {
     auto it = counts.jobs.find(s);
@@ -164,16 +189,39 @@ void ServerMetrics::SetQueued(const std::string& executor, int queued) {
 
 void ServerMetrics::JobCreated(const std::string& outcome) { jobs_created_->Add({outcome}); }
 
-void ServerMetrics::JobFinished(v1::Job::State state, v1::Failure::Blame blame, double seconds) {
-  const std::string name = Lower(v1::Job::State_Name(state));
-  jobs_finished_->Add({name, BlameName(blame)});
-  job_seconds_->Observe({name}, seconds);
+void ServerMetrics::JobFinished(const v1::Job& job, double seconds) {
+  const std::string state = Lower(v1::Job::State_Name(job.state()));
+  jobs_finished_->Add({state, BlameName(job.failure().blame())});
+  job_seconds_->Observe({state}, seconds);
+  if (job.state() == v1::Job::SUCCEEDED) CountQuality(job);
+}
+
+void ServerMetrics::CountQuality(const v1::Job& job) {
+  if (job.has_plan()) {
+    bits_per_weight_->Observe({}, job.plan().bits_per_weight());
+    trials_->Add({}, job.trials_size());
+    if (job.plan().budget_bytes() > 0) {
+      budget_used_->Observe({}, static_cast<double>(job.plan().plan_bytes()) /
+                                    static_cast<double>(job.plan().budget_bytes()));
+    }
+  }
+  std::map<std::string, double> source;  // perplexity by dataset
+  for (const v1::EvaluationResult& result : job.evaluations()) {
+    if (result.subject() == "source") source[result.dataset()] = result.text().token_perplexity();
+  }
+  for (const v1::EvaluationResult& result : job.evaluations()) {
+    if (result.subject() != "artifact" || !result.has_text()) continue;
+    if (result.text().has_kl()) kl_->Observe({}, result.text().kl().mean());
+    const double before = source[result.dataset()];
+    if (before > 0) perplexity_ratio_->Observe({}, result.text().token_perplexity() / before);
+  }
 }
 
 void ServerMetrics::TaskEvent(const std::string& kind, v1::TaskEvent::State state, double seconds) {
   task_events_->Add({kind, Lower(v1::TaskEvent::State_Name(state))});
   if (state == v1::TaskEvent::DONE) task_seconds_->Observe({kind}, seconds);
   if (state == v1::TaskEvent::LEASED) leases_granted_->Add({});
+  if (state == v1::TaskEvent::CACHED) cache_saved_->Add({kind}, seconds);
 }
 
 void ServerMetrics::CacheLookup(const std::string& kind, const std::string& result) {
@@ -204,6 +252,11 @@ void ServerMetrics::RpcEnded(const std::string& service, const std::string& meth
   rpc_in_flight_->Add({service, method}, -1);
   rpc_requests_->Add({service, method, absl::StatusCodeToString(code)});
   rpc_seconds_->Observe({service, method}, seconds);
+}
+
+std::string ServerMetrics::Expose() {
+  process_.Update();
+  return metrics_.Expose();
 }
 
 }  // namespace lwq

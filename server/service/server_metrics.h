@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "base/metrics/metrics.h"
+#include "base/metrics/process_metrics.h"
 #include "proto/lwq/v1/event.pb.h"
 #include "proto/lwq/v1/job.pb.h"
 #include "server/dispatch/dispatch_state.h"
@@ -22,7 +23,8 @@ class ServerMetrics {
   void SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes);
   void SetQueued(const std::string& executor, int queued);
   void JobCreated(const std::string& outcome);  // accepted, replayed, rejected
-  void JobFinished(v1::Job::State state, v1::Failure::Blame blame, double seconds);
+  // `job` has ended, `seconds` after it was submitted.
+  void JobFinished(const v1::Job& job, double seconds);
   void TaskEvent(const std::string& kind, v1::TaskEvent::State state, double seconds);
   void CacheLookup(const std::string& kind, const std::string& result);
   void LeasesExpired(int64_t count);
@@ -33,19 +35,30 @@ class ServerMetrics {
   void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
                 double seconds);
 
-  std::string Expose() const { return metrics_.Expose(); }
+  std::string Expose();
 
  private:
+  void AddQuality();
+  // What a job that succeeded gave for its budget.
+  void CountQuality(const v1::Job& job);
+
   Metrics metrics_;
+  ProcessMetrics process_{metrics_};
   GaugeFamily* jobs_;
   CounterFamily* jobs_created_;
   CounterFamily* jobs_finished_;
   HistogramFamily* job_seconds_;
+  HistogramFamily* budget_used_;
+  HistogramFamily* bits_per_weight_;
+  HistogramFamily* kl_;
+  HistogramFamily* perplexity_ratio_;
+  CounterFamily* trials_;
   GaugeFamily* tasks_ready_;
   GaugeFamily* tasks_leased_;
   HistogramFamily* task_seconds_;
   CounterFamily* task_events_;
   CounterFamily* cache_lookups_;
+  CounterFamily* cache_saved_;
   CounterFamily* leases_granted_;
   CounterFamily* leases_expired_;
   CounterFamily* leases_rejected_;

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
-#include "server/service/http_endpoint.h"
+#include "base/metrics/http_endpoint.h"
 #include "server/store/open_store.h"
 
 namespace lwq {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/fake_services.h"
@@ -54,6 +55,24 @@ TEST(AgentTest, AReportThatTheServerHasNoRoomForIsSentAgain) {
   agent->Stop();
   run.join();
   EXPECT_EQ(reports, 3);
+}
+
+TEST(AgentTest, EndsWhenItHadNoWorkForSoLong) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  FakeServer server(directory.path());
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
+                           Agent::Create({.server = server.address(),
+                                          .worker_id = "w",
+                                          .work_directory = JoinPath(directory.path(), "work"),
+                                          .exit_when_idle = absl::Milliseconds(300)},
+                                         device.get()));
+  EXPECT_FALSE(agent->registered());
+  const absl::Time start = absl::Now();
+  EXPECT_OK(agent->Run());  // or hangs
+  EXPECT_GE(absl::Now() - start, absl::Milliseconds(300));
+  EXPECT_TRUE(agent->registered());
+  EXPECT_THAT(agent->metrics().Expose(), ::testing::HasSubstr("lwq_worker_busy 0"));
 }
 
 double LastBusySeconds(FakeWorkers& workers) {

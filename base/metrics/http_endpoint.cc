@@ -1,4 +1,4 @@
-#include "server/service/http_endpoint.h"
+#include "base/metrics/http_endpoint.h"
 
 #include <civetweb.h>
 

@@ -1,0 +1,68 @@
+// What the server counts of a job that ended.
+#include "server/service/server_metrics.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+v1::EvaluationResult TextOf(const std::string& subject, double perplexity) {
+  v1::EvaluationResult result;
+  result.set_subject(subject);
+  result.set_dataset("datasets/d");
+  result.mutable_text()->set_token_perplexity(perplexity);
+  return result;
+}
+
+v1::Job MeasuredJob() {
+  v1::Job job;
+  job.set_state(v1::Job::SUCCEEDED);
+  job.mutable_plan()->set_budget_bytes(1000);
+  job.mutable_plan()->set_plan_bytes(985);
+  job.mutable_plan()->set_bits_per_weight(3.25);
+  for (int i = 0; i < 4; ++i) job.add_trials();
+  *job.add_evaluations() = TextOf("artifact", 11);  // before the source, as it may arrive
+  job.mutable_evaluations(0)->mutable_text()->mutable_kl()->set_mean(0.03);
+  *job.add_evaluations() = TextOf("source", 10);
+  return job;
+}
+
+TEST(ServerMetricsTest, AJobThatSucceededShowsItsQuality) {
+  ServerMetrics metrics;
+  metrics.JobFinished(MeasuredJob(), 12);
+  EXPECT_THAT(
+      metrics.Expose(),
+      AllOf(HasSubstr("lwq_jobs_finished_total{blame=\"none\",state=\"succeeded\"} 1"),
+            HasSubstr("lwq_job_budget_used_ratio_sum 0.985"),
+            HasSubstr("lwq_job_bits_per_weight_sum 3.25"), HasSubstr("lwq_job_kl_nats_sum 0.03"),
+            HasSubstr("lwq_job_perplexity_ratio_sum 1.1"), HasSubstr("lwq_job_trials_total 4"),
+            HasSubstr("process_resident_memory_bytes ")));
+}
+
+TEST(ServerMetricsTest, AJobThatFailedShowsItsBlameAndNoQuality) {
+  ServerMetrics metrics;
+  v1::Job job = MeasuredJob();
+  job.set_state(v1::Job::FAILED);
+  job.mutable_failure()->set_blame(v1::Failure::CAPACITY);
+  metrics.JobFinished(job, 12);
+  EXPECT_THAT(metrics.Expose(),
+              AllOf(HasSubstr("lwq_jobs_finished_total{blame=\"capacity\",state=\"failed\"} 1"),
+                    HasSubstr("lwq_job_kl_nats_count 0"),
+                    Not(HasSubstr("lwq_jobs_finished_total{blame=\"none\",state=\"running\"}"))));
+}
+
+TEST(ServerMetricsTest, WhatTheCacheSparedIsCountedInSeconds) {
+  ServerMetrics metrics;
+  metrics.TaskEvent("quantize", v1::TaskEvent::CACHED, 7.5);
+  EXPECT_THAT(metrics.Expose(),
+              AllOf(HasSubstr("lwq_cache_saved_seconds_total{kind=\"quantize\"} 7.5"),
+                    HasSubstr("lwq_task_duration_seconds_count{kind=\"quantize\"} 0")));
+}
+
+}  // namespace
+}  // namespace lwq::testing

@@ -1,0 +1,65 @@
+// Where the time of a task is said to have gone.
+#include "worker/worker_metrics.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/simulated_clock.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Each call takes two seconds.
+class SlowBlobs : public BlobAccess {
+ public:
+  explicit SlowBlobs(SimulatedClock* clock) : clock_(clock) {}
+  absl::StatusOr<std::string> Fetch(const v1::BlobRef&) override {
+    clock_->Advance(absl::Seconds(2));
+    return std::string("path");
+  }
+  absl::StatusOr<v1::BlobRef> Store(const std::string&) override {
+    clock_->Advance(absl::Seconds(2));
+    v1::BlobRef blob;
+    blob.set_size_bytes(50);
+    return blob;
+  }
+  std::string ScratchDirectory() const override { return "scratch"; }
+
+ private:
+  SimulatedClock* const clock_;
+};
+
+TEST(WorkerMetricsTest, TheTimeOfATaskIsFetchComputeAndUpload) {
+  SimulatedClock clock;
+  SlowBlobs slow(&clock);
+  WorkerMetrics metrics("cpu", 1 << 20);
+  MeasuredBlobs blobs(&slow, &metrics, &clock);
+  v1::BlobRef blob;
+  blob.set_size_bytes(30);
+  v1::TaskSpec spec;
+  spec.mutable_quantize();
+
+  metrics.TaskStarted();
+  EXPECT_THAT(metrics.Expose(), HasSubstr("lwq_worker_busy 1"));
+  EXPECT_OK(blobs.Fetch(blob));
+  EXPECT_OK(blobs.Fetch(blob));
+  EXPECT_OK(blobs.Store("path"));
+  metrics.TaskEnded(spec, "done", 10, 4096);
+  EXPECT_THAT(metrics.Expose(),
+              AllOf(HasSubstr("lwq_worker_busy 0"),
+                    HasSubstr("lwq_worker_tasks_total{kind=\"quantize\",outcome=\"done\"} 1"),
+                    HasSubstr("lwq_worker_stage_seconds_total{stage=\"fetch\"} 4"),
+                    HasSubstr("lwq_worker_stage_seconds_total{stage=\"upload\"} 2"),
+                    HasSubstr("lwq_worker_stage_seconds_total{stage=\"compute\"} 4"),
+                    HasSubstr("lwq_worker_blob_bytes_total{stage=\"fetch\"} 60"),
+                    HasSubstr("lwq_worker_blob_bytes_total{stage=\"upload\"} 50"),
+                    HasSubstr("lwq_worker_memory_bytes{kind=\"ceiling\"} 1048576"),
+                    HasSubstr("lwq_worker_memory_bytes{kind=\"peak\"} 4096"),
+                    HasSubstr("lwq_worker_info{device=\"cpu\"")));
+}
+
+}  // namespace
+}  // namespace lwq::testing
