@@ -1,0 +1,90 @@
+# lwq's images. docker build --target server -t lwq-server . ; targets:
+#   server      lwq-server
+#   worker-cpu  lwq-worker
+#   lwqctl      the client alone
+#   tunnel      mTLS beside a server or worker, between machines (deploy/kubernetes)
+#   lwq         server, worker and client, for one user on one machine (the default)
+# deploy/images/build.sh builds them with buildah, also where no registry is reachable.
+ARG BASE=debian:bookworm-slim
+
+# --build-context build=DIR takes DIR/out, binaries that are there already, instead of this stage.
+FROM ${BASE} AS build
+WORKDIR /src
+COPY scripts/install_packages.sh scripts/
+RUN scripts/install_packages.sh
+COPY . .
+RUN scripts/build.sh release lwq-server lwq-worker lwqctl && mkdir /out && \
+    strip --strip-unneeded -o /out/lwq-server build/release/bin/lwq-server && \
+    strip --strip-unneeded -o /out/lwq-worker build/release/bin/lwq-worker && \
+    strip --strip-unneeded -o /out/lwqctl build/release/bin/lwqctl && \
+    strip --strip-unneeded -o /out/lwq-sentencepiece.so build/release/bin/lwq-sentencepiece.so
+
+# What all of them stand on: libraries, a user without rights, folders of its own.
+FROM ${BASE} AS common
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="lwq" \
+      org.opencontainers.image.description="Quantizes language models to a memory budget" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends ca-certificates libgrpc++1.51 libspdlog1.10 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/* && \
+    useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin lwq && \
+    install -d -o lwq -g lwq /data /run/lwq
+COPY deploy/images/healthy /usr/local/bin/
+ENV HOME=/data
+WORKDIR /data
+
+FROM common AS server
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libsqlite3-0 libpq5 libcurl4 \
+      libprometheus-cpp-core1.0 libcivetweb1 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
+COPY --from=build /out/lwq-server /usr/local/bin/
+USER 10001:10001
+EXPOSE 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["healthy", "9464"]
+ENTRYPOINT ["lwq-server"]
+CMD ["--listen", "unix:/run/lwq/server.sock", "--data-dir", "/data", "--metrics-listen", "0.0.0.0:9464", \
+     "--log-format", "json"]
+
+FROM common AS worker-cpu
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libdnnl2 libopenblas0-pthread libhwy1 libgomp1 ocl-icd-libopencl1 \
+      libsentencepiece0 libpcre2-8-0 libprometheus-cpp-core1.0 libcivetweb1 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
+COPY --from=build /out/lwq-worker /out/lwq-sentencepiece.so /usr/local/bin/
+USER 10001:10001
+EXPOSE 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["healthy", "9464"]
+ENTRYPOINT ["lwq-worker"]
+CMD ["--server", "unix:/run/lwq/server.sock", "--work-dir", "/data", "--metrics-listen", "0.0.0.0:9464", \
+     "--log-format", "json"]
+
+FROM common AS lwqctl
+COPY --from=build /out/lwqctl /usr/local/bin/
+USER 10001:10001
+ENV LWQ_SERVER=unix:/run/lwq/server.sock
+ENTRYPOINT ["lwqctl"]
+CMD ["help"]
+
+FROM ${BASE} AS tunnel
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="lwq-tunnel" org.opencontainers.image.version="${VERSION}"
+RUN apt-get update && apt-get install -y --no-install-recommends haproxy && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
+USER 10001:10001
+ENTRYPOINT ["haproxy", "-W", "-f"]
+CMD ["/etc/lwq-tunnel/tunnel.cfg"]
+
+FROM worker-cpu AS lwq
+USER root
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libsqlite3-0 libpq5 libcurl4 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
+COPY --from=build /out/lwq-server /out/lwqctl /usr/local/bin/
+USER 10001:10001
+HEALTHCHECK NONE
+ENTRYPOINT ["lwqctl"]
+CMD ["help"]

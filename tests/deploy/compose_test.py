@@ -1,0 +1,144 @@
+"""docker-compose.yml: what it says is true of the binaries and of the files beside it, and the same processes, started from
+it without containers, end a job that both Prometheus and the artifact show."""
+import http.client
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import urllib.parse
+
+import flags
+from postgres import start_postgres
+from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, free_port, get, lwq, lwqctl, need, skip, start, wait_for
+
+try:
+    import yaml
+except ImportError:
+    skip("this Python has no PyYAML")
+
+PROGRAMS = {"server": "lwq-server", "worker-1": "lwq-worker", "worker-2": "lwq-worker"}
+
+
+def check_file(compose):
+    services = compose["services"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for name, service in services.items():
+        check(":" in service["image"] or "build" in service, f"{name}: its image has a version or is built here")
+        for other in service.get("depends_on", {}):
+            condition = service["depends_on"][other]["condition"]
+            has_check = "healthcheck" in services[other] or f"FROM common AS {services[other].get('build', {}).get('target')}" in dockerfile
+            check(other in services and (condition != "service_healthy" or has_check), f"{name}: waits for {other}, {condition}")
+        for volume in service.get("volumes", []):
+            source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
+            known = source in compose["volumes"] or source == "./models" or (ROOT / source).exists()
+            check(known, f"{name}: {source} is there")
+        if "build" in service:
+            check(f" AS {service['build']['target']}\n" in dockerfile, f"{name}: the Dockerfile has the target")
+            check(service["read_only"] and service["cap_drop"] == ["ALL"], f"{name}: root is read-only, no capabilities")
+    for name, program in PROGRAMS.items():
+        bad = flags.wrong(program, services[name]["command"], services[name].get("environment", {}))
+        check(not bad, f"{name}: {program} knows its flags and variables {bad or ''}")
+    check(flags.wrong("lwq-worker", ["--no-such=1", "--server"]) == ["--no-such=1", "--server"], "a wrong flag is found out")
+    for network in ("records", "blobs"):
+        inside = sorted(n for n, s in services.items() if network in s.get("networks", []))
+        check(compose["networks"][network]["internal"] and set(inside) <= {"server", "postgres", "objects", "bucket"}
+              and len(inside) < 4, f"network {network} holds {inside}")
+
+
+def check_grafana(grafana):
+    provisioning = ROOT / "deploy/grafana/provisioning"
+    source = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"][0]
+    provider = yaml.safe_load((provisioning / "dashboards/lwq.yml").read_text())["providers"][0]
+    mounts = [volume.split(":") for volume in grafana["volumes"]]
+    check(["./deploy/grafana/dashboards", provider["options"]["path"], "ro"] in mounts, "Grafana finds the dashboards")
+    for path in (ROOT / "deploy/grafana/dashboards").glob("*.json"):
+        check({p["datasource"]["uid"] for p in json.loads(path.read_text())["panels"]} == {source["uid"]},
+              f"{path.name} uses the data source that is provisioned")
+
+
+def start_objects(bucket):
+    """The port of an S3 server (moto's) with the bucket."""
+    if importlib.util.find_spec("moto") is None:
+        skip("this Python has no moto")
+    port = free_port()
+    start("objects", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port])
+    wait_for("the S3 server", lambda: get(port, "/moto-api/")[0] == 200)
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("PUT", f"/{bucket}")
+    check(connection.getresponse().status == 200, f"bucket {bucket} made")
+    return port
+
+
+def local(words, service, ports):
+    """The words of a command with the places of this machine for those of the containers."""
+    replaced = []
+    for word in words:
+        for there, here in ((r"@postgres/", f"@127.0.0.1:{ports['postgres']}/"), (r"objects:8333", f"127.0.0.1:{ports['objects']}"),
+                            (r"0\.0\.0\.0:9464", f"127.0.0.1:{ports[service]}"), (r"=/data$", f"={TMP}/{service}"),
+                            (r"/run/lwq", f"{TMP}/run"), (r"=/models$", f"={SAMPLE.parent}")):
+            word = re.sub(there, here, word)
+        replaced.append(word)
+    return replaced
+
+
+def run_processes(services):
+    (TMP / "run").mkdir()
+    ports = {name: free_port() for name in PROGRAMS}
+    ports["postgres"] = start_postgres()
+    ports["objects"] = start_objects("lwq")
+    for name, program in PROGRAMS.items():
+        service = services[name]
+        threads = ["--threads=1"] if program == "lwq-worker" else []
+        start(name, [lwq(program), *local(service["command"], name, ports), *threads, *(["--worker-id=" + name] if threads else [])],
+              service.get("environment"))
+        # What the health check of the image asks for, before the next one starts.
+        wait_for(f"{name} to be healthy", lambda: get(ports[name], "/livez")[0] == 200)
+    return ports
+
+
+def start_prometheus(service, ports):
+    """From the files that the service mounts, scraping each second."""
+    folder = TMP / "prometheus"
+    folder.mkdir()
+    for source, target, *_ in (volume.split(":") for volume in service["volumes"]):
+        if source.startswith("./"):
+            shutil.copy(ROOT / source, folder / target.rsplit("/", 1)[1])
+    targets = (folder / "targets.yml").read_text()
+    for name in PROGRAMS:
+        targets = targets.replace(f"{name}:9464", f"127.0.0.1:{ports[name]}")
+    (folder / "targets.yml").write_text(targets)
+    settings = folder / "prometheus.yml"
+    settings.write_text(settings.read_text().replace("_interval: 15s", "_interval: 1s"))
+    port = free_port()
+    start("prometheus", [need("prometheus"), f"--config.file={settings}", f"--storage.tsdb.path={folder}/data",
+                         f"--web.listen-address=127.0.0.1:{port}"])
+    return port
+
+
+def value(port, query):
+    status, body = get(port, "/api/v1/query?" + urllib.parse.urlencode({"query": query}))
+    result = json.loads(body)["data"]["result"] if status == 200 else []
+    return float(result[0]["value"][1]) if result else 0
+
+
+def main():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = compose["services"]
+    check_file(compose)
+    check_grafana(services["grafana"])
+    ports = run_processes(services)
+    prometheus = start_prometheus(services["prometheus"], ports)
+    address = services["lwqctl"]["environment"]["LWQ_SERVER"].replace("/run/lwq", f"{TMP}/run")
+    lwqctl(address, "model", "add", SAMPLE, "--id", "sample")
+    job = lwqctl(address, "submit", "sample", "--budget", "4.5bpw", *QUICK_JOB).strip()
+    lwqctl(address, "watch", job)
+    lwqctl(address, "artifact", "get", f"jobs/{job}", "--out", TMP / "artifact")
+    check((TMP / "artifact/model.safetensors").stat().st_size > 1e6, "the artifact came from the S3 store")
+    wait_for("Prometheus to see the job", lambda: value(prometheus, 'sum(lwq_jobs_finished_total{state="succeeded"})') == 1)
+    check(value(prometheus, 'count(up{job=~"lwq-server|lwq-worker"} == 1)') == 3, "Prometheus scrapes all three")
+    check(value(prometheus, 'count(sum by (instance) (lwq_worker_tasks_total{outcome="done"}) > 0)') == 2, "both workers took part")
+
+
+main()
+finish()

@@ -1,0 +1,84 @@
+"""The images that deploy/images/build.sh made: what is in them, and a job on the sample by programs that run in their
+roots. Skipped where none were built."""
+import atexit
+import json
+import os
+import subprocess
+
+from processes import SAMPLE, TMP, check, finish, free_port, need, run, skip, start, wait_for
+
+ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+PROGRAMS = {"lwq-server": ["lwq-server"], "lwq-worker-cpu": ["lwq-worker"], "lwqctl": ["lwqctl"], "lwq-tunnel": [],
+            "lwq": ["lwq-server", "lwq-worker", "lwqctl"]}
+NOT_WANTED = ["usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "usr/bin/make", "usr/bin/python3", "usr/bin/curl", "usr/bin/git"]
+QUICK = ("--budget 4.5bpw --method rtn --scorer lim --allocator two-level --calibration-tokens 512"
+         " --eval-text /models/sample/held-out.txt --eval-tokens 512").split()
+
+
+def container(image):
+    name = run(["buildah", "from", "--pull-never", image], env=ENVIRONMENT).strip()
+    atexit.register(subprocess.run, ["buildah", "rm", name], env=ENVIRONMENT, capture_output=True)
+    return name
+
+
+def in_image(name, command, *mounts):
+    volumes = [word for mount in mounts for word in ("-v", mount)]
+    return ["buildah", "run", "--user", "10001:10001", *volumes, name, "--", *command]
+
+
+def check_content(image, name):
+    config = json.loads(run(["buildah", "inspect", "--type", "image", image]))["Docker"]["config"]
+    check(config["User"] == "10001:10001", f"{image}: runs as {config['User']}")
+    check(config["Labels"]["org.opencontainers.image.version"] == "0.1.0", f"{image}: labelled with its version")
+    if image in ("lwq-server", "lwq-worker-cpu"):
+        check(config.get("Healthcheck", {}).get("Test") == ["CMD", "healthy", "9464"], f"{image}: has a health check")
+    root = run(["buildah", "mount", name]).strip()
+    found = [path for path in NOT_WANTED if os.path.lexists(f"{root}/{path}")]
+    check(not found, f"{image}: no build tools {found or ''}")
+    left = [d for d in ("var/lib/apt/lists", "var/cache/apt") if os.path.isdir(f"{root}/{d}") and os.listdir(f"{root}/{d}")]
+    check(not left, f"{image}: no caches of the package manager {left or ''}")
+    for program in PROGRAMS[image]:
+        missing = [line for line in run(["chroot", root, "ldd", f"/usr/local/bin/{program}"]).splitlines() if "not found" in line]
+        check(not missing, f"{image}: {program} finds its libraries {missing or ''}")
+
+
+def main():
+    need("buildah")
+    if subprocess.run(["buildah", "inspect", "--type", "image", "lwq-server"], capture_output=True).returncode != 0:
+        skip("no images here (deploy/images/build.sh makes them)")
+    names = {image: container(image) for image in PROGRAMS}
+    for image, name in names.items():
+        check_content(image, name)
+
+    for folder in ("run", "data", "work", "own"):
+        (TMP / folder).mkdir()
+        os.chown(TMP / folder, 10001, 10001)
+    TMP.chmod(0o755)
+    run_volume, models = f"{TMP}/run:/run/lwq:rw", f"{SAMPLE}:/models/sample:ro"
+    port = free_port()
+    start("server", in_image(names["lwq-server"], [
+        "lwq-server", "--listen", "unix:/run/lwq/server.sock", "--data-dir", "/data", "--metrics-listen", f"127.0.0.1:{port}",
+        "--model-root", "/models"], run_volume, models, f"{TMP}/data:/data:rw"), ENVIRONMENT)
+    healthy = in_image(names["lwq-server"], ["healthy", str(port), "/readyz"])
+    wait_for("the server's health", lambda: subprocess.run(healthy, env=ENVIRONMENT, capture_output=True).returncode == 0)
+    start("worker", in_image(names["lwq-worker-cpu"], [
+        "lwq-worker", "--server", "unix:/run/lwq/server.sock", "--work-dir", "/data", "--threads", "1"],
+        run_volume, models, f"{TMP}/work:/data:rw"), ENVIRONMENT)
+
+    def ctl(*words):
+        return run(in_image(names["lwqctl"], ["lwqctl", *words, "--server", "unix:/run/lwq/server.sock", "--timeout", "200"],
+                            run_volume, models, f"{TMP}/own:/own:rw"), env=ENVIRONMENT)
+
+    ctl("model", "add", "/models/sample", "--id", "sample")
+    job = ctl("submit", "sample", *QUICK).strip()
+    ctl("watch", job)
+    ctl("artifact", "get", f"jobs/{job}", "--out", "/own/artifact")
+    check((TMP / "own/artifact/model.safetensors").stat().st_size > 1e6, "a job by server, worker and client of three images")
+    run(in_image(names["lwq"], ["lwqctl", "quantize", "/models/sample", *QUICK, "--out", "/own/alone", "--data-dir", "/own/state"],
+                 models, f"{TMP}/own:/own:rw"), env=ENVIRONMENT)
+    check((TMP / "own/alone/model.safetensors").read_bytes() == (TMP / "own/artifact/model.safetensors").read_bytes(),
+          "lwqctl quantize in the image with all gives the same bytes")
+
+
+main()
+finish()
