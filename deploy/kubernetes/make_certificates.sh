@@ -1,0 +1,19 @@
+#!/bin/bash
+# Makes the certificates of the tunnels: an authority, and one for the servers and one for the workers.
+# usage: make_certificates.sh DIR [DAYS]
+# Whoever has a certificate of this authority may talk to the servers: keep DIR/ca.key away from the cluster.
+set -euo pipefail
+directory=${1:?usage: make_certificates.sh DIR [DAYS]}
+days=${2:-365}
+umask 077
+mkdir -p "$directory"
+cd "$directory"
+curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+openssl req -x509 "${curve[@]}" -days "$days" -subj "/CN=lwq authority" -keyout ca.key -out ca.crt 2>/dev/null
+for role in server worker; do
+  openssl req "${curve[@]}" -subj "/CN=lwq-$role" -keyout "$role.key" -out "$role.csr" 2>/dev/null
+  openssl x509 -req -in "$role.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -out "$role.crt" \
+    -extfile <(echo "subjectAltName=DNS:lwq-$role") 2>/dev/null
+  rm "$role.csr"
+  echo "kubectl -n lwq create secret generic lwq-$role-tls --from-file=tls.crt=$directory/$role.crt --from-file=tls.key=$directory/$role.key --from-file=ca.crt=$directory/ca.crt"
+done
