@@ -1,0 +1,49 @@
+"""Budgets and sizes as text, by the same rules as lwqctl."""
+from __future__ import annotations
+
+import re
+
+from lwq.errors import InvalidArgument
+from lwq.types import Budget
+
+_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9, "T": 10**12, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(text: str | int) -> int:
+    """5200000, "900MB", "4 GiB". Raises InvalidArgument SIZE_INVALID."""
+    if isinstance(text, int):
+        return text
+    match = _SIZE.fullmatch(text)
+    if match is None or match[2].upper() not in _UNITS:
+        raise InvalidArgument("INVALID_ARGUMENT", "SIZE_INVALID", f'size "{text}": expected for example 5200000, 900MB or 4 GiB')
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_budget(text: str | int | Budget) -> Budget:
+    """"3.25bpw", "900MiB", 5200000 (bytes of the weight files) or "20GB@8192x4" (device memory at a context length and batch).
+    Raises InvalidArgument BUDGET_INVALID."""
+    if isinstance(text, Budget):
+        return text
+    if isinstance(text, int):
+        return Budget(file_bytes=text)
+    wrong = InvalidArgument("INVALID_ARGUMENT", "BUDGET_INVALID",
+                            f'budget "{text}": expected for example 3.25bpw, 900MiB, 5200000 or 20GB@8192x4')
+    if text.endswith("bpw"):
+        if not re.fullmatch(r"\d+(\.\d+)?", text[:-3]) or not 0 < float(text[:-3]) <= 32:
+            raise wrong
+        return Budget(bits_per_weight=float(text[:-3]))
+    size, at, shape = text.partition("@")
+    try:
+        size_bytes = parse_bytes(size)
+    except InvalidArgument:
+        raise wrong from None
+    if not at:
+        return Budget(file_bytes=size_bytes)
+    match = re.fullmatch(r"(\d+)x(\d+)", shape)
+    if match is None:
+        raise wrong
+    budget = Budget()
+    budget.device.bytes, budget.device.context_length, budget.device.batch_size = size_bytes, int(match[1]), int(match[2])
+    return budget

@@ -1,0 +1,118 @@
+"""What a user's program does with the installed client; started by python_client_test.py.
+usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST"""
+import asyncio
+import hashlib
+import pathlib
+import sys
+import time
+
+import lwq
+
+SERVER, MODEL, DIR, DIGEST = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4]
+OPTIONS = dict(method="rtn", scorer="lim", allocator="two-level", calibration=MODEL / "held-out.txt", calibration_tokens=512,
+               eval_text=MODEL / "held-out.txt", eval_tokens=512)
+
+
+def ok(good, what):
+    print(f"{'ok  ' if good else 'FAIL'} {what}", flush=True)
+    if not good:
+        sys.exit(1)
+
+
+def raised(error, reason, call):
+    began = time.monotonic()
+    try:
+        call()
+    except error as e:
+        ok(e.reason == reason, f"{error.__name__} {e.reason}, after {time.monotonic() - began:.1f} s: {e.message[:100]}")
+        return e
+    ok(False, f"{error.__name__} {reason} was not raised")
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def use_quantize(client):
+    seen = []
+    job = client.quantize(MODEL, budget="4.5bpw", out=DIR / "artifact", progress=seen.append, labels={"team": "x"}, **OPTIONS)
+    ok(job.state == lwq.types.Job.SUCCEEDED and dict(job.labels) == {"team": "x"}, f"{job.name} succeeded")
+    ok(sha256(DIR / "artifact/model.safetensors") == DIGEST, "the same bytes as lwqctl's")
+    fractions = [p.fraction for p in seen]
+    ok(len(seen) > 1 and fractions == sorted(fractions) and fractions[-1] == 1, f"{len(seen)} steps of progress, never back")
+    ok(job.evaluations and any(e.text.kl.mean > 0 for e in job.evaluations), "measured on the text that was sent")
+    ok(client.job(job.name).name == job.name and job.name in [j.name for j in client.jobs()], "found again by its name, and in the list")
+    ok(client.workers()[0].registration.device == "cpu" and client.server_info().version, "workers and the server's version")
+    plan = client.plan("models/sample", "4.5bpw", **OPTIONS)
+    ok(plan.smallest_bytes < plan.largest_bytes, "plan without a job")
+    return job
+
+
+def use_downloads(client, job):
+    whole = DIR / "artifact/model.safetensors"
+    size = whole.stat().st_size
+    partial = DIR / "again.partial"
+    partial.mkdir()
+    # As an interrupted call leaves it: the first part of the largest file, right; and a file that has gone bad.
+    (partial / "model.safetensors.partial").write_bytes(whole.read_bytes()[:size - 300_000])
+    (partial / "config.json").write_text("{}")
+    (partial / "stranger").write_text("of something else")
+    got = []
+    client.download(job.name, DIR / "again", progress=lambda done, total: got.append((done, total)))
+    ok(sha256(DIR / "again/model.safetensors") == DIGEST, "a download that was cut is completed")
+    received = len(got)  # messages of at most 256 KiB, and one for each file that ends
+    ok(received < size / (256 << 10), f"by what was missing: {received} messages for {size} bytes")
+    ok((DIR / "again/config.json").read_bytes() == (DIR / "artifact/config.json").read_bytes(), "a damaged file is fetched anew")
+    ok(not (DIR / "again/stranger").exists() and not partial.exists(), "nothing else is left")
+    wrong = DIR / "wrong.partial"
+    wrong.mkdir()
+    (wrong / "model.safetensors.partial").write_bytes(b"x" * (size - 10))
+    client.download(job.name, DIR / "wrong")
+    ok(sha256(DIR / "wrong/model.safetensors") == DIGEST, "a part that is wrong is found out by its digest and fetched again")
+    raised(lwq.AlreadyExists, "OUTPUT_EXISTS", lambda: client.download(job.name, DIR / "again"))
+
+
+def use_errors(client):
+    raised(lwq.FailedPrecondition, "BUDGET_INFEASIBLE", lambda: client.quantize("models/sample", "0.5bpw", **OPTIONS))
+    raised(lwq.NotFound, "NOT_FOUND", lambda: client.job("no-such-job"))
+    raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("models/sample", "3,25bpw"))
+    raised(lwq.InvalidArgument, "METHOD_UNKNOWN", lambda: client.quantize("models/sample", "4bpw", method="magic"))
+    raised(lwq.NotFound, "FILE_NOT_FOUND", lambda: client.add_dataset(DIR / "nowhere.txt"))
+    bad = DIR / "bad-model"
+    bad.mkdir()
+    (bad / "config.json").write_text('{"architectures": ["Strange"], "model_type": "strange"}')
+    rejected = raised(lwq.ModelRejected, "ARCH_UNSUPPORTED", lambda: client.add_model(bad))
+    ok(rejected.failure.blame != 0, "a model that cannot be used says whose fault it is")
+    try:
+        client.quantize("models/sample", "4bpw", no_such_option=1)
+        ok(False, "an unknown option is refused")
+    except TypeError as e:
+        ok("no_such_option" in str(e), "an unknown option is refused by name")
+    with lwq.Client("127.0.0.1:1", retry_seconds=1) as away:
+        raised(lwq.Unavailable, "UNAVAILABLE", lambda: away.jobs())
+
+
+async def use_asyncio():
+    async with lwq.aio.Client(SERVER) as client:
+        both = await asyncio.gather(*(client.quantize("models/sample", budget, **OPTIONS) for budget in ("4bpw", "5bpw")))
+        ok(all(j.state == lwq.types.Job.SUCCEEDED for j in both), "two jobs at once, by asyncio")
+        ok(both[0].plan.bits_per_weight < both[1].plan.bits_per_weight, "each to its own budget")
+
+
+def main():
+    DIR.mkdir()
+    ok("proto" not in sys.modules, "no package of another's name is imported")
+    with lwq.Client(SERVER) as client:
+        job = use_quantize(client)
+        use_downloads(client, job)
+        use_errors(client)
+        asyncio.run(use_asyncio())
+        slow = client.quantize("models/sample", "4.5bpw", wait=False, no_cache=True, **OPTIONS)
+        states = [event.state.to for event in client.watch(client.quantize("models/sample", "4.5bpw", wait=False, **OPTIONS).name)
+                  if event.HasField("state")]
+        ok(not states or states[-1] == lwq.types.Job.SUCCEEDED, "watch() ends with the job")
+        (DIR / "kill-the-server").touch()
+        ok(client.wait(slow.name).state == lwq.types.Job.SUCCEEDED, "a wait goes on over a server that is killed and started again")
+
+
+main()
