@@ -64,6 +64,29 @@ TEST_P(DecoderOps, RopeAgrees) {
   }
 }
 
+// Of heads of 20 values 12 are rotated, and the heads lie inside wider rows.
+TEST_P(DecoderOps, RopeMayRotateAPartOfEachHead) {
+  constexpr int kHeadDim = 20;
+  const std::vector<float> frequency = {1, 0.5f, 0.25f, 0.125f, 0.0625f, 0.03125f};
+  const std::vector<int32_t> positions = {3, 0, 511};
+  const Matrix start = Random(3, 7 + 2 * kHeadDim, 1);
+  const auto rotate = [&](Device& device, DeviceView<float> out) -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const auto batch, device.NewBatch({}, positions));
+    LWQ_ASSIGN_OR_RETURN(const auto table, device.NewRopeTable({frequency, 1.1f, kHeadDim}, 512));
+    EXPECT_EQ(table->head_dim(), kHeadDim);
+    return device.Rope(*batch, *table, out.Cols(7, 2 * kHeadDim));
+  };
+  EXPECT_TRUE(Agrees(rotate, start, 10 * kEps));
+  const auto out = OnDevice(device_.get(), start.view());
+  ASSERT_OK(rotate(*device_, out->view()));
+  const Matrix found = OnHost(*device_, out->view());
+  for (const int64_t col : {int64_t{6}, int64_t{7 + 12}, int64_t{7 + 19}, int64_t{7 + 20 + 12}}) {
+    EXPECT_EQ(found.Row(0)[col], start.Row(0)[col]) << col;
+  }
+  EXPECT_NE(found.Row(0)[7], start.Row(0)[7]);
+  EXPECT_FALSE(device_->NewRopeTable({frequency, 1, 10}, 512).ok()) << "more than a head";
+}
+
 TEST_P(DecoderOps, RopeRefusesPositionsOutsideItsTable) {
   const float frequency[] = {1};
   LWQ_ASSERT_OK_AND_ASSIGN(const auto table, device_->NewRopeTable({frequency, 1}, 8));
@@ -97,6 +120,10 @@ TEST_P(DecoderOps, AttentionAgrees) {
       {{.num_heads = 2, .num_kv_heads = 2, .head_dim = 20, .scale = 0.2f, .sliding_window = 37},
        {{0, 150}},
        150},
+      // A window that reaches back into the context, past the choice's own tokens.
+      {{.num_heads = 2, .num_kv_heads = 1, .head_dim = 8, .scale = 0.3f, .sliding_window = 9},
+       {{0, 40}, {40, 5, 0, 40}, {45, 30, 0, 40}},
+       75},
       {{.num_heads = 2, .num_kv_heads = 2, .head_dim = 16, .scale = 2.0f, .logit_softcap = 5},
        {{0, 50}, {50, 20, 0, 50}},
        70}};
@@ -120,6 +147,21 @@ TEST_P(DecoderOps, AttentionAgrees) {
   }
 }
 
+// Queries, keys and values side by side, as one linear puts them out.
+TEST_P(DecoderOps, AttentionReadsPartsOfWiderRows) {
+  const AttentionShape shape{.num_heads = 4, .num_kv_heads = 2, .head_dim = 12, .scale = 0.3f};
+  const Matrix all = Random(50, 48 + 24 + 24, 1, 2), start = Random(50, 48, 2);
+  EXPECT_TRUE(Agrees(
+      [&](Device& device, DeviceView<float> out) -> absl::Status {
+        const std::vector<int32_t> positions(50);
+        LWQ_ASSIGN_OR_RETURN(const auto batch, device.NewBatch({{{0, 30}, {30, 20}}}, positions));
+        const auto in = OnDevice(&device, all.view());
+        return device.Attention(in->view().Cols(0, 48), in->view().Cols(48, 24),
+                                in->view().Cols(72, 24), *batch, shape, out);
+      },
+      start, 8 * kEps * (4 + shape.scale * 4.0 * 12)));
+}
+
 TEST_P(DecoderOps, AttentionRefusesWhatDoesNotFit) {
   const AttentionShape shape{.num_heads = 2, .num_kv_heads = 2, .head_dim = 4, .scale = 1};
   const auto x = OnDevice(device_.get(), Random(2, 8, 1).view());
@@ -127,6 +169,48 @@ TEST_P(DecoderOps, AttentionRefusesWhatDoesNotFit) {
   EXPECT_FALSE(device_->NewBatch({{{0, 1, 0}}}, {{0, 1}}).ok()) << "its own parent";
   LWQ_ASSERT_OK_AND_ASSIGN(const auto one, device_->NewBatch({{{0, 1}}}, {{0}}));
   EXPECT_FALSE(device_->Attention(x->view(), x->view(), x->view(), *one, shape, x->view()).ok());
+}
+
+// Gates of both signs up to where the activation is the gate itself, or nothing.
+TEST_P(DecoderOps, GateAgreesAlsoInPlace) {
+  const Matrix up = Random(18, 77, 1, 3), start = Random(18, 2 * 77, 2, 20);
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    // The exponential errs by some eps of its exponent, below 88 where it still counts.
+    EXPECT_TRUE(Agrees(
+        [&](Device& device, DeviceView<float> out) {
+          const DeviceView<float> gate = out.Cols(0, 77);
+          return device.Gate(gate, OnDevice(&device, up.view())->view(), activation, gate);
+        },
+        start, 40 * kEps * 60));
+  }
+  const auto x = OnDevice(device_.get(), start.view());
+  EXPECT_FALSE(device_->Gate(x->view(), x->view().Cols(0, 77), Activation::kSilu, x->view()).ok());
+}
+
+TEST_P(DecoderOps, ActivationsAreThoseOfTorch) {
+  Matrix gate(1, 4);
+  const float gates[] = {-3, -0.5f, 1, 4};
+  std::copy_n(gates, 4, gate.data());
+  const std::pair<Activation, std::vector<float>> cases[] = {
+      {Activation::kSilu, {-0.14227762f, -0.18877033f, 0.73105858f, 3.9280552f}},
+      {Activation::kGeluTanh, {-0.0036373921f, -0.15428599f, 0.84119199f, 3.9999297f}}};
+  const auto one = VectorOn<float>(*device_, {1, 1, 1, 1});
+  for (const auto& [activation, expected] : cases) {
+    const auto out = OnDevice(device_.get(), gate.view());
+    ASSERT_OK(device_->Gate(out->view(), one->view(), activation, out->view()));
+    const std::vector<float> found = ElementsOf(*device_, out->view());
+    for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(found[i], expected[i], 1e-6) << i;
+  }
+}
+
+TEST_P(DecoderOps, SoftCapAgrees) {
+  const Matrix start = Random(5, 333, 1, 200);
+  EXPECT_TRUE(Agrees([&](Device& device, DeviceView<float> out) { return device.SoftCap(30, out); },
+                     start, 30 * 10 * kEps));
+  const auto x = OnDevice(device_.get(), start.view());
+  ASSERT_OK(device_->SoftCap(30, x->view()));
+  for (const float value : ElementsOf(*device_, x->view())) EXPECT_LE(std::abs(value), 30);
+  EXPECT_FALSE(device_->SoftCap(0, x->view()).ok());
 }
 
 TEST_P(DecoderOps, SumsAndDifferencesAgree) {

@@ -179,22 +179,26 @@ TEST_P(ProductOps, TransposedWeightsAreTheSame) {
 TEST_P(ProductOps, GatedLinearAgrees) {
   const Matrix x = Inputs(), gate = Weight(2), up = Weight(3), bias = Random(2, shape_.out, 4);
   const Matrix start = Zeros(shape_.tokens, shape_.out);
-  for (const bool biased : {false, true}) {
-    // Both factors err as Linear's result does and are below `largest`: the sums' spread is .1
-    // sqrt(in) / 3.
+  for (const auto& [activation, biased] : {std::pair(Activation::kSilu, false),
+                                           {Activation::kSilu, true},
+                                           {Activation::kGeluTanh, false},
+                                           {Activation::kGeluTanh, true}}) {
+    // Both factors err as Linear's result does (the slopes of both activations are below 1.2) and
+    // are below `largest`: the sums' spread is .1 sqrt(in) / 3.
     const double in = static_cast<double>(shape_.in), addend = biased ? 1 : 0;
     const double largest = addend + 0.1 * std::min(in, 4 * std::sqrt(in));
     const double bound = 3 * largest * (SumBound(addend) + 8 * kEps * largest);
     EXPECT_TRUE(Judge(
                     test_device_,
-                    [&](Device& device, DeviceView<float> out) -> absl::Status {
+                    [&, activation = activation, biased = biased](
+                        Device& device, DeviceView<float> out) -> absl::Status {
                       LWQ_ASSIGN_OR_RETURN(const auto g, Prepared(device, gate));
                       LWQ_ASSIGN_OR_RETURN(const auto u, Prepared(device, up));
                       const auto in = OnDevice(&device, x.view());
-                      if (!biased) return device.GatedLinear(in->view(), *g, *u, out);
+                      if (!biased) return device.GatedLinear(in->view(), *g, *u, activation, out);
                       const auto b = OnDevice(&device, bias.view());
                       return device.GatedLinear(in->view(), {*g, b->view().Row(0)},
-                                                {*u, b->view().Row(1)}, out);
+                                                {*u, b->view().Row(1)}, activation, out);
                     },
                     start)
                     .Within(bound));
@@ -307,12 +311,15 @@ TEST_P(ProductEdges, LargeGatesStayFinite) {
   };
   const auto g = prepare(gate), u = prepare(up);
   const auto y = *device_->NewMatrix(1, 4);
-  ASSERT_OK(device_->GatedLinear(OnDevice(device_.get(), x.view())->view(), *g, *u, y->view()));
-  const std::vector<float> out = ElementsOf(*device_, y->view());
-  EXPECT_NEAR(out[0], 0, 1e-30);
-  EXPECT_NEAR(out[1], 0, 1e-30);
-  EXPECT_EQ(out[2], 90);
-  EXPECT_EQ(out[3], 1e4f);
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    ASSERT_OK(device_->GatedLinear(OnDevice(device_.get(), x.view())->view(), *g, *u, activation,
+                                   y->view()));
+    const std::vector<float> out = ElementsOf(*device_, y->view());
+    EXPECT_NEAR(out[0], 0, 1e-30);
+    EXPECT_NEAR(out[1], 0, 1e-30);
+    EXPECT_EQ(out[2], 90);
+    EXPECT_EQ(out[3], 1e4f);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, ProductEdges, ::testing::ValuesIn(AllDevices()), DeviceName);

@@ -26,7 +26,7 @@ TEST(ConfigFuzzTest, MutantsOfConfigJsonAreRefusedOrSane) {
   for (int i = 0; i < 4000; ++i) {
     const std::string text = mutator.Mutate(seed);
     for (const ModelFamilyDef* family : ModelFamilies()) {
-      const absl::StatusOr<DecoderSpec> spec = family->parse(text);
+      const absl::StatusOr<DecoderSpec> spec = ParseConfig(*family, text);
       if (!spec.ok()) {
         ASSERT_TRUE(absl::IsInvalidArgument(spec.status()) || absl::IsUnimplemented(spec.status()))
             << spec.status() << "\n"

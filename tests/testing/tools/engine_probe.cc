@@ -2,6 +2,7 @@
 //   engine_probe tokens MODEL_DIR TEXTS OUT [--special]
 //       TEXTS: UTF-8 texts, each ended by a NUL. OUT: int32 ids, each text ended by a -1.
 //   engine_probe logits MODEL_DIR IDS OUT [--window N] [--compute f32|bf16] [--threads N]
+//       [--device cpu|reference]
 //       IDS: int32; OUT: float32 [ids, vocabulary]. The ids are cut into windows of N that do not
 //       see each other. MODEL_DIR is a model or one of lwq's artifacts.
 //   engine_probe artifact MODEL_DIR SCRATCH OUT [--max-shard BYTES] [--asymmetric]
@@ -37,7 +38,7 @@ constexpr int64_t kMaxInput = int64_t{1} << 30;
 constexpr int64_t kRowsAtOnce = 256;
 
 struct Options {
-  std::string model, input, output, compute = "f32";
+  std::string model, input, output, compute = "f32", device = "cpu";
   bool special = false, asymmetric = false;
   int64_t window = 500;
   int threads = 0;
@@ -83,6 +84,7 @@ absl::Status WriteLogits(const Options& o) {
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(o.model));
   LWQ_ASSIGN_OR_RETURN(const auto weights, OpenWeights(o.model));
   DeviceOptions device_options;
+  device_options.device = o.device;
   device_options.num_threads = o.threads;
   LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice(device_options));
   const ComputeType compute = o.compute == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
@@ -149,6 +151,7 @@ int main(int argc, char** argv) {
   tokens->add_flag("--special", options.special);
   logits->add_option("--window", options.window)->check(CLI::PositiveNumber);
   logits->add_option("--compute", options.compute)->check(CLI::IsMember({"f32", "bf16"}));
+  logits->add_option("--device", options.device)->check(CLI::IsMember({"cpu", "reference"}));
   logits->add_option("--threads", options.threads);
   artifact->add_option("--max-shard", options.max_shard);
   artifact->add_flag("--asymmetric", options.asymmetric);

@@ -95,11 +95,24 @@ inline absl::Status CheckAttention(DeviceView<const float> q, DeviceView<const f
   return absl::OkStatus();
 }
 
+inline absl::Status CheckGate(DeviceView<const float> gate, DeviceView<const float> up,
+                              DeviceView<const float> out) {
+  const absl::Status gates = CheckShape("gates", gate, out.rows, out.cols);
+  return gates.ok() ? CheckShape("what is gated", up, out.rows, out.cols) : gates;
+}
+
+inline absl::Status CheckSoftCap(float cap) {
+  if (cap > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a soft cap is ", cap, ", expected above 0"));
+}
+
 inline absl::Status CheckRopeSettings(const RopeSettings& settings, int64_t num_positions) {
-  if (!settings.inverse_frequency.empty() && num_positions >= 0) return absl::OkStatus();
+  const size_t rotated = 2 * settings.inverse_frequency.size();
+  const bool fits = settings.head_dim == 0 || static_cast<size_t>(settings.head_dim) >= rotated;
+  if (rotated > 0 && fits && num_positions >= 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("rotary embedding of ", num_positions, " positions with ",
-                   settings.inverse_frequency.size(), " frequencies"));
+      absl::StrCat("rotary embedding of ", num_positions, " positions and head size ",
+                   settings.head_dim, " with ", settings.inverse_frequency.size(), " frequencies"));
 }
 
 // `last_position`: the largest of the batch.

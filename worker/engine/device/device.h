@@ -66,6 +66,10 @@ struct BiasedWeight {
   DeviceSpan<const float> bias;
 };
 
+// What a gated MLP does to its gates: g / (1 + exp(-g)); or GELU by its approximation with a tanh,
+// g / (1 + exp(-2 u)) with u = sqrt(2 / pi) (g + 0.044715 g^3).
+enum class Activation { kSilu, kGeluTanh };
+
 // A packed run of sequences: segment i covers token rows [begin, begin + size). Its tokens see each
 // other causally and, before them, all tokens of `parent` (an earlier segment, or -1) and of the
 // parent's parents: that is how choices share a context that is computed once.
@@ -93,13 +97,15 @@ class DeviceBatch {
   virtual int64_t rows() const = 0;
 };
 
-// Rotary embedding in the half-split form of Hugging Face: pairs are (i, i + head_dim / 2).
+// Rotary embedding in the half-split form of Hugging Face: of a head's first `rotated` values, (i,
+// i + rotated / 2) are pairs; what comes after them is left alone.
 struct RopeSettings {
-  absl::Span<const float> inverse_frequency;  // [head_dim / 2], host memory
+  absl::Span<const float> inverse_frequency;  // [rotated / 2], host memory
   float attention_factor = 1;                 // multiplies cosine and sine
+  int head_dim = 0;                           // 0: all of a head is rotated
 };
 
-// The rotations of all positions below num_positions, made once per model. Immutable.
+// The rotations of all positions below num_positions. Immutable.
 class RopeTable {
  public:
   virtual ~RopeTable() = default;
@@ -247,9 +253,9 @@ class Device {
                                       DeviceView<float> y) = 0;
   virtual absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
                                       DeviceView<float> y) = 0;
-  // y = silu(g) * u, with g and u what Linear gives for `gate` and `up`.
+  // y = activation(g) * u, with g and u what Linear gives for `gate` and `up`.
   virtual absl::Status GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
-                                   DeviceView<float> y) = 0;
+                                   Activation activation, DeviceView<float> y) = 0;
   // c [M, N] -= a [M, K] b [K, N], in F32.
   virtual absl::Status SubtractProduct(DeviceView<const float> a, DeviceView<const float> b,
                                        DeviceView<float> c) = 0;
@@ -275,6 +281,11 @@ class Device {
   virtual absl::Status Attention(DeviceView<const float> q, DeviceView<const float> k,
                                  DeviceView<const float> v, const DeviceBatch& batch,
                                  const AttentionShape& shape, DeviceView<float> out) = 0;
+  // out = activation(gate) * up; out may be one of them.
+  virtual absl::Status Gate(DeviceView<const float> gate, DeviceView<const float> up,
+                            Activation activation, DeviceView<float> out) = 0;
+  // Each x becomes cap * tanh(x / cap); cap > 0.
+  virtual absl::Status SoftCap(float cap, DeviceView<float> x) = 0;
   // y += x.
   virtual absl::Status Add(DeviceView<const float> x, DeviceView<float> y) = 0;
   // out = a - b; out may be one of them.

@@ -58,10 +58,11 @@ class HostBatch : public DeviceBatch {
 template <typename T>
 class HostRopeTable : public RopeTable {
  public:
-  HostRopeTable(int64_t half, int64_t num_positions)
-      : half_(half),
+  HostRopeTable(const RopeSettings& settings, int64_t num_positions)
+      : half_(static_cast<int64_t>(settings.inverse_frequency.size())),
+        head_dim_(settings.head_dim == 0 ? static_cast<int>(2 * half_) : settings.head_dim),
         num_positions_(num_positions),
-        cosine_(static_cast<size_t>(half * num_positions)),
+        cosine_(static_cast<size_t>(half_ * num_positions)),
         sine_(cosine_.size()) {}
   // INVALID_ARGUMENT for one that another device made.
   static absl::StatusOr<const HostRopeTable*> Of(const RopeTable& table) {
@@ -70,7 +71,7 @@ class HostRopeTable : public RopeTable {
     return own;
   }
 
-  int head_dim() const override { return static_cast<int>(2 * half_); }
+  int head_dim() const override { return head_dim_; }
   int64_t num_positions() const override { return num_positions_; }
   int64_t half() const { return half_; }
   T* cosine(int64_t position) { return cosine_.data() + position * half_; }
@@ -79,7 +80,9 @@ class HostRopeTable : public RopeTable {
   const T* sine(int64_t position) const { return sine_.data() + position * half_; }
 
  private:
-  const int64_t half_, num_positions_;
+  const int64_t half_;
+  const int head_dim_;
+  const int64_t num_positions_;
   std::vector<T> cosine_, sine_;
 };
 

@@ -1,6 +1,7 @@
 #include "worker/engine/model/config_reader.h"
 
-#include <cmath>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,24 +9,39 @@
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/model/config_fields.h"
 
 namespace lwq {
 namespace {
 
 constexpr size_t kShownBytes = 80;
 
+std::string Shown(const nlohmann::json* value) {
+  if (value == nullptr) return "nothing";
+  const std::string text = value->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  return text.size() > kShownBytes ? absl::StrCat(text.substr(0, kShownBytes), "...") : text;
+}
+
+bool SwitchesNothingOn(const nlohmann::json& value) {
+  return value.is_null() || value == false || value == "" ||
+         (value.is_structured() && value.empty());
+}
+
 }  // namespace
 
 struct ConfigReader::Json {
   nlohmann::json value;
+  std::set<std::string, std::less<>> asked;
+  std::map<std::string, std::shared_ptr<Json>, std::less<>> objects;  // that were asked for
 
-  const nlohmann::json* Find(absl::string_view field) const {
+  const nlohmann::json* Find(absl::string_view field) {
+    asked.insert(std::string(field));
     const auto it = value.find(std::string(field));
     return it == value.end() || it->is_null() ? nullptr : &*it;
   }
 };
 
-ConfigReader::ConfigReader(std::shared_ptr<const Json> json, std::string prefix)
+ConfigReader::ConfigReader(std::shared_ptr<Json> json, std::string prefix)
     : json_(std::move(json)), prefix_(std::move(prefix)) {}
 
 absl::StatusOr<ConfigReader> ConfigReader::Parse(absl::string_view json) {
@@ -42,15 +58,14 @@ absl::StatusOr<ConfigReader> ConfigReader::Parse(absl::string_view json) {
 
 bool ConfigReader::Has(absl::string_view field) const { return json_->Find(field) != nullptr; }
 
+bool ConfigReader::IsNull(absl::string_view field) const {
+  return !Has(field) && json_->value.contains(std::string(field));
+}
+
 absl::Status ConfigReader::Refuse(absl::string_view field, absl::string_view accepted) const {
-  const nlohmann::json* value = json_->Find(field);
-  std::string found = value == nullptr
-                          ? "nothing"
-                          : value->dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
-  if (found.size() > kShownBytes) found = absl::StrCat(found.substr(0, kShownBytes), "...");
   return InvalidFailure("CONFIG_INVALID",
-                        absl::StrCat("config.json: field ", prefix_, field, ": found ", found,
-                                     ", accepted: ", accepted));
+                        absl::StrCat("config.json: field ", prefix_, field, ": found ",
+                                     Shown(json_->Find(field)), ", accepted: ", accepted));
 }
 
 absl::StatusOr<int64_t> ConfigReader::Int(absl::string_view field, int64_t min, int64_t max,
@@ -107,6 +122,23 @@ absl::StatusOr<std::vector<std::string>> ConfigReader::Strings(absl::string_view
   return strings;
 }
 
+absl::StatusOr<std::vector<double>> ConfigReader::Numbers(absl::string_view field, size_t count,
+                                                          double min, double max) const {
+  const std::string accepted =
+      absl::StrCat("a list of ", count, " numbers from ", min, " to ", max);
+  const nlohmann::json* value = json_->Find(field);
+  if (value == nullptr || !value->is_array() || value->size() != count) {
+    return Refuse(field, accepted);
+  }
+  std::vector<double> numbers;
+  for (const nlohmann::json& element : *value) {
+    if (!element.is_number()) return Refuse(field, accepted);
+    numbers.push_back(element.get<double>());
+    if (!(numbers.back() >= min && numbers.back() <= max)) return Refuse(field, accepted);
+  }
+  return numbers;
+}
+
 absl::StatusOr<int64_t> ConfigReader::TokenId(absl::string_view field, int64_t vocab_size) const {
   const nlohmann::json* value = json_->Find(field);
   if (value == nullptr) return -1;
@@ -122,9 +154,26 @@ absl::StatusOr<int64_t> ConfigReader::TokenId(absl::string_view field, int64_t v
 absl::StatusOr<ConfigReader> ConfigReader::Object(absl::string_view field) const {
   const nlohmann::json* value = json_->Find(field);
   if (value == nullptr || !value->is_object()) return Refuse(field, "an object");
-  auto inner = std::make_shared<Json>();
-  inner->value = *value;
-  return ConfigReader(std::move(inner), absl::StrCat(prefix_, field, "."));
+  std::shared_ptr<Json>& inner = json_->objects[std::string(field)];
+  if (inner == nullptr) {
+    inner = std::make_shared<Json>();
+    inner->value = *value;
+  }
+  return ConfigReader(inner, absl::StrCat(prefix_, field, "."));
+}
+
+std::vector<std::string> ConfigReader::NotUnderstood() const {
+  std::vector<std::string> fields;
+  for (const auto& [field, value] : json_->value.items()) {
+    if (const auto inner = json_->objects.find(field); inner != json_->objects.end()) {
+      const ConfigReader reader(inner->second, absl::StrCat(prefix_, field, "."));
+      for (std::string& name : reader.NotUnderstood()) fields.push_back(std::move(name));
+    } else if (!json_->asked.contains(field) && !IsHarmlessField(field) &&
+               !SwitchesNothingOn(value)) {
+      fields.push_back(absl::StrCat(prefix_, field, ": ", Shown(&value)));
+    }
+  }
+  return fields;
 }
 
 }  // namespace lwq

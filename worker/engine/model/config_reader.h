@@ -14,13 +14,16 @@
 namespace lwq {
 
 // All errors are INVALID_ARGUMENT "CONFIG_INVALID". A field that is null counts as absent. Cheap to
-// copy; immutable.
+// copy. It remembers which fields were asked for, so that none that matters is passed over; copies
+// share that, and one thread reads.
 class ConfigReader {
  public:
   // The text must be one JSON object within the limits of a config.json (io/json_file.h).
   static absl::StatusOr<ConfigReader> Parse(absl::string_view json);
 
   bool Has(absl::string_view field) const;
+  // Whether the field is there and null: where a default would be another value.
+  bool IsNull(absl::string_view field) const;
   // Without `fallback` the field is required. Bounds are inclusive.
   absl::StatusOr<int64_t> Int(absl::string_view field, int64_t min, int64_t max,
                               std::optional<int64_t> fallback = std::nullopt) const;
@@ -31,6 +34,9 @@ class ConfigReader {
                                      std::optional<std::string> fallback = std::nullopt) const;
   // An array of strings; empty when absent.
   absl::StatusOr<std::vector<std::string>> Strings(absl::string_view field) const;
+  // An array of `count` numbers.
+  absl::StatusOr<std::vector<double>> Numbers(absl::string_view field, size_t count, double min,
+                                              double max) const;
   // A token id: a number, or a list of them of which the first counts; -1 when absent.
   absl::StatusOr<int64_t> TokenId(absl::string_view field, int64_t vocab_size) const;
   // A nested object; its fields are named "field.inner" in errors.
@@ -39,10 +45,15 @@ class ConfigReader {
   // The error for a field of which the value is not accepted.
   absl::Status Refuse(absl::string_view field, absl::string_view accepted) const;
 
+  // The fields, also of nested objects, that nobody asked for although they may change what the
+  // model computes: "logit_scale: 0.5". Not among them are fields that are known not to
+  // (config_fields.h), and values that switch nothing on: null, false, empty.
+  std::vector<std::string> NotUnderstood() const;
+
  private:
   struct Json;
-  ConfigReader(std::shared_ptr<const Json> json, std::string prefix);
-  std::shared_ptr<const Json> json_;
+  ConfigReader(std::shared_ptr<Json> json, std::string prefix);
+  std::shared_ptr<Json> json_;
   std::string prefix_;
 };
 

@@ -1,16 +1,20 @@
 #include "worker/engine/model/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/model/layer_run.h"
+#include "worker/engine/model/rope.h"
 #include "worker/engine/model/token_chunks.h"
 
 namespace lwq {
 namespace {
+
+// Sequences longer than what was trained have tables of their own with dynamic scaling.
+constexpr size_t kMaxRopeTables = 64;
 
 absl::Status CannotDo(absl::string_view field, absl::string_view found) {
   return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
@@ -27,170 +31,13 @@ absl::Status CheckSizes(const DecoderSpec& spec) {
 }
 
 absl::Status CheckSpec(const DecoderSpec& spec) {
-  if (spec.activation != "silu") return CannotDo("activation", spec.activation);
-  if (spec.logit_softcap != 0) {
-    return CannotDo("logit_softcap", absl::StrCat(spec.logit_softcap));
-  }
   for (const LayerSpec& layer : spec.layers) {
-    const std::string& rope = layer.attention.rope.type;
-    if (rope != "default" && rope != "linear" && rope != "llama3") return CannotDo("rope", rope);
     for (const LinearSpec& linear : layer.linears) {
       if (linear.expert.has_value()) return CannotDo("the expert", linear.shape.module);
     }
   }
   return CheckSizes(spec);
 }
-
-absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
-  const auto linear = [&layer](LinearRole role, absl::string_view what) -> absl::StatusOr<size_t> {
-    const std::optional<size_t> slot = layer.FindLinear(role);
-    if (!slot.has_value()) return CannotDo("a layer without its", what);
-    return *slot;
-  };
-  const auto norm = [&layer](NormRole role, absl::string_view what) -> absl::StatusOr<size_t> {
-    const std::optional<size_t> slot = layer.FindNorm(role);
-    if (!slot.has_value()) return CannotDo("a layer without its", what);
-    return *slot;
-  };
-  LayerSlots slots;
-  LWQ_ASSIGN_OR_RETURN(slots.query, linear(LinearRole::kQuery, "query projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.key, linear(LinearRole::kKey, "key projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.value, linear(LinearRole::kValue, "value projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.output, linear(LinearRole::kOutput, "output projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.gate, linear(LinearRole::kGate, "gate projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.up, linear(LinearRole::kUp, "up projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.down, linear(LinearRole::kDown, "down projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.attention_norm, norm(NormRole::kAttention, "attention norm"));
-  LWQ_ASSIGN_OR_RETURN(slots.mlp_norm, norm(NormRole::kMlp, "mlp norm"));
-  slots.query_norm = layer.FindNorm(NormRole::kQuery);
-  slots.key_norm = layer.FindNorm(NormRole::kKey);
-  return slots;
-}
-
-// In F32 throughout, as the models were trained.
-std::vector<float> InverseFrequencies(const RopeSpec& rope, int head_dim) {
-  constexpr float kPi = 3.14159265358979f;
-  std::vector<float> frequencies(static_cast<size_t>(head_dim / 2));
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
-    frequencies[i] = 1.0f / std::pow(static_cast<float>(rope.theta), exponent);
-    if (rope.type == "default") continue;
-    const float scaled = frequencies[i] / static_cast<float>(rope.factor);
-    if (rope.type == "linear") {
-      frequencies[i] = scaled;
-      continue;
-    }
-    // llama3: long waves are stretched, short ones left alone, those between blended.
-    const float positions = static_cast<float>(rope.original_max_positions);
-    const float low = static_cast<float>(rope.low_freq_factor);
-    const float high = static_cast<float>(rope.high_freq_factor);
-    const float wavelength = 2 * kPi / frequencies[i];
-    if (wavelength > positions / low) {
-      frequencies[i] = scaled;
-    } else if (wavelength >= positions / high) {
-      const float blend = (positions / wavelength - low) / (high - low);
-      frequencies[i] = (1 - blend) * scaled + blend * frequencies[i];
-    }
-  }
-  return frequencies;
-}
-
-// The heads of a contiguous matrix as rows of their own.
-DeviceView<float> HeadsAsRows(DeviceView<float> m, int head_dim) {
-  return {m.data, m.rows * (m.cols / head_dim), head_dim, head_dim};
-}
-
-// One layer over one chunk that is in the workspace's `hidden`.
-class LayerRun {
- public:
-  LayerRun(const Decoder& decoder, const LayerWeights& weights, const LayerSlots& slots,
-           const RopeTable& rope, const LinearInputObserver& observer, DecoderWorkspace& workspace)
-      : spec_(decoder.spec()),
-        layer_(spec_.layers[static_cast<size_t>(weights.layer)]),
-        device_(decoder.device()),
-        weights_(weights),
-        slots_(slots),
-        rope_(rope),
-        observer_(observer),
-        w_(workspace) {}
-
-  absl::Status Run(const PreparedBatch::Chunk& chunk) {
-    const DeviceView<float> hidden = w_.hidden->Rows(0, chunk.size);
-    const DeviceView<float> normed = w_.normed->Rows(0, chunk.size);
-    const float epsilon = static_cast<float>(spec_.norm_epsilon);
-    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.attention_norm), epsilon, normed));
-    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.query, normed));
-    LWQ_ASSIGN_OR_RETURN(const DeviceView<float> attended, Attend(chunk, normed, epsilon));
-    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.output, attended));
-    LWQ_RETURN_IF_ERROR(device_->AddLinear(attended, Weight(slots_.output), hidden));
-
-    LWQ_RETURN_IF_ERROR(device_->RmsNorm(hidden, Norm(slots_.mlp_norm), epsilon, normed));
-    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
-    const DeviceView<float> inner = w_.inner->Carve(0, chunk.size, OutFeatures(slots_.up));
-    LWQ_RETURN_IF_ERROR(
-        device_->GatedLinear(normed, Weight(slots_.gate), Weight(slots_.up), inner));
-    LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
-    return device_->AddLinear(inner, Weight(slots_.down), hidden);
-  }
-
- private:
-  absl::Status ObserveInputOf(size_t linear, DeviceView<const float> x) const {
-    return observer_ ? observer_(layer_.linears[linear].input, x) : absl::OkStatus();
-  }
-
-  BiasedWeight Weight(size_t linear) const {
-    const auto& bias = weights_.biases[linear];
-    return {*weights_.linears[linear], bias == nullptr ? DeviceSpan<const float>() : bias->span()};
-  }
-  DeviceSpan<const float> Norm(size_t norm) const { return weights_.norms[norm]->span(); }
-  int64_t OutFeatures(size_t linear) const { return layer_.linears[linear].shape.out_features; }
-
-  // Queries, keys, values and the answer share `inner` with what comes after them.
-  absl::StatusOr<DeviceView<float>> Attend(const PreparedBatch::Chunk& chunk,
-                                           DeviceView<const float> normed, float epsilon) {
-    const int64_t rows = chunk.size;
-    const int64_t query_cols = OutFeatures(slots_.query);
-    const int64_t key_cols = OutFeatures(slots_.key);
-    DeviceMatrix& inner = *w_.inner;
-    const DeviceView<float> query = inner.Carve(0, rows, query_cols);
-    const DeviceView<float> attended = inner.Carve(rows * query_cols, rows, query_cols);
-    const DeviceView<float> key = inner.Carve(rows * 2 * query_cols, rows, key_cols);
-    const DeviceView<float> value = inner.Carve(rows * (2 * query_cols + key_cols), rows, key_cols);
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.query), query));
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.key), key));
-    LWQ_RETURN_IF_ERROR(device_->Linear(normed, Weight(slots_.value), value));
-    if (slots_.query_norm.has_value()) {
-      const DeviceView<float> q = HeadsAsRows(query, spec_.head_dim);
-      LWQ_RETURN_IF_ERROR(device_->RmsNorm(q, Norm(*slots_.query_norm), epsilon, q));
-    }
-    if (slots_.key_norm.has_value()) {
-      const DeviceView<float> k = HeadsAsRows(key, spec_.head_dim);
-      LWQ_RETURN_IF_ERROR(device_->RmsNorm(k, Norm(*slots_.key_norm), epsilon, k));
-    }
-    LWQ_RETURN_IF_ERROR(device_->Rope(*chunk.on_device, rope_, query));
-    LWQ_RETURN_IF_ERROR(device_->Rope(*chunk.on_device, rope_, key));
-    AttentionShape shape;
-    shape.num_heads = spec_.num_heads;
-    shape.num_kv_heads = spec_.num_kv_heads;
-    shape.head_dim = spec_.head_dim;
-    shape.scale = static_cast<float>(spec_.attention_scale != 0
-                                         ? spec_.attention_scale
-                                         : 1 / std::sqrt(static_cast<double>(spec_.head_dim)));
-    shape.sliding_window = static_cast<int>(layer_.attention.sliding_window);
-    shape.logit_softcap = static_cast<float>(spec_.attention_softcap);
-    LWQ_RETURN_IF_ERROR(device_->Attention(query, key, value, *chunk.on_device, shape, attended));
-    return attended;
-  }
-
-  const DecoderSpec& spec_;
-  const LayerSpec& layer_;
-  Device* const device_;
-  const LayerWeights& weights_;
-  const LayerSlots& slots_;
-  const RopeTable& rope_;
-  const LinearInputObserver& observer_;
-  DecoderWorkspace& w_;
-};
 
 }  // namespace
 
@@ -215,16 +62,12 @@ Decoder::Decoder(DecoderSpec spec, std::vector<LayerSlots> slots, const WeightSo
       weights_(weights),
       device_(device),
       compute_(compute) {
-  std::vector<RopeSpec> ropes;
   for (const LayerSpec& layer : spec_.layers) {
     const RopeSpec& rope = layer.attention.rope;
-    const auto at = std::find(ropes.begin(), ropes.end(), rope);
-    rope_of_layer_.push_back(static_cast<size_t>(at - ropes.begin()));
-    if (at != ropes.end()) continue;
-    ropes.push_back(rope);
-    inverse_frequencies_.push_back(InverseFrequencies(rope, spec_.head_dim));
+    const auto at = std::find(ropes_.begin(), ropes_.end(), rope);
+    rope_of_layer_.push_back(static_cast<size_t>(at - ropes_.begin()));
+    if (at == ropes_.end()) ropes_.push_back(rope);
   }
-  rope_tables_.resize(ropes.size());
 }
 
 absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
@@ -318,11 +161,7 @@ absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
   workspace_ = DecoderWorkspace{};
   int64_t widest = 0;
   for (size_t l = 0; l < slots_.size(); ++l) {
-    const auto width = [&](size_t slot) {
-      return spec_.layers[l].linears[slot].shape.out_features;
-    };
-    const LayerSlots& slots = slots_[l];
-    widest = std::max({widest, 2 * (width(slots.query) + width(slots.key)), width(slots.up)});
+    widest = std::max(widest, InnerWidth(spec_, spec_.layers[l], slots_[l]));
   }
   const int64_t inner = rows * widest;
   LWQ_ASSIGN_OR_RETURN(workspace_.hidden, device_->NewMatrix(rows, spec_.hidden_size));
@@ -332,18 +171,33 @@ absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<const RopeTable*> Decoder::RopeFor(size_t layer, int64_t num_positions) const {
-  const size_t rope = rope_of_layer_[layer];
-  std::unique_ptr<RopeTable>& table = rope_tables_[rope];
+absl::StatusOr<const RopeTable*> Decoder::RopeFor(size_t layer, int64_t rope_length,
+                                                  int64_t num_positions) const {
+  const size_t index = rope_of_layer_[layer];
+  const RopeSpec& rope = ropes_[index];
+  const int64_t length = RopeLength(rope, rope_length);
+  std::unique_ptr<RopeTable>& table = rope_tables_[{index, length}];
   if (table == nullptr || table->num_positions() < num_positions) {
-    LWQ_ASSIGN_OR_RETURN(table,
-                         device_->NewRopeTable({inverse_frequencies_[rope], 1.0f}, num_positions));
+    const std::vector<float> frequencies = InverseFrequencies(rope, spec_.head_dim, length);
+    const RopeSettings settings = {frequencies, static_cast<float>(rope.attention_factor),
+                                   spec_.head_dim};
+    LWQ_ASSIGN_OR_RETURN(table, device_->NewRopeTable(settings, num_positions));
   }
   return table.get();
 }
 
+// The largest of what the model's embeddings make of a length: each gives for it what it gives for
+// the length itself, because none exceeds that and all grow with it.
+int64_t Decoder::RopeLengthOf(int64_t length) const {
+  int64_t longest = 0;
+  for (const RopeSpec& rope : ropes_) longest = std::max(longest, RopeLength(rope, length));
+  return longest;
+}
+
 absl::StatusOr<PreparedBatch> Decoder::PrepareBatch(const TokenBatch& batch) const {
-  LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks, CutIntoChunks(batch, kChunkTokens));
+  const auto rope_length = [this](int64_t length) { return RopeLengthOf(length); };
+  LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks,
+                       CutIntoChunks(batch, kChunkTokens, rope_length));
   PreparedBatch prepared;
   prepared.num_tokens = batch.num_tokens();
   for (const TokenChunk& chunk : chunks) {
@@ -351,7 +205,7 @@ absl::StatusOr<PreparedBatch> Decoder::PrepareBatch(const TokenBatch& batch) con
       prepared.num_positions = std::max<int64_t>(prepared.num_positions, int64_t{position} + 1);
     }
     LWQ_ASSIGN_OR_RETURN(auto on_device, device_->NewBatch(chunk.segments, chunk.positions));
-    prepared.chunks.push_back({chunk.begin, chunk.size, std::move(on_device)});
+    prepared.chunks.push_back({chunk.begin, chunk.size, chunk.rope_length, std::move(on_device)});
   }
   return prepared;
 }
@@ -384,12 +238,14 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
     LWQ_ASSIGN_OR_RETURN(cosine, device_->NewBuffer<double>(1, batch.num_tokens));
   }
   const size_t index = static_cast<size_t>(layer.layer);
-  LWQ_ASSIGN_OR_RETURN(const RopeTable* rope, RopeFor(index, batch.num_positions));
-  LayerRun run(*this, layer, slots_[index], *rope, observer, workspace_);
+  if (rope_tables_.size() > kMaxRopeTables) rope_tables_.clear();
+  LayerRun run(*this, layer, slots_[index], observer, workspace_);
   for (const PreparedBatch::Chunk& chunk : batch.chunks) {
+    LWQ_ASSIGN_OR_RETURN(const RopeTable* rope,
+                         RopeFor(index, chunk.rope_length, batch.num_positions));
     const DeviceView<float> out = workspace_.hidden->Rows(0, chunk.size);
     LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, out));
-    LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk), "layer ", layer.layer));
+    LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk, *rope), "layer ", layer.layer));
     if (cosine != nullptr) {
       const DeviceView<float> in = workspace_.normed->Rows(0, chunk.size);
       LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, in));
@@ -420,7 +276,10 @@ absl::Status Decoder::Logits(const HeadWeights& head, ConstMatrixView hidden,
   LWQ_RETURN_IF_ERROR(device_->Upload(hidden, normed->view()));
   LWQ_RETURN_IF_ERROR(device_->RmsNorm(normed->view(), head.final_norm->span(),
                                        static_cast<float>(spec_.norm_epsilon), normed->view()));
-  return Annotate(device_->Linear(normed->view(), *head.projection, logits), "the head");
+  LWQ_RETURN_IF_ERROR(
+      Annotate(device_->Linear(normed->view(), *head.projection, logits), "the head"));
+  if (spec_.logit_softcap == 0) return absl::OkStatus();
+  return device_->SoftCap(static_cast<float>(spec_.logit_softcap), logits);
 }
 
 absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, MatrixView hidden,

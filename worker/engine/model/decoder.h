@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +37,7 @@ struct PreparedBatch {
   struct Chunk {
     int64_t begin = 0;  // first row
     int64_t size = 0;
+    int64_t rope_length = 0;  // what its rotations depend on (rope.h)
     std::unique_ptr<DeviceBatch> on_device;
   };
   std::vector<Chunk> chunks;
@@ -60,11 +63,15 @@ struct HeadWeights {
   std::shared_ptr<const PreparedWeight> projection;  // [vocabulary, hidden]
 };
 
-// Where the decoder finds what it needs in a layer's lists.
+// Where the decoder finds what it needs in a layer's lists. Where one linear does the work of
+// several, they are the same.
 struct LayerSlots {
   size_t query, key, value, output, gate, up, down;
   size_t attention_norm, mlp_norm;
-  std::optional<size_t> query_norm, key_norm;
+  std::optional<size_t> query_norm, key_norm, post_attention_norm, post_mlp_norm;
+
+  bool fused_attention() const { return query == key; }
+  bool fused_mlp() const { return gate == up; }
 };
 
 // Activations of one chunk, in device memory.
@@ -122,18 +129,21 @@ class Decoder {
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
                                                            double offset) const;
   absl::Status ReserveWorkspace(int64_t rows) const;
-  // The rotations of a layer for at least so many positions.
-  absl::StatusOr<const RopeTable*> RopeFor(size_t layer, int64_t num_positions) const;
+  // The rotations of a layer for at least so many positions, in sequences of a RopeLengthOf.
+  absl::StatusOr<const RopeTable*> RopeFor(size_t layer, int64_t rope_length,
+                                           int64_t num_positions) const;
+  int64_t RopeLengthOf(int64_t length) const;
 
   const DecoderSpec spec_;
   const std::vector<LayerSlots> slots_;  // by layer
   const WeightSource* const weights_;
   Device* const device_;
   const ComputeType compute_;
-  // Of each rotary embedding that some layer has, and which one that is, by layer.
-  std::vector<std::vector<float>> inverse_frequencies_;
+  // The rotary embeddings that layers have, and which one that is, by layer.
+  std::vector<RopeSpec> ropes_;
   std::vector<size_t> rope_of_layer_;
-  mutable std::vector<std::unique_ptr<RopeTable>> rope_tables_;  // grow with what is asked for
+  // By embedding and RopeLength; they grow with what is asked for.
+  mutable std::map<std::pair<size_t, int64_t>, std::unique_ptr<RopeTable>> rope_tables_;
   mutable DecoderWorkspace workspace_;
 };
 

@@ -14,9 +14,19 @@
 namespace lwq {
 namespace {
 
+// What is left of a config.json that no family is for, when each has asked for its fields.
+std::string NotUnderstoodByAny(const ConfigReader& config) {
+  for (const ModelFamilyDef* family : ModelFamilies()) (void)family->parse(config);
+  const std::vector<std::string> fields = config.NotUnderstood();
+  if (fields.empty()) return "";
+  return absl::StrCat("; fields that no family has: ", absl::StrJoin(fields, ", ").substr(0, 400));
+}
+
 // The family of the first architecture that one knows.
 absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
-    const std::vector<std::string>& architectures) {
+    const ConfigReader& config) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> architectures,
+                       config.Strings("architectures"));
   std::vector<absl::string_view> known;
   for (const ModelFamilyDef* family : ModelFamilies()) {
     for (absl::string_view name : family->architectures) {
@@ -28,12 +38,30 @@ absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
   }
   std::string found = absl::StrJoin(architectures, ", ");
   if (found.empty()) found = "none";
-  return InvalidFailure("ARCH_UNSUPPORTED", absl::StrCat("config.json: field architectures: found ",
-                                                         found.substr(0, 200), ", supported: ",
-                                                         absl::StrJoin(known, ", ")));
+  return InvalidFailure(
+      "ARCH_UNSUPPORTED",
+      absl::StrCat("config.json: field architectures: found ", found.substr(0, 200),
+                   ", supported: ", absl::StrJoin(known, ", "), NotUnderstoodByAny(config)));
+}
+
+absl::StatusOr<DecoderSpec> Parse(const ModelFamilyDef& family, const ConfigReader& config) {
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, family.parse(config));
+  const std::vector<std::string> fields = config.NotUnderstood();
+  if (fields.empty()) return spec;
+  return InvalidFailure(
+      "ARCH_UNSUPPORTED",
+      absl::StrCat("config.json of a ", family.name, " model has fields that lwq does not know: ",
+                   absl::StrJoin(fields, ", ").substr(0, 400),
+                   "; if they do not change what the model computes, take them out"));
 }
 
 }  // namespace
+
+absl::StatusOr<DecoderSpec> ParseConfig(const ModelFamilyDef& family,
+                                        absl::string_view config_json) {
+  LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(config_json));
+  return Parse(family, config);
+}
 
 absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) {
   JsonLimits limits;
@@ -41,10 +69,8 @@ absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) 
   LWQ_ASSIGN_OR_RETURN(const std::string text,
                        ReadJsonFile(JoinPath(model_directory, "config.json"), limits));
   LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(text));
-  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> architectures,
-                       config.Strings("architectures"));
-  LWQ_ASSIGN_OR_RETURN(const auto family, FindFamily(architectures));
-  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, family.first->parse(text));
+  LWQ_ASSIGN_OR_RETURN(const auto family, FindFamily(config));
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, Parse(*family.first, config));
   spec.family = std::string(family.first->name);
   spec.architecture = family.second;
   return spec;

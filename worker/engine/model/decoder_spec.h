@@ -8,7 +8,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/engine/device/device.h"
 #include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/config_reader.h"
 #include "worker/engine/model/layer_spec.h"
 #include "worker/engine/plan/model_inventory.h"
 
@@ -28,7 +30,7 @@ struct DecoderSpec {
   int64_t max_positions = 0;
   double norm_epsilon = 1e-5;
   double norm_offset = 0;  // Gemma: weight + 1
-  std::string activation = "silu";
+  Activation activation = Activation::kSilu;
   double attention_scale = 0;  // 0: 1/sqrt(head_dim)
   double attention_softcap = 0;
   double logit_softcap = 0;
@@ -48,7 +50,8 @@ struct DecoderSpec {
 
 // Reads and checks config.json. Errors: NOT_FOUND, INVALID_ARGUMENT "CONFIG_INVALID" naming the
 // field and both what was found and what is accepted, INVALID_ARGUMENT "ARCH_UNSUPPORTED" listing
-// the families. Limits: 4 MiB, depth 32, 4,096 layers, hidden 131,072, vocabulary 4 M.
+// the families, or the fields that the family does not have. Limits: 4 MiB, depth 32, 4,096 layers,
+// hidden 131,072, vocabulary 4 M.
 absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory);
 
 // Checks that every tensor of the spec is in the checkpoint with the right shape and a float dtype
@@ -58,8 +61,13 @@ absl::StatusOr<ModelInventory> TakeInventory(const DecoderSpec& spec, const Chec
 struct ModelFamilyDef {
   absl::string_view name;
   std::vector<absl::string_view> architectures;
-  // `config` is the parsed config.json, as text; see families for the fields each reads.
-  absl::StatusOr<DecoderSpec> (*parse)(absl::string_view config_json);
+  // Asks `config` for every field that the family has; the others are then refused, if they may
+  // change what the model computes.
+  absl::StatusOr<DecoderSpec> (*parse)(const ConfigReader& config);
 };
+
+// What config.json says, read as this family. Errors: those of ReadDecoderSpec.
+absl::StatusOr<DecoderSpec> ParseConfig(const ModelFamilyDef& family,
+                                        absl::string_view config_json);
 
 }  // namespace lwq

@@ -14,17 +14,36 @@
 
 namespace lwq {
 
-// What the decoder does with a linear, and with a norm.
-enum class LinearRole { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kHead };
-enum class NormRole { kAttention, kMlp, kQuery, kKey, kFinal };
+// What the decoder does with a linear, and with a norm. Some checkpoints hold queries, keys and
+// values in one linear, rows in this order, and gate and up likewise.
+enum class LinearRole {
+  kQuery,
+  kKey,
+  kValue,
+  kQueryKeyValue,
+  kOutput,
+  kGate,
+  kUp,
+  kGateUp,
+  kDown,
+  kHead
+};
+// kPostAttention and kPostMlp: of what comes out of the two, before it is added.
+enum class NormRole { kAttention, kPostAttention, kMlp, kPostMlp, kQuery, kKey, kFinal };
 
+// A rotary embedding; rope.h computes it.
+enum class RopeType { kDefault, kLinear, kDynamic, kLlama3, kYarn, kLongRope };
 struct RopeSpec {
+  RopeType type = RopeType::kDefault;
   double theta = 10000;
-  std::string type = "default";  // default | linear | llama3
+  int rotated = 0;  // the first so many values of a head; 0: all
   double factor = 1;
-  double low_freq_factor = 1;
-  double high_freq_factor = 4;
-  int64_t original_max_positions = 0;
+  double attention_factor = 1;         // of cosine and sine
+  int64_t original_max_positions = 0;  // all but default and linear: what was trained with at first
+  double low_freq_factor = 1, high_freq_factor = 4;  // llama3
+  double beta_fast = 32, beta_slow = 1;              // yarn
+  bool truncate = true;                              // yarn
+  std::vector<double> short_factor, long_factor;     // longrope, by pair
 
   friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
 };
@@ -65,7 +84,8 @@ struct UnitSpec {
 };
 
 // What a norm or a linear puts out may be divided, channel by channel, by any positive scales when
-// all that reads it is multiplied by them: the layer computes what it did.
+// all that reads it is multiplied by them: the layer computes what it did. (A norm's weight has the
+// model's norm_offset in it when it is divided.)
 struct ScaleEdge {
   enum class Source { kNorm, kLinear };
   Source source = Source::kNorm;

@@ -8,9 +8,9 @@
 namespace lwq {
 namespace {
 
-absl::StatusOr<DecoderSpec> ParseLlama(absl::string_view config_json) {
-  LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(config_json));
+absl::StatusOr<DecoderSpec> ParseLlama(const ConfigReader& config) {
   LWQ_ASSIGN_OR_RETURN(LlamaShapedConfig shape, ReadLlamaShapedConfig(config));
+  LWQ_RETURN_IF_ERROR(ReadSharedRope(config, shape.rope_defaults(), shape));
   LlamaLayerOptions& options = shape.options;
   LWQ_ASSIGN_OR_RETURN(options.attention_bias, config.Bool("attention_bias", false));
   options.attention_output_bias = options.attention_bias;

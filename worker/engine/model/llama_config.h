@@ -1,30 +1,61 @@
 // What the Llama-shaped families share: the fields of config.json, and the layers.
 #pragma once
 
+#include <functional>
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "worker/engine/model/config_reader.h"
 #include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/rope_config.h"
 
 namespace lwq {
 
+// What transformers takes for fields that config.json leaves out, where families differ.
+struct LlamaDefaults {
+  int64_t num_kv_heads = 0;  // 0: as many as heads
+  int64_t head_dim = 0;      // 0: hidden_size / heads
+  int64_t max_positions = 2048;
+  double norm_epsilon = 1e-6;
+  bool tied_embeddings = false;
+  const char* activation_field = "hidden_act";
+  Activation activation = Activation::kSilu;
+};
+
 // What the layers of one family have and those of another do not.
 struct LlamaLayerOptions {
-  AttentionSpec attention;
   bool attention_bias = false;         // q, k, v (Qwen2) ...
   bool attention_output_bias = false;  // ... and o
   bool mlp_bias = false;
-  bool qk_norm = false;  // Qwen3
+  bool qk_norm = false;         // Qwen3, Gemma 3
+  bool fused = false;           // Phi-3: q, k and v in one linear, and gate and up
+  bool sandwich_norms = false;  // Gemma 2 and 3: norms also behind attention and MLP
 };
 
-// Sizes, norms and token ids, and of the options the rotary embedding (in the spellings of
-// transformers 4 and 5). The layers are still to be made.
+// Sizes, norms and token ids. Rotary embeddings, windows and options are still to be set, and the
+// layers to be made.
 struct LlamaShapedConfig {
   DecoderSpec spec;
-  int num_layers = 0;
   bool tied_embeddings = false;
   LlamaLayerOptions options;
+  std::vector<AttentionSpec> attention;  // of each layer
+
+  RopeDefaults rope_defaults() const;
 };
-absl::StatusOr<LlamaShapedConfig> ReadLlamaShapedConfig(const ConfigReader& config);
+absl::StatusOr<LlamaShapedConfig> ReadLlamaShapedConfig(const ConfigReader& config,
+                                                        const LlamaDefaults& defaults = {});
+
+// One rotary embedding for all layers, as ReadRope reads it.
+absl::Status ReadSharedRope(const ConfigReader& config, const RopeDefaults& defaults,
+                            LlamaShapedConfig& shape);
+
+// "sliding_window": 0 where it is null, `by_default` where it is missing.
+absl::StatusOr<int64_t> ReadWindow(const ConfigReader& config, int64_t by_default);
+// Gives `window` to the layers that "layer_types" calls sliding; without it, to those for which
+// `by_default` says so. Returns which they are.
+absl::StatusOr<std::vector<bool>> SetWindows(const ConfigReader& config, int64_t window,
+                                             const std::function<bool(int layer)>& by_default,
+                                             LlamaShapedConfig& shape);
 
 // The spec with embedding, layers and head in the layout and names of Hugging Face's Llama.
 DecoderSpec MakeLlamaShaped(LlamaShapedConfig config);

@@ -17,47 +17,79 @@ class LayerMaker {
         unit_prefix_(absl::StrCat("layers.", layer, ".")),
         prefix_(absl::StrCat("model.", unit_prefix_)) {}
 
-  LayerSpec Make() {
-    using enum LinearRole;
-    const int64_t hidden = spec_.hidden_size, inner = spec_.intermediate_size;
-    const int64_t queries = int64_t{spec_.num_heads} * spec_.head_dim;
-    const int64_t keys = int64_t{spec_.num_kv_heads} * spec_.head_dim;
-    layer_.attention = options_.attention;
-    const size_t attention = AddInput("attention", hidden);
-    const size_t attended = AddInput("attention_output", queries);
-    const size_t mlp = AddInput("mlp", hidden);
-    const size_t mlp_hidden = AddInput("mlp_hidden", inner);
-
-    AddUnit("self_attn.qkv_proj");
-    const size_t q = AddLinear(kQuery, "self_attn.q_proj", queries, attention);
-    const size_t k = AddLinear(kKey, "self_attn.k_proj", keys, attention);
-    const size_t v = AddLinear(kValue, "self_attn.v_proj", keys, attention);
-    AddUnit("self_attn.o_proj");
-    const size_t o = AddLinear(kOutput, "self_attn.o_proj", hidden, attended);
-    AddUnit("mlp.gate_up_proj");
-    const size_t gate = AddLinear(kGate, "mlp.gate_proj", inner, mlp);
-    const size_t up = AddLinear(kUp, "mlp.up_proj", inner, mlp);
-    AddUnit("mlp.down_proj");
-    const size_t down = AddLinear(kDown, "mlp.down_proj", hidden, mlp_hidden);
+  LayerSpec Make(const AttentionSpec& attention) {
+    layer_.attention = attention;
+    AddAttention();
+    AddMlp();
     for (LinearSpec& linear : layer_.linears) linear.bias = HasBias(linear.role);
-
-    const size_t before_attention = AddNorm(NormRole::kAttention, "input_layernorm", hidden);
-    const size_t before_mlp = AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
-    if (options_.qk_norm) {
-      AddNorm(NormRole::kQuery, "self_attn.q_norm", spec_.head_dim);
-      AddNorm(NormRole::kKey, "self_attn.k_norm", spec_.head_dim);
-    }
-
-    using Source = ScaleEdge::Source;
-    layer_.edges.push_back({Source::kNorm, before_attention, {q, k, v}, hidden});
-    layer_.edges.push_back(
-        {Source::kLinear, v, {o}, spec_.head_dim, spec_.num_heads / spec_.num_kv_heads});
-    layer_.edges.push_back({Source::kNorm, before_mlp, {gate, up}, hidden});
-    layer_.edges.push_back({Source::kLinear, up, {down}, inner});
+    AddInnerNorms();
     return std::move(layer_);
   }
 
  private:
+  void AddAttention() {
+    using enum LinearRole;
+    const int64_t hidden = spec_.hidden_size;
+    const int64_t queries = int64_t{spec_.num_heads} * spec_.head_dim;
+    const int64_t keys = int64_t{spec_.num_kv_heads} * spec_.head_dim;
+    const size_t input = AddInput("attention", hidden);
+    const size_t attended = AddInput("attention_output", queries);
+    const size_t norm = AddNorm(NormRole::kAttention, "input_layernorm", hidden);
+    std::vector<size_t> readers;
+    AddUnit("self_attn.qkv_proj");
+    if (options_.fused) {
+      readers = {AddLinear(kQueryKeyValue, "self_attn.qkv_proj", queries + 2 * keys, input)};
+    } else {
+      readers = {AddLinear(kQuery, "self_attn.q_proj", queries, input),
+                 AddLinear(kKey, "self_attn.k_proj", keys, input),
+                 AddLinear(kValue, "self_attn.v_proj", keys, input)};
+    }
+    AddUnit("self_attn.o_proj");
+    const size_t o = AddLinear(kOutput, "self_attn.o_proj", hidden, attended);
+    layer_.edges.push_back({ScaleEdge::Source::kNorm, norm, readers, hidden});
+    if (options_.fused) return;  // an edge's source is all rows of a linear
+    layer_.edges.push_back({ScaleEdge::Source::kLinear,
+                            readers.back(),
+                            {o},
+                            spec_.head_dim,
+                            spec_.num_heads / spec_.num_kv_heads});
+  }
+
+  void AddMlp() {
+    using enum LinearRole;
+    const int64_t hidden = spec_.hidden_size, inner = spec_.intermediate_size;
+    const size_t input = AddInput("mlp", hidden);
+    const size_t mlp_hidden = AddInput("mlp_hidden", inner);
+    const size_t norm = options_.sandwich_norms
+                            ? AddNorm(NormRole::kMlp, "pre_feedforward_layernorm", hidden)
+                            : AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
+    std::vector<size_t> readers;
+    AddUnit("mlp.gate_up_proj");
+    if (options_.fused) {
+      readers = {AddLinear(kGateUp, "mlp.gate_up_proj", 2 * inner, input)};
+    } else {
+      readers = {AddLinear(kGate, "mlp.gate_proj", inner, input),
+                 AddLinear(kUp, "mlp.up_proj", inner, input)};
+    }
+    AddUnit("mlp.down_proj");
+    const size_t down = AddLinear(kDown, "mlp.down_proj", hidden, mlp_hidden);
+    layer_.edges.push_back({ScaleEdge::Source::kNorm, norm, readers, hidden});
+    if (options_.fused) return;
+    layer_.edges.push_back({ScaleEdge::Source::kLinear, readers.back(), {down}, inner});
+  }
+
+  // Norms of which no linear reads the output.
+  void AddInnerNorms() {
+    if (options_.sandwich_norms) {
+      AddNorm(NormRole::kPostAttention, "post_attention_layernorm", spec_.hidden_size);
+      AddNorm(NormRole::kPostMlp, "post_feedforward_layernorm", spec_.hidden_size);
+    }
+    if (options_.qk_norm) {
+      AddNorm(NormRole::kQuery, "self_attn.q_norm", spec_.head_dim);
+      AddNorm(NormRole::kKey, "self_attn.k_norm", spec_.head_dim);
+    }
+  }
+
   size_t AddInput(const char* name, int64_t features) {
     layer_.inputs.push_back({name, features});
     return layer_.inputs.size() - 1;
@@ -81,6 +113,7 @@ class LayerMaker {
       case LinearRole::kQuery:
       case LinearRole::kKey:
       case LinearRole::kValue:
+      case LinearRole::kQueryKeyValue:
         return options_.attention_bias;
       case LinearRole::kOutput:
         return options_.attention_output_bias;
@@ -114,8 +147,8 @@ HeadSpec MakeHead(const DecoderSpec& spec, bool tied) {
 DecoderSpec MakeLlamaShaped(LlamaShapedConfig config) {
   DecoderSpec spec = std::move(config.spec);
   spec.embedding.tensor = "model.embed_tokens.weight";
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    spec.layers.push_back(LayerMaker(spec, config.options, layer).Make());
+  for (const AttentionSpec& attention : config.attention) {
+    spec.layers.push_back(LayerMaker(spec, config.options, spec.num_layers()).Make(attention));
   }
   spec.head = MakeHead(spec, config.tied_embeddings);
   return spec;

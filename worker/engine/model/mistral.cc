@@ -1,4 +1,4 @@
-// Mistral: Llama's shape without biases, with an optional sliding window.
+// Mistral: Llama's shape without biases, with one sliding window for all layers, or none.
 #include <utility>
 
 #include "base/status_macros.h"
@@ -8,14 +8,12 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kMaxWindow = (int64_t{1} << 31) - 1;
-
-absl::StatusOr<DecoderSpec> ParseMistral(absl::string_view config_json) {
-  LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(config_json));
-  LWQ_ASSIGN_OR_RETURN(LlamaShapedConfig shape, ReadLlamaShapedConfig(config));
-  LlamaLayerOptions& options = shape.options;
-  LWQ_ASSIGN_OR_RETURN(options.attention.sliding_window,
-                       config.Int("sliding_window", 1, kMaxWindow, 0));
+absl::StatusOr<DecoderSpec> ParseMistral(const ConfigReader& config) {
+  const LlamaDefaults defaults = {.num_kv_heads = 8, .max_positions = 4096 * 32};
+  LWQ_ASSIGN_OR_RETURN(LlamaShapedConfig shape, ReadLlamaShapedConfig(config, defaults));
+  LWQ_RETURN_IF_ERROR(ReadSharedRope(config, shape.rope_defaults(), shape));
+  LWQ_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, 4096));
+  for (AttentionSpec& attention : shape.attention) attention.sliding_window = window;
   return MakeLlamaShaped(std::move(shape));
 }
 

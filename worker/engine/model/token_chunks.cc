@@ -41,9 +41,20 @@ TokenChunk MakeChunk(const TokenBatch& batch, size_t first, size_t last) {
   return chunk;
 }
 
+// Of the longest sequence that ends in segments [first, last).
+int64_t LongestSequence(const TokenBatch& batch, size_t first, size_t last) {
+  int64_t longest = 0;
+  for (size_t i = first; i < last; ++i) {
+    longest = std::max(longest, batch.segments[i].first_position + batch.segments[i].size);
+  }
+  return longest;
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<TokenChunk>> CutIntoChunks(const TokenBatch& batch, int64_t max_tokens) {
+absl::StatusOr<std::vector<TokenChunk>> CutIntoChunks(
+    const TokenBatch& batch, int64_t max_tokens,
+    const std::function<int64_t(int64_t length)>& rope_length) {
   LWQ_RETURN_IF_ERROR(CheckCover(batch));
   const size_t count = batch.segments.size();
   // A cut before segment i is allowed when nobody from i on continues a segment before i.
@@ -54,17 +65,23 @@ absl::StatusOr<std::vector<TokenChunk>> CutIntoChunks(const TokenBatch& batch, i
   }
   std::vector<TokenChunk> chunks;
   size_t first = 0;
-  size_t cut = 0;  // the last place after `first` where a cut is allowed
+  size_t cut = 0;      // the last place after `first` where a cut is allowed
+  int64_t length = 0;  // of what lies before the cut
+  const auto emit = [&] {
+    chunks.push_back(MakeChunk(batch, first, cut));
+    chunks.back().rope_length = length;
+    first = cut;
+  };
   for (size_t i = 1; i <= count; ++i) {
     if (reaches[i] < static_cast<int32_t>(i)) continue;
     const int64_t end = i == count ? batch.num_tokens() : batch.segments[i].begin;
-    if (cut > first && end - batch.segments[first].begin > max_tokens) {
-      chunks.push_back(MakeChunk(batch, first, cut));
-      first = cut;
-    }
+    const int64_t next_length = rope_length ? rope_length(LongestSequence(batch, cut, i)) : 0;
+    const bool too_long = end - batch.segments[first].begin > max_tokens;
+    if (cut > first && (too_long || next_length != length)) emit();
+    length = next_length;
     cut = i;
   }
-  if (cut > first) chunks.push_back(MakeChunk(batch, first, cut));
+  if (cut > first) emit();
   return chunks;
 }
 

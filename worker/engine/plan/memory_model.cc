@@ -53,7 +53,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
                                     bool bf16) {
   const int64_t prepared = bf16 ? 2 : kF32;
   std::map<int, LayerSizes> layers;
-  int64_t widest_linear = 0, widest_input = 0, head_weights = 0;
+  int64_t widest_linear = 0, widest_input = 0, widest_gates = 0, head_weights = 0;
   for (const AllocationUnit& unit : model.units) {
     if (unit.place.in_layer()) {
       layers[unit.place.layer].weights += unit.num_weights();
@@ -65,6 +65,11 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
     for (const LinearShape& linear : unit.linears) {
       widest_linear = std::max(widest_linear, linear.num_weights());
       input = std::max(input, linear.in_features);
+      // One linear that gives gates and what is gated side by side.
+      if (unit.place.in_layer() && unit.linears.size() == 1 &&
+          linear.out_features == 2 * model.intermediate_size) {
+        widest_gates = linear.out_features;
+      }
     }
     widest_input = std::max(widest_input, input);
     if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += kF32 * input * input;
@@ -93,7 +98,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   // inputs once more, turned and packed.
   const int64_t queries = int64_t{model.num_heads} * model.head_dim;
   const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
-  const int64_t inner = std::max<int64_t>(2 * queries + 2 * keys, model.intermediate_size);
+  const int64_t inner = std::max({2 * queries + 2 * keys, model.intermediate_size, widest_gates});
   f.activation_bytes =
       kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * widest_input);
   if (calibrated) f.activation_bytes += kChunkTokens * kF32 * widest_input;

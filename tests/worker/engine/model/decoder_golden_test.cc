@@ -1,12 +1,11 @@
 // The forward pass against logits that transformers recorded (tests/golden/decoder/make_logits.py).
 #include <cmath>
-#include <cstring>
 #include <memory>
 
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/model/golden_tensors.h"
 #include "worker/engine/io/checkpoint.h"
-#include "worker/engine/io/safetensors.h"
 #include "worker/engine/model/decoder.h"
 
 namespace lwq {
@@ -14,25 +13,6 @@ namespace {
 
 std::string GoldenPath(const std::string& name) {
   return LWQ_SOURCE_DIR "/tests/golden/decoder/" + name;
-}
-
-template <typename T>
-struct Golden {
-  std::vector<int64_t> shape;
-  std::vector<T> values;
-};
-
-template <typename T>
-Golden<T> Read(const SafetensorsFile& file, absl::string_view name) {
-  Golden<T> golden;
-  for (const auto& entry : file.header().entries) {
-    if (entry.name != name) continue;
-    const TensorView view = file.View(entry);
-    golden.shape = view.shape;
-    golden.values.resize(static_cast<size_t>(view.num_elements()));
-    std::memcpy(golden.values.data(), view.bytes.data(), view.bytes.size());
-  }
-  return golden;
 }
 
 struct Difference {
@@ -50,10 +30,10 @@ absl::StatusOr<Difference> Compare(const std::string& model, const std::string& 
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32));
   LWQ_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(golden_file));
-  const auto tokens = Read<int32_t>(*file, "tokens");
-  const auto columns = Read<int32_t>(*file, "columns");
-  const auto logits = Read<float>(*file, "logits");
-  const auto log_sum = Read<float>(*file, "log_sum");
+  const auto tokens = testing::ReadGolden<int32_t>(*file, "tokens");
+  const auto columns = testing::ReadGolden<int32_t>(*file, "columns");
+  const auto logits = testing::ReadGolden<float>(*file, "logits");
+  const auto log_sum = testing::ReadGolden<float>(*file, "log_sum");
   TokenBatch batch;
   const size_t length = static_cast<size_t>(tokens.shape[1]);
   for (size_t s = 0; s < static_cast<size_t>(tokens.shape[0]); ++s) {

@@ -46,7 +46,7 @@ TEST(DecoderSpec, DefaultsAreThoseOfTransformers) {
   EXPECT_EQ(spec.head_dim, 16);
   EXPECT_EQ(spec.norm_epsilon, 1e-6);
   EXPECT_EQ(spec.layers[0].attention.rope.theta, 10000);
-  EXPECT_EQ(spec.layers[0].attention.rope.type, "default");
+  EXPECT_EQ(spec.layers[0].attention.rope.type, RopeType::kDefault);
   EXPECT_FALSE(spec.head.tied);
   EXPECT_EQ(spec.bos_token_id, -1);
 }
@@ -60,22 +60,125 @@ TEST(DecoderSpec, RotaryFieldsInBothSpellings) {
         "\"rope_theta\":500000.0,\"rope_scaling\":{\"type\":\"llama3\"," + inner + "}",
         "\"rope_parameters\":{\"rope_theta\":500000.0,\"rope_type\":\"llama3\"," + inner + "}"}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, Read(Config(extra)));
-    EXPECT_EQ(spec.layers[0].attention.rope.type, "llama3") << extra;
+    EXPECT_EQ(spec.layers[0].attention.rope.type, RopeType::kLlama3) << extra;
     EXPECT_EQ(spec.layers[0].attention.rope.theta, 500000) << extra;
     EXPECT_EQ(spec.layers[0].attention.rope.factor, 8) << extra;
     EXPECT_EQ(spec.layers[0].attention.rope.original_max_positions, 8192) << extra;
   }
 }
 
+TEST(DecoderSpec, FieldsThatMayMatterAndThatNobodyAsksForAreRefused) {
+  const struct {
+    std::string extra, field;
+  } cases[] = {{"\"logit_scale\":0.5", "logit_scale: 0.5"},
+               {"\"sliding_window\":64", "sliding_window: 64"},
+               {"\"final_logit_softcapping\":30.0", "final_logit_softcapping: 30.0"},
+               {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0,\"alpha\":8}",
+                "rope_scaling.alpha: 8"}};
+  for (const auto& c : cases) {
+    EXPECT_THAT(Read(Config(c.extra)), FailsWith("ARCH_UNSUPPORTED", HasSubstr(c.field)));
+  }
+  EXPECT_OK(
+      Read(Config("\"logit_scale\":null,\"use_qk_norm\":false,\"pruned_heads\":{},"
+                  "\"torch_dtype\":\"float16\",\"attention_dropout\":0.1,"
+                  "\"_name_or_path\":\"x\",\"quantization_config\":{\"a\":1}")));
+}
+
+std::string ConfigOf(const std::string& architecture, const std::string& extra) {
+  return Config("\"architectures\":[\"" + architecture + "\"]" + extra, "architectures");
+}
+
+std::vector<int64_t> WindowsOf(const DecoderSpec& spec) {
+  std::vector<int64_t> windows;
+  for (const LayerSpec& layer : spec.layers) {
+    windows.push_back(layer.attention.sliding_window);
+  }
+  return windows;
+}
+
+TEST(DecoderSpec, LayersHaveTheWindowsOfTheirFamily) {
+  using ::testing::ElementsAre;
+  const struct {
+    std::string architecture, extra;
+    std::vector<int64_t> windows;
+  } cases[] = {{"Qwen2ForCausalLM", ",\"sliding_window\":64,\"num_key_value_heads\":2", {0, 0}},
+               {"Qwen2ForCausalLM",
+                ",\"use_sliding_window\":true,\"sliding_window\":64,\"max_window_layers\":1,"
+                "\"num_key_value_heads\":2",
+                {0, 64}},
+               {"Qwen3ForCausalLM",
+                ",\"use_sliding_window\":true,\"sliding_window\":64,\"num_key_value_heads\":2,"
+                "\"layer_types\":[\"sliding_attention\",\"full_attention\"]",
+                {64, 0}},
+               {"Phi3ForCausalLM", ",\"sliding_window\":33", {33, 33}},
+               {"Gemma2ForCausalLM", ",\"sliding_window\":32", {32, 0}},
+               {"Gemma3ForCausalLM", "", {4096, 4096}},
+               {"Gemma3ForCausalLM", ",\"sliding_window_pattern\":2", {4096, 0}}};
+  for (const auto& c : cases) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, Read(ConfigOf(c.architecture, c.extra)));
+    EXPECT_EQ(WindowsOf(spec), c.windows) << c.architecture << c.extra;
+  }
+  EXPECT_THAT(Read(ConfigOf("Gemma2ForCausalLM", ",\"layer_types\":[\"full_attention\"]")),
+              FailsWith("CONFIG_INVALID", HasSubstr("a type for each of 2 layers")));
+  EXPECT_THAT(Read(ConfigOf("Gemma2ForCausalLM",
+                            ",\"layer_types\":[\"chunked_attention\",\"full_attention\"]")),
+              FailsWith("CONFIG_INVALID", HasSubstr("full_attention, sliding_attention")));
+  EXPECT_THAT(Read(ConfigOf("Gemma2ForCausalLM", ",\"sliding_window\":null")),
+              FailsWith("CONFIG_INVALID", HasSubstr("sliding_window")));
+}
+
+TEST(DecoderSpec, GemmaRopesInBothSpellings) {
+  for (const std::string extra :
+       {",\"rope_theta\":500000.0,\"rope_local_base_freq\":20000.0,\"rope_scaling\":"
+        "{\"rope_type\":\"linear\",\"factor\":8.0}",
+        ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,"
+        "\"rope_theta\":500000.0},\"sliding_attention\":{\"rope_type\":\"default\","
+        "\"rope_theta\":20000.0}}"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(
+        const DecoderSpec spec,
+        Read(ConfigOf("Gemma3ForCausalLM", ",\"sliding_window_pattern\":2" + extra)));
+    const RopeSpec &local = spec.layers[0].attention.rope, &global = spec.layers[1].attention.rope;
+    EXPECT_EQ(local.theta, 20000) << extra;
+    EXPECT_EQ(local.type, RopeType::kDefault) << extra;
+    EXPECT_EQ(global.theta, 500000) << extra;
+    EXPECT_EQ(global.type, RopeType::kLinear) << extra;
+    EXPECT_EQ(global.factor, 8) << extra;
+  }
+}
+
+TEST(DecoderSpec, WhatGemmaMaySwitchOffIsOffWhenNull) {
+  LWQ_ASSERT_OK_AND_ASSIGN(DecoderSpec spec, Read(ConfigOf("Gemma2ForCausalLM", "")));
+  EXPECT_EQ(spec.attention_softcap, 50);
+  EXPECT_EQ(spec.logit_softcap, 30);
+  EXPECT_EQ(spec.attention_scale, 1.0 / 16);
+  EXPECT_EQ(spec.embedding.scale, 8);
+  EXPECT_TRUE(spec.head.tied);
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      spec, Read(ConfigOf("Gemma2ForCausalLM",
+                          ",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null")));
+  EXPECT_EQ(spec.attention_softcap, 0);
+  EXPECT_EQ(spec.logit_softcap, 0);
+  EXPECT_THAT(Read(ConfigOf("Gemma3ForCausalLM", ",\"attn_logit_softcapping\":50.0")),
+              FailsWith("CONFIG_INVALID", HasSubstr("attn_logit_softcapping")));
+  EXPECT_THAT(Read(ConfigOf("Gemma3ForCausalLM", ",\"use_bidirectional_attention\":true")),
+              FailsWith("CONFIG_INVALID", HasSubstr("use_bidirectional_attention")));
+}
+
 TEST(DecoderSpec, MistralHasASlidingWindowOrNone) {
   const std::string architecture = "\"architectures\":[\"MistralForCausalLM\"]";
   LWQ_ASSERT_OK_AND_ASSIGN(
-      DecoderSpec spec, Read(Config(architecture + ",\"sliding_window\":4096", "architectures")));
+      DecoderSpec spec,
+      Read(Config(architecture + ",\"num_key_value_heads\":4,\"sliding_window\":4096",
+                  "architectures")));
   EXPECT_EQ(spec.family, "mistral");
   EXPECT_EQ(spec.layers[0].attention.sliding_window, 4096);
   LWQ_ASSERT_OK_AND_ASSIGN(
-      spec, Read(Config(architecture + ",\"sliding_window\":null", "architectures")));
+      spec, Read(Config(architecture + ",\"num_key_value_heads\":4,\"sliding_window\":null",
+                        "architectures")));
   EXPECT_EQ(spec.layers[0].attention.sliding_window, 0);
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      spec, Read(Config(architecture + ",\"num_key_value_heads\":2", "architectures")));
+  EXPECT_EQ(spec.layers[0].attention.sliding_window, 4096) << "transformers' default";
 }
 
 TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
@@ -95,8 +198,18 @@ TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
       {Config("\"head_dim\":7"), "head_dim", "7", "even"},
       {Config("\"hidden_act\":\"gelu\"", "hidden_act"), "hidden_act", "gelu", "silu"},
       {Config("\"tie_word_embeddings\":\"yes\""), "tie_word_embeddings", "yes", "true or false"},
-      {Config("\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}"), "rope_scaling.rope_type",
-       "yarn", "default, linear, llama3"},
+      {Config("\"rope_scaling\":{\"rope_type\":\"su\",\"factor\":4.0}"), "rope_scaling.rope_type",
+       "su", "default, linear, dynamic, llama3, yarn, longrope"},
+      {Config(
+           "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,2],\"long_factor\":[1]}"),
+       "rope_scaling.short_factor", "[1,2]", "a list of 8 numbers"},
+      {Config("\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1.0}"),
+       "rope_parameters.rope_theta", "1.0", "more than 1"},
+      {Config("\"rope_parameters\":{\"partial_rotary_factor\":0.5}"),
+       "rope_parameters.partial_rotary_factor", "0.5", "1"},
+      {Config("\"original_max_position_embeddings\":64,\"rope_scaling\":{\"type\":\"yarn\","
+              "\"original_max_position_embeddings\":32,\"factor\":2.0}"),
+       "rope_scaling.original_max_position_embeddings", "32", "64, as outside"},
       {Config("\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}"), "rope_scaling.factor",
        "0", "a number"},
       {Config("\"bos_token_id\":96"), "bos_token_id", "96", "below"}};
@@ -110,7 +223,13 @@ TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
 TEST(DecoderSpec, UnknownArchitecturesListTheKnown) {
   EXPECT_THAT(Read(Config("\"architectures\":[\"GPT2LMHeadModel\"]", "architectures")),
               FailsWith("ARCH_UNSUPPORTED",
-                        AllOf(HasSubstr("GPT2LMHeadModel"), HasSubstr("LlamaForCausalLM"))));
+                        AllOf(HasSubstr("GPT2LMHeadModel"), HasSubstr("LlamaForCausalLM"),
+                              ::testing::Not(HasSubstr("fields that no family has")))));
+  EXPECT_THAT(
+      Read(Config("\"architectures\":[\"CohereForCausalLM\"],\"logit_scale\":0.06,"
+                  "\"sliding_window\":64",
+                  "architectures")),
+      FailsWith("ARCH_UNSUPPORTED", HasSubstr("fields that no family has: logit_scale: 0.06")));
   EXPECT_THAT(Read(Config("", "architectures")), FailsWith("ARCH_UNSUPPORTED", HasSubstr("none")));
 }
 
@@ -173,9 +292,9 @@ TEST_F(InventoryTest, ADecoderRefusesWhatItCannotDo) {
   LWQ_ASSERT_OK_AND_ASSIGN(auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
   auto weights = MakeCheckpointWeights(checkpoint_.get());
   DecoderSpec spec = spec_;
-  spec.logit_softcap = 30;
+  spec.layers[1].linears[4].expert = 7;
   EXPECT_THAT(Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32),
-              FailsWith("ARCH_UNSUPPORTED", HasSubstr("logit_softcap 30")));
+              FailsWith("ARCH_UNSUPPORTED", HasSubstr("expert model.layers.1.mlp.gate_proj")));
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ class DrawnWeights : public WeightSource {
 
 DecoderSpec Spec() {
   LlamaShapedConfig config;
-  config.num_layers = 1;
+  config.attention.resize(1);
   config.spec.hidden_size = 256;
   config.spec.intermediate_size = 512;
   config.spec.num_heads = config.spec.num_kv_heads = 4;

@@ -151,12 +151,11 @@ absl::StatusOr<std::unique_ptr<DeviceBatch>> CpuDevice::NewBatch(
 absl::StatusOr<std::unique_ptr<RopeTable>> CpuDevice::NewRopeTable(const RopeSettings& settings,
                                                                    int64_t num_positions) {
   LWQ_RETURN_IF_ERROR(CheckRopeSettings(settings, num_positions));
-  const int64_t half = static_cast<int64_t>(settings.inverse_frequency.size());
-  auto table = std::make_unique<HostRopeTable<float>>(half, num_positions);
+  auto table = std::make_unique<HostRopeTable<float>>(settings, num_positions);
   ForRows(pool_, num_positions, [&](int64_t p) {
     float* cosine = table->cosine(p);
     float* sine = table->sine(p);
-    for (int64_t i = 0; i < half; ++i) {
+    for (int64_t i = 0; i < table->half(); ++i) {
       const float angle =
           static_cast<float>(p) * settings.inverse_frequency[static_cast<size_t>(i)];
       cosine[i] = std::cos(angle) * settings.attention_factor;
@@ -174,7 +173,7 @@ absl::Status CpuDevice::Rope(const DeviceBatch& batch, const RopeTable& table,
   const int64_t half = rotations->half();
   ForRows(pool_, x.rows, [&](int64_t r) {
     const int32_t position = own->positions()[static_cast<size_t>(r)];
-    for (int64_t at = 0; at < x.cols; at += 2 * half) {
+    for (int64_t at = 0; at < x.cols; at += table.head_dim()) {
       RotateHead(rotations->cosine(position), rotations->sine(position), half, Row(x, r) + at);
     }
   });
@@ -192,6 +191,20 @@ absl::Status CpuDevice::Attention(DeviceView<const float> q, DeviceView<const fl
                   return work.Run(static_cast<int>(i / shape.num_heads),
                                   static_cast<int>(i % shape.num_heads));
                 });
+}
+
+absl::Status CpuDevice::Gate(DeviceView<const float> gate, DeviceView<const float> up,
+                             Activation activation, DeviceView<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckGate(gate, up, out));
+  ForRows(pool_, out.rows,
+          [&](int64_t r) { GateRow(activation, Row(gate, r), Row(up, r), out.cols, Row(out, r)); });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::SoftCap(float cap, DeviceView<float> x) {
+  LWQ_RETURN_IF_ERROR(CheckSoftCap(cap));
+  ForRows(pool_, x.rows, [&](int64_t r) { SoftCapRow(cap, x.cols, Row(x, r)); });
+  return absl::OkStatus();
 }
 
 absl::Status CpuDevice::Add(DeviceView<const float> x, DeviceView<float> y) {

@@ -48,7 +48,7 @@ class CpuDevice : public Device {
   absl::Status AddLinear(DeviceView<const float> x, BiasedWeight weight,
                          DeviceView<float> y) override;
   absl::Status GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
-                           DeviceView<float> y) override;
+                           Activation activation, DeviceView<float> y) override;
   absl::Status SubtractLinear(const PreparedInput& x, const PreparedWeight& weight,
                               DeviceView<float> y) override;
   absl::Status SubtractLinear(DeviceView<const float> x, const PreparedWeight& weight,
@@ -71,6 +71,9 @@ class CpuDevice : public Device {
   absl::Status Attention(DeviceView<const float> q, DeviceView<const float> k,
                          DeviceView<const float> v, const DeviceBatch& batch,
                          const AttentionShape& shape, DeviceView<float> out) override;
+  absl::Status Gate(DeviceView<const float> gate, DeviceView<const float> up, Activation activation,
+                    DeviceView<float> out) override;
+  absl::Status SoftCap(float cap, DeviceView<float> x) override;
   absl::Status Add(DeviceView<const float> x, DeviceView<float> y) override;
   absl::Status Subtract(DeviceView<const float> a, DeviceView<const float> b,
                         DeviceView<float> out) override;

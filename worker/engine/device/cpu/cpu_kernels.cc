@@ -66,16 +66,42 @@ void RotateHeadT(const float* cosine, const float* sine, int64_t half, float* x)
   });
 }
 
-void SwiGluRowT(const float* gate, const float* up, int64_t n, float* out) {
+// out = gate / (1 + exp(-exponent(gate))) * up.
+template <class Exponent>
+HWY_INLINE void GateBy(const Exponent& exponent, const float* gate, const float* up, int64_t n,
+                       float* out) {
   const D d;
   const V one = hn::Set(d, 1.0f);
-  // Past this exp(-gate) overflows; the quotient is then 0 to F32 anyway.
+  // Past this exp(-exponent) overflows; the quotient is then 0 to F32 anyway.
   const V floor = hn::Set(d, -88.0f);
   ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
     const V g = hn::MaskedLoad(mask, d, gate + i);
-    const V e = hn::Exp(d, hn::Neg(hn::Max(g, floor)));
-    const V silu = hn::Div(g, hn::Add(one, e));
-    hn::BlendedStore(hn::Mul(silu, hn::MaskedLoad(mask, d, up + i)), mask, d, out + i);
+    const V e = hn::Exp(d, hn::Neg(hn::Max(exponent(g), floor)));
+    const V gated = hn::Div(g, hn::Add(one, e));
+    hn::BlendedStore(hn::Mul(gated, hn::MaskedLoad(mask, d, up + i)), mask, d, out + i);
+  });
+}
+
+void GateRowT(Activation activation, const float* gate, const float* up, int64_t n, float* out) {
+  if (activation == Activation::kSilu) {
+    GateBy([](V g) HWY_ATTR { return g; }, gate, up, n, out);
+    return;
+  }
+  const D d;
+  const V linear = hn::Set(d, 1.5957691216057308f);  // 2 sqrt(2 / pi)
+  const V cubic = hn::Set(d, 0.071354816272600248f);
+  const auto twice_u = [&](V g) HWY_ATTR {
+    return hn::Mul(g, hn::MulAdd(cubic, hn::Mul(g, g), linear));
+  };
+  GateBy(twice_u, gate, up, n, out);
+}
+
+void SoftCapRowT(float cap, int64_t n, float* x) {
+  const D d;
+  const V caps = hn::Set(d, cap);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V v = hn::Tanh(d, hn::Div(hn::MaskedLoad(mask, d, x + i), caps));
+    hn::BlendedStore(hn::Mul(caps, v), mask, d, x + i);
   });
 }
 
@@ -272,7 +298,8 @@ namespace lwq {
 
 HWY_EXPORT(RmsNormRowT);
 HWY_EXPORT(RotateHeadT);
-HWY_EXPORT(SwiGluRowT);
+HWY_EXPORT(GateRowT);
+HWY_EXPORT(SoftCapRowT);
 HWY_EXPORT(RoundToBF16RowT);
 HWY_EXPORT(AddRowT);
 HWY_EXPORT(SubtractRowT);
@@ -287,9 +314,10 @@ void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t n, f
 void RotateHead(const float* cosine, const float* sine, int64_t half, float* x) {
   HWY_DYNAMIC_DISPATCH(RotateHeadT)(cosine, sine, half, x);
 }
-void SwiGluRow(const float* gate, const float* up, int64_t n, float* out) {
-  HWY_DYNAMIC_DISPATCH(SwiGluRowT)(gate, up, n, out);
+void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out) {
+  HWY_DYNAMIC_DISPATCH(GateRowT)(activation, gate, up, n, out);
 }
+void SoftCapRow(float cap, int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(SoftCapRowT)(cap, n, x); }
 void RoundToBF16Row(const float* x, int64_t n, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(RoundToBF16RowT)(x, n, out);
 }

@@ -4,14 +4,18 @@
 
 #include <cstdint>
 
+#include "worker/engine/device/device.h"
+
 namespace lwq {
 
 // out = x * weight / sqrt(mean(x^2) + epsilon).
 void RmsNormRow(const float* x, const float* weight, float epsilon, int64_t n, float* out);
 // Rotates pairs (x[i], x[i + half]).
 void RotateHead(const float* cosine, const float* sine, int64_t half, float* x);
-// out = gate / (1 + exp(-gate)) * up.
-void SwiGluRow(const float* gate, const float* up, int64_t n, float* out);
+// out = activation(gate) * up.
+void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out);
+// x = cap * tanh(x / cap).
+void SoftCapRow(float cap, int64_t n, float* x);
 // out = x rounded to BF16, to nearest even; NaN stays NaN.
 void RoundToBF16Row(const float* x, int64_t n, uint16_t* out);
 // y += x.

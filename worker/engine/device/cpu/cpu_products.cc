@@ -283,7 +283,7 @@ absl::Status CpuDevice::SubtractLinear(DeviceView<const float> x, const Prepared
 }
 
 absl::Status CpuDevice::GatedLinear(DeviceView<const float> x, BiasedWeight gate, BiasedWeight up,
-                                    DeviceView<float> y) {
+                                    Activation activation, DeviceView<float> y) {
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* g, OwnWeight(*gate.weight, x));
   LWQ_ASSIGN_OR_RETURN(const CpuWeight* u, OwnWeight(*up.weight, x));
   LWQ_RETURN_IF_ERROR(CheckShape("linear output", y, x.rows, g->out_features()));
@@ -302,7 +302,7 @@ absl::Status CpuDevice::GatedLinear(DeviceView<const float> x, BiasedWeight gate
     ForEachRow(tile, [&](int64_t offset, int64_t count, int64_t row, int64_t first) {
       if (gate_bias != nullptr) AddRow(gate_bias + first, count, gates + offset);
       if (up_bias != nullptr) AddRow(up_bias + first, count, ups + offset);
-      SwiGluRow(gates + offset, ups + offset, count, Row(y, row) + first);
+      GateRow(activation, gates + offset, ups + offset, count, Row(y, row) + first);
     });
     return absl::OkStatus();
   });

@@ -6,6 +6,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/host_batch.h"
+#include "worker/engine/device/reference/activate.h"
 #include "worker/engine/device/reference/reference_device.h"
 
 namespace lwq {
@@ -78,10 +79,9 @@ absl::StatusOr<std::unique_ptr<DeviceBatch>> ReferenceDevice::NewBatch(
 absl::StatusOr<std::unique_ptr<RopeTable>> ReferenceDevice::NewRopeTable(
     const RopeSettings& settings, int64_t num_positions) {
   LWQ_RETURN_IF_ERROR(CheckRopeSettings(settings, num_positions));
-  const int64_t half = static_cast<int64_t>(settings.inverse_frequency.size());
-  auto table = std::make_unique<HostRopeTable<double>>(half, num_positions);
+  auto table = std::make_unique<HostRopeTable<double>>(settings, num_positions);
   for (int64_t p = 0; p < num_positions; ++p) {
-    for (int64_t i = 0; i < half; ++i) {
+    for (int64_t i = 0; i < table->half(); ++i) {
       // The angle is an F32 product by definition: that is what models were trained with.
       const double angle = static_cast<float>(p) * settings.inverse_frequency[i];
       table->cosine(p)[i] = std::cos(angle) * settings.attention_factor;
@@ -101,7 +101,7 @@ absl::Status ReferenceDevice::Rope(const DeviceBatch& batch, const RopeTable& ta
     const double* cosine = rotations->cosine(own->positions()[r]);
     const double* sine = rotations->sine(own->positions()[r]);
     for (int64_t i = 0; i < half; ++i) {
-      for (int64_t at = 0; at < x.cols; at += 2 * half) {
+      for (int64_t at = 0; at < x.cols; at += table.head_dim()) {
         float* pair = Row(x, r) + at + i;
         const double a = pair[0], b = pair[half];
         pair[0] = static_cast<float>(a * cosine[i] - b * sine[i]);
@@ -129,6 +129,27 @@ absl::Status ReferenceDevice::Attention(DeviceView<const float> q, DeviceView<co
         AttendOne(space_.Host(q), space_.Host(k), space_.Host(v), seen, shape, head,
                   Row(out, rows.back()));
       }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::Gate(DeviceView<const float> gate, DeviceView<const float> up,
+                                   Activation activation, DeviceView<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckGate(gate, up, out));
+  for (int64_t r = 0; r < out.rows; ++r) {
+    for (int64_t c = 0; c < out.cols; ++c) {
+      Row(out, r)[c] = static_cast<float>(Activate(activation, Row(gate, r)[c]) * Row(up, r)[c]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::SoftCap(float cap, DeviceView<float> x) {
+  LWQ_RETURN_IF_ERROR(CheckSoftCap(cap));
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t c = 0; c < x.cols; ++c) {
+      Row(x, r)[c] = static_cast<float>(cap * std::tanh(double{Row(x, r)[c]} / cap));
     }
   }
   return absl::OkStatus();

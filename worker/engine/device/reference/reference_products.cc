@@ -5,6 +5,7 @@
 
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
+#include "worker/engine/device/reference/activate.h"
 #include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/tensor/half.h"
 
@@ -179,14 +180,14 @@ absl::Status ReferenceDevice::SubtractLinear(DeviceView<const float> x,
 }
 
 absl::Status ReferenceDevice::GatedLinear(DeviceView<const float> x, BiasedWeight gate,
-                                          BiasedWeight up, DeviceView<float> y) {
+                                          BiasedWeight up, Activation activation,
+                                          DeviceView<float> y) {
   LWQ_RETURN_IF_ERROR(Linear(x, gate, y));
   const Bias bias(space_, up.bias);
   LWQ_RETURN_IF_ERROR(bias.Check(y.cols));
   const MatrixView out = space_.Host(y);
   return ForEachProduct(space_.Host(x), *up.weight, out, [&](int64_t t, int64_t n, double sum) {
-    const double g = out.Row(t)[n];
-    out.Row(t)[n] = static_cast<float>(g / (1 + std::exp(-g)) * (sum + bias[n]));
+    out.Row(t)[n] = static_cast<float>(Activate(activation, out.Row(t)[n]) * (sum + bias[n]));
   });
 }
 
