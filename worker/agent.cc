@@ -36,6 +36,12 @@ const char* OutcomeOf(const absl::Status& status) {
   return status.ok() ? "done" : absl::IsCancelled(status) ? "released" : "failed";
 }
 
+// Whether a server that refused a result for this needs to hear no more of the task.
+bool KnowsOfFailure(const absl::Status& refused) {
+  const std::string reason = ReasonOf(refused);
+  return reason == "LEASE_LOST" || reason == "OUTPUT_INVALID" || reason == "INCARNATION_SUPERSEDED";
+}
+
 // Waits 0.1 s, then twice as long each time, up to kMaxBackoff.
 class Backoff {
  public:
@@ -154,7 +160,7 @@ absl::Status Agent::Run() {
     if (!registered_) {
       absl::Status status = Register();
       if (!status.ok()) {
-        if (!IsRetryable(status)) return Annotate(status, "registering with ", options_.server);
+        if (!MayBeTakenLater(status)) return Annotate(status, "registering with ", options_.server);
         spdlog::debug("server {} not reachable: {}", options_.server, LogSafe(status.message()));
         backoff.Wait();
         continue;
@@ -229,47 +235,64 @@ void Agent::RunLease(const v1::Lease& lease) {
   }
 }
 
+absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send) {
+  Backoff backoff(options_.clock);
+  while (true) {
+    grpc::ClientContext context;
+    SetTimeout(context, absl::Seconds(30));
+    absl::Status status = send(&context);
+    if (status.ok() || !MayBeTakenLater(status) || stopping_) return status;
+    backoff.Wait();
+  }
+}
+
+absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& output) {
+  v1::CompleteTaskRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.set_task(lease.task());
+  request.set_epoch(lease.epoch());
+  request.set_completion_id(RandomHex(16));
+  *request.mutable_output() = output;
+  return Insist([&](grpc::ClientContext* context) {
+    v1::CompleteTaskResponse response;
+    return FromGrpcStatus(stub_->CompleteTask(context, request, &response));
+  });
+}
+
+absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why) {
+  spdlog::warn("task {} failed: {}", lease.task(), LogSafe(why.ToString()));
+  v1::FailTaskRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.set_task(lease.task());
+  request.set_epoch(lease.epoch());
+  *request.mutable_failure() = FailureFromStatus(why);
+  return Insist([&](grpc::ClientContext* context) {
+    v1::FailTaskResponse response;
+    return FromGrpcStatus(stub_->FailTask(context, request, &response));
+  });
+}
+
 void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result) {
-  const std::string completion_id = RandomHex(16);
   if (!result.ok() && absl::IsCancelled(result.status())) {
     spdlog::info("task {} given up: {}", lease.task(), LogSafe(result.status().message()));
     Release(lease);
     return;
   }
-  Backoff backoff(options_.clock);
-  while (true) {
-    grpc::ClientContext context;
-    SetTimeout(context, absl::Seconds(30));
-    absl::Status status;
-    if (result.ok()) {
-      v1::CompleteTaskRequest request;
-      request.set_worker_id(options_.worker_id);
-      request.set_incarnation(incarnation_);
-      request.set_task(lease.task());
-      request.set_epoch(lease.epoch());
-      request.set_completion_id(completion_id);
-      *request.mutable_output() = *result;
-      v1::CompleteTaskResponse response;
-      status = FromGrpcStatus(stub_->CompleteTask(&context, request, &response));
-    } else {
-      v1::FailTaskRequest request;
-      request.set_worker_id(options_.worker_id);
-      request.set_incarnation(incarnation_);
-      request.set_task(lease.task());
-      request.set_epoch(lease.epoch());
-      *request.mutable_failure() = FailureFromStatus(result.status());
-      v1::FailTaskResponse response;
-      status = FromGrpcStatus(stub_->FailTask(&context, request, &response));
-      spdlog::warn("task {} failed: {}", lease.task(), LogSafe(result.status().ToString()));
-    }
+  absl::Status status = result.status();
+  if (result.ok()) {
+    status = SendResult(lease, *result);
     if (status.ok()) return;
-    if (!MayBeTakenLater(status)) {
-      spdlog::warn("task {}: the server refused the report: {}", lease.task(),
-                   LogSafe(status.message()));
-      return;
-    }
-    if (stopping_) return;
-    backoff.Wait();
+    spdlog::warn("task {}: the server refused the result: {}", lease.task(),
+                 LogSafe(status.message()));
+    if (KnowsOfFailure(status) || stopping_) return;
+  }
+  // A result that is refused is a failure too: unheard of, it would look like a lost worker.
+  status = SendFailure(lease, status);
+  if (!status.ok()) {
+    spdlog::warn("task {}: the server refused the report: {}", lease.task(),
+                 LogSafe(status.message()));
   }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -41,7 +42,10 @@ class Agent {
   absl::Status Run();
 
   // Asks Run to give its lease back and return; async-signal-safe.
-  void Stop() { stopping_ = true; }
+  void Stop() {
+    stopping_ = true;
+    blobs_->StopWaiting();
+  }
 
   // Whether the server takes it for a worker of its own. Thread-safe.
   bool registered() const { return registered_; }
@@ -53,6 +57,10 @@ class Agent {
   absl::StatusOr<v1::LeaseTasksResponse> Poll();
   void RunLease(const v1::Lease& lease);
   void Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result);
+  // Sends until the server takes or refuses it.
+  absl::Status SendResult(const v1::Lease& lease, const v1::TaskOutput& output);
+  absl::Status SendFailure(const v1::Lease& lease, const absl::Status& why);
+  absl::Status Insist(const std::function<absl::Status(grpc::ClientContext*)>& send);
   void Release(const v1::Lease& lease);
   v1::RegisterWorkerRequest Registration() const;
 

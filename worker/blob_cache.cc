@@ -22,6 +22,16 @@ namespace {
 constexpr absl::Duration kCallTimeout = absl::Minutes(2);
 constexpr int kAttempts = 5;  // in a row that move nothing
 
+// A server without room may have some again: an old upload ends, somebody deletes. Not as long as
+// a task may stand still (the server's --stall-timeout).
+constexpr absl::Duration kFullWait = absl::Minutes(8);
+constexpr absl::Duration kFullPause = absl::Seconds(5);
+
+bool IsFull(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == "STORAGE_FULL" || reason == "STORE_FULL";
+}
+
 // Whether the rest may come later: the connection was cut, the server is away or busy.
 bool MayGoOn(const absl::Status& status) {
   return IsRetryable(status) || status.code() == absl::StatusCode::kOutOfRange;
@@ -58,7 +68,11 @@ absl::StatusOr<std::string> BlobCache::Fetch(const v1::BlobRef& blob) {
     MutexLock lock(&mu_);
     while (fetching_.count(sha256) > 0) fetched_.Wait(&mu_);
     if (verified_.count(sha256) > 0) return path;
-    fetching_.insert(sha256);
+    fetching_[sha256] = blob.size_bytes();
+    if (absl::Status made = MakeRoom(); !made.ok()) {
+      fetching_.erase(sha256);
+      return made;
+    }
   }
   absl::Status status = FetchTo(blob, path);
   MutexLock lock(&mu_);
@@ -137,6 +151,7 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
 absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path) {
   int64_t most = -1;
   int in_vain = 0;
+  const absl::Duration give_up = clock_->Steady() + kFullWait;
   while (true) {
     absl::StatusOr<int64_t> committed = UploadedBytes(blob);
     absl::Status status = committed.status();
@@ -147,6 +162,10 @@ absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path)
       status = UploadFrom(blob, path, *committed);
     }
     if (status.ok()) return status;
+    if (IsFull(status) && clock_->Steady() < give_up && !stopped_) {
+      clock_->SleepFor(kFullPause);
+      continue;
+    }
     if (!MayGoOn(status) || ++in_vain == kAttempts) return status;
     clock_->SleepFor(absl::Milliseconds(200) * (1 << in_vain));
   }
@@ -196,33 +215,40 @@ absl::Status BlobCache::UploadFrom(const v1::BlobRef& blob, const std::string& p
 }
 
 absl::Status BlobCache::EndTask() {
-  {
-    MutexLock lock(&mu_);
-    verified_.clear();
-  }
   LWQ_RETURN_IF_ERROR(RemoveAll(scratch_));
   LWQ_RETURN_IF_ERROR(MakeDirectories(scratch_));
+  // What a download that was given up left.
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(blobs_));
+  for (const std::string& name : names) {
+    if (!IsSha256Hex(name)) LWQ_RETURN_IF_ERROR(RemoveAll(JoinPath(blobs_, name)));
+  }
+  MutexLock lock(&mu_);
+  verified_.clear();
+  return MakeRoom();
+}
+
+absl::Status BlobCache::MakeRoom() {
   struct Cached {
-    int64_t used_at;
+    absl::Time used_at;
     int64_t size;
     std::string path;
   };
-  std::vector<Cached> cached;
+  std::vector<Cached> unused;
   int64_t total = 0;
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(blobs_));
+  for (const auto& [sha256, size] : fetching_) total += size;
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(blobs_));
   for (const std::string& name : names) {
     const std::string path = JoinPath(blobs_, name);
     struct stat info;
-    if (!IsSha256Hex(name) || ::stat(path.c_str(), &info) != 0) {
-      LWQ_RETURN_IF_ERROR(RemoveAll(path));
-      continue;
-    }
-    cached.push_back({info.st_mtim.tv_sec, info.st_size, path});
+    if (!IsSha256Hex(name) || fetching_.count(name) > 0) continue;
+    if (::stat(path.c_str(), &info) != 0) continue;
     total += info.st_size;
+    if (verified_.count(name) > 0) continue;
+    unused.push_back({absl::TimeFromTimespec(info.st_mtim), info.st_size, path});
   }
-  std::sort(cached.begin(), cached.end(),
+  std::sort(unused.begin(), unused.end(),
             [](const Cached& a, const Cached& b) { return a.used_at < b.used_at; });
-  for (const Cached& oldest : cached) {
+  for (const Cached& oldest : unused) {
     if (total <= max_bytes_) break;
     LWQ_RETURN_IF_ERROR(RemoveAll(oldest.path));
     total -= oldest.size;

@@ -1,9 +1,12 @@
-// The worker's local copies of blobs: fetched from and uploaded to the server's BlobService,
-// bounded in size. One task at a time uses it. A file is hashed before a task reads it, whatever
+// The worker's local copies of blobs: fetched from and uploaded to the server's BlobService. They
+// keep to a number of bytes: the longest unused go first, and none goes that the running task
+// reads. One task at a time uses it. A file is hashed before a task reads it, whatever
 // happened to it since it was written: a bit that rotted, a power cut, somebody's hand. One that is
 // wrong is fetched again.
 #pragma once
 
+#include <atomic>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -31,14 +34,18 @@ class BlobCache : public BlobAccess {
   absl::StatusOr<v1::BlobRef> Store(const std::string& path) override;
   std::string ScratchDirectory() const override { return scratch_; }
 
-  // Empties the scratch directory and deletes the longest unused blobs past the limit. Call between
-  // tasks.
+  // Empties the scratch directory and makes room for what the task held on to. Call between tasks.
   absl::Status EndTask();
+
+  // An upload no longer waits for a full server; async-signal-safe.
+  void StopWaiting() { stopped_ = true; }
 
  private:
   BlobCache(std::string directory, std::shared_ptr<grpc::Channel> channel, int64_t max_bytes,
             Clock* clock);
   std::string PathOf(const std::string& sha256) const;
+  // Deletes files until those that are there and those on their way fit.
+  absl::Status MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status FetchTo(const v1::BlobRef& blob, const std::string& path);
   // Both go on from where they were cut, for as long as they get on.
   absl::Status Download(const v1::BlobRef& blob, const std::string& path);
@@ -52,11 +59,12 @@ class BlobCache : public BlobAccess {
   const int64_t max_bytes_;
   Clock* const clock_;
   const std::unique_ptr<v1::BlobService::Stub> stub_;
+  std::atomic<bool> stopped_{false};
 
   Mutex mu_;
   CondVar fetched_;
-  std::set<std::string> fetching_ ABSL_GUARDED_BY(mu_);  // by one thread each
-  std::set<std::string> verified_ ABSL_GUARDED_BY(mu_);  // in this task
+  std::map<std::string, int64_t> fetching_ ABSL_GUARDED_BY(mu_);  // sizes; by one thread each
+  std::set<std::string> verified_ ABSL_GUARDED_BY(mu_);           // in this task
 };
 
 }  // namespace lwq

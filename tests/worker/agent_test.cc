@@ -25,36 +25,70 @@ v1::Lease SomeLease() {
   return lease;
 }
 
-TEST(AgentTest, AReportThatTheServerHasNoRoomForIsSentAgain) {
-  spdlog::set_level(spdlog::level::off);
-  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
-  FakeServer server(directory.path());
-  server.workers.answer_report = [](int call) {
-    if (call > 2) return grpc::Status::OK;
-    return ToGrpcStatus(
-        Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", "the disk is full"));
+grpc::Status Refused(const std::string& reason) {
+  return ToGrpcStatus(Failure(absl::StatusCode::kResourceExhausted, reason, "refused"));
+}
+
+// An agent at work against a server that answers as the test says.
+class AgentTest : public ::testing::Test {
+ protected:
+  AgentTest() : directory_(*TempDirectory::Create()), server_(directory_.path()) {
+    spdlog::set_level(spdlog::level::off);
+  }
+  // Runs until `done`, 20 s at most.
+  void RunUntil(const std::function<bool(FakeWorkers&)>& done) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
+                             Agent::Create({.server = server_.address(),
+                                            .worker_id = "w",
+                                            .work_directory = JoinPath(directory_.path(), "work")},
+                                           device.get()));
+    std::thread run([&] { EXPECT_OK(agent->Run()); });
+    const absl::Time end = absl::Now() + absl::Seconds(20);
+    while (!done(server_.workers) && absl::Now() < end) absl::SleepFor(absl::Milliseconds(10));
+    agent->Stop();
+    run.join();
+    EXPECT_TRUE(done(server_.workers));
+  }
+  void Offer(const v1::Lease& lease) {
+    MutexLock lock(&server_.workers.mu);
+    server_.workers.leases.push_back(lease);
+  }
+
+  TempDirectory directory_;
+  FakeServer server_;
+};
+
+TEST_F(AgentTest, AReportThatTheServerHasNoRoomForIsSentAgain) {
+  server_.workers.answer_report = [](int call) {
+    return call > 2 ? grpc::Status::OK : Refused("STORE_FULL");
   };
-  {
-    MutexLock lock(&server.workers.mu);
-    server.workers.leases.push_back(SomeLease());  // of no kind: it fails, which is reported too
-  }
-  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
-  LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
-                           Agent::Create({.server = server.address(),
-                                          .worker_id = "w",
-                                          .work_directory = JoinPath(directory.path(), "work")},
-                                         device.get()));
-  std::thread run([&] { EXPECT_OK(agent->Run()); });
-  const absl::Time end = absl::Now() + absl::Seconds(20);
-  int reports = 0;
-  while (reports < 3 && absl::Now() < end) {
-    absl::SleepFor(absl::Milliseconds(10));
-    MutexLock lock(&server.workers.mu);
-    reports = server.workers.reports;
-  }
-  agent->Stop();
-  run.join();
-  EXPECT_EQ(reports, 3);
+  Offer(SomeLease());  // of no kind: it fails, which is reported too
+  RunUntil([](FakeWorkers& workers) {
+    MutexLock lock(&workers.mu);
+    return workers.reports == 3;
+  });
+}
+
+TEST_F(AgentTest, AServerThatHasNoRoomToRegisterItIsAskedAgain) {
+  server_.workers.answer_register = [](int call) {
+    return call > 2 ? grpc::Status::OK : Refused("STORE_FULL");
+  };
+  RunUntil([](FakeWorkers& workers) {
+    MutexLock lock(&workers.mu);
+    return workers.registrations == 3;
+  });
+}
+
+TEST_F(AgentTest, AResultThatIsRefusedIsReportedAsAFailure) {
+  server_.workers.answer_result = [](int) { return Refused("OUTPUT_MISSING"); };
+  v1::Lease lease = SomeLease();
+  lease.mutable_spec()->mutable_ingest()->set_directory(LWQ_SAMPLE_MODEL);
+  Offer(lease);
+  RunUntil([](FakeWorkers& workers) {
+    MutexLock lock(&workers.mu);
+    return workers.results == 1 && workers.last_failure.reason() == "OUTPUT_MISSING";
+  });
 }
 
 TEST(AgentTest, EndsWhenItHadNoWorkForSoLong) {

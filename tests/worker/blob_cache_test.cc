@@ -1,8 +1,13 @@
 #include "worker/blob_cache.h"
 
+#include <atomic>
+#include <thread>
+
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/rpc/channel.h"
 #include "gtest/gtest.h"
+#include "tests/testing/simulated_clock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/fake_services.h"
 
@@ -66,6 +71,58 @@ TEST_F(BlobCacheTest, AnUploadThatIsCutGoesOnFromWhereItWas) {
   ASSERT_OK(cache_->Store(path));
   EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
   EXPECT_THAT(server_.blobs.write_offsets, ElementsAre(0, 262'144, 524'288, 786'432));
+}
+
+TEST_F(BlobCacheTest, AnUploadWaitsForAServerThatIsFull) {
+  SimulatedClock clock;
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cache,
+                           BlobCache::Open(JoinPath(directory_.path(), "another"),
+                                           MakeChannel(server_.address()), 1 << 30, &clock));
+  server_.blobs.blobs.clear();
+  server_.blobs.full_for = 20;  // more than fail in a row
+  const std::string path = JoinPath(cache->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, content_));
+  std::atomic<bool> stored{false};
+  std::thread time([&] {
+    while (!stored) {
+      clock.Advance(absl::Milliseconds(100));
+      absl::SleepFor(absl::Microseconds(100));
+    }
+  });
+  EXPECT_OK(cache->Store(path));
+  stored = true;
+  time.join();
+  EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
+}
+
+// A cache of two and a half blobs.
+TEST_F(BlobCacheTest, TheLongestUnusedBlobsGoAndNoneThatTheTaskReads) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cache,
+                           BlobCache::Open(JoinPath(directory_.path(), "small"),
+                                           MakeChannel(server_.address()), 2'500'000));
+  std::vector<std::string> contents, paths;
+  for (char c : {'a', 'b', 'c', 'd'}) {
+    contents.emplace_back(1'000'000, c);
+    server_.blobs.blobs[Sha256Hex(contents.back())] = contents.back();
+  }
+  const auto fetch = [&](int i) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string path, cache->Fetch(RefOf(contents[i])));
+    paths.resize(4);
+    paths[i] = path;
+  };
+  for (int i : {0, 1}) {
+    fetch(i);
+    ASSERT_OK(cache->EndTask());
+    absl::SleepFor(absl::Milliseconds(20));  // of the file system's times
+  }
+  fetch(0);  // used again
+  fetch(2);
+  EXPECT_TRUE(FileExists(paths[0]));
+  EXPECT_FALSE(FileExists(paths[1])) << "the longest unused";
+  fetch(3);
+  for (int i : {0, 2, 3}) EXPECT_TRUE(FileExists(paths[i])) << "the task reads it";
+  ASSERT_OK(cache->EndTask());
+  EXPECT_EQ(FileExists(paths[0]) + FileExists(paths[2]) + FileExists(paths[3]), 2);
 }
 
 TEST_F(BlobCacheTest, BytesOfAnotherDigestAreRefused) {

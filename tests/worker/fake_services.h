@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failure.h"
 #include "base/hash.h"
 #include "base/mutex.h"
+#include "base/rpc/grpc_status.h"
 #include "proto/lwq/v1/artifact_service.grpc.pb.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
 
@@ -33,6 +35,7 @@ class FakeBlobs final : public v1::BlobService::Service {
   std::map<std::string, std::string> uploads;  // unfinished
   std::vector<int64_t> read_offsets, write_offsets;
   int64_t bytes_sent = 0;
+  int full_for = 0;  // so many uploads find no room
 
   grpc::Status ReadBlob(grpc::ServerContext*, const v1::ReadBlobRequest* request,
                         grpc::ServerWriter<v1::ReadBlobResponse>* writer) override {
@@ -59,6 +62,11 @@ class FakeBlobs final : public v1::BlobService::Service {
   }
   grpc::Status WriteBlob(grpc::ServerContext*, grpc::ServerReader<v1::WriteBlobRequest>* reader,
                          v1::WriteBlobResponse* response) override {
+    if (full_for > 0) {
+      --full_for;
+      return ToGrpcStatus(
+          Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL", "the disk is full"));
+    }
     v1::WriteBlobRequest request;
     std::string digest;
     int64_t left = cut_after;
@@ -84,14 +92,25 @@ class FakeBlobs final : public v1::BlobService::Service {
 class FakeWorkers final : public v1::WorkerService::Service {
  public:
   std::function<grpc::Status(int call)> answer_report = [](int) { return grpc::Status::OK; };
+  std::function<grpc::Status(int call)> answer_register = answer_report;
+  std::function<grpc::Status(int call)> answer_result = answer_report;
   Mutex mu;
   std::vector<v1::Lease> leases ABSL_GUARDED_BY(mu);
   std::vector<v1::HeartbeatRequest> beats ABSL_GUARDED_BY(mu);
   int reports ABSL_GUARDED_BY(mu) = 0;
+  int registrations ABSL_GUARDED_BY(mu) = 0;
+  int results ABSL_GUARDED_BY(mu) = 0;
+  v1::Failure last_failure ABSL_GUARDED_BY(mu);
 
   grpc::Status RegisterWorker(grpc::ServerContext*, const v1::RegisterWorkerRequest*,
                               v1::RegisterWorkerResponse*) override {
-    return grpc::Status::OK;
+    MutexLock lock(&mu);
+    return answer_register(++registrations);
+  }
+  grpc::Status CompleteTask(grpc::ServerContext*, const v1::CompleteTaskRequest*,
+                            v1::CompleteTaskResponse*) override {
+    MutexLock lock(&mu);
+    return answer_result(++results);
   }
   grpc::Status LeaseTasks(grpc::ServerContext*, const v1::LeaseTasksRequest*,
                           v1::LeaseTasksResponse* response) override {
@@ -106,9 +125,10 @@ class FakeWorkers final : public v1::WorkerService::Service {
     beats.push_back(*request);
     return grpc::Status::OK;
   }
-  grpc::Status FailTask(grpc::ServerContext*, const v1::FailTaskRequest*,
+  grpc::Status FailTask(grpc::ServerContext*, const v1::FailTaskRequest* request,
                         v1::FailTaskResponse*) override {
     MutexLock lock(&mu);
+    last_failure = request->failure();
     return answer_report(++reports);
   }
   grpc::Status ReleaseTasks(grpc::ServerContext*, const v1::ReleaseTasksRequest*,
