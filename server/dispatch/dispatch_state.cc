@@ -82,6 +82,9 @@ void DispatchState::AdvanceTo(Moment now) {
       lease.busy_us += gap;
     }
     for (auto& [worker, seen] : seen_us_) seen += gap;
+    for (auto& [need, group] : ready_.groups()) {
+      if (group.unmatched_since_us != 0) group.unmatched_since_us += gap;
+    }
   }
   ready_.AdvanceTo(now.steady_us);
   if (matched_us_ >= 0 && now.steady_us - matched_us_ < kMatchEveryUs) return;

@@ -126,6 +126,8 @@ class DispatchState {
   // silence counts: every lease has one whole TTL again.
   void AdvanceTo(Moment now);
   void Apply(const Changes& changes, Moment now);
+  // How many tasks have become ready because their time had come, since this was last asked.
+  int64_t TakeDue() { return ready_.TakeDue(); }
 
   const DispatchOptions& options() const { return options_; }
   const std::map<std::string, v1::JobRecord>& jobs() const { return jobs_; }

@@ -15,10 +15,20 @@ constexpr int kAll = 16;  // bounds what a worker that starts again and again un
 constexpr int kTwo = 2;
 constexpr int kThree = 3;
 
+// Of a worker that cannot read what is whole: a cable, a disk, its memory.
+constexpr RetryRule kCannotRead = retry::Again(2);
+
 // The rule of a reason that this server knows; else what the newer worker says.
-RetryRule RuleOf(const v1::Failure& failure) {
-  if (const Reason* reason = FindReason(failure.reason())) return reason->retry;
-  return failure.retryable() ? retry::kTransient : retry::kNoRetry;
+RetryRule RuleOf(const v1::Failure& failure, bool inputs_whole) {
+  const Reason* reason = FindReason(failure.reason());
+  if (reason == nullptr) return failure.retryable() ? retry::kTransient : retry::kNoRetry;
+  return reason->retry.remakes_inputs && inputs_whole ? kCannotRead : reason->retry;
+}
+
+absl::Duration DelayAfter(int failures) {
+  absl::Duration delay = kFirstDelay;
+  for (int i = 0; i < failures && delay < kLongestDelay; ++i) delay *= 2;
+  return std::min(delay, kLongestDelay);
 }
 
 // Of a failure that counts: how many workers it takes to believe that the task is to blame.
@@ -28,6 +38,7 @@ int WorkersNeeded(const v1::Failure& failure) {
         &reasons::kOutputInvalid, &reasons::kPathNotAllowed, &reasons::kTaskStalled}) {
     if (failure.reason() == environment->name) return kAll;
   }
+  if (RuleOf(failure, /*inputs_whole=*/false).remakes_inputs) return kAll;
   if (failure.reason() == reasons::kInternal.name) return kThree;
   switch (static_cast<absl::StatusCode>(failure.code())) {
     // A file, a permission, space or a kernel that another worker may have.
@@ -43,23 +54,25 @@ int WorkersNeeded(const v1::Failure& failure) {
 
 }  // namespace
 
-RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure) {
-  const RetryRule rule = RuleOf(failure);
+RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure,
+                          bool inputs_whole) {
+  const RetryRule rule = RuleOf(failure, inputs_whole);
+  const int so_far = rule.counts ? task.attempt() : task.transient_count();
   RetryDecision decision;
   decision.counts = rule.counts;
   decision.lost_inputs = rule.remakes_inputs;
+  if (!rule.counts || inputs_whole) decision.delay = DelayAfter(so_far);
   if (decision.lost_inputs) return decision;
-  const int so_far = rule.counts ? task.attempt() : task.transient_count();
   decision.again = so_far < rule.attempts;
   const int workers = rule.counts ? WorkersNeeded(failure) : 0;
   decision.exclude = workers > 0;  // else no worker's fault
   decision.elsewhere = task.excluded_size() + 1 < workers;
-  if (!rule.counts) {
-    absl::Duration delay = kFirstDelay;
-    for (int i = 0; i < so_far && delay < kLongestDelay; ++i) delay *= 2;
-    decision.delay = std::min(delay, kLongestDelay);
-  }
   return decision;
+}
+
+bool MayRunAgainThere(const v1::TaskRecord& task) {
+  const RetryRule rule = RuleOf(task.failure(), /*inputs_whole=*/true);
+  return (rule.counts ? task.attempt() : task.transient_count()) <= rule.attempts;
 }
 
 bool IsPoison(const v1::TaskRecord& task) {

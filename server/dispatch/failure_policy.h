@@ -21,7 +21,13 @@ struct RetryDecision {
 // What to do about `failure` of `task`, whose counters do not include it yet. One worker's word is
 // never enough to fail a job: what blames the input is believed when two workers say so, what may
 // lie in a worker's surroundings (its disk, its mounts, its memory, its version) when all do.
-RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure);
+// `inputs_whole`: the server has looked, and the input that the worker says is lost is there.
+RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure,
+                          bool inputs_whole = false);
+
+// Whether a task in the queue, whose counters include its last failure, may run again where it
+// failed.
+bool MayRunAgainThere(const v1::TaskRecord& task);
 
 // A task whose worker vanished: true when it has been lost too often to be handed out again. The
 // counters of `task` include this loss.

@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "records/canonical.h"
+#include "server/dispatch/engine_choice.h"
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/task_match.h"
 #include "server/dispatch/transitions.h"
@@ -15,7 +17,6 @@
 namespace lwq {
 namespace {
 
-constexpr int kMaxRebuilds = 3;
 // A step that keeps the worker's cores busy is at work, but not for ever: so many stall times.
 constexpr int kBusyStalls = 12;
 
@@ -34,25 +35,52 @@ bool AnotherCanRun(const Draft& draft, const v1::TaskRecord& task) {
   const auto& workers = draft.state().workers();
   return std::any_of(workers.begin(), workers.end(), [&](const auto& entry) {
     const v1::WorkerRecord* worker = draft.FindWorker(entry.first);
-    return worker != nullptr && worker->cordon_reason().empty() &&
+    return worker != nullptr && !worker->cordoned() &&
            !draft.state().IsLost(entry.first, draft.steady_us()) &&
            !IsExcluded(task, worker->registration()) && CanRun(worker->registration(), need);
   });
 }
 
-// A blob that a task reads is gone: the jobs that want it build their graphs again. Failures that
-// come while they wait for that are of the same loss.
-void RebuildJobs(Draft& draft, const std::vector<std::string>& jobs, const v1::Failure& failure) {
+// A worker says that a blob is gone: the server looks, for every job that wants the task. What is
+// said while it does is of the same loss.
+void DoubtInputs(Draft& draft, const std::vector<std::string>& jobs) {
   for (const std::string& name : jobs) {
     v1::JobRecord* job = draft.EditJob(name);
-    if (job == nullptr || IsTerminal(job->job().state()) || job->rebuilding()) continue;
-    job->set_rebuilds(job->rebuilds() + 1);
-    if (job->rebuilds() > kMaxRebuilds) {
-      FailJob(draft, name, failure);
-    } else {
-      job->set_rebuilding(true);
-      draft.effects.rebuild_jobs.insert(name);
-    }
+    if (job == nullptr || IsTerminal(job->job().state()) || job->inputs_doubted()) continue;
+    job->set_inputs_doubted(true);
+    draft.effects.rebuild_jobs.insert(name);
+  }
+}
+
+// Notes that `process` failed the task; false when it is to be given up.
+bool CountFailure(Draft& draft, const std::string& process, const RetryDecision& decision,
+                  v1::TaskRecord& task) {
+  if (decision.exclude && !Contains(task.excluded(), process)) task.add_excluded(process);
+  const bool another = decision.exclude && decision.elsewhere && AnotherCanRun(draft, task);
+  if (!IsWanted(draft, task) || (!decision.again && !another)) return false;
+  // With nobody else to take it the same worker may try again.
+  if (!another) task.clear_excluded();
+  if (decision.counts) {
+    task.set_attempt(task.attempt() + 1);
+  } else {
+    task.set_transient_count(task.transient_count() + 1);
+  }
+  return true;
+}
+
+// No input of the task is lost, so its failure was its worker's.
+void DismissDoubt(Draft& draft, const std::string& key) {
+  v1::TaskRecord& task = *draft.EditTask(key);
+  const std::string process = task.doubted_by();
+  const v1::Failure failure = task.failure();
+  task.clear_doubted_by();
+  const RetryDecision decision = DecideRetry(task, failure, /*inputs_whole=*/true);
+  const bool again = CountFailure(draft, process, decision, task);
+  if (task.state() != v1::TaskRecord::READY) return;  // somebody has it again
+  if (again) {
+    task.set_ready_us(draft.now_us() + absl::ToInt64Microseconds(decision.delay));
+  } else {
+    GiveUpTask(draft, key, failure);
   }
 }
 
@@ -69,12 +97,17 @@ void FailStalled(Draft& draft, const v1::TaskRecord& task, int64_t stall_us) {
   FailTask(draft, stalled).IgnoreError();
 }
 
-// Tasks whose last hope among the workers has gone, after others refused them.
+// Tasks whose last hope among the workers has gone, after others refused them. One that may run
+// again where it failed does so.
 void GiveUpRefused(Draft& draft) {
   for (const std::string& key : draft.state().refused()) {
     const v1::TaskRecord* task = draft.FindTask(key);
     if (task == nullptr || task->state() != v1::TaskRecord::READY || !IsWanted(draft, *task) ||
         AnotherCanRun(draft, *task)) {
+      continue;
+    }
+    if (MayRunAgainThere(*task)) {
+      draft.EditTask(key)->clear_excluded();
       continue;
     }
     const v1::Failure failure = task->failure();
@@ -110,32 +143,40 @@ void GiveUpUnmatched(Draft& draft) {
   }
 }
 
-// The workers of a job's class have left, an upgrade took them perhaps, and others are there: the
-// jobs are built again, under the class of those.
-void ChangeEngine(Draft& draft) {
+// Jobs with a task that no worker of their class is there to run.
+std::set<std::string> StuckJobs(const Draft& draft) {
   const DispatchState& state = draft.state();
+  std::set<std::string> jobs;
   for (const auto& [need, group] : state.ready().groups()) {
     if (group.unmatched_since_us == 0 ||
         group.unmatched_since_us + LostAfterUs(state.options()) > draft.steady_us()) {
       continue;
     }
-    TaskNeed any = need;
-    any.numerics_class.clear();
-    any.engine_version = 0;
-    const bool others =
-        std::any_of(state.workers().begin(), state.workers().end(), [&](const auto& worker) {
-          return !state.IsLost(worker.first, draft.steady_us()) && !worker.second.cordoned() &&
-                 CanRun(worker.second.registration(), any);
-        });
-    if (!others) continue;
     for (const Rank& rank : group.ranks) {
-      for (const std::string& name : state.tasks().at(KeyOf(rank)).jobs()) {
-        const v1::JobRecord* found = draft.FindJob(name);
-        if (found == nullptr || found->rebuilding()) continue;
-        draft.EditJob(name)->set_rebuilding(true);
-        draft.effects.rebuild_jobs.insert(name);
-      }
+      const auto& wanting = state.tasks().at(KeyOf(rank)).jobs();
+      jobs.insert(wanting.begin(), wanting.end());
     }
+  }
+  return jobs;
+}
+
+// The workers of a job's class have left, an upgrade took them perhaps, and others are there that
+// can run it: the job is built again, under the class of those.
+void ChangeEngine(Draft& draft) {
+  const DispatchState& state = draft.state();
+  const bool anybody = std::any_of(
+      state.workers().begin(), state.workers().end(),
+      [&](const auto& worker) { return !state.IsLost(worker.first, draft.steady_us()); });
+  if (!anybody) return;
+  for (const std::string& name : StuckJobs(draft)) {
+    const v1::JobRecord* job = draft.FindJob(name);
+    if (job == nullptr || IsTerminal(job->job().state()) || job->rebuilding()) continue;
+    const EngineChoice choice = ChooseEngine(state, draft.steady_us(), NeedsOf(state, *job));
+    if (!choice.can_run || CanonicalBytes(choice.engine) == CanonicalBytes(job->engine())) continue;
+    v1::JobRecord& changed = *draft.EditJob(name);
+    *changed.mutable_engine() = choice.engine;
+    changed.set_rebuilding(true);
+    draft.effects.rebuild_jobs.insert(name);
   }
 }
 
@@ -185,33 +226,33 @@ absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request) {
   if (failure.blame() == v1::Failure::BLAME_UNSPECIFIED) {
     failure.set_blame(BlameOf(failure.reason(), failure.code()));
   }
-  const RetryDecision decision = DecideRetry(task, failure);
+  const std::string process = absl::StrCat(request.worker_id(), "/", request.incarnation());
+  // A model's verification has no inputs that could be made again.
+  const RetryDecision decision =
+      DecideRetry(task, failure, /*inputs_whole=*/task.models_size() > 0);
   *task.mutable_failure() = failure;
-  if (decision.lost_inputs && task.models_size() == 0) {
-    const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
-    RequeueTask(draft, request.task(), draft.now_us(), failure.message());
-    RebuildJobs(draft, jobs, failure);
-    return absl::OkStatus();
-  }
-  const v1::WorkerRecord* worker = draft.FindWorker(request.worker_id());
-  if (decision.exclude && worker != nullptr && !IsExcluded(task, worker->registration())) {
-    task.add_excluded(ProcessName(worker->registration()));
-  }
-  const bool another = decision.exclude && decision.elsewhere && AnotherCanRun(draft, task);
-  if (!IsWanted(draft, task) || (!decision.again && !another)) {
+  if (decision.lost_inputs) {
+    task.set_doubted_by(process);
+    task.set_transient_count(task.transient_count() + 1);
+    DoubtInputs(draft, {task.jobs().begin(), task.jobs().end()});
+  } else if (!CountFailure(draft, process, decision, task)) {
     GiveUpTask(draft, request.task(), failure);
     return absl::OkStatus();
-  }
-  // With nobody else to take it the same worker may try again.
-  if (!another) task.clear_excluded();
-  if (decision.counts) {
-    task.set_attempt(task.attempt() + 1);
-  } else {
-    task.set_transient_count(task.transient_count() + 1);
   }
   RequeueTask(draft, request.task(), draft.now_us() + absl::ToInt64Microseconds(decision.delay),
               failure.message());
   return absl::OkStatus();
+}
+
+void DismissDoubts(Draft& draft, const std::string& name) {
+  v1::JobRecord* job = draft.EditJob(name);
+  if (job == nullptr || IsTerminal(job->job().state())) return;
+  job->set_inputs_doubted(false);
+  const std::vector<std::string> keys(job->tasks().begin(), job->tasks().end());
+  for (const std::string& key : keys) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task != nullptr && !task->doubted_by().empty()) DismissDoubt(draft, key);
+  }
 }
 
 void ReapLeases(Draft& draft) {

@@ -1,5 +1,6 @@
 #include "server/dispatch/graph_install.h"
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <set>
@@ -44,6 +45,19 @@ v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
   }
   task.set_cached(task.state() == v1::TaskRecord::DONE);
   return task;
+}
+
+// Tasks of the job that wait for a worker and read what `key` makes wait for that instead.
+void BlockDependents(Draft& draft, const std::string& name, const std::string& key) {
+  const v1::JobRecord* job = draft.FindJob(name);
+  if (job == nullptr) return;
+  for (const std::string& other : job->tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(other);
+    if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
+    const bool reads = std::any_of(task->dependencies().begin(), task->dependencies().end(),
+                                   [&](const auto& d) { return d.key() == key; });
+    if (reads) draft.EditTask(other)->set_state(v1::TaskRecord::BLOCKED);
+  }
 }
 
 bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks) {
@@ -124,7 +138,9 @@ void RunAgain(Draft& draft, const std::string& key, const std::string& name,
     job->set_rebuilding(true);
     draft.effects.rebuild_jobs.insert(other);
   }
+  const std::vector<std::string> jobs(fresh.jobs().begin(), fresh.jobs().end());
   draft.PutTask(std::move(fresh));
+  for (const std::string& job : jobs) BlockDependents(draft, job, key);
 }
 
 }  // namespace lwq

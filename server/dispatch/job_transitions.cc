@@ -13,6 +13,8 @@
 namespace lwq {
 namespace {
 
+constexpr int kMaxRebuilds = 3;  // after losses of blobs
+
 void SetState(Draft& draft, v1::JobRecord& record, v1::Job::State to) {
   v1::Job& job = *record.mutable_job();
   const v1::Job::State from = job.state();
@@ -64,6 +66,19 @@ void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
   }
   SetState(draft, job, state);
   DropTasks(draft, job);
+}
+
+// Ends a job that is being cancelled, unless a task runs for it alone.
+void EndIfCancelled(Draft& draft, const std::string& name) {
+  const v1::JobRecord* job = draft.FindJob(name);
+  if (job == nullptr || job->job().state() != v1::Job::CANCELLING) return;
+  const bool running =
+      std::any_of(job->tasks().begin(), job->tasks().end(), [&](const std::string& key) {
+        const v1::TaskRecord* task = draft.FindTask(key);
+        return task != nullptr && task->state() == v1::TaskRecord::LEASED &&
+               !IsWanted(draft, *task);
+      });
+  if (!running) EndJob(draft, *draft.EditJob(name), v1::Job::CANCELLED);
 }
 
 void CollectLayers(const Draft& draft, v1::JobRecord& record) {
@@ -151,6 +166,11 @@ void UnblockTasks(Draft& draft, const v1::JobRecord& job) {
 void InstallAndAdvance(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
                        const CachedResults& cached) {
   InstallGraph(draft, job, graph, cached);
+  // A job that was being cancelled has no more to wait for once another wants its running tasks.
+  const std::vector<std::string> keys(job.tasks().begin(), job.tasks().end());
+  for (const std::string& key : keys) {
+    if (draft.FindTask(key)->jobs_size() > 1) ForgetUnwanted(draft, key);
+  }
   CollectEvaluations(draft, job);
   AdvanceJob(draft, job.job().name());
 }
@@ -177,6 +197,20 @@ v1::JobRecord* EditPlanning(Draft& draft, const std::string& name) {
   const bool planning = job != nullptr && job->plan_state() == v1::JobRecord::RUNNING &&
                         job->job().state() == v1::Job::RUNNING;
   return planning ? job : nullptr;
+}
+
+// Of a job of which blobs are lost again and again: what a worker said last, if one did.
+v1::Failure LostTooOften(const Draft& draft, const v1::JobRecord& job) {
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task != nullptr && !task->doubted_by().empty()) return task->failure();
+  }
+  v1::Failure failure;
+  failure.set_reason("BLOB_MISSING");
+  failure.set_code(static_cast<int>(absl::StatusCode::kNotFound));
+  failure.set_message("what the job had computed was lost again and again");
+  failure.set_blame(v1::Failure::SERVICE);
+  return failure;
 }
 
 void SetTrials(const std::vector<v1::PlanTrial>& trials, v1::JobRecord& job) {
@@ -290,8 +324,20 @@ absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& g
       job->job().state() == v1::Job::CANCELLING) {
     return absl::OkStatus();
   }
+  if (!lost.empty()) {
+    job->set_rebuilds(job->rebuilds() + 1);
+    if (job->rebuilds() > kMaxRebuilds) {
+      FailJob(draft, name, LostTooOften(draft, *job));
+      return absl::OkStatus();
+    }
+  }
   for (const std::string& key : lost) RunAgain(draft, key, name, cached);
+  for (const std::string& key : job->tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task != nullptr && !task->doubted_by().empty()) draft.EditTask(key)->clear_doubted_by();
+  }
   job->set_rebuilding(false);
+  job->set_inputs_doubted(false);
   DropTasks(draft, *job);
   job->clear_cached();
   job->mutable_job()->clear_plan();
@@ -372,18 +418,13 @@ bool IsWanted(const Draft& draft, const v1::TaskRecord& task) {
 
 void ForgetUnwanted(Draft& draft, const std::string& key) {
   const v1::TaskRecord* task = draft.FindTask(key);
-  if (task == nullptr || task->state() == v1::TaskRecord::LEASED || IsWanted(draft, *task)) return;
+  if (task == nullptr) return;
   const std::vector<std::string> jobs(task->jobs().begin(), task->jobs().end());
-  if (jobs.empty()) draft.DeleteTask(key);
-  for (const std::string& name : jobs) {
-    v1::JobRecord* job = draft.EditJob(name);
-    if (job == nullptr || job->job().state() != v1::Job::CANCELLING) continue;
-    const bool running =
-        std::any_of(job->tasks().begin(), job->tasks().end(), [&](const std::string& other) {
-          const v1::TaskRecord* t = draft.FindTask(other);
-          return t != nullptr && t->state() == v1::TaskRecord::LEASED && !IsWanted(draft, *t);
-        });
-    if (!running) EndJob(draft, *job, v1::Job::CANCELLED);
+  for (const std::string& name : jobs) EndIfCancelled(draft, name);
+  task = draft.FindTask(key);  // the last of those jobs may have taken it along
+  if (task != nullptr && task->state() != v1::TaskRecord::LEASED && task->jobs().empty() &&
+      task->models().empty()) {
+    draft.DeleteTask(key);
   }
 }
 

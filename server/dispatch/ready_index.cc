@@ -43,6 +43,7 @@ void ReadyIndex::AdvanceTo(int64_t now_us) {
     waiting_.erase(waiting_.begin());
     place.waiting = false;
     Join(place);
+    ++num_due_;
   }
 }
 

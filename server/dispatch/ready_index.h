@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 #include <unordered_map>
+#include <utility>
 
 #include "server/dispatch/task_match.h"
 
@@ -35,6 +36,8 @@ class ReadyIndex {
 
   const std::map<TaskNeed, Group>& groups() const { return groups_; }
   std::map<TaskNeed, Group>& groups() { return groups_; }
+  // How many have joined by AdvanceTo since this was last asked, whoever advanced.
+  int64_t TakeDue() { return std::exchange(num_due_, 0); }
   // Those that could be handed out now.
   int64_t size() const { return size_; }
 
@@ -52,6 +55,7 @@ class ReadyIndex {
   std::set<std::pair<int64_t, std::string>> waiting_;  // by time
   int64_t now_us_ = 0;
   int64_t size_ = 0;
+  int64_t num_due_ = 0;
 };
 
 }  // namespace lwq

@@ -143,10 +143,10 @@ void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure
   task.clear_models();
   for (const std::string& name : jobs) {
     v1::JobRecord* job = draft.EditJob(name);
-    if (job == nullptr) continue;
-    PushTaskEvent(draft, *job, task, v1::TaskEvent::FAILED, failure.message());
-    FailJob(draft, name, failure);
+    if (job != nullptr) PushTaskEvent(draft, *job, task, v1::TaskEvent::FAILED, failure.message());
   }
+  // The task goes with the last job that wanted it.
+  for (const std::string& name : jobs) FailJob(draft, name, failure);
   ForgetUnwanted(draft, key);
 }
 

@@ -32,10 +32,14 @@ absl::Status SubmitJob(Draft& draft, SubmitEvent event);
 // A terminal job, read from the store, begins again. Its finished work comes from `cached`.
 absl::Status RetryJob(Draft& draft, v1::JobRecord job, const JobGraph& graph,
                       const CachedResults& cached);
-// Builds the graph again in place, after a blob was lost. `lost`: keys of the job's finished tasks
-// that have lost one; they run again, for every job that shares them.
+// Builds the graph again in place, after a blob was lost or the job's class of workers has changed.
+// `lost`: keys of the job's finished tasks that have lost one; they run again, for every job that
+// shares them. After a few losses the job fails.
 absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& graph,
                         const CachedResults& cached, const std::set<std::string>& lost = {});
+// The server has looked, and nothing that the job's tasks read is lost: the failures of those who
+// said so are their own.
+void DismissDoubts(Draft& draft, const std::string& name);
 // Priority and labels of an active job; NOT_FOUND when it is none. LABEL_INVALID when it would have
 // more than kMaxLabels.
 absl::Status UpdateJob(Draft& draft, const v1::UpdateJobRequest& request);
@@ -104,7 +108,8 @@ absl::Status CheckLease(const v1::TaskRecord* task, const std::string& key, int6
 void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::string_view why);
 // Whether a job that is not being cancelled, or a model, wants the task.
 bool IsWanted(const Draft& draft, const v1::TaskRecord& task);
-// Deletes a task that no longer runs and that nobody wants; settles jobs being cancelled.
+// After a change of the task's state or of who wants it: ends the jobs being cancelled that only
+// waited for it, and deletes a task that does not run and that nobody wants.
 void ForgetUnwanted(Draft& draft, const std::string& key);
 void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
                    v1::TaskEvent::State state, absl::string_view detail);

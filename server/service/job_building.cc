@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
+#include "server/dispatch/engine_choice.h"
 #include "server/dispatch/task_match.h"
 #include "server/service/record_writes.h"
 #include "server/service/scheduler.h"
@@ -14,6 +15,8 @@
 
 namespace lwq {
 namespace {
+
+BlobId IdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}; }
 
 // Whether what failed may succeed later without anybody changing what was asked.
 bool PassesByItself(const absl::Status& status) {
@@ -59,52 +62,40 @@ void Scheduler::Capabilities(std::vector<v1::Capability>& quantizers,
   }
 }
 
-v1::EngineClass Scheduler::ChooseEngine() const {
-  std::map<std::string, std::pair<int, v1::EngineClass>> classes;  // how many, by what they are
+v1::EngineClass Scheduler::EngineFor(const GraphInput& input) const {
+  std::set<TaskNeed> needs;
+  if (input.spec.has_quantize()) {
+    TaskNeed need{.kind = "quantize",
+                  .method = input.spec.quantize().method(),
+                  .family = input.model->manifest().family(),
+                  .memory_bytes = input.memory_bytes};
+    needs.insert(need);
+    need.method.clear();
+    if (input.scores_needed) {
+      need.kind = "score";
+      need.scorer = input.spec.quantize().scorer();
+      needs.insert(need);
+    }
+  } else {
+    needs.insert({.kind = "evaluate"});
+  }
   MutexLock lock(&mu_);
-  const int64_t now = Now().steady_us;
-  for (const auto& [id, worker] : state_.workers()) {
-    const v1::EngineClass engine = EngineOf(worker.registration());
-    auto& [count, found] = classes[CanonicalBytes(engine)];
-    found = engine;
-    // One that is there outweighs any number of those that were.
-    const bool there = !state_.IsLost(id, now) && !worker.cordoned();
-    count += there ? 1'000'000 : 1;
-  }
-  const v1::EngineClass* most = nullptr;
-  int best = 0;
-  for (const auto& [bytes, entry] : classes) {
-    if (entry.first <= best) continue;
-    best = entry.first;
-    most = &entry.second;
-  }
-  return most == nullptr ? v1::EngineClass() : *most;
+  return ChooseEngine(state_, Now().steady_us, needs).engine;
 }
 
-bool Scheduler::AnyWorkerOf(const v1::EngineClass& engine) const {
-  const std::string wanted = CanonicalBytes(engine);
-  MutexLock lock(&mu_);
-  const int64_t now = Now().steady_us;
-  return std::any_of(state_.workers().begin(), state_.workers().end(), [&](const auto& worker) {
-    return !state_.IsLost(worker.first, now) && !worker.second.cordoned() &&
-           CanonicalBytes(EngineOf(worker.second.registration())) == wanted;
-  });
-}
-
-absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(const std::string& job,
-                                                                   const v1::JobSpec& spec,
-                                                                   const v1::EngineClass* engine,
-                                                                   bool choose_again) const {
+absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
+    const std::string& job, const v1::JobSpec& spec, const v1::EngineClass* engine) const {
   auto source = std::make_unique<GraphSource>();
   GraphInput& input = source->input;
   input.job = job;
   input.spec = spec;
-  const bool keep = engine != nullptr && (!choose_again || AnyWorkerOf(*engine));
-  input.engine = keep ? *engine : ChooseEngine();
   for (const std::string& name : DatasetsOf(spec)) {
     LWQ_ASSIGN_OR_RETURN(input.datasets[name], GetDataset(name));
   }
-  if (!spec.has_quantize()) return source;
+  if (!spec.has_quantize()) {
+    input.engine = engine != nullptr ? *engine : EngineFor(input);
+    return source;
+  }
   LWQ_ASSIGN_OR_RETURN(source->model, GetModel(spec.quantize().model()));
   if (source->model.state() == v1::Model::REJECTED) {
     return PreconditionFailure(
@@ -141,6 +132,7 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(const std::st
       const Feasibility feasible,
       CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(input)));
   input.memory_bytes = feasible.memory_bytes;
+  input.engine = engine != nullptr ? *engine : EngineFor(input);
   return source;
 }
 
@@ -149,13 +141,20 @@ JobGraph Scheduler::BuildFirst(const GraphSource& source) const {
                                           : BuildEvaluationGraph(source.input);
 }
 
-absl::StatusOr<bool> Scheduler::HasBlobs(const v1::TaskOutput& output) const {
-  for (const v1::NamedBlob& blob : output.blobs()) {
-    LWQ_ASSIGN_OR_RETURN(const bool there,
-                         blobs_->Has({blob.blob().sha256(), blob.blob().size_bytes()}));
-    if (!there) return false;
+absl::StatusOr<std::vector<bool>> Scheduler::AreWhole(
+    const std::vector<const v1::TaskOutput*>& outputs) const {
+  std::vector<BlobId> ids;
+  for (const v1::TaskOutput* output : outputs) {
+    for (const v1::NamedBlob& blob : output->blobs()) ids.push_back(IdOf(blob.blob()));
   }
-  return true;
+  LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing, blobs_->FindMissing(ids));
+  const std::set<BlobId> gone(missing.begin(), missing.end());
+  std::vector<bool> whole;
+  for (const v1::TaskOutput* output : outputs) {
+    whole.push_back(std::none_of(output->blobs().begin(), output->blobs().end(),
+                                 [&](const auto& b) { return gone.count(IdOf(b.blob())) > 0; }));
+  }
+  return whole;
 }
 
 absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
@@ -167,15 +166,22 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   std::vector<std::string> keys;
   for (const auto& [key, kind] : kinds) keys.push_back(key);
   LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store_->GetMany(Table::kCache, keys));
+  std::vector<v1::CacheRecord> entries;
+  std::vector<const v1::TaskOutput*> outputs;
+  entries.reserve(rows.size());
+  for (const Record& row : rows) {
+    LWQ_ASSIGN_OR_RETURN(entries.emplace_back(), ParseRecord<v1::CacheRecord>(Table::kCache, row));
+    outputs.push_back(&entries.back().output());
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::vector<bool> whole, AreWhole(outputs));
   CachedResults cached;
   std::vector<Write> drops;
-  for (const Record& row : rows) {
-    LWQ_ASSIGN_OR_RETURN(v1::CacheRecord entry, ParseRecord<v1::CacheRecord>(Table::kCache, row));
-    LWQ_ASSIGN_OR_RETURN(const bool whole, HasBlobs(entry.output()));
-    metrics_->CacheLookup(kinds[row.key], whole ? "hit" : "incomplete");
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Record& row = rows[i];
+    metrics_->CacheLookup(kinds[row.key], whole[i] ? "hit" : "incomplete");
     kinds.erase(row.key);
-    if (whole) {
-      cached[row.key] = std::move(*entry.mutable_output());
+    if (whole[i]) {
+      cached[row.key] = std::move(*entries[i].mutable_output());
     } else {
       Write& drop = drops.emplace_back();
       drop.table = Table::kCache;
@@ -236,30 +242,68 @@ void Scheduler::PlanJob(const std::string& name, int attempt) {
 
 absl::StatusOr<std::set<std::string>> Scheduler::LostTasks(const v1::JobRecord& job) const {
   std::vector<std::pair<std::string, v1::TaskOutput>> done;
+  std::set<std::string> doubted;
   {
     MutexLock lock(&mu_);
     for (const std::string& key : job.tasks()) {
       auto task = state_.tasks().find(key);
-      if (task == state_.tasks().end() || task->second.state() != v1::TaskRecord::DONE) continue;
-      done.emplace_back(key, task->second.output());
+      if (task == state_.tasks().end()) continue;
+      if (task->second.state() == v1::TaskRecord::DONE) {
+        done.emplace_back(key, task->second.output());
+      }
+      if (task->second.doubted_by().empty()) continue;
+      for (const v1::TaskDependency& d : task->second.dependencies()) {
+        if (!d.order_only()) doubted.insert(d.key());
+      }
     }
   }
-  std::set<std::string> lost;
+  std::vector<const v1::TaskOutput*> outputs;
   for (const auto& [key, output] : done) {
-    LWQ_ASSIGN_OR_RETURN(const bool whole, HasBlobs(output));
-    if (!whole) lost.insert(key);
+    outputs.push_back(&output);
+    if (doubted.count(key) > 0) LWQ_RETURN_IF_ERROR(ReadThrough(output));
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::vector<bool> whole, AreWhole(outputs));
+  std::set<std::string> lost;
+  for (size_t i = 0; i < done.size(); ++i) {
+    if (!whole[i]) lost.insert(done[i].first);
   }
   return lost;
+}
+
+// A worker whose download was cut has read the parts by calls of their own, none of which saw the
+// whole: the digest is checked here.
+absl::Status Scheduler::ReadThrough(const v1::TaskOutput& output) const {
+  constexpr int64_t kChunk = 1 << 20;
+  for (const v1::NamedBlob& blob : output.blobs()) {
+    auto reader = blobs_->OpenRead(IdOf(blob.blob()));
+    absl::Status status = reader.status();
+    for (int64_t at = 0; status.ok() && at < blob.blob().size_bytes();) {
+      const absl::StatusOr<std::string> bytes = (*reader)->Read(at, kChunk);
+      status = bytes.status();
+      if (status.ok() && bytes->empty()) break;
+      if (status.ok()) at += static_cast<int64_t>(bytes->size());
+    }
+    // What is not there, or was wrong and is quarantined, is found to be missing afterwards.
+    if (!status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status)) return status;
+  }
+  return absl::OkStatus();
 }
 
 void Scheduler::Rebuild(const std::string& name, int attempt) {
   auto rebuild = [&]() -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const v1::JobRecord job, GetJob(name));
-    if (!job.rebuilding() || IsTerminal(job.job().state())) return absl::OkStatus();
-    LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec(), &job.engine(), true));
+    if (IsTerminal(job.job().state())) return absl::OkStatus();
+    if (!job.rebuilding() && !job.inputs_doubted()) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(const std::set<std::string> lost, LostTasks(job));
+    if (lost.empty() && !job.rebuilding()) {
+      return Run([&](Draft& draft) {
+        DismissDoubts(draft, name);
+        return absl::OkStatus();
+      });
+    }
+    LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec(), &job.engine()));
     const JobGraph graph = BuildFirst(*source);
     LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph));
-    LWQ_ASSIGN_OR_RETURN(const std::set<std::string> lost, LostTasks(job));
     return Run([&](Draft& draft) { return RebuildJob(draft, name, graph, cached, lost); });
   };
   absl::Status status = rebuild();

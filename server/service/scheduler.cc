@@ -95,7 +95,7 @@ absl::Status Scheduler::Start() {
   return Run([](Draft& draft) {
     for (const auto& [name, job] : draft.state().jobs()) {
       AdvanceJob(draft, name);
-      if (job.rebuilding()) draft.effects.rebuild_jobs.insert(name);
+      if (job.rebuilding() || job.inputs_doubted()) draft.effects.rebuild_jobs.insert(name);
     }
     return absl::OkStatus();
   });
@@ -187,9 +187,8 @@ void Scheduler::Tick() {
   int64_t ready = 0;
   {
     MutexLock lock(&mu_);
-    ready = -state_.ready().size();
     state_.AdvanceTo(Now());
-    ready += state_.ready().size();
+    ready = state_.TakeDue();  // with those that other calls have met since the last tick
   }
   if (ready > 0) lease_waiters_.WakeFor(ready);
   std::vector<std::function<void()>> due;

@@ -69,16 +69,14 @@ class Scheduler {
   void Capabilities(std::vector<v1::Capability>& quantizers, std::vector<v1::Capability>& scorers,
                     std::vector<std::string>& families) const;
 
-  // Reads what `spec` names. Errors are those of CreateJob. `engine`: of the job so far, kept
-  // unless `choose_again` and no worker of that class is left; null: chosen among the workers.
-  absl::StatusOr<std::unique_ptr<GraphSource>> MakeSource(const std::string& job,
-                                                          const v1::JobSpec& spec,
-                                                          const v1::EngineClass* engine = nullptr,
-                                                          bool choose_again = false) const;
+  // Reads what `spec` names. Errors are those of CreateJob. `engine`: of the job so far; null:
+  // chosen among the workers.
+  absl::StatusOr<std::unique_ptr<GraphSource>> MakeSource(
+      const std::string& job, const v1::JobSpec& spec,
+      const v1::EngineClass* engine = nullptr) const;
   JobGraph BuildFirst(const GraphSource& source) const;
   // Results of these tasks whose blobs are all there; entries that lost one are deleted.
   absl::StatusOr<CachedResults> LookUp(const JobGraph& graph);
-  absl::StatusOr<bool> HasBlobs(const v1::TaskOutput& output) const;
 
   Hints& hints() { return hints_; }
   LeaseWaiters& lease_waiters() { return lease_waiters_; }
@@ -98,14 +96,18 @@ class Scheduler {
   // waits for something that nobody does.
   void PlanJob(const std::string& name, int attempt);
   void Rebuild(const std::string& name, int attempt);
-  // The class of most workers that are there; else of most that are known.
-  v1::EngineClass ChooseEngine() const;
-  bool AnyWorkerOf(const v1::EngineClass& engine) const;
+  // The class of workers that is to compute a job of this input.
+  v1::EngineClass EngineFor(const GraphInput& input) const;
   void RetryLater(int attempt, std::function<void()> work);
   absl::Status FailFor(const std::string& name, const absl::Status& status);
   absl::Status ContinuePlan(const v1::JobRecord& job);
-  // Keys of the job's finished tasks that have lost a blob.
+  // Of each, whether all its blobs are there.
+  absl::StatusOr<std::vector<bool>> AreWhole(
+      const std::vector<const v1::TaskOutput*>& outputs) const;
+  // Keys of the job's finished tasks that have lost a blob. Blobs of which a worker says so are
+  // read, all others looked for.
   absl::StatusOr<std::set<std::string>> LostTasks(const v1::JobRecord& job) const;
+  absl::Status ReadThrough(const v1::TaskOutput& output) const;
   void CountChanges(const Changes& changes, const Effects& effects);
 
   Store* const store_;

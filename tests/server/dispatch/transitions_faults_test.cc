@@ -48,6 +48,68 @@ TEST(BadWorkers, OneThatMisreadsTheModelFailsNoJob) {
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
 }
 
+// It says so of blobs that are whole: its memory, its disk or its network is at fault.
+TEST(BadWorkers, OneThatCannotReadItsInputsFailsNoJob) {
+  for (const char* reason : {"BLOB_CORRUPT", "BLOB_MISSING", "EVIDENCE_MISSING"}) {
+    SCOPED_TRACE(reason);
+    Scenario s(3);
+    WorkWithABadWorker(s, reason, absl::StatusCode::kDataLoss);
+    EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+    EXPECT_TRUE(s.state().workers().at("bad").cordoned());
+  }
+}
+
+TEST(BadWorkers, AnInputThatNoWorkerCanReadFailsTheJobWithItsReason) {
+  Scenario s(3);
+  s.Register("only", "incarnation-o");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  int failures = 0;
+  for (int t = 0; t < 600 && !IsTerminal(s.StateOf("jobs/a")); ++t) {
+    for (const v1::Lease& lease : s.Lease("only", 8)) {
+      if (!lease.spec().has_calibrate()) {
+        ASSERT_OK(s.Complete("only", lease));
+        continue;
+      }
+      ASSERT_OK(s.Fail("only", lease, "BLOB_CORRUPT", absl::StatusCode::kDataLoss));
+      ++failures;
+    }
+    s.now_us += kSecond;
+    s.Reap();
+  }
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
+  EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "BLOB_CORRUPT");
+  EXPECT_EQ(failures, 3);
+}
+
+TEST(BadWorkers, ATaskThatMayRunAgainDoesSoWhereItFailedWhenNoOtherWorkerIsLeft) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  s.Register("other", "incarnation-o");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(s.Fail("w", s.Lease("w").at(0), "INTERNAL", absl::StatusCode::kInternal));
+  for (int i = 0; i < 7; ++i) {  // "other" is never heard of again
+    s.now_us += 10 * kSecond;
+    s.Reap();
+    for (const v1::Lease& lease : s.Lease("w")) ASSERT_OK(s.Complete("w", lease));
+  }
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(BadWorkers, OneThatAnOperatorCordonedIsNotWaitedFor) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  s.Register("cordoned", "incarnation-c");
+  ASSERT_OK(s.Run([](Draft& draft) {
+    draft.EditWorker("cordoned")->set_cordoned(true);
+    return absl::OkStatus();
+  }));
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(
+      s.Fail("w", s.Lease("w").at(0), "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
+}
+
 TEST(BadWorkers, WhatEveryWorkerRefusesFailsTheJobWithItsReason) {
   Scenario s(3);
   s.Register("u", "incarnation-u");
@@ -99,6 +161,9 @@ TEST(LostBlobs, SeenByFourWorkersIsOneRebuild) {
   }
   ASSERT_EQ(scores.size(), 4u);
   const char* const workers[] = {"a", "b", "c", "d"};
+  for (const v1::TaskInput& input : scores[0].inputs()) {
+    if (input.role() == "quantize") s.lost_blobs.insert(input.output().blobs(0).blob().sha256());
+  }
   s.rebuild_later = true;  // the rebuild takes longer than the four failures
   for (int i = 0; i < 4; ++i) {
     ASSERT_OK(s.Fail(workers[i], scores[i], "BLOB_MISSING", absl::StatusCode::kNotFound));
@@ -106,8 +171,31 @@ TEST(LostBlobs, SeenByFourWorkersIsOneRebuild) {
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::RUNNING);
   s.rebuild_later = false;
   s.RebuildAll();
+  s.lost_blobs.clear();  // written anew
   s.Work("e");
+  EXPECT_EQ(s.num_rebuilds, 1);
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+TEST(LostBlobs, ATaskWaitsLongerEachTimeWhileTheServerLooks) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  s.rebuild_later = true;
+  int failures = 0;
+  for (int t = 0; t < 17; ++t) {
+    for (const v1::Lease& lease : s.Lease("w", 8)) {
+      if (!lease.spec().has_calibrate()) {
+        ASSERT_OK(s.Complete("w", lease));
+        continue;
+      }
+      ASSERT_OK(s.Fail("w", lease, "BLOB_MISSING", absl::StatusCode::kNotFound));
+      ++failures;
+    }
+    s.now_us += kSecond;
+  }
+  EXPECT_EQ(failures, 5) << "after 0, 1, 3, 7 and 15 s";
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::RUNNING);
 }
 
 TEST(LostBlobs, OfATaskThatTwoJobsShareIsComputedAgain) {
@@ -129,18 +217,16 @@ TEST(LostBlobs, OfATaskThatTwoJobsShareIsComputedAgain) {
   s.lost_blobs.insert(lost);
   ASSERT_OK(s.Fail("w", leases.at(0), "BLOB_MISSING", absl::StatusCode::kNotFound));
   bool again = false;
-  for (int i = 0; i < 200; ++i) {
-    leases = s.Lease("w");
-    if (leases.empty()) break;
-    if (leases[0].spec().has_quantize() && !again) {
-      again = true;
-      s.lost_blobs.clear();  // written anew
+  for (int t = 0; t < 60; ++t) {
+    for (const v1::Lease& lease : s.Lease("w")) {
+      if (lease.spec().has_quantize() && !again) {
+        again = true;
+        s.lost_blobs.clear();  // written anew
+      }
+      EXPECT_TRUE(again || !lease.spec().has_score()) << "handed out without its input";
+      ASSERT_OK(s.Complete("w", lease));
     }
-    if (again) {
-      ASSERT_OK(s.Complete("w", leases[0]));
-    } else {
-      ASSERT_OK(s.Fail("w", leases[0], "BLOB_MISSING", absl::StatusCode::kNotFound));
-    }
+    s.now_us += kSecond;
   }
   EXPECT_TRUE(again) << "the layer whose blob is gone was not computed again";
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
@@ -231,6 +317,40 @@ TEST(Engines, AJobWhoseClassHasLeftGoesOnUnderTheClassThatIsThere) {
   }
   s.Work("new");
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+}
+
+// Each class lacks what the other has: building the job again, under either, leads nowhere.
+TEST(Engines, AJobIsNotBuiltAgainForAClassThatCannotRunAllOfIt) {
+  Scenario s(3);
+  s.numerics_class = "cpu-2";
+  s.without_kind = "calibrate";
+  s.Register("v", "incarnation-v");
+  s.numerics_class = "cpu-1";
+  s.without_kind = "quantize";
+  s.Register("u", "incarnation-u");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  for (int t = 0; t < 3700; t += 10) {
+    s.Work("u");
+    s.Work("v");
+    s.now_us += 10 * kSecond;
+    s.Reap();
+  }
+  EXPECT_EQ(s.num_rebuilds, 0);
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
+  EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "NO_MATCHING_WORKER");
+}
+
+TEST(Time, AServerThatStoodStillHasNotLookedForWorkersMeanwhile) {
+  Scenario s;
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
+  s.now_us += 10 * kSecond;
+  s.Reap();
+  s.Stall(7200 * kSecond);
+  s.Reap();
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::QUEUED);
+  s.now_us += 3600 * kSecond;
+  s.Reap();
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
 }
 
 TEST(Time, ALeaseIsMeasuredByTheSteadyClock) {

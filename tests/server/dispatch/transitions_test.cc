@@ -283,6 +283,21 @@ TEST(Transitions, CancelOfOneOfTwoJobsLeavesTheSharedWorkAlone) {
   EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
 }
 
+TEST(Transitions, ACancelledJobEndsWhenAnotherJobTakesItsRunningTaskOver) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
+  ASSERT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLING);
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
+  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
+  ASSERT_OK(s.Complete("w", lease));
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
 TEST(Transitions, RetryKeepsFinishedTasks) {
   Scenario s(3);
   s.Register("w", "incarnation-1");

@@ -255,6 +255,85 @@ TEST_F(ServerFaults, AJobThatNoWorkerCanRunEnds) {
   EXPECT_THAT(Submit(JobRequest(5.0)), FailsWith("METHOD_UNKNOWN", HasSubstr("no worker")));
 }
 
+// Most workers lack the scorer: their class is not the job's.
+TEST_F(ServerFaults, AJobIsGivenToAClassThatCanRunIt) {
+  AddModelAlone();
+  for (const char* id : {"u", "v", "w"}) {
+    v1::RegisterWorkerRequest registration = Registration(id, kIncarnation);
+    registration.set_numerics_class("cpu-2");
+    registration.clear_scorers();
+    v1::RegisterWorkerResponse registered;
+    ASSERT_OK(Call(*stubs_->workers, &v1::WorkerService::Stub::RegisterWorker, registration,
+                   &registered));
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(JobRequest(5.0)));
+  ScriptedWorker worker(server_->address(), "whole");
+  EXPECT_OK(Watch(job.name()));
+  EXPECT_EQ(GetJob(job.name()).state(), v1::Job::SUCCEEDED);
+}
+
+// A call other than the ticker's is the first to notice that a task's time has come.
+TEST_F(ServerFaults, APollIsWokenForATaskThatAHeartbeatMadeReady) {
+  AddModelAlone();
+  HandWorker worker(*stubs_, "w");
+  ASSERT_OK(Submit(JobRequest(5.0)));
+  const std::vector<v1::Lease> leases = worker.Lease(8);
+  std::atomic<bool> leased{false};
+  std::thread poll([&] {
+    v1::LeaseTasksRequest request;
+    request.set_worker_id("w");
+    request.set_incarnation(kIncarnation);
+    request.set_wait_seconds(20);
+    v1::LeaseTasksResponse response;
+    EXPECT_OK(Call(*stubs_->workers, &v1::WorkerService::Stub::LeaseTasks, request, &response));
+    leased = response.leases_size() > 0;
+  });
+  absl::SleepFor(absl::Milliseconds(100));  // until it waits
+  ASSERT_OK(worker.Fail(leases.at(0), "STORE_UNAVAILABLE"));
+  for (int i = 0; i < 600 && !leased; ++i) {  // 3 s; the task waits for 1 s
+    clock_.Advance(absl::Milliseconds(5));
+    if (leases.size() > 1) worker.Beat(leases[1]);
+    worker.Beat(leases[0]);
+  }
+  EXPECT_TRUE(leased);
+  clock_.Advance(absl::Seconds(20));
+  poll.join();
+}
+
+// The worker's download was cut and went on: nobody saw the whole of the blob but the worker.
+TEST_F(ServerFaults, ABlobThatAWorkerFoundCorruptIsReadByTheServerAndMadeAgain) {
+  AddModelAlone();
+  HandWorker worker(*stubs_, "w");
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(JobRequest(5.0)));
+  v1::Lease lease = worker.Lease().at(0);
+  while (!lease.spec().has_score()) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const v1::TaskOutput output, ScriptedWorker::OutputOf(*stubs_, lease));
+    ASSERT_OK(worker.Complete(lease, output));
+    lease = worker.Lease().at(0);
+  }
+  std::string digest;
+  for (const v1::TaskInput& input : lease.inputs()) {
+    if (input.role() == "quantize") digest = input.output().blobs(0).blob().sha256();
+  }
+  const std::string file = path(absl::StrCat("data/blobs/sha256/", digest.substr(0, 2), "/",
+                                             digest.substr(2, 2), "/", digest));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string right, ReadFile(file, 1 << 20));
+  std::string wrong = right;
+  wrong[1] ^= 1;
+  ASSERT_OK(WriteFileAtomically(file, wrong));
+  ASSERT_OK(worker.Fail(lease, "BLOB_CORRUPT"));
+  ScriptedWorker other(server_->address(), "other");
+  std::thread time([&] {
+    while (!done_) Advance(absl::Seconds(1));
+  });
+  EXPECT_OK(Watch(job.name()));
+  done_ = true;
+  time.join();
+  EXPECT_EQ(GetJob(job.name()).state(), v1::Job::SUCCEEDED);
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string now, ReadFile(file, 1 << 20));
+  EXPECT_EQ(now, right);
+}
+
 TEST_F(ServerFaults, ManyJobsComeInPagesThatFitAMessage) {
   std::vector<Write> writes;
   for (int i = 0; i < 900; ++i) {
