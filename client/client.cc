@@ -102,6 +102,11 @@ absl::StatusOr<v1::Job> Client::RetryJob(const std::string& name) {
   return Call(options_, stubs_->job.get(), &JobStub::RetryJob,
               WithRequestId(Named<v1::RetryJobRequest>(name)));
 }
+absl::Status Client::DeleteJob(const std::string& name) {
+  return Call(options_, stubs_->job.get(), &JobStub::DeleteJob,
+              WithRequestId(Named<v1::DeleteJobRequest>(name)))
+      .status();
+}
 absl::StatusOr<v1::PlanJobResponse> Client::PlanJob(const v1::PlanJobRequest& request) {
   return Call(options_, stubs_->job.get(), &JobStub::PlanJob, request);
 }
@@ -143,6 +148,11 @@ absl::StatusOr<v1::ListArtifactsResponse> Client::ListArtifacts(
     const v1::ListArtifactsRequest& request) {
   return Call(options_, stubs_->artifact.get(), &ArtifactStub::ListArtifacts, request);
 }
+absl::Status Client::DeleteArtifact(const std::string& name) {
+  return Call(options_, stubs_->artifact.get(), &ArtifactStub::DeleteArtifact,
+              WithRequestId(Named<v1::DeleteArtifactRequest>(name)))
+      .status();
+}
 
 absl::StatusOr<v1::FindMissingBlobsResponse> Client::FindMissingBlobs(
     const v1::FindMissingBlobsRequest& request) {
@@ -163,6 +173,11 @@ absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers(const v1::ListWorker
 absl::StatusOr<v1::Worker> Client::CordonWorker(v1::CordonWorkerRequest request) {
   return Call(options_, stubs_->admin.get(), &AdminStub::CordonWorker,
               WithRequestId(std::move(request)));
+}
+absl::StatusOr<v1::CollectGarbageResponse> Client::CollectGarbage(
+    const v1::CollectGarbageRequest& request) {
+  return Call(options_, stubs_->admin.get(), &AdminStub::CollectGarbage, request,
+              absl::Minutes(30));
 }
 absl::Status Client::DrainServer() {
   return Call(options_, stubs_->admin.get(), &AdminStub::DrainServer,

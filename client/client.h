@@ -68,6 +68,7 @@ class Client {
   absl::StatusOr<v1::ListJobsResponse> ListJobs(const v1::ListJobsRequest& request);
   absl::StatusOr<v1::Job> CancelJob(const std::string& name);
   absl::StatusOr<v1::Job> RetryJob(const std::string& name);
+  absl::Status DeleteJob(const std::string& name);
   absl::StatusOr<v1::PlanJobResponse> PlanJob(const v1::PlanJobRequest& request);
   absl::StatusOr<v1::ListTasksResponse> ListTasks(const v1::ListTasksRequest& request);
 
@@ -81,6 +82,7 @@ class Client {
 
   absl::StatusOr<v1::Artifact> GetArtifact(const std::string& name);
   absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const v1::ListArtifactsRequest& request);
+  absl::Status DeleteArtifact(const std::string& name);
 
   absl::StatusOr<v1::FindMissingBlobsResponse> FindMissingBlobs(
       const v1::FindMissingBlobsRequest& request);
@@ -89,6 +91,9 @@ class Client {
   absl::StatusOr<v1::ServerInfo> GetServerInfo();
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
   absl::StatusOr<v1::Worker> CordonWorker(v1::CordonWorkerRequest request);
+  // May take minutes: every record and blob is looked at.
+  absl::StatusOr<v1::CollectGarbageResponse> CollectGarbage(
+      const v1::CollectGarbageRequest& request);
   absl::Status DrainServer();
 
   // One attempt at a stream; the callers in upload.h, watch.h and download.h resume. A callback

@@ -67,6 +67,11 @@ std::string HolderOf(const ServerOptions& options) {
   return absl::StrCat(host, "/", options.listen);
 }
 
+// 0: for ever.
+absl::Duration Days(double days) {
+  return days > 0 ? absl::Hours(24 * days) : absl::InfiniteDuration();
+}
+
 int Run(const ServerOptions& options, const std::string& ready_file) {
   // Before any thread is made, so that all of them leave these signals to the one that waits.
   sigset_t signals;
@@ -140,6 +145,19 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1.0, 1e9));
   app.add_option("--drain-timeout", drain, "seconds that open calls get when the server stops")
       ->check(CLI::Range(0.1, 3600.0));
+  double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30, grace = 3600;
+  app.add_option("--keep-jobs", keep_jobs,
+                 "days until an ended job is deleted, with its artifact; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option("--keep-artifacts", keep_artifacts, "days until an artifact is deleted; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option("--keep-cache", keep_cache,
+                 "days until a result that no job used again is forgotten; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option(
+         "--blob-grace", grace,
+         "seconds for which a blob that no record needs is kept after it was last asked for")
+      ->check(CLI::Range(1.0, 1e7));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -152,6 +170,10 @@ int main(int argc, char** argv) {
   options.dispatch.heartbeat_us = static_cast<int64_t>(heartbeat * 1e6);
   options.dispatch.stall_us = static_cast<int64_t>(stall * 1e6);
   options.dispatch.gone_us = static_cast<int64_t>(gone * 1e6);
+  options.retention.jobs = lwq::Days(keep_jobs);
+  options.retention.artifacts = lwq::Days(keep_artifacts);
+  options.retention.cache = lwq::Days(keep_cache);
+  options.retention.blob_grace = absl::Seconds(grace);
   options.drain_budget = absl::Seconds(drain);
   return lwq::Run(options, ready_file);
 }

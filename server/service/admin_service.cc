@@ -125,6 +125,16 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
                   });
 }
 
+grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
+                                                           const v1::CollectGarbageRequest* request,
+                                                           v1::CollectGarbageResponse* response) {
+  return RunUnary(env_, context, kService, "CollectGarbage", *env_.blob,
+                  [=, this]() -> absl::Status {
+                    LWQ_ASSIGN_OR_RETURN(*response, collector_->Collect(request->dry_run()));
+                    return absl::OkStatus();
+                  });
+}
+
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,
                                                         const v1::DrainServerRequest*,
                                                         v1::DrainServerResponse*) {

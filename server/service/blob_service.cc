@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "server/service/deletion.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -358,6 +359,20 @@ grpc::ServerUnaryReactor* ArtifactServiceImpl::ListArtifacts(
                       response->set_next_page_token(MakePageToken(rows.back(), "artifacts"));
                     }
                     return absl::OkStatus();
+                  });
+}
+
+grpc::ServerUnaryReactor* ArtifactServiceImpl::DeleteArtifact(
+    grpc::CallbackServerContext* context, const v1::DeleteArtifactRequest* request,
+    v1::DeleteArtifactResponse*) {
+  return RunUnary(env_, context, kArtifacts, "DeleteArtifact", *env_.write,
+                  [=, this]() -> absl::Status {
+                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "artifacts"));
+                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
+                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                                         FindRequest(env_.scheduler->store(), mark));
+                    if (!replayed.empty()) return absl::OkStatus();
+                    return lwq::DeleteArtifact(*env_.scheduler, request->name(), mark);
                   });
 }
 

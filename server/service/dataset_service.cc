@@ -4,22 +4,12 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "server/service/model_service.h"
-#include "server/service/record_writes.h"
 #include "server/service/validation.h"
 
 namespace lwq {
 namespace {
 
 constexpr char kService[] = "DatasetService";
-
-// Datasets are written past the state machine; so is what is remembered of their requests.
-std::vector<Write> RequestWrites(const RequestMark& mark, const std::string& resource,
-                                 const Scheduler& scheduler) {
-  const DispatchState none{DispatchOptions()};
-  Draft draft(none, scheduler.Now());
-  RememberRequest(mark, resource, draft);
-  return ToWrites(draft.changes);
-}
 
 }  // namespace
 
@@ -31,7 +21,7 @@ absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset, const Reques
   write.record.key = dataset.name();
   write.record.order = now;
   dataset.SerializeToString(&write.record.value);
-  std::vector<Write> writes = RequestWrites(mark, dataset.name(), scheduler);
+  std::vector<Write> writes = RequestWrites(mark, dataset.name(), scheduler.Now());
   writes.push_back(std::move(write));
   return scheduler.store().Commit(writes);
 }
@@ -118,7 +108,7 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
   }
   Write write{.table = Table::kDatasets, .remove = true};
   write.record.key = request.name();
-  std::vector<Write> writes = RequestWrites(mark, request.name(), *env_.scheduler);
+  std::vector<Write> writes = RequestWrites(mark, request.name(), env_.scheduler->Now());
   writes.push_back(std::move(write));
   return env_.scheduler->store().Commit(writes);
 }

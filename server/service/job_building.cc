@@ -16,6 +16,9 @@
 namespace lwq {
 namespace {
 
+// That a result was used is written down when it was last so long ago.
+constexpr int64_t kNoteUseUs = int64_t{24} * 3600 * 1'000'000;
+
 BlobId IdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}; }
 
 // Whether what failed may succeed later without anybody changing what was asked.
@@ -176,12 +179,17 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<bool> whole, AreWhole(outputs));
   CachedResults cached;
   std::vector<Write> drops;
+  std::vector<Write> uses;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Record& row = rows[i];
     metrics_->CacheLookup(kinds[row.key], whole[i] ? "hit" : "incomplete");
     kinds.erase(row.key);
     if (whole[i]) {
       cached[row.key] = std::move(*entries[i].mutable_output());
+      if (row.order + kNoteUseUs > NowUs()) continue;
+      Write& use = uses.emplace_back(
+          Write{.table = Table::kCache, .record = row, .expected_version = row.version});
+      use.record.order = NowUs();
     } else {
       Write& drop = drops.emplace_back();
       drop.table = Table::kCache;
@@ -191,6 +199,8 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   }
   for (const auto& [key, kind] : kinds) metrics_->CacheLookup(kind, "miss");
   if (!drops.empty()) LWQ_RETURN_IF_ERROR(store_->Commit(drops));
+  // Only a note for the collector: one that cannot be made costs nothing today.
+  if (!uses.empty()) store_->Commit(uses).IgnoreError();
   return cached;
 }
 

@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/progress.h"
+#include "server/service/deletion.h"
 #include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
 #include "server/service/request_log.h"
@@ -267,6 +268,14 @@ absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job
   return ReadJob(request.name(), response);
 }
 
+absl::Status JobServiceImpl::DoDelete(const v1::DeleteJobRequest& request) {
+  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+  if (!replayed.empty()) return absl::OkStatus();
+  return lwq::DeleteJob(*env_.scheduler, request.name(), mark);
+}
+
 absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
                                     v1::PlanJobResponse& response) {
   Scheduler& scheduler = *env_.scheduler;
@@ -390,6 +399,13 @@ grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* 
                                                    v1::Job* response) {
   return RunUnary(env_, context, kService, "RetryJob", *env_.write,
                   [=, this] { return DoRetry(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
+                                                    const v1::DeleteJobRequest* request,
+                                                    v1::DeleteJobResponse*) {
+  return RunUnary(env_, context, kService, "DeleteJob", *env_.write,
+                  [=, this] { return DoDelete(*request); });
 }
 
 grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(

@@ -28,6 +28,9 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
   grpc::ServerUnaryReactor* RetryJob(grpc::CallbackServerContext* context,
                                      const v1::RetryJobRequest* request,
                                      v1::Job* response) override;
+  grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context,
+                                      const v1::DeleteJobRequest* request,
+                                      v1::DeleteJobResponse* response) override;
   grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context,
                                                    const v1::WatchJobRequest* request) override;
   grpc::ServerUnaryReactor* PlanJob(grpc::CallbackServerContext* context,
@@ -42,6 +45,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
   absl::Status DoList(const v1::ListJobsRequest& request, v1::ListJobsResponse& response);
   absl::Status DoUpdate(const v1::UpdateJobRequest& request, v1::Job& response);
   absl::Status DoCancel(const v1::CancelJobRequest& request, v1::Job& response);
+  absl::Status DoDelete(const v1::DeleteJobRequest& request);
   absl::Status DoRetry(const v1::RetryJobRequest& request, v1::Job& response);
   absl::Status DoPlan(const v1::PlanJobRequest& request, v1::PlanJobResponse& response);
   absl::Status DoListTasks(const v1::ListTasksRequest& request, v1::ListTasksResponse& response);

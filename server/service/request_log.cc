@@ -6,6 +6,7 @@
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "server/service/record_writes.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -49,6 +50,13 @@ void RememberRequest(const RequestMark& mark, const std::string& resource, Draft
   request.set_resource(resource);
   request.set_created_us(draft.now_us());
   draft.changes.requests.emplace_back(mark.id, std::move(request));
+}
+
+std::vector<Write> RequestWrites(const RequestMark& mark, const std::string& resource, Moment now) {
+  const DispatchState none{DispatchOptions()};
+  Draft draft(none, now);
+  RememberRequest(mark, resource, draft);
+  return ToWrites(draft.changes);
 }
 
 }  // namespace lwq

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "google/protobuf/message.h"
@@ -24,5 +25,7 @@ absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request);
 absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark);
 // In the transaction that does what was asked.
 void RememberRequest(const RequestMark& mark, const std::string& resource, Draft& draft);
+// The same for what is written past the state machine.
+std::vector<Write> RequestWrites(const RequestMark& mark, const std::string& resource, Moment now);
 
 }  // namespace lwq

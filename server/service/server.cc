@@ -35,6 +35,7 @@ constexpr int kMaxQueuedFiles = 64;
 constexpr absl::Duration kTick = absl::Milliseconds(250);
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
 constexpr absl::Duration kUploadLife = absl::Hours(24);  // of one that nobody goes on with
+constexpr absl::Duration kCollectEvery = absl::Hours(1);
 
 void ApplySettings(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -70,9 +71,11 @@ struct Server::State {
   ServerOptions options;
   ServerMetrics metrics;
   std::unique_ptr<Store> store;
-  std::unique_ptr<BlobStore> blobs;
+  std::unique_ptr<BlobStore> given_blobs;
+  std::unique_ptr<CollectableBlobStore> blobs;
   std::unique_ptr<Executor> write, read, blob, beat, watch, files, cpu;
   std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<Collector> collector;
   LiveCalls calls;
   ServiceEnv env;
   std::unique_ptr<JobServiceImpl> jobs;
@@ -109,9 +112,11 @@ absl::Status Server::State::Open() {
   if (store == nullptr) {
     LWQ_ASSIGN_OR_RETURN(store, OpenStore(options.data_directory));
   }
-  if (blobs == nullptr) {
-    LWQ_ASSIGN_OR_RETURN(blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
+  if (given_blobs == nullptr) {
+    LWQ_ASSIGN_OR_RETURN(given_blobs, OpenBlobStore(JoinPath(options.data_directory, "blobs")));
   }
+  blobs = std::make_unique<CollectableBlobStore>(std::move(given_blobs),
+                                                 options.retention.blob_grace, options.clock);
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   write = std::make_unique<Executor>("write", 1, kMaxQueued);
   read = std::make_unique<Executor>("read", 4, kMaxQueued);
@@ -122,6 +127,7 @@ absl::Status Server::State::Open() {
   cpu = std::make_unique<Executor>("cpu", std::min(cores, 4), kMaxQueued);
   scheduler = std::make_unique<Scheduler>(store.get(), blobs.get(), options.clock, &metrics,
                                           cpu.get(), options.dispatch);
+  collector = std::make_unique<Collector>(scheduler.get(), blobs.get(), options.retention);
   LWQ_RETURN_IF_ERROR(RegisterBuiltinDataset(*scheduler));
   LWQ_RETURN_IF_ERROR(scheduler->Start());
   env.scheduler = scheduler.get();
@@ -149,7 +155,7 @@ absl::Status Server::State::Listen() {
   artifacts = std::make_unique<ArtifactServiceImpl>(env);
   blob_service = std::make_unique<BlobServiceImpl>(env);
   workers = std::make_unique<WorkerServiceImpl>(env);
-  admin = std::make_unique<AdminServiceImpl>(env);
+  admin = std::make_unique<AdminServiceImpl>(env, collector.get());
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -211,7 +217,7 @@ void Server::State::Tick() {
       std::min(kReapInterval, absl::Microseconds(options.dispatch.lease_ttl_us) / 4);
   Clock& clock = *options.clock;
   absl::Duration next_reap = clock.Steady() + reap_every;
-  absl::Duration next_expiry = clock.Steady();
+  absl::Duration next_collection = clock.Steady() + kCollectEvery;
   while (true) {
     {
       MutexLock lock(&mu);
@@ -226,11 +232,12 @@ void Server::State::Tick() {
       absl::Status status = scheduler->Reap();
       if (!status.ok()) spdlog::warn("taking back leases: {}", LogSafe(status.ToString()));
     });
-    if (clock.Steady() < next_expiry) continue;
-    next_expiry = clock.Steady() + kUploadLife / 24;
+    if (clock.Steady() < next_collection) continue;
+    next_collection = clock.Steady() + kCollectEvery;
     blob->Post([this] {
       absl::Status status = blobs->ExpireUploads(options.clock->Now() - kUploadLife).status();
-      if (!status.ok()) spdlog::warn("dropping old uploads: {}", LogSafe(status.ToString()));
+      if (status.ok()) status = collector->Collect(/*dry_run=*/false).status();
+      if (!status.ok()) spdlog::warn("collecting: {}", LogSafe(status.ToString()));
     });
   }
 }
@@ -244,7 +251,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   auto server = std::unique_ptr<Server>(new Server(std::make_unique<State>()));
   server->state_->options = options;
   server->state_->store = std::move(parts.store);
-  server->state_->blobs = std::move(parts.blobs);
+  server->state_->given_blobs = std::move(parts.blobs);
   LWQ_RETURN_IF_ERROR(server->state_->Open());
   LWQ_RETURN_IF_ERROR(server->state_->Listen());
   return server;
@@ -291,6 +298,7 @@ void Server::Drain() {
   }
   s.grpc_server.reset();
   s.address_lock.reset();
+  s.collector.reset();
   s.scheduler.reset();
   s.store.reset();
 }

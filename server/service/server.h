@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "server/blob/blob_store.h"
 #include "server/dispatch/dispatch_state.h"
+#include "server/service/collector.h"
 #include "server/store/store.h"
 
 namespace lwq {
@@ -23,6 +24,7 @@ struct ServerOptions {
   std::string metrics_listen;  // host:port; empty: none
   std::vector<std::string> model_roots;  // empty: any absolute directory
   DispatchOptions dispatch;
+  Retention retention;
   absl::Duration drain_budget = absl::Seconds(60);
   Clock* clock = Clock::Real();  // outlives the server
 };

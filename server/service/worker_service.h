@@ -5,6 +5,7 @@
 #include "proto/lwq/v1/admin_service.grpc.pb.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
 #include "server/service/call.h"
+#include "server/service/collector.h"
 
 namespace lwq {
 
@@ -41,7 +42,8 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
 
 class AdminServiceImpl final : public v1::AdminService::CallbackService {
  public:
-  explicit AdminServiceImpl(ServiceEnv& env) : env_(env) {}
+  // `collector` outlives it.
+  AdminServiceImpl(ServiceEnv& env, Collector* collector) : env_(env), collector_(collector) {}
 
   grpc::ServerUnaryReactor* GetServerInfo(grpc::CallbackServerContext* context,
                                           const v1::GetServerInfoRequest* request,
@@ -52,12 +54,16 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   grpc::ServerUnaryReactor* CordonWorker(grpc::CallbackServerContext* context,
                                          const v1::CordonWorkerRequest* request,
                                          v1::Worker* response) override;
+  grpc::ServerUnaryReactor* CollectGarbage(grpc::CallbackServerContext* context,
+                                           const v1::CollectGarbageRequest* request,
+                                           v1::CollectGarbageResponse* response) override;
   grpc::ServerUnaryReactor* DrainServer(grpc::CallbackServerContext* context,
                                         const v1::DrainServerRequest* request,
                                         v1::DrainServerResponse* response) override;
 
  private:
   ServiceEnv& env_;
+  Collector* const collector_;
 };
 
 // All workers as they stand; a worker that was not heard of for two lease times is LOST.

@@ -1,0 +1,196 @@
+#include "server/service/collector.h"
+
+#include <set>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "base/failure.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "server/service/deletion.h"
+#include "server/service/record_writes.h"
+
+namespace lwq {
+namespace {
+
+constexpr int kRemovalsACommit = 500;
+constexpr int kBlobsAPage = 1000;
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+void Mark(const Message& message, std::unordered_set<std::string>& needed) {
+  if (message.GetDescriptor() == v1::BlobRef::descriptor()) {
+    needed.insert(static_cast<const v1::BlobRef&>(message).sha256());
+    return;
+  }
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+    if (!field->is_repeated()) {
+      Mark(reflection.GetMessage(message, field), needed);
+      continue;
+    }
+    for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+      Mark(reflection.GetRepeatedMessage(message, field, i), needed);
+    }
+  }
+}
+
+// One pass over the records: which stay, and which blobs those need.
+class Pass {
+ public:
+  Pass(Store* store, const Retention& retention, int64_t now_us)
+      : store_(store), retention_(retention), now_us_(now_us) {}
+
+  absl::Status Look() {
+    const auto stays = [](const Record&, const auto&) { return true; };
+    // Tasks before all that may take over what they hold; jobs before their artifacts.
+    LWQ_RETURN_IF_ERROR(Visit<v1::TaskRecord>(Table::kTasks, stays));
+    LWQ_RETURN_IF_ERROR(Visit<v1::JobRecord>(Table::kJobs, [&](const Record&, const auto& job) {
+      return !IsTerminal(job.job().state()) ||
+             !IsOver(ToMicros(job.job().end_time()), retention_.jobs);
+    }));
+    LWQ_RETURN_IF_ERROR(Visit<v1::CacheRecord>(Table::kCache, [&](const Record& row, const auto&) {
+      return !IsOver(row.order, retention_.cache);
+    }));
+    LWQ_RETURN_IF_ERROR(
+        Visit<v1::Artifact>(Table::kArtifacts, [&](const Record&, const auto& artifact) {
+          return !gone(Table::kJobs, artifact.job()) &&
+                 !IsOver(ToMicros(artifact.create_time()), retention_.artifacts);
+        }));
+    LWQ_RETURN_IF_ERROR(Visit<v1::Dataset>(Table::kDatasets, stays));
+    LWQ_RETURN_IF_ERROR(Visit<v1::Model>(Table::kModels, stays));
+    return Visit<v1::RequestRecord>(Table::kRequests, [&](const Record& row, const auto&) {
+      return !IsOver(row.order, retention_.requests);
+    });
+  }
+
+  const std::vector<Record>& over(Table table) const { return over_[static_cast<size_t>(table)]; }
+  bool IsNeeded(const std::string& sha256) const { return needed_.count(sha256) > 0; }
+
+ private:
+  bool IsOver(int64_t since_us, absl::Duration kept) const {
+    return absl::Microseconds(now_us_ - since_us) > kept;
+  }
+  bool gone(Table table, const std::string& key) const {
+    return keys_over_.count({table, key}) > 0;
+  }
+
+  template <typename T, typename Stays>
+  absl::Status Visit(Table table, Stays stays) {
+    ListQuery query;
+    while (true) {
+      LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, store_->List(table, query));
+      for (Record& row : rows) {
+        LWQ_ASSIGN_OR_RETURN(const T record, ParseRecord<T>(table, row));
+        if (stays(row, record)) {
+          Mark(record, needed_);
+          continue;
+        }
+        row.value.clear();
+        keys_over_.emplace(table, row.key);
+        over_[static_cast<size_t>(table)].push_back(row);
+      }
+      if (static_cast<int>(rows.size()) < query.limit) return absl::OkStatus();
+      query.after_key = rows.back().key;
+    }
+  }
+
+  Store* const store_;
+  const Retention& retention_;
+  const int64_t now_us_;
+  std::unordered_set<std::string> needed_;  // by digest
+  std::vector<Record> over_[kNumTables];    // past their time, without their values
+  std::set<std::pair<Table, std::string>> keys_over_;
+};
+
+// One that was used meanwhile stays.
+absl::Status Remove(Store& store, Table table, const std::vector<Record>& rows) {
+  for (size_t begin = 0; begin < rows.size(); begin += kRemovalsACommit) {
+    const size_t end = std::min(rows.size(), begin + kRemovalsACommit);
+    std::vector<Write> writes;
+    for (size_t i = begin; i < end; ++i) {
+      Write& write = writes.emplace_back(
+          Write{.table = table, .remove = true, .expected_version = rows[i].version});
+      write.record.key = rows[i].key;
+    }
+    absl::Status removed = store.Commit(writes);
+    if (ReasonOf(removed) == "VERSION_CONFLICT") continue;  // the next collection looks again
+    LWQ_RETURN_IF_ERROR(removed);
+  }
+  return absl::OkStatus();
+}
+
+// A job or an artifact that somebody deleted or took up again meanwhile is no error.
+absl::Status Unless(const absl::Status& status) {
+  const std::string reason = ReasonOf(status);
+  return reason == "NOT_FOUND" || reason == "STATE_CONFLICT" ? absl::OkStatus() : status;
+}
+
+absl::Status RemoveRecords(Scheduler& scheduler, const Pass& pass) {
+  for (const Record& job : pass.over(Table::kJobs)) {
+    LWQ_RETURN_IF_ERROR(Unless(DeleteJob(scheduler, job.key)));
+  }
+  for (const Record& artifact : pass.over(Table::kArtifacts)) {
+    LWQ_RETURN_IF_ERROR(Unless(DeleteArtifact(scheduler, artifact.key)));
+  }
+  for (const Table table : {Table::kCache, Table::kRequests}) {
+    LWQ_RETURN_IF_ERROR(Remove(scheduler.store(), table, pass.over(table)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
+  MutexLock lock(&mu_);
+  const absl::Time now = scheduler_->clock().Now();
+  Pass pass(&scheduler_->store(), retention_, absl::ToUnixMicros(now));
+  LWQ_RETURN_IF_ERROR(pass.Look());
+  v1::CollectGarbageResponse result;
+  const auto count = [&](Table table) { return static_cast<int64_t>(pass.over(table).size()); };
+  result.set_jobs(count(Table::kJobs));
+  result.set_artifacts(count(Table::kArtifacts));
+  result.set_cache_entries(count(Table::kCache));
+  result.set_requests(count(Table::kRequests));
+  if (!dry_run) LWQ_RETURN_IF_ERROR(RemoveRecords(*scheduler_, pass));
+  std::string after;
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<BlobStat> blobs, blobs_->List(after, kBlobsAPage));
+    for (const BlobStat& blob : blobs) {
+      const int64_t size = blob.id.size_bytes;
+      if (pass.IsNeeded(blob.id.sha256)) {
+        result.set_kept_blobs(result.kept_blobs() + 1);
+        result.set_kept_blob_bytes(result.kept_blob_bytes() + size);
+        continue;
+      }
+      bool stays = blob.written + retention_.blob_grace > now || blobs_->InUse(blob.id);
+      if (!stays && !dry_run) {
+        absl::Status deleted = blobs_->Delete(blob.id);
+        stays = ReasonOf(deleted) == "BLOB_IN_USE";
+        if (!stays) LWQ_RETURN_IF_ERROR(deleted);
+      }
+      if (stays) {
+        result.set_grace_blobs(result.grace_blobs() + 1);
+        result.set_grace_blob_bytes(result.grace_blob_bytes() + size);
+      } else {
+        result.set_blobs(result.blobs() + 1);
+        result.set_blob_bytes(result.blob_bytes() + size);
+      }
+    }
+    if (static_cast<int>(blobs.size()) < kBlobsAPage) break;
+    after = blobs.back().id.sha256;
+  }
+  spdlog::info("{}: {} jobs, {} artifacts, {} results, {} blobs of {} bytes",
+               dry_run ? "collection would delete" : "collection deleted", result.jobs(),
+               result.artifacts(), result.cache_entries(), result.blobs(), result.blob_bytes());
+  return result;
+}
+
+}  // namespace lwq
