@@ -91,14 +91,12 @@ TEST_F(AgentTest, AResultThatIsRefusedIsReportedAsAFailure) {
   });
 }
 
-TEST(AgentTest, EndsWhenItHadNoWorkForSoLong) {
-  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
-  FakeServer server(directory.path());
+TEST_F(AgentTest, EndsWhenItHadNoWorkForSoLong) {
   LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
-                           Agent::Create({.server = server.address(),
+                           Agent::Create({.server = server_.address(),
                                           .worker_id = "w",
-                                          .work_directory = JoinPath(directory.path(), "work"),
+                                          .work_directory = JoinPath(directory_.path(), "work"),
                                           .exit_when_idle = absl::Milliseconds(300)},
                                          device.get()));
   EXPECT_FALSE(agent->registered());
