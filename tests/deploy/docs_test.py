@@ -1,0 +1,82 @@
+"""The documentation: the pages made from the source hold all there is, the site builds without a broken link, and the commands
+that are marked as tested run."""
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+
+from processes import BIN, ROOT, TMP, check, finish, lwq
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import docs_pages  # noqa: E402
+
+TESTED = re.compile(r"<!-- tested(?:: exit (\d+))? -->\n```sh\n(.*?)```", re.S)
+
+
+def lines_of(path, macro):
+    return len(re.findall(rf"^{macro}\(", (ROOT / path).read_text(), re.M))
+
+
+def check_generated():
+    check(len(docs_pages.failures()) == lines_of("base/failure.def", "LWQ_REASON"), f"{len(docs_pages.failures())} reasons, as in failure.def")
+    page = docs_pages.troubleshooting_page()
+    missing = [reason for reason, *_ in docs_pages.failures() if f"| `{reason}` |" not in page]
+    check(not missing, f"each on the page {missing or ''}")
+    made = sum(len(re.findall(r"Add(?:Counter|Gauge|Histogram)\(\s*\"", text)) for text in docs_pages.sources("base", "server", "worker"))
+    found = docs_pages.metrics()
+    check(len(found) == made and made > 30, f"{len(found)} metrics of {made} in the sources")
+    check(all(help_ for *_, help_ in found) and ("lwq_tasks_ready", "gauge", ["kind"]) in [m[:3] for m in found], "with labels and help")
+    for kind, folder, definition, macro in (("quantizers", "worker/engine/quant", r"QuantizerDef \w+ ?=", "LWQ_QUANTIZER"),
+                                            ("scorers", "worker/engine/score", r"ScorerDef \w+ ?=", "LWQ_SCORER"),
+                                            ("allocators", "worker/engine/plan", r"AllocatorDefs::\w+ ?=", "LWQ_ALLOCATOR")):
+        names = docs_pages.registered(folder, definition)
+        registered = lines_of(f"{folder}/{kind}.def", macro)
+        check(len(names) == registered, f"{len(names)} {kind} of {registered}: {', '.join(name for name, _ in names)}")
+    check(len(docs_pages.profiles()) >= 3, f"{len(docs_pages.profiles())} profiles")
+
+
+def check_site():
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", TMP / "site", "-f", ROOT / "mkdocs.yml"],
+                          capture_output=True, text=True)
+    if "No module named mkdocs" in done.stderr:
+        print("not checked: this Python has no mkdocs, so the site is not built")
+        return
+    check(done.returncode == 0, f"mkdocs builds the site, every link leads somewhere {done.stderr[-1500:]}")
+    check("LwqQueueStuck" in (TMP / "site/alerts/index.html").read_text(), "alerts are in it")
+
+
+def check_commands(page):
+    """Runs the page's blocks as one shell would, each of them to its exit code."""
+    out = TMP / page
+    out.mkdir()
+    blocks = TESTED.findall((ROOT / f"docs/{page}.md").read_text())
+    script = "set -eu\n"
+    for code, block in blocks:
+        script += f"(\nset -e\n{block})  && code=0 || code=$?; [ $code = {code} ]\n" if code else block
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OUT": str(out)}
+    environment.pop("LWQ_SERVER", None)
+    with open(out / "output", "w") as log:
+        shell = subprocess.Popen(["bash", "-c", script], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            code = shell.wait(200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGTERM)  # what the page starts in the background
+    said = (out / "output").read_text()
+    check(blocks and code == 0, f"{page}.md: {len(blocks)} blocks of commands {said[-1500:] if code else ''}")
+    return said
+
+
+def main():
+    check_generated()
+    check_site()
+    for program in ("lwqctl", "lwq-server", "lwq-worker"):
+        lwq(program)
+    check("below the smallest plan" in check_commands("first-job"), "a budget that cannot be kept says so")
+    check("SUCCEEDED" in check_commands("service"), "a job by the service")
+
+
+main()
+finish()
