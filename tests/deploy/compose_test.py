@@ -136,8 +136,11 @@ def main():
     lwqctl(address, "artifact", "get", f"jobs/{job}", "--out", TMP / "artifact")
     check((TMP / "artifact/model.safetensors").stat().st_size > 1e6, "the artifact came from the S3 store")
     wait_for("Prometheus to see the job", lambda: value(prometheus, 'sum(lwq_jobs_finished_total{state="succeeded"})') == 1)
-    check(value(prometheus, 'count(up{job=~"lwq-server|lwq-worker"} == 1)') == 3, "Prometheus scrapes all three")
-    check(value(prometheus, 'count(sum by (instance) (lwq_worker_tasks_total{outcome="done"}) > 0)') == 2, "both workers took part")
+    for what, query, expected in (
+            ("Prometheus to scrape all three", 'count(up{job=~"lwq-server|lwq-worker"} == 1)', 3),
+            ("both workers to have taken part", 'count(sum by (instance) (lwq_worker_tasks_total{outcome="done"}) > 0)', 2)):
+        wait_for(what, lambda: value(prometheus, query) == expected, 20)
+        check(True, what)
 
 
 main()
