@@ -100,6 +100,8 @@ DASHBOARDS = {
         ("Number of blobs", "none", "timeseries", [("sum(lwq_blob_objects)", "blobs")]),
         ("Free space for blobs", "bytes", "timeseries", [("min(lwq_blob_free_bytes)", "free")]),
         ("Blobs through the server", "Bps", "timeseries", [(rate("lwq_blob_io_bytes_total", "op"), "{{op}}")]),
+        ("Deleted by collection, 24 h", "none", "timeseries", [(increase("lwq_collected_total", "what"), "{{what}}")]),
+        ("Bytes freed by collection, 24 h", "bytes", "stat", [("sum(increase(lwq_collected_bytes_total[24h]))", "freed")]),
     ]),
     "quality": ("lwq quality", [
         ("Jobs measured, 24 h", "none", "stat", [("sum(increase(lwq_job_kl_nats_count[24h]))", "texts")]),

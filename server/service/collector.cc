@@ -190,6 +190,7 @@ absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
   spdlog::info("{}: {} jobs, {} artifacts, {} results, {} blobs of {} bytes",
                dry_run ? "collection would delete" : "collection deleted", result.jobs(),
                result.artifacts(), result.cache_entries(), result.blobs(), result.blob_bytes());
+  if (!dry_run) scheduler_->metrics().Collected(result);
   return result;
 }
 

@@ -116,6 +116,11 @@ ServerMetrics::ServerMetrics() {
                                  AllOf({}));
   blob_io_ = metrics_.AddCounter("lwq_blob_io_bytes_total", "Bytes of blobs moved.", {"op"},
                                  AllOf({{"read", "write"}}));
+  collected_ = metrics_.AddCounter(
+      "lwq_collected_total", "What collection deleted because nothing needs it any more.", {"what"},
+      AllOf({{"job", "artifact", "result", "request", "blob"}}));
+  collected_bytes_ = metrics_.AddCounter(
+      "lwq_collected_bytes_total", "Bytes of the blobs that collection deleted.", {}, AllOf({}));
   store_seconds_ = metrics_.AddHistogram("lwq_store_op_seconds", "Time of store operations.",
                                          LatencyBuckets(), {"op"}, AllOf({{"commit"}}));
   store_errors_ = metrics_.AddCounter("lwq_store_errors_total", "Store operations that failed.",
@@ -237,6 +242,15 @@ void ServerMetrics::LeaseRejected(const std::string& reason) { leases_rejected_-
 void ServerMetrics::StoreOp(const std::string& op, double seconds, const absl::Status& status) {
   store_seconds_->Observe({op}, seconds);
   if (!status.ok()) store_errors_->Add({op});
+}
+
+void ServerMetrics::Collected(const v1::CollectGarbageResponse& deleted) {
+  collected_->Add({"job"}, static_cast<double>(deleted.jobs()));
+  collected_->Add({"artifact"}, static_cast<double>(deleted.artifacts()));
+  collected_->Add({"result"}, static_cast<double>(deleted.cache_entries()));
+  collected_->Add({"request"}, static_cast<double>(deleted.requests()));
+  collected_->Add({"blob"}, static_cast<double>(deleted.blobs()));
+  collected_bytes_->Add({}, static_cast<double>(deleted.blob_bytes()));
 }
 
 void ServerMetrics::BlobIo(const std::string& op, int64_t bytes) {

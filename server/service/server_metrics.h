@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "base/metrics/metrics.h"
 #include "base/metrics/process_metrics.h"
+#include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/event.pb.h"
 #include "proto/lwq/v1/job.pb.h"
 #include "server/dispatch/dispatch_state.h"
@@ -30,6 +31,7 @@ class ServerMetrics {
   void LeasesExpired(int64_t count);
   void LeaseRejected(const std::string& reason);  // lease_lost, superseded, unknown
   void StoreOp(const std::string& op, double seconds, const absl::Status& status);
+  void Collected(const v1::CollectGarbageResponse& deleted);
   void BlobIo(const std::string& op, int64_t bytes);  // read, write
   void RpcStarted(const std::string& service, const std::string& method);
   void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
@@ -67,6 +69,8 @@ class ServerMetrics {
   GaugeFamily* blob_objects_;
   GaugeFamily* blob_free_;
   CounterFamily* blob_io_;
+  CounterFamily* collected_;
+  CounterFamily* collected_bytes_;
   HistogramFamily* store_seconds_;
   CounterFamily* store_errors_;
   GaugeFamily* executor_queue_;

@@ -1,6 +1,7 @@
 """The processes of the overlay postgres-s3 with their own command lines and tunnels, without a cluster: two servers on one
-PostgreSQL, a worker that reaches them through HAProxy with mutual TLS. The leader is killed, then drained, in the middle
-of jobs; a stranger without a certificate is not let in."""
+PostgreSQL, workers that reach them through HAProxy with mutual TLS. The leader is killed, then drained, in the middle
+of jobs; so are workers. A stranger without a certificate is not let in."""
+import re
 import signal
 import socket
 import ssl
@@ -87,8 +88,51 @@ def let_in(port, certificate):
         return False
 
 
-def submit(address, budget):
-    return lwqctl(address, "submit", "sample", "--budget", budget, *QUICK_JOB, "--no-cache").strip()
+def submit(address, tokens="512"):
+    words = list(QUICK_JOB)
+    words[words.index("--calibration-tokens") + 1] = tokens
+    return lwqctl(address, "submit", "sample", "--budget", "4.5bpw", *words, "--no-cache").strip()
+
+
+class Worker:
+    """A worker with the command line of the manifest, behind the tunnel at `address`."""
+
+    def __init__(self, name, address):
+        self.name, self.metrics_port = name, free_port()
+        self.words = local(arguments("worker.yaml", "Deployment"), {
+            "--server": address, "--work-dir": TMP / name, "--worker-id": name, "--metrics-listen": f"127.0.0.1:{self.metrics_port}"})
+
+    def run(self):
+        self.process = start(self.name, [lwq("lwq-worker"), *self.words, "--threads=1"])
+        wait_for(f"{self.name} to be ready", lambda: get(self.metrics_port, "/readyz")[0] == 200)
+
+    def end_at_work(self, number):
+        """Its exit code, when it got the signal in the middle of a task."""
+        wait_for(f"{self.name} to be at work", lambda: "\nlwq_worker_busy 1\n" in get(self.metrics_port, "/metrics")[1])
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self.process.returncode = 0  # as it should be, for wait_for
+        return code
+
+
+def expired_leases(leader):
+    return int(re.search(r"^lwq_leases_expired_total (\d+)$", get(leader.metrics_port, "/metrics")[1], re.M)[1])
+
+
+def end_workers(address, leader, worker, other):
+    """A pod that is evicted, and one that is killed for memory, in the middle of a task that takes seconds."""
+    for what, number in (("evicted", signal.SIGTERM), ("killed for memory", signal.SIGKILL)):
+        before = expired_leases(leader)
+        job = submit(address, tokens="8192")
+        began = time.monotonic()
+        code = worker.end_at_work(number)
+        other.run()
+        lwqctl(address, "watch", job)
+        check(code == (0 if what == "evicted" else -number), f"worker {what}: it ended with {code}")
+        expired = expired_leases(leader) - before
+        check((expired == 0) == (what == "evicted"), f"worker {what}: {expired} leases ran out")
+        check(True, f"worker {what}: the job ended well {time.monotonic() - began:.1f} s after that began")
+        worker, other = other, worker
 
 
 def main():
@@ -103,19 +147,17 @@ def main():
     check(not let_in(leader.tunnel_port, certificate=False), "a stranger without a certificate is not let in")
     check(not let_in(standby.tunnel_port, certificate=True), "nobody is let in to the one that stands by")
 
-    port, worker_metrics = free_port(), free_port()
+    port = free_port()
     start_tunnel(haproxy, "tunnel-worker", "worker", [
         ("127.0.0.1:7421", f"127.0.0.1:{port}"), (" resolvers cluster init-addr none", ""),
         *((f"lwq-server-{n}.lwq-server.lwq.svc.cluster.local:7443", f"127.0.0.1:{replicas[n].tunnel_port}") for n in (0, 1))])
     address = f"127.0.0.1:{port}"
-    words = local(arguments("worker.yaml", "Deployment"), {
-        "--server": address, "--work-dir": TMP / "worker", "--worker-id": "worker", "--metrics-listen": f"127.0.0.1:{worker_metrics}"})
-    start("worker", [lwq("lwq-worker"), *words, "--threads=1"])
-    wait_for("the worker to be ready", lambda: get(worker_metrics, "/readyz")[0] == 200)
+    worker, other = Worker("worker-1", address), Worker("worker-2", address)
+    worker.run()
     lwqctl(address, "model", "add", SAMPLE, "--id", "sample")
 
     for what, number in (("killed", signal.SIGKILL), ("drained", signal.SIGTERM)):
-        job = submit(address, "4.5bpw" if what == "killed" else "4bpw")
+        job = submit(address)
         began = time.monotonic()
         leader.process.send_signal(number)
         leader.process.wait(60)
@@ -127,6 +169,7 @@ def main():
         check(True, f"leader {what}: the job ended well {time.monotonic() - began:.1f} s after that began")
         leader.run()
         leader, standby = standby, leader
+    end_workers(address, leader, worker, other)
 
 
 main()

@@ -39,6 +39,11 @@ def main():
     lwqctl(address, "artifact", "get", f"jobs/{job}", "--out", TMP / "by-lwqctl")
     digest = hashlib.sha256((TMP / "by-lwqctl/model.safetensors").read_bytes()).hexdigest()
 
+    options = run([python, "-c", "from lwq.spec import Options; print(*Options.__annotations__)"], cwd=TMP).split()
+    flags = run([lwq("lwqctl"), "submit", "--help"])
+    unknown = [option for option in options if f"--{option.replace('_', '-')} " not in flags]
+    check(len(options) > 20 and not unknown, f"each of {len(options)} options is named as a flag of lwqctl {unknown or ''}")
+
     # The script asks for the server to be killed by making a file, and goes on with a call meanwhile.
     use = subprocess.Popen([python, ROOT / "tests/deploy/python_client_use.py", address, SAMPLE, TMP / "client", digest],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TMP)

@@ -92,6 +92,13 @@ def use_errors(client):
         raised(lwq.Unavailable, "UNAVAILABLE", lambda: away.jobs())
 
 
+def use_deletion(client, job):
+    client.delete_artifact(job.artifact)
+    raised(lwq.NotFound, "NOT_FOUND", lambda: client.artifact(job.artifact))
+    client.delete_job(job.name)
+    raised(lwq.NotFound, "NOT_FOUND", lambda: client.job(job.name))
+
+
 async def use_asyncio():
     async with lwq.aio.Client(SERVER) as client:
         both = await asyncio.gather(*(client.quantize("models/sample", budget, **OPTIONS) for budget in ("4bpw", "5bpw")))
@@ -106,6 +113,7 @@ def main():
         job = use_quantize(client)
         use_downloads(client, job)
         use_errors(client)
+        use_deletion(client, job)
         asyncio.run(use_asyncio())
         slow = client.quantize("models/sample", "4.5bpw", wait=False, no_cache=True, **OPTIONS)
         states = [event.state.to for event in client.watch(client.quantize("models/sample", "4.5bpw", wait=False, **OPTIONS).name)

@@ -150,6 +150,16 @@ class Client:
         request = job_service_pb2.RetryJobRequest(name=_named("jobs", name), request_id=_new_id())
         return await self._call(self._jobs.RetryJob, request)
 
+    async def delete_job(self, name: str) -> None:
+        """With its events and its artifact. One that has not ended is FailedPrecondition STATE_CONFLICT: cancel it first."""
+        request = job_service_pb2.DeleteJobRequest(name=_named("jobs", name), request_id=_new_id())
+        await self._call(self._jobs.DeleteJob, request)
+
+    async def delete_artifact(self, name: str) -> None:
+        """Its files go when nothing else needs them. The job stays."""
+        request = artifact_service_pb2.DeleteArtifactRequest(name=_named("artifacts", name), request_id=_new_id())
+        await self._call(self._artifacts.DeleteArtifact, request)
+
     async def watch(self, name: str) -> AsyncIterator[JobEvent]:
         """The job's events, from a snapshot to its end, over restarts of the server too."""
         request = job_service_pb2.WatchJobRequest(name=_named("jobs", name))

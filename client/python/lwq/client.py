@@ -93,6 +93,12 @@ class Client:
     def retry(self, name: str) -> Job:
         return self._run(self._client.retry(name))
 
+    def delete_job(self, name: str) -> None:
+        self._run(self._client.delete_job(name))
+
+    def delete_artifact(self, name: str) -> None:
+        self._run(self._client.delete_artifact(name))
+
     def watch(self, name: str) -> Iterator[JobEvent]:
         events = self._client.watch(name)
 

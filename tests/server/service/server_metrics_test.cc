@@ -64,5 +64,19 @@ TEST(ServerMetricsTest, WhatTheCacheSparedIsCountedInSeconds) {
                     HasSubstr("lwq_task_duration_seconds_count{kind=\"quantize\"} 0")));
 }
 
+TEST(ServerMetricsTest, WhatCollectionDeletedIsCounted) {
+  ServerMetrics metrics;
+  v1::CollectGarbageResponse deleted;
+  deleted.set_cache_entries(3);
+  deleted.set_blobs(2);
+  deleted.set_blob_bytes(500);
+  metrics.Collected(deleted);
+  metrics.Collected(deleted);
+  EXPECT_THAT(metrics.Expose(), AllOf(HasSubstr("lwq_collected_total{what=\"result\"} 6"),
+                                      HasSubstr("lwq_collected_total{what=\"blob\"} 4"),
+                                      HasSubstr("lwq_collected_total{what=\"job\"} 0"),
+                                      HasSubstr("lwq_collected_bytes_total 1000")));
+}
+
 }  // namespace
 }  // namespace lwq::testing
