@@ -244,7 +244,8 @@ absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, 
   std::vector<std::string> documents;
   if (kind == DatasetKind::kText) {
     absl::ConsumePrefix(&bytes, "\xEF\xBB\xBF");
-    documents.push_back(IsValidUtf8(bytes) ? std::string(bytes) : RepairUtf8(bytes));
+    LWQ_RETURN_IF_ERROR(CheckUtf8(bytes));
+    documents.emplace_back(bytes);
   } else {
     LWQ_RETURN_IF_ERROR(
         ForEachRow(bytes, [&](const Json& json, int64_t line) -> absl::StatusOr<bool> {

@@ -42,10 +42,11 @@ struct BpeModel::Symbol {
   int32_t next;  // -1: last
 };
 
-absl::StatusOr<BpeModel> BpeModel::Create(
+absl::StatusOr<std::unique_ptr<WordModel>> BpeModel::Create(
     Vocabulary vocabulary, const std::vector<std::pair<std::string, std::string>>& merges,
     BpeOptions options) {
-  BpeModel model;
+  std::unique_ptr<BpeModel> owned(new BpeModel());
+  BpeModel& model = *owned;
   model.options_ = std::move(options);
   model.vocabulary_ = std::move(vocabulary);
   std::vector<bool> seen;
@@ -96,7 +97,7 @@ absl::StatusOr<BpeModel> BpeModel::Create(
       model.byte_ids_.push_back(model.IdOf(absl::StrFormat("<0x%02X>", b)));
     }
   }
-  return model;
+  return owned;
 }
 
 int32_t BpeModel::IdOf(absl::string_view token) const {
@@ -107,6 +108,11 @@ int32_t BpeModel::IdOf(absl::string_view token) const {
 bool BpeModel::has_all_bytes() const {
   return !byte_ids_.empty() &&
          std::none_of(byte_ids_.begin(), byte_ids_.end(), [](int32_t id) { return id < 0; });
+}
+
+bool BpeModel::may_cut_at_marks() const {
+  return !merges_across_marks_ && !options_.ignore_merges &&
+         (options_.unk_token.empty() || has_all_bytes());
 }
 
 absl::string_view BpeModel::TokenOf(int32_t id) const {

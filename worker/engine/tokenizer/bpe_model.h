@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/engine/tokenizer/word_model.h"
 
 namespace lwq {
 
@@ -22,34 +24,24 @@ struct BpeOptions {
   bool ignore_merges = false;  // a word that is a token is not merged at all
 };
 
-// Immutable and thread-safe.
-class BpeModel {
+class BpeModel : public WordModel {
  public:
   using Vocabulary = absl::flat_hash_map<std::string, int32_t>;
 
   // "TOKENIZER_INVALID" for ids out of range or given twice and for merges of tokens that do not
   // exist.
-  static absl::StatusOr<BpeModel> Create(
+  static absl::StatusOr<std::unique_ptr<WordModel>> Create(
       Vocabulary vocabulary, const std::vector<std::pair<std::string, std::string>>& merges,
       BpeOptions options);
 
-  // Appends the ids of one word (valid UTF-8).
-  void EncodeWord(absl::string_view word, std::vector<int32_t>* ids) const;
-
-  // Whether some merge makes a token with U+2581 after another character. Where none does, a text
-  // may be cut in front of each U+2581 that follows one: merges do not cross the cut.
-  bool merges_across_marks() const { return merges_across_marks_; }
-  // Whether every byte has its token, so that no character is unknown.
-  bool has_all_bytes() const;
-  const BpeOptions& options() const { return options_; }
-
-  // -1 when there is no such token.
-  int32_t IdOf(absl::string_view token) const;
-  // Empty for ids that are not in the vocabulary.
-  absl::string_view TokenOf(int32_t id) const;
-  // Tokens, and one past the largest id: they differ when ids have holes.
-  int64_t num_tokens() const { return static_cast<int64_t>(vocabulary_.size()); }
-  int64_t id_end() const { return static_cast<int64_t>(tokens_.size()); }
+  void EncodeWord(absl::string_view word, std::vector<int32_t>* ids) const override;
+  int32_t IdOf(absl::string_view token) const override;
+  absl::string_view TokenOf(int32_t id) const override;
+  int64_t num_tokens() const override { return static_cast<int64_t>(vocabulary_.size()); }
+  int64_t id_end() const override { return static_cast<int64_t>(tokens_.size()); }
+  // Where no merge crosses the cut. Unknown characters fuse across it, so a model that has them
+  // keeps its text whole.
+  bool may_cut_at_marks() const override;
 
  private:
   struct Merge {
@@ -59,6 +51,7 @@ class BpeModel {
   struct Symbol;
 
   BpeModel() = default;
+  bool has_all_bytes() const;
   std::vector<Symbol> InitialSymbols(absl::string_view word) const;
   bool AppendBytes(absl::string_view character, std::vector<Symbol>* symbols) const;
   void MergeAll(std::vector<Symbol>* symbols) const;
@@ -70,7 +63,7 @@ class BpeModel {
   absl::flat_hash_map<uint64_t, Merge> merges_;
   std::vector<int32_t> byte_ids_;  // of <0x00> ... <0xFF>, -1 where missing; empty without fallback
   int32_t unk_id_ = -1;
-  bool merges_across_marks_ = false;
+  bool merges_across_marks_ = false;  // some merge makes a token with U+2581 inside
 };
 
 }  // namespace lwq

@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
 }
 
 absl::Status PipelineTokenizer::Index(const TokenizerConfig& config) {
-  vocab_size_ = pipeline_.model.id_end();
+  vocab_size_ = pipeline_.model->id_end();
   for (const AddedToken& token : pipeline_.added_tokens) {
     added_content_.emplace(token.id, token.content);
     vocab_size_ = std::max<int64_t>(vocab_size_, int64_t{token.id} + 1);
@@ -55,11 +55,7 @@ absl::Status PipelineTokenizer::Index(const TokenizerConfig& config) {
     }
   }
   // An exact short cut: words can be remembered, and a whole book is no single heap of pairs.
-  // Unknown characters fuse across words, so a model that has them keeps its text whole.
-  const BpeModel& model = pipeline_.model;
-  cuts_at_marks_ = pipeline_.pre_tokenizer.empty() && !model.merges_across_marks() &&
-                   !model.options().ignore_merges &&
-                   (model.options().unk_token.empty() || model.has_all_bytes());
+  cuts_at_marks_ = pipeline_.pre_tokenizer.empty() && pipeline_.model->may_cut_at_marks();
   bos_id_ = IdOf(config.bos_token);
   eos_id_ = IdOf(config.eos_token);
   const bool wants_bos = config.add_bos.value_or(false), wants_eos = config.add_eos.value_or(false);
@@ -85,7 +81,7 @@ int32_t PipelineTokenizer::IdOf(absl::string_view token) const {
   for (const AddedToken& added : pipeline_.added_tokens) {
     if (added.content == token) return added.id;
   }
-  return pipeline_.model.IdOf(token);
+  return pipeline_.model->IdOf(token);
 }
 
 bool PipelineTokenizer::adds_bos() const {
@@ -95,7 +91,7 @@ bool PipelineTokenizer::adds_bos() const {
 absl::Status PipelineTokenizer::EncodeNormalized(absl::string_view text, bool at_start,
                                                  std::vector<int32_t>* ids) const {
   if (pipeline_.pre_tokenizer.empty() && !cuts_at_marks_) {
-    pipeline_.model.EncodeWord(text, ids);
+    pipeline_.model->EncodeWord(text, ids);
     return absl::OkStatus();
   }
   std::vector<Piece> words = {{std::string(text), at_start}};
@@ -104,11 +100,11 @@ absl::Status PipelineTokenizer::EncodeNormalized(absl::string_view text, bool at
   absl::flat_hash_map<absl::string_view, std::vector<int32_t>> cache;
   for (const Piece& word : words) {
     if (word.text.size() > kMaxCachedWordBytes) {
-      pipeline_.model.EncodeWord(word.text, ids);
+      pipeline_.model->EncodeWord(word.text, ids);
       continue;
     }
     const auto [entry, is_new] = cache.try_emplace(word.text);
-    if (is_new) pipeline_.model.EncodeWord(word.text, &entry->second);
+    if (is_new) pipeline_.model->EncodeWord(word.text, &entry->second);
     ids->insert(ids->end(), entry->second.begin(), entry->second.end());
   }
   return absl::OkStatus();
@@ -131,11 +127,7 @@ absl::Status PipelineTokenizer::EncodeText(absl::string_view text, bool at_start
 
 absl::StatusOr<std::vector<int32_t>> PipelineTokenizer::Encode(absl::string_view text,
                                                                bool add_special_tokens) const {
-  std::string repaired;
-  if (!IsValidUtf8(text)) {
-    repaired = RepairUtf8(text);
-    text = repaired;
-  }
+  LWQ_RETURN_IF_ERROR(CheckUtf8(text));
   std::vector<int32_t> ids;
   if (add_special_tokens) ids = pipeline_.prefix;
   for (const TextSpan& span : raw_matcher_.Split(text)) {
@@ -157,7 +149,7 @@ std::string PipelineTokenizer::Decode(const std::vector<int32_t>& ids) const {
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
     const auto it = added_content_.find(id);
-    tokens.emplace_back(it != added_content_.end() ? it->second : pipeline_.model.TokenOf(id));
+    tokens.emplace_back(it != added_content_.end() ? it->second : pipeline_.model->TokenOf(id));
   }
   if (!pipeline_.has_decoder) return absl::StrJoin(tokens, " ");
   return DecodeTokens(pipeline_.decoder, std::move(tokens));

@@ -1,4 +1,4 @@
-// A tokenizer.json at work: added tokens, normalizer, pre-tokenizer, BPE, what is put around,
+// A tokenizer.json at work: added tokens, normalizer, pre-tokenizer, model, what is put around,
 // decoder.
 #pragma once
 
@@ -8,10 +8,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "worker/engine/tokenizer/added_tokens.h"
-#include "worker/engine/tokenizer/bpe_model.h"
 #include "worker/engine/tokenizer/text_steps.h"
 #include "worker/engine/tokenizer/tokenizer.h"
 #include "worker/engine/tokenizer/tokenizer_config.h"
+#include "worker/engine/tokenizer/word_model.h"
 
 namespace lwq {
 
@@ -23,7 +23,7 @@ struct TokenizerPipeline {
   bool has_decoder = false;  // without one, tokens are joined by blanks
   // What the post-processor puts around the text.
   std::vector<int32_t> prefix, suffix;
-  BpeModel model;
+  std::unique_ptr<WordModel> model;
 };
 
 class PipelineTokenizer : public Tokenizer {

@@ -112,15 +112,15 @@ absl::Status SentencePieceTokenizer::Load(const std::string& serialized,
 
 absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(absl::string_view text,
                                                                     bool add_special_tokens) const {
-  const std::string repaired = RepairUtf8(text);
+  LWQ_RETURN_IF_ERROR(CheckUtf8(text));
   std::vector<int32_t> ids;
   if (add_special_tokens && add_bos_) ids.push_back(bos_id_);
-  for (const TextSpan& span : matcher_.Split(repaired)) {
+  for (const TextSpan& span : matcher_.Split(text)) {
     if (span.token_id >= 0) {
       ids.push_back(span.token_id);
       continue;
     }
-    std::string part = repaired.substr(span.begin, span.end - span.begin);
+    std::string part(text.substr(span.begin, span.end - span.begin));
     if (!legacy_ && span.begin == 0) part.insert(0, "\u2581");
     std::vector<int> pieces;
     std::string error;

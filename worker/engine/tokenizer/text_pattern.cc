@@ -39,77 +39,124 @@ absl::Status Unsupported(absl::string_view what, absl::string_view regex) {
                                      "regular expression libraries"));
 }
 
-// Rewrites \s and \S to Unicode White_Space and refuses what the engines read differently.
-absl::StatusOr<std::string> Translate(absl::string_view regex) {
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < regex.size(); ++i) {
-    const char c = regex[i];
-    if (c == '\\' && i + 1 < regex.size()) {
-      const char escaped = regex[++i];
-      switch (escaped) {
-        case 's':
-          absl::StrAppend(&out, in_class ? "" : "[", kSpaces, in_class ? "" : "]");
-          continue;
-        case 'S':
-          if (in_class) {
-            absl::StrAppend(&out, kNotSpaces);
-          } else {
-            absl::StrAppend(&out, "[^", kSpaces, "]");
-          }
-          continue;
-        case 'w':
-        case 'W':
-        case 'b':
-        case 'B':
-        case 'h':
-        case 'H':
-        case 'R':
-        case 'X':
-        case 'K':
-        case 'G':
-        case 'g':
-        case 'k':
-        case 'y':
-        case 'Y':
-        case 'O':
-        case 'N':
-        case 'C':
-        case 'Q':
-          return Unsupported(absl::StrCat("\\", regex.substr(i, 1)), regex);
-        default:
-          out.push_back('\\');
-          out.push_back(escaped);
-          // The braces of \p{L} and \x{41} are no repetition.
-          if (i + 1 < regex.size() && regex[i + 1] == '{') {
-            const size_t close = std::min(regex.find('}', i), regex.size() - 1);
-            absl::StrAppend(&out, regex.substr(i + 1, close - i));
-            i = close;
-          }
-          continue;
+// Oniguruma's \w. Outside a class it also has the superscripts and fractions of Latin-1.
+constexpr char kWordsInClass[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr char kWords[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}";
+
+// Rewrites what the engines write differently and refuses what they read differently.
+class Translator {
+ public:
+  explicit Translator(absl::string_view regex) : regex_(regex) {}
+
+  absl::StatusOr<std::string> Run() {
+    for (; at_ < regex_.size(); ++at_) {
+      if (regex_[at_] == '\\' && at_ + 1 < regex_.size()) {
+        LWQ_RETURN_IF_ERROR(Escape());
+      } else if (depth_ > 0) {
+        LWQ_RETURN_IF_ERROR(InClass());
+      } else {
+        LWQ_RETURN_IF_ERROR(OutsideClass());
       }
     }
-    if (in_class) {
-      if (c == '[') return Unsupported("a class inside a class", regex);
-      if (c == '&' && i + 1 < regex.size() && regex[i + 1] == '&') {
-        return Unsupported("&& in a class", regex);
-      }
-      if (c == ']') in_class = false;
-    } else if (c == '[') {
-      in_class = true;
-      out.push_back(c);
-      if (i + 1 < regex.size() && regex[i + 1] == '^') out.push_back(regex[++i]);
-      // A ']' that comes first stands for itself.
-      if (i + 1 < regex.size() && regex[i + 1] == ']')
-        absl::StrAppend(&out, "\\"), out.push_back(regex[++i]);
-      continue;
-    } else if (c == '}' && i + 1 < regex.size() && regex[i + 1] == '+') {
-      return Unsupported("{...}+", regex);
-    }
-    out.push_back(c);
+    return std::move(out_);
   }
-  return out;
-}
+
+ private:
+  bool NextIs(char c) const { return at_ + 1 < regex_.size() && regex_[at_ + 1] == c; }
+
+  absl::Status Escape() {
+    const char escaped = regex_[++at_];
+    const bool in_class = depth_ > 0;
+    switch (escaped) {
+      case 's':
+        absl::StrAppend(&out_, in_class ? "" : "[", kSpaces, in_class ? "" : "]");
+        return absl::OkStatus();
+      case 'S':
+        absl::StrAppend(&out_, in_class ? kNotSpaces : absl::StrCat("[^", kSpaces, "]"));
+        return absl::OkStatus();
+      case 'w':
+        absl::StrAppend(&out_, in_class ? kWordsInClass : absl::StrCat("[", kWords, "]"));
+        return absl::OkStatus();
+      case 'W':
+        if (in_class) return Unsupported("\\W in a class", regex_);
+        absl::StrAppend(&out_, "[^", kWords, "]");
+        return absl::OkStatus();
+      case 'b':
+      case 'B':
+        if (in_class) return Unsupported("\\b in a class", regex_);
+        AppendBoundary(escaped == 'b');
+        return absl::OkStatus();
+      default:
+        return OtherEscape(escaped);
+    }
+  }
+
+  void AppendBoundary(bool wanted) {
+    const std::string behind = absl::StrCat("(?<=[", kWords, "])");
+    const std::string not_behind = absl::StrCat("(?<![", kWords, "])");
+    const std::string ahead = absl::StrCat("(?=[", kWords, "])");
+    const std::string not_ahead = absl::StrCat("(?![", kWords, "])");
+    absl::StrAppend(&out_, "(?:", behind, wanted ? not_ahead : ahead, "|", not_behind,
+                    wanted ? ahead : not_ahead, ")");
+  }
+
+  absl::Status OtherEscape(char escaped) {
+    if (absl::string_view("hHRXKGgkyYONCQ").find(escaped) != absl::string_view::npos) {
+      return Unsupported(absl::StrCat("\\", absl::string_view(&escaped, 1)), regex_);
+    }
+    out_.push_back('\\');
+    out_.push_back(escaped);
+    // The braces of \p{L} and \x{41} are no repetition.
+    if (NextIs('{')) {
+      const size_t close = std::min(regex_.find('}', at_), regex_.size() - 1);
+      absl::StrAppend(&out_, regex_.substr(at_ + 1, close - at_));
+      at_ = close;
+    }
+    return absl::OkStatus();
+  }
+
+  // A class inside a class adds its members: its brackets are left out.
+  absl::Status InClass() {
+    const char c = regex_[at_];
+    if (c == '&' && NextIs('&')) return Unsupported("&& in a class", regex_);
+    if (c == '[') {
+      if (NextIs('^')) return Unsupported("a negated class inside a class", regex_);
+      if (NextIs(':')) return Unsupported("[: in a class", regex_);
+      ++depth_;
+      return absl::OkStatus();
+    }
+    if (c == ']' && --depth_ > 0) return absl::OkStatus();
+    out_.push_back(c);
+    return absl::OkStatus();
+  }
+
+  absl::Status OutsideClass() {
+    const char c = regex_[at_];
+    if (c == '}' && NextIs('+')) return Unsupported("{...}+", regex_);
+    if (c == '^') {  // at the beginning of each line
+      absl::StrAppend(&out_, "(?:\\A|(?<=\\n)(?!\\z))");
+      return absl::OkStatus();
+    }
+    if (c == '$') {  // at the end of each line
+      absl::StrAppend(&out_, "(?=\\n|\\z)");
+      return absl::OkStatus();
+    }
+    out_.push_back(c);
+    if (c != '[') return absl::OkStatus();
+    ++depth_;
+    if (NextIs('^')) out_.push_back(regex_[++at_]);
+    if (NextIs(']')) {  // a ']' that comes first stands for itself
+      absl::StrAppend(&out_, "\\]");
+      ++at_;
+    }
+    return absl::OkStatus();
+  }
+
+  const absl::string_view regex_;
+  std::string out_;
+  size_t at_ = 0;
+  int depth_ = 0;  // of classes in classes
+};
 
 }  // namespace
 
@@ -142,7 +189,7 @@ absl::StatusOr<TextPattern> TextPattern::FromRegex(absl::string_view regex) {
                           absl::StrCat("a regular expression of the tokenizer has ", regex.size(),
                                        " bytes; at most ", kMaxPatternBytes, " are read"));
   }
-  LWQ_ASSIGN_OR_RETURN(const std::string translated, Translate(regex));
+  LWQ_ASSIGN_OR_RETURN(const std::string translated, Translator(regex).Run());
   auto compiled = std::make_unique<Compiled>();
   compiled->regex = std::string(regex);
   int error = 0;

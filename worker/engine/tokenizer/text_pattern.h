@@ -28,7 +28,7 @@ class TextPattern {
  public:
   static absl::StatusOr<TextPattern> FromString(absl::string_view literal);
   // INVALID_ARGUMENT "TOKENIZER_INVALID" when it does not compile, "TOKENIZER_UNSUPPORTED" for a
-  // construct whose meaning differs between the engines (\w, \b, nested classes, x{n}+).
+  // construct whose meaning differs between the engines (x{n}+, && and negated classes in a class).
   static absl::StatusOr<TextPattern> FromRegex(absl::string_view regex);
   TextPattern(TextPattern&&) noexcept;
   TextPattern& operator=(TextPattern&&) noexcept;

@@ -15,8 +15,9 @@ namespace lwq {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // Encodes UTF-8 text (invalid bytes as U+FFFD). With `add_special_tokens`, what the model's own
-  // tokenizer adds by default (BOS for Llama) is put around it.
+  // Encodes UTF-8 text. INVALID_ARGUMENT "DATASET_INVALID" for bytes that are none. With
+  // `add_special_tokens`, what the model's own tokenizer adds by default (BOS for Llama) is put
+  // around it.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                                       bool add_special_tokens) const = 0;
   virtual std::string Decode(const std::vector<int32_t>& ids) const = 0;

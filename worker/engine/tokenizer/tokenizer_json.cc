@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/tokenizer/bpe_model.h"
 #include "worker/engine/tokenizer/json_reading.h"
+#include "worker/engine/tokenizer/unigram_model.h"
 
 namespace lwq {
 namespace {
@@ -223,12 +225,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMerges(cons
   return merges;
 }
 
-absl::StatusOr<BpeModel> ReadModel(const Json& model) {
-  if (!model.is_object()) return Invalid("\"model\" is not an object");
-  // Files of before 0.10 name no type; BPE alone has merges.
-  LWQ_ASSIGN_OR_RETURN(const std::string type,
-                       StringField(model, "type", model.contains("merges") ? "BPE" : ""));
-  if (type != "BPE") return Unsupported("the model", absl::StrCat("\"", type, "\""));
+absl::StatusOr<std::unique_ptr<WordModel>> ReadBpe(const Json& model) {
   const Json& dropout = FieldOrNull(model, "dropout");
   if (!dropout.is_null() && dropout != Json(0.0)) return Unsupported("the model's", "\"dropout\"");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -243,6 +240,34 @@ absl::StatusOr<BpeModel> ReadModel(const Json& model) {
   LWQ_ASSIGN_OR_RETURN(BpeModel::Vocabulary vocabulary, ReadVocabulary(model));
   LWQ_ASSIGN_OR_RETURN(const auto merges, ReadMerges(model));
   return BpeModel::Create(std::move(vocabulary), merges, std::move(options));
+}
+
+// The vocabulary is a list of [token, score].
+absl::StatusOr<std::unique_ptr<WordModel>> ReadUnigram(const Json& model) {
+  const Json& list = FieldOrNull(model, "vocab");
+  if (!list.is_array()) return Invalid("\"model\": \"vocab\" of a Unigram model is not a list");
+  std::vector<std::pair<std::string, double>> tokens;
+  tokens.reserve(list.size());
+  for (const Json& entry : list) {
+    if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+      return Invalid(absl::StrCat("entry ", tokens.size(), " of \"vocab\" is no token and score"));
+    }
+    tokens.emplace_back(entry[0].get<std::string>(), entry[1].get<double>());
+  }
+  // Without one `tokenizers` fails at the first unknown character.
+  LWQ_ASSIGN_OR_RETURN(const int64_t unk_id, IntField(model, "unk_id", -1));
+  LWQ_ASSIGN_OR_RETURN(const bool byte_fallback, BoolField(model, "byte_fallback", false));
+  return UnigramModel::Create(std::move(tokens), unk_id, byte_fallback);
+}
+
+absl::StatusOr<std::unique_ptr<WordModel>> ReadModel(const Json& model) {
+  if (!model.is_object()) return Invalid("\"model\" is not an object");
+  // Files of before 0.10 name no type; BPE alone has merges.
+  LWQ_ASSIGN_OR_RETURN(const std::string type,
+                       StringField(model, "type", model.contains("merges") ? "BPE" : ""));
+  if (type == "BPE") return ReadBpe(model);
+  if (type == "Unigram") return ReadUnigram(model);
+  return Unsupported("the model", absl::StrCat("\"", type, "\""));
 }
 
 absl::StatusOr<AddedToken> ReadAddedToken(const Json& json) {
@@ -269,13 +294,13 @@ absl::Status AddTokens(std::vector<AddedToken> tokens, TokenizerPipeline* pipeli
   std::stable_sort(tokens.begin(), tokens.end(),
                    [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   std::vector<AddedToken>& all = pipeline->added_tokens;
-  int64_t next = pipeline->model.num_tokens();
+  int64_t next = pipeline->model->num_tokens();
   for (const AddedToken& token : all) next = std::max<int64_t>(next, int64_t{token.id} + 1);
   absl::flat_hash_map<std::string, int32_t> known;
   for (const AddedToken& token : all) known.emplace(token.content, token.id);
   for (AddedToken& token : tokens) {
     if (token.content.empty() || !known.emplace(token.content, token.id).second) continue;
-    const int32_t of_model = pipeline->model.IdOf(token.content);
+    const int32_t of_model = pipeline->model->IdOf(token.content);
     const int64_t expected = of_model >= 0 ? of_model : next;
     if (token.id != expected) {
       return Invalid(absl::StrCat("the added token \"", token.content.substr(0, 60),
@@ -347,8 +372,8 @@ absl::StatusOr<TokenizerPipeline> ReadTokenizerJson(absl::string_view text,
                                                     const TokenizerConfig& config) {
   LWQ_ASSIGN_OR_RETURN(const Json json, ParseTokenizerJson(text, "tokenizer.json"));
   if (!json.is_object()) return Invalid("not a JSON object");
-  LWQ_ASSIGN_OR_RETURN(BpeModel model, ReadModel(FieldOrNull(json, "model")));
-  TokenizerPipeline pipeline{.model = std::move(model)};
+  TokenizerPipeline pipeline;
+  LWQ_ASSIGN_OR_RETURN(pipeline.model, ReadModel(FieldOrNull(json, "model")));
   LWQ_RETURN_IF_ERROR(ReadAddedTokens(json, config, &pipeline));
   LWQ_RETURN_IF_ERROR(ReadNormalizer(FieldOrNull(json, "normalizer"), &pipeline.normalizer));
   LWQ_RETURN_IF_ERROR(
@@ -356,7 +381,7 @@ absl::StatusOr<TokenizerPipeline> ReadTokenizerJson(absl::string_view text,
                   [&](const Json& step, const std::string& type) {
                     return ReadPreTokenizerStep(step, type, &pipeline.pre_tokenizer);
                   }));
-  int64_t id_end = pipeline.model.id_end();
+  int64_t id_end = pipeline.model->id_end();
   for (const AddedToken& token : pipeline.added_tokens) {
     id_end = std::max<int64_t>(id_end, int64_t{token.id} + 1);
   }

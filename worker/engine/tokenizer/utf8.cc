@@ -5,6 +5,9 @@
 #include <array>
 #include <vector>
 
+#include "absl/strings/str_format.h"
+#include "base/failure.h"
+
 namespace lwq {
 namespace {
 
@@ -55,6 +58,17 @@ const ByteAlphabet& Alphabet() {
   return alphabet;
 }
 
+// Bytes of well-formed UTF-8 that `text` begins with.
+size_t ValidPrefix(absl::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const Decoded decoded = DecodeAt(text, at);
+    if (!decoded.valid) break;
+    at += decoded.size;
+  }
+  return at;
+}
+
 }  // namespace
 
 char32_t NextCodePoint(absl::string_view text, size_t* offset) {
@@ -91,13 +105,14 @@ int64_t CountCodePoints(absl::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
-bool IsValidUtf8(absl::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const Decoded decoded = DecodeAt(text, at);
-    if (!decoded.valid) return false;
-    at += decoded.size;
-  }
-  return true;
+bool IsValidUtf8(absl::string_view text) { return ValidPrefix(text) == text.size(); }
+
+absl::Status CheckUtf8(absl::string_view text) {
+  const size_t valid = ValidPrefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return InvalidFailure(
+      "DATASET_INVALID",
+      absl::StrFormat("the text is not UTF-8: its byte %d is 0x%02X", valid, ByteAt(text, valid)));
 }
 
 std::string RepairUtf8(absl::string_view text) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace lwq {
@@ -18,6 +19,8 @@ int64_t CountCodePoints(absl::string_view text);
 
 // Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
 bool IsValidUtf8(absl::string_view text);
+// The same as INVALID_ARGUMENT "DATASET_INVALID", which says where the first damaged byte is.
+absl::Status CheckUtf8(absl::string_view text);
 // Each maximal damaged sequence becomes one U+FFFD, as the Unicode standard advises and Python
 // does.
 std::string RepairUtf8(absl::string_view text);

@@ -63,9 +63,15 @@ TEST(TokenizerTest, DecodeUndoesEncode) {
   }
 }
 
-TEST(TokenizerTest, DamagedUtf8IsReplaced) {
+TEST(TokenizerTest, DamagedUtf8IsRefusedWithItsPlace) {
   LWQ_ASSERT_OK_AND_ASSIGN(const auto tokenizer, LoadTokenizer(testing::SampleModelPath()));
-  EXPECT_EQ(Ids(*tokenizer, "a\xFF\xE4\xB8z"), Ids(*tokenizer, "a\uFFFD\uFFFDz"));
+  const std::string texts[] = {"a\xFFz",    "a\xE4\xB8",         "a\xED\xA0\x80",
+                               "a\xC0\x80", "a\xF5\x80\x80\x80", "a\x80"};
+  for (const std::string& text : texts) {
+    EXPECT_THAT(tokenizer->Encode(text, false),
+                testing::FailsWith("DATASET_INVALID", ::testing::HasSubstr("its byte 1 is 0x")));
+  }
+  EXPECT_OK(tokenizer->Encode("a\xF4\x8F\xBF\xBF\xEF\xBF\xBD", false));
 }
 
 TEST(TokenizerTest, MergesByRankThenPosition) {
@@ -109,14 +115,16 @@ TEST(TokenizerTest, UnknownPartsAreRefusedByName) {
       {R"("pre_tokenizer": {"type": "UnicodeScripts"},)", "UnicodeScripts"},
       {R"("post_processor": {"type": "BertProcessing"},)", "BertProcessing"},
       {R"("decoder": {"type": "WordPiece"},)", "WordPiece"},
-      {R"("pre_tokenizer": {"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated"},)",
-       "w"},
+      {R"("pre_tokenizer": {"type": "Split", "pattern": {"Regex": "a{2}+"}, "behavior": "Isolated"},)",
+       "{...}+"},
+      {R"("pre_tokenizer": {"type": "Split", "pattern": {"Regex": "[a&&b]"}, "behavior": "Isolated"},)",
+       "&&"},
   };
   for (const auto& [part, name] : parts) {
     EXPECT_THAT(Load(TinyJson(part)), FailsWith("TOKENIZER_UNSUPPORTED", HasSubstr(name)));
   }
-  EXPECT_THAT(Load(R"({"model": {"type": "Unigram", "vocab": []}})"),
-              FailsWith("TOKENIZER_UNSUPPORTED", HasSubstr("Unigram")));
+  EXPECT_THAT(Load(R"({"model": {"type": "WordPiece", "vocab": {}}})"),
+              FailsWith("TOKENIZER_UNSUPPORTED", HasSubstr("WordPiece")));
 }
 
 TEST(TokenizerTest, HostileFiles) {
