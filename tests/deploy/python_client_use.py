@@ -33,6 +33,17 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def use_budgets():
+    for text, field, value in (("3.25bpw", "bits_per_weight", 3.25), ("900MiB", "file_bytes", 900 << 20),
+                               ("2.3 GB", "file_bytes", 2_300_000_000),
+                               ("5200000", "file_bytes", 5_200_000), (5200000, "file_bytes", 5_200_000)):
+        ok(getattr(lwq.parse_budget(text), field) == value, f"budget {text!r}")
+    device = lwq.parse_budget("20GB@8192x4").device
+    ok((device.bytes, device.context_length, device.batch_size) == (20_000_000_000, 8192, 4), "budget 20GB@8192x4")
+    for text in ("", "bpw", "3,25bpw", "-1MB", "1e9", "4 XB", "20GB@", "20GB@8192x", "0bpw", "99bpw", "nanbpw"):
+        raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: lwq.parse_budget(text))
+
+
 def use_quantize(client):
     seen = []
     job = client.quantize(MODEL, budget="4.5bpw", out=DIR / "artifact", progress=seen.append, labels={"team": "x"}, **OPTIONS)
@@ -109,6 +120,7 @@ async def use_asyncio():
 def main():
     DIR.mkdir()
     ok("proto" not in sys.modules, "no package of another's name is imported")
+    use_budgets()
     with lwq.Client(SERVER) as client:
         job = use_quantize(client)
         use_downloads(client, job)

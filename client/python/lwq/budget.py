@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from lwq.errors import InvalidArgument
 from lwq.types import Budget
 
-_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9, "T": 10**12, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30,
+          "TIB": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
 
 
 def parse_bytes(text: str | int) -> int:
@@ -18,7 +19,7 @@ def parse_bytes(text: str | int) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or match[2].upper() not in _UNITS:
         raise InvalidArgument("INVALID_ARGUMENT", "SIZE_INVALID", f'size "{text}": expected for example 5200000, 900MB or 4 GiB')
-    return round(float(match[1]) * _UNITS[match[2].upper()])
+    return int(Decimal(match[1]) * _UNITS[match[2].upper()])  # 2.3 GB are not a byte less for being no float
 
 
 def parse_budget(text: str | int | Budget) -> Budget:
