@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "base/file.h"
 #include "gtest/gtest.h"
 #include "tests/fuzz/mutation.h"
@@ -6,25 +8,57 @@
 #include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/model/families.h"
+#include "worker/engine/model/rope.h"
 
 namespace lwq::testing {
 namespace {
 
-std::string SampleConfig() {
-  absl::StatusOr<std::string> text = ReadFile(SampleModelPath() + "/config.json", 1 << 20);
-  return text.ok() ? *text : std::string();
+// A config.json of each family.
+std::vector<std::string> Seeds() {
+  std::vector<std::string> seeds;
+  const auto add = [&seeds](const std::string& directory) {
+    const absl::StatusOr<std::string> text = ReadFile(JoinPath(directory, "config.json"), 1 << 20);
+    EXPECT_OK(text.status());
+    if (text.ok()) seeds.push_back(*text);
+  };
+  add(SampleModelPath());
+  for (const char* name : {"llama-llama3", "llama-yarn", "llama-longrope", "llama-dynamic",
+                           "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3"}) {
+    add(JoinPath(LWQ_SOURCE_DIR "/tests/golden/families", name));
+  }
+  return seeds;
 }
 
-// A mutant either gives a spec with sane sizes or a typed refusal.
+// A mutant either gives a spec with sane sizes and finite rotations or a typed refusal.
 TEST(ConfigFuzzTest, MutantsOfConfigJsonAreRefusedOrSane) {
-  const std::string seed = SampleConfig();
-  ASSERT_FALSE(seed.empty());
-  Mutator mutator(2, {"-1", "0", "1e308", "NaN", "null", "{}", "[]", "[[[[[[[[", "\"", "\\u0000",
-                      "9223372036854775807", "18446744073709551616", "1.5", "true", "\xff",
-                      "\"hidden_size\":", "\"num_attention_heads\": 0,", "rope_scaling", ","});
+  const std::vector<std::string> seeds = Seeds();
+  Mutator mutator(2, {"-1",
+                      "0",
+                      "1e308",
+                      "NaN",
+                      "null",
+                      "{}",
+                      "[]",
+                      "[[[[[[[[",
+                      "\"",
+                      "\\u0000",
+                      "9223372036854775807",
+                      "18446744073709551616",
+                      "1.5",
+                      "true",
+                      "\xff",
+                      "1e-3",
+                      "\"hidden_size\":",
+                      "\"num_attention_heads\": 0,",
+                      "rope_scaling",
+                      ",",
+                      "\"longrope\"",
+                      "\"yarn\"",
+                      "\"dynamic\"",
+                      "\"sliding_attention\""});
   int accepted = 0;
   for (int i = 0; i < 4000; ++i) {
-    const std::string text = mutator.Mutate(seed);
+    const std::string text = mutator.Mutate(seeds[static_cast<size_t>(i) % seeds.size()]);
     for (const ModelFamilyDef* family : ModelFamilies()) {
       const absl::StatusOr<DecoderSpec> spec = ParseConfig(*family, text);
       if (!spec.ok()) {
@@ -38,6 +72,11 @@ TEST(ConfigFuzzTest, MutantsOfConfigJsonAreRefusedOrSane) {
       ASSERT_GT(spec->num_layers(), 0) << text;
       ASSERT_GT(spec->hidden_size, 0) << text;
       ASSERT_GT(spec->vocab_size, 0) << text;
+      const RopeSpec& rope = spec->layers.back().attention.rope;
+      const int64_t length = RopeLength(rope, 2 * spec->max_positions);
+      for (const float frequency : InverseFrequencies(rope, spec->head_dim, length)) {
+        ASSERT_TRUE(std::isfinite(frequency)) << text;
+      }
     }
   }
   EXPECT_GT(accepted, 100);

@@ -17,7 +17,7 @@ import family_models  # noqa: E402
 
 # One sequence that stays inside the positions of the first training, and one that does not.
 LENGTHS = [20, 44]
-SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=96, bos_token_id=1, eos_token_id=2, pad_token_id=None, tie_word_embeddings=False, initializer_range=.2)
 
 for name, (kind, options) in family_models.cases(trained=24, window=8, pairs=4, head_dim=16).items():

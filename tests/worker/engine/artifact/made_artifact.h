@@ -92,14 +92,15 @@ inline absl::Status MakeBlobs(MadeArtifact* made) {
   return absl::OkStatus();
 }
 
-inline absl::StatusOr<MadeArtifact> MakeMixed(const std::string& model_directory,
-                                              std::unique_ptr<TempDirectory> scratch) {
+inline absl::StatusOr<MadeArtifact> MakeMixed(
+    const std::string& model_directory, std::unique_ptr<TempDirectory> scratch,
+    Plan (*plan_of)(const ModelInventory& model) = &MixedPlan) {
   MadeArtifact made;
   made.scratch = std::move(scratch);
   LWQ_ASSIGN_OR_RETURN(made.source, Checkpoint::Open(model_directory));
   LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(model_directory));
   LWQ_ASSIGN_OR_RETURN(made.model, TakeInventory(spec, *made.source));
-  made.plan = MixedPlan(made.model);
+  made.plan = plan_of(made.model);
   LWQ_RETURN_IF_ERROR(MakeBlobs(&made));
   return made;
 }
