@@ -11,13 +11,17 @@
 namespace lwq::testing {
 namespace {
 
-constexpr char kModel[] = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+// The plain layer; fused projections and a part of each head rotated; norms on both sides, GELU,
+// soft caps, windows and two rotary embeddings.
+constexpr const char* kModels[] = {LWQ_SOURCE_DIR "/tests/golden/decoder/tiny",
+                                   LWQ_SOURCE_DIR "/tests/golden/families/phi3",
+                                   LWQ_SOURCE_DIR "/tests/golden/families/gemma3"};
 
 // Two sequences and one that continues the first; more than a chunk would be slow here.
 TokenBatch Batch() {
   TokenBatch batch;
   std::vector<int32_t> tokens;
-  for (int i = 0; i < 40; ++i) tokens.push_back(i * 37 % 96);
+  for (int i = 0; i < 40; ++i) tokens.push_back(i * 37 % 64);
   const int first = batch.Add(absl::MakeConstSpan(tokens).first(23));
   batch.Add(tokens);
   batch.Add(absl::MakeConstSpan(tokens).last(9), first);
@@ -29,11 +33,11 @@ struct Result {
   std::vector<double> cosines;  // of the last layer
 };
 
-Result RunModel(Device& device, ComputeType compute, bool states_on_device) {
-  const auto checkpoint = Checkpoint::Open(kModel).value();
+Result RunModel(const char* model, Device& device, ComputeType compute, bool states_on_device) {
+  const auto checkpoint = Checkpoint::Open(model).value();
   const auto weights = MakeCheckpointWeights(checkpoint.get());
   const auto decoder =
-      Decoder::Create(ReadDecoderSpec(kModel).value(), weights.get(), &device, compute).value();
+      Decoder::Create(ReadDecoderSpec(model).value(), weights.get(), &device, compute).value();
   const TokenBatch batch = Batch();
   const DecoderSpec& spec = decoder->spec();
   Matrix hidden(batch.num_tokens(), spec.hidden_size);
@@ -62,26 +66,30 @@ class DecoderOnDevices : public ::testing::TestWithParam<const TestDevice*> {};
 // Sums of up to 96 products, layer after layer, in F32 or with inputs that round to BF16 one way or
 // the other: measured apart by 1e-6 and 1e-2 of the largest, the bounds are four times that.
 TEST_P(DecoderOnDevices, AgreesWithTheReference) {
-  for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16}) {
-    ReferenceDevice reference;
-    const Result expected = RunModel(reference, compute, false);
-    const Result found = RunModel(*GetParam()->make(2), compute, false);
-    double largest = 0, difference = 0;
-    for (size_t i = 0; i < expected.logits.size(); ++i) {
-      largest = std::max(largest, std::abs(double{expected.logits[i]}));
-      difference = std::max(difference, std::abs(double{expected.logits[i]} - found.logits[i]));
+  for (const char* model : kModels) {
+    for (const ComputeType compute : {ComputeType::kF32, ComputeType::kBF16}) {
+      ReferenceDevice reference;
+      const Result expected = RunModel(model, reference, compute, false);
+      const Result found = RunModel(model, *GetParam()->make(2), compute, false);
+      double largest = 0, difference = 0;
+      for (size_t i = 0; i < expected.logits.size(); ++i) {
+        largest = std::max(largest, std::abs(double{expected.logits[i]}));
+        difference = std::max(difference, std::abs(double{expected.logits[i]} - found.logits[i]));
+      }
+      EXPECT_GT(largest, 0.1);
+      EXPECT_LT(difference, (compute == ComputeType::kF32 ? 4e-6 : 4e-2) * largest) << model;
     }
-    EXPECT_GT(largest, 0.1);
-    EXPECT_LT(difference, (compute == ComputeType::kF32 ? 4e-6 : 4e-2) * largest);
   }
 }
 
 TEST_P(DecoderOnDevices, StatesMayStayOnTheDevice) {
-  const Result on_host = RunModel(*GetParam()->make(2), ComputeType::kF32, false);
-  const Result on_device = RunModel(*GetParam()->make(2), ComputeType::kF32, true);
-  EXPECT_EQ(on_host.states, on_device.states);
-  EXPECT_EQ(on_host.logits, on_device.logits);
-  EXPECT_EQ(on_host.cosines, on_device.cosines);
+  for (const char* model : kModels) {
+    const Result on_host = RunModel(model, *GetParam()->make(2), ComputeType::kF32, false);
+    const Result on_device = RunModel(model, *GetParam()->make(2), ComputeType::kF32, true);
+    EXPECT_EQ(on_host.states, on_device.states) << model;
+    EXPECT_EQ(on_host.logits, on_device.logits) << model;
+    EXPECT_EQ(on_host.cosines, on_device.cosines) << model;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, DecoderOnDevices, ::testing::ValuesIn(AllDevices()), DeviceName);

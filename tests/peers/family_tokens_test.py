@@ -9,10 +9,12 @@ import lwq
 
 try:
     import family_tokenizers
+    import tokens_of
 except ImportError as error:
     lwq.skip(f"a package is missing: {error}")
 
 COUNT = 4000
+REAL = ["dolma2", "gpt-neox-20b", "torchtitan-test", "llama2", "mistral-v1", "mistral-v3"]
 SCRIPTS = [(0x20, 0x7e), (0xa0, 0x24f), (0x250, 0x2af), (0x300, 0x36f), (0x370, 0x3ff), (0x400, 0x52f), (0x530, 0x58f), (0x591, 0x5f4), (0x600, 0x6ff), (0x700, 0x74f),
            (0x900, 0x97f), (0x980, 0x9ff), (0xb80, 0xbff), (0xe00, 0xe7f), (0xf00, 0xfff), (0x1000, 0x109f), (0x10a0, 0x10ff), (0x1100, 0x11ff), (0x1200, 0x137f),
            (0x13a0, 0x13ff), (0x1780, 0x17ff), (0x1e00, 0x1fff), (0x2000, 0x206f), (0x2070, 0x20cf), (0x2100, 0x23ff), (0x2460, 0x27bf), (0x2c00, 0x2dff), (0x3000, 0x30ff),
@@ -64,6 +66,17 @@ for name, tokenizer in family_tokenizers.all_of(text.splitlines(keepends=True)):
         theirs = [t.ids for t in tokenizer.encode_batch(texts, add_special_tokens=special)]
         wrong = [(t[:60], list(a)[:12], b[:12]) for t, a, b in zip(texts, ours, theirs) if list(a) != b]
         lwq.equal(f"{name}, special tokens {special}, {len(texts)} texts, {sum(map(len, theirs))} tokens: {len(wrong)} differ", wrong[:2], [])
+
+# Real files, where they are, on the same strings.
+if not sys.argv[1:]:
+    for directory in [lwq.SAMPLE, *(os.path.join(lwq.SHARED, "tokenizers", name) for name in REAL)]:
+        if not os.path.isdir(directory):
+            print(f"not here, left out: {directory}")
+            continue
+        kind, encode = tokens_of.peer(directory)
+        ours = lwq.tokens(directory, strings, False)
+        wrong = [(t[:60], list(a)[:12], list(b)[:12]) for t, a, b in ((t, a, encode(t, False)) for t, a in zip(strings, ours)) if list(a) != list(b)]
+        lwq.equal(f"{os.path.basename(directory)} against {kind}, {len(strings)} strings: {len(wrong)} differ", wrong[:2], [])
 
 # Constructs of patterns that Oniguruma and PCRE2 read differently: what matches is taken out, so that it shows.
 PATTERNS = [r"\w+", r"\W+", r"[\w-]+", r"[^\w]+", r"\bthe\b", r"\B.", r"^.", r".$", r"\n$", r"^\n", r"[a[bc]x-z]+", r"[^a[e-i]]", r"[]a]+", r"[^]a]", r"\d+", r"[\s\d]", r"\S\s", r"(?i)straße|ſ", r"x*$"]

@@ -5,7 +5,7 @@ import json
 import os
 
 import lwq
-import slow_llama_tokenizer
+import tokens_of
 
 MAX_PIECE = 20000  # characters; both sides get the same pieces, cut after a newline
 SPECIAL_EVERY = 20  # special tokens only add at the ends: these texts are enough to see it
@@ -35,15 +35,6 @@ def pieces(text):
     return cut + ([now] if now else [])
 
 
-def peer(directory):
-    if os.path.exists(os.path.join(directory, "tokenizer.json")):
-        from tokenizers import Tokenizer
-
-        t = Tokenizer.from_file(os.path.join(directory, "tokenizer.json"))
-        return "tokenizers", lambda text, special: t.encode(text, add_special_tokens=special).ids
-    return "slow LlamaTokenizer", slow_llama_tokenizer.load(os.path.join(directory, "tokenizer.model"))
-
-
 directories = [lwq.SAMPLE]
 for name in ("dolma2", "gpt-neox-20b", "torchtitan-test", "llama2", "mistral-v1"):
     directory = os.path.join(lwq.SHARED, "tokenizers", name)
@@ -53,7 +44,7 @@ for name in ("dolma2", "gpt-neox-20b", "torchtitan-test", "llama2", "mistral-v1"
         print(f"not here, left out: {directory}")
 texts = read_texts()
 for directory in directories:
-    kind, encode = peer(directory)
+    kind, encode = tokens_of.peer(directory)
     for special in (False, True):
         flat = [(name, piece) for name, parts in texts.items() for piece in parts][::SPECIAL_EVERY if special else 1]
         ours = lwq.tokens(directory, [piece for _, piece in flat], special)
