@@ -82,7 +82,7 @@ absl::Status RetryLoop::BeforeRetry(const absl::Status& status) {
 }
 
 Client::Client(ClientOptions options)
-    : options_(std::move(options)), stubs_(std::make_unique<Stubs>(options_.address)) {}
+    : options_(std::move(options)), stubs_(std::make_unique<Stubs>(options_)) {}
 Client::~Client() = default;
 
 absl::StatusOr<v1::Job> Client::CreateJob(v1::CreateJobRequest request) {

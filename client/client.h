@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "grpcpp/security/credentials.h"
 #include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/artifact_service.pb.h"
 #include "proto/lwq/v1/job_service.pb.h"
@@ -21,6 +22,8 @@ namespace lwq::client {
 
 struct ClientOptions {
   std::string address;  // "unix:/path", "host:port", "dns:///name:port"
+  // Null: no transport security (base/rpc/tls.h).
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
   absl::Duration call_timeout = absl::Seconds(30);
   // For how long calls are repeated while the server cannot be reached. Zero: never repeated.
   absl::Duration retry_for = absl::Seconds(60);

@@ -5,16 +5,28 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
+#include "base/rpc/tls.h"
 #include "base/status_macros.h"
 #include "client/interrupt.h"
 
 namespace lwq::client {
 namespace {
 
+std::string FlagOrEnvironment(const Flags& flags, const char* flag, const char* variable) {
+  if (flags.Has(flag)) return flags.Get(flag);
+  const char* value = ::getenv(variable);
+  return value != nullptr ? value : "";
+}
+
 std::string NamedServer(const Flags& flags) {
-  if (flags.Has("server")) return flags.Get("server");
-  const char* server = ::getenv("LWQ_SERVER");
-  return server != nullptr ? server : "";
+  return FlagOrEnvironment(flags, "server", "LWQ_SERVER");
+}
+
+// Of a server that was named; the own one is on a socket that is the user's alone.
+TlsOptions TlsOf(const Flags& flags) {
+  return {.ca_file = FlagOrEnvironment(flags, "tls-ca", "LWQ_TLS_CA"),
+          .cert_file = FlagOrEnvironment(flags, "tls-cert", "LWQ_TLS_CERT"),
+          .key_file = FlagOrEnvironment(flags, "tls-key", "LWQ_TLS_KEY")};
 }
 
 }  // namespace
@@ -34,7 +46,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, {}, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  session->Connect(address);
+  const TlsOptions tls = session->embedded_ == nullptr ? TlsOf(flags) : TlsOptions();
+  LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
   return session;
 }
 
@@ -54,7 +67,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flag
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, options, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  session->Connect(address);
+  const TlsOptions tls = session->embedded_ == nullptr ? TlsOf(flags) : TlsOptions();
+  LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
   return session;
 }
 
@@ -65,11 +79,13 @@ absl::Status Session::ReadTimeout(const Flags& flags) {
   return absl::OkStatus();
 }
 
-void Session::Connect(const std::string& address) {
+absl::Status Session::Connect(const std::string& address, const TlsOptions& tls) {
   ClientOptions options;
   options.address = address;
+  LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(tls));
   options.may_go_on = [this] { return MayGoOn(); };
   client_ = std::make_unique<Client>(std::move(options));
+  return absl::OkStatus();
 }
 
 absl::Status Session::MayGoOn() {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/rpc/tls.h"
 #include "client/client.h"
 #include "client/embedded.h"
 #include "client/flags.h"
@@ -31,7 +32,7 @@ class Session {
  private:
   Session() = default;
   absl::Status ReadTimeout(const Flags& flags);
-  void Connect(const std::string& address);
+  absl::Status Connect(const std::string& address, const TlsOptions& tls);
 
   absl::Time deadline_ = absl::InfiniteFuture();
   std::unique_ptr<Embedded> embedded_;

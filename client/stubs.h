@@ -14,8 +14,8 @@
 namespace lwq::client {
 
 struct Client::Stubs {
-  explicit Stubs(const std::string& address)
-      : channel(MakeChannel(address)),
+  explicit Stubs(const ClientOptions& options)
+      : channel(MakeChannel(options.address, options.credentials)),
         job(v1::JobService::NewStub(channel)),
         model(v1::ModelService::NewStub(channel)),
         dataset(v1::DatasetService::NewStub(channel)),

@@ -115,7 +115,7 @@ int main(int argc, char** argv) {
   lwq::ServerOptions options;
   std::string ready_file, log_format = "text", log_level = "info";
   double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;
-  app.add_option("--listen", options.listen, "unix:/path, or host:port on the loopback")
+  app.add_option("--listen", options.listen, "unix:/path, or host:port (see --tls-client-ca)")
       ->required();
   app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
       ->required();
@@ -125,6 +125,11 @@ int main(int argc, char** argv) {
   app.add_option("--blobs", options.blob_url,
                  "where blobs are kept: FOLDER (default: in the data directory) or "
                  "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=R");
+  app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the server's certificate");
+  app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
+  app.add_option("--tls-client-ca", options.tls.ca_file,
+                 "PEM file of the authority whose certificates clients and workers must have; "
+                 "needed to listen elsewhere than on this machine");
   app.add_option("--metrics-listen", options.metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--model-root", options.model_roots,

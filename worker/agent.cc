@@ -59,16 +59,18 @@ class Backoff {
 
 }  // namespace
 
-Agent::Agent(AgentOptions options, Device* device)
+Agent::Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
       device_(device),
       incarnation_(RandomHex(16)),
-      channel_(MakeChannel(options_.server)),
+      channel_(std::move(channel)),
       stub_(v1::WorkerService::NewStub(channel_)),
       metrics_(std::string(device_->name()), options_.memory_bytes) {}
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
-  std::unique_ptr<Agent> agent(new Agent(std::move(options), device));
+  LWQ_ASSIGN_OR_RETURN(auto credentials, ClientCredentials(options.tls));
+  auto channel = MakeChannel(options.server, std::move(credentials));
+  std::unique_ptr<Agent> agent(new Agent(std::move(options), device, std::move(channel)));
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,
                        BlobCache::Open(agent->options_.work_directory, agent->channel_,
                                        agent->options_.cache_bytes));

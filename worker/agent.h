@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/rpc/tls.h"
 #include "grpcpp/channel.h"
 #include "proto/lwq/v1/worker_service.grpc.pb.h"
 #include "worker/blob_cache.h"
@@ -23,6 +24,7 @@ namespace lwq {
 
 struct AgentOptions {
   std::string server;  // unix:/path or host:port
+  TlsOptions tls;      // of the connection
   std::string worker_id;
   std::string work_directory;
   int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
@@ -34,6 +36,7 @@ struct AgentOptions {
 
 class Agent {
  public:
+  // Errors are those of the work directory and of the options' files.
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
 
   // Works until Stop() or until it was idle for options.exit_when_idle (OK), or until another
@@ -52,7 +55,7 @@ class Agent {
   WorkerMetrics& metrics() { return metrics_; }
 
  private:
-  Agent(AgentOptions options, Device* device);
+  Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel);
   absl::Status Register();
   absl::StatusOr<v1::LeaseTasksResponse> Poll();
   void RunLease(const v1::Lease& lease);

@@ -75,6 +75,10 @@ int main(int argc, char** argv) {
   app.add_option("--server", options.server,
                  "unix:/path/to/socket or host:port; a list of them finds the leader")
       ->required();
+  app.add_option("--tls-ca", options.tls.ca_file,
+                 "PEM file of the authority of the server's certificate");
+  app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the worker's own certificate");
+  app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space")->required();
   app.add_option("--worker-id", options.worker_id,
                  "name that stays the same over restarts (default: host name and process id)");

@@ -64,6 +64,11 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   // Of several servers only the leader listens: round_robin keeps trying to reach them all, and
   // sends calls to those that it has reached.
   arguments.SetLoadBalancingPolicyName("round_robin");
+  // The servers of a list have certificates that name the first of them: gRPC knows only addresses.
+  const size_t comma = address.find(',');
+  if (credentials != nullptr && comma != std::string::npos) {
+    arguments.SetSslTargetNameOverride(address.substr(0, address.rfind(':', comma)));
+  }
   if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
   return grpc::CreateCustomChannel(ChannelTarget(address), credentials, arguments);
 }

@@ -15,7 +15,8 @@ inline constexpr int kStreamChunkBytes = 256 << 10;
 
 // A lazy channel to "unix:/path/to/socket", to "host:port", or to several servers of which one
 // leads: "host:port,host:port". Calls go to whichever listens, so they follow the leader by
-// themselves. Without transport security when `credentials` is null. Never fails; calls on it do.
+// themselves. Without transport security when `credentials` is null (tls.h); with it the servers of
+// a list have certificates that name the first one's host. Never fails; calls on it do.
 std::shared_ptr<grpc::Channel> MakeChannel(
     const std::string& address, std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr);
 

@@ -24,12 +24,15 @@ constexpr std::array kCommands = {
 #undef LWQ_COMMAND
 };
 
-constexpr std::array<FlagDef, 4> kCommonFlags = {{
+constexpr std::array<FlagDef, 7> kCommonFlags = {{
     {"data-dir", "DIR", "where the own server keeps its state (default ~/.local/state/lwq)"},
     {"json", "", "print the result as JSON on stdout"},
     {"server", "ADDRESS",
      "unix:/path or host:port; a list of them finds the leader (default $LWQ_SERVER)"},
     {"timeout", "SECONDS", "give up after so long (default: never)"},
+    {"tls-ca", "FILE", "authority of the named server's certificate (default $LWQ_TLS_CA)"},
+    {"tls-cert", "FILE", "own certificate, where the server asks (default $LWQ_TLS_CERT)"},
+    {"tls-key", "FILE", "its key (default $LWQ_TLS_KEY)"},
 }};
 
 absl::Span<const FlagDef> SharedFlags(const CommandDef& command) {

@@ -39,7 +39,7 @@ absl::Span<const CommandDef* const> AllCommands();
 // Null when there is none.
 const CommandDef* FindCommand(absl::string_view name);
 
-// Flags that every command takes: --data-dir, --json, --server, --timeout.
+// Flags that every command takes: --data-dir, --json, --server, --timeout, --tls-*.
 absl::Span<const FlagDef> CommonFlags();
 
 // The help of one command, and the list of all.

@@ -11,8 +11,8 @@
 
 namespace lwq {
 
-absl::Status CheckListenAddress(const std::string& address) {
-  if (absl::StartsWith(address, "unix:")) return absl::OkStatus();
+absl::Status CheckListenAddress(const std::string& address, bool authenticated) {
+  if (authenticated || absl::StartsWith(address, "unix:")) return absl::OkStatus();
   const size_t colon = address.rfind(':');
   const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
   if (colon != std::string::npos &&
@@ -21,8 +21,9 @@ absl::Status CheckListenAddress(const std::string& address) {
   }
   return InvalidFailure("ADDRESS_NOT_ALLOWED",
                         absl::StrCat("listening on \"", address,
-                                     "\": without authentication only unix:/path or a loopback "
-                                     "address such as 127.0.0.1:7421 is accepted"));
+                                     "\": without certificates of clients (--tls-cert, --tls-key, "
+                                     "--tls-client-ca) only unix:/path or a loopback address such "
+                                     "as 127.0.0.1:7421 is accepted"));
 }
 
 absl::StatusOr<std::unique_ptr<AddressLock>> AddressLock::Take(const std::string& address) {

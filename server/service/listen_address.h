@@ -9,8 +9,9 @@
 
 namespace lwq {
 
-// INVALID_ARGUMENT "ADDRESS_NOT_ALLOWED": without authentication only this machine may connect.
-absl::Status CheckListenAddress(const std::string& address);
+// INVALID_ARGUMENT "ADDRESS_NOT_ALLOWED": unless clients are authenticated only this machine may
+// connect.
+absl::Status CheckListenAddress(const std::string& address, bool authenticated);
 
 // Holds unix:/path for this process by a lock on /path.lock; of other addresses the kernel takes
 // care. gRPC deletes whatever socket is there, so a second server would steal the first one's.

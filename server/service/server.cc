@@ -12,12 +12,12 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/metrics/http_endpoint.h"
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
 #include "server/service/blob_service.h"
 #include "server/service/builtin_dataset.h"
-#include "base/metrics/http_endpoint.h"
 #include "server/service/job_service.h"
 #include "server/service/listen_address.h"
 #include "server/service/model_directory.h"
@@ -105,7 +105,7 @@ struct Server::State {
 };
 
 absl::Status Server::State::Open() {
-  LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen));
+  LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen, !options.tls.ca_file.empty()));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
   LWQ_ASSIGN_OR_RETURN(address_lock, AddressLock::Take(options.listen));
   LWQ_ASSIGN_OR_RETURN(env.model_roots, RealRoots(options.model_roots));
@@ -156,12 +156,13 @@ absl::Status Server::State::Listen() {
   blob_service = std::make_unique<BlobServiceImpl>(env);
   workers = std::make_unique<WorkerServiceImpl>(env);
   admin = std::make_unique<AdminServiceImpl>(env, collector.get());
+  LWQ_ASSIGN_OR_RETURN(const auto credentials, ServerCredentials(options.tls));
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplySettings(builder);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, credentials, &port);
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{
            jobs.get(), models.get(), datasets.get(), artifacts.get(), blob_service.get(),
            workers.get(), admin.get()}) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/rpc/tls.h"
 #include "server/blob/blob_store.h"
 #include "server/dispatch/dispatch_state.h"
 #include "server/service/collector.h"
@@ -21,6 +22,7 @@ struct ServerOptions {
   std::string data_directory;  // of the blobs, and of the store unless it has a URL
   std::string store_url;       // see server/store/open_store.h; empty: the data directory
   std::string blob_url;        // see server/blob/open_blob_store.h; empty: in the data directory
+  TlsOptions tls;              // empty: none, and this machine alone may connect
   std::string metrics_listen;  // host:port; empty: none
   std::vector<std::string> model_roots;  // empty: any absolute directory
   DispatchOptions dispatch;
