@@ -1,5 +1,6 @@
 #include "server/service/collector.h"
 
+#include <map>
 #include <set>
 #include <string>
 #include <unordered_set>
@@ -18,6 +19,8 @@ namespace {
 
 constexpr int kRemovalsACommit = 500;
 constexpr int kBlobsAPage = 1000;
+// What happened to a job that ended so long ago is told by its last event alone, which has the job.
+constexpr absl::Duration kKeepEvents = absl::Hours(7 * 24);
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
@@ -53,8 +56,11 @@ class Pass {
     // Tasks before all that may take over what they hold; jobs before their artifacts.
     LWQ_RETURN_IF_ERROR(Visit<v1::TaskRecord>(Table::kTasks, stays));
     LWQ_RETURN_IF_ERROR(Visit<v1::JobRecord>(Table::kJobs, [&](const Record&, const auto& job) {
-      return !IsTerminal(job.job().state()) ||
-             !IsOver(ToMicros(job.job().end_time()), retention_.jobs);
+      if (!IsTerminal(job.job().state())) return true;
+      const int64_t ended_us = ToMicros(job.job().end_time());
+      if (IsOver(ended_us, retention_.jobs)) return false;
+      if (IsOver(ended_us, kKeepEvents)) quiet_jobs_[job.job().name()] = job.job().last_event_seq();
+      return true;
     }));
     LWQ_RETURN_IF_ERROR(Visit<v1::CacheRecord>(Table::kCache, [&](const Record& row, const auto&) {
       return !IsOver(row.order, retention_.cache);
@@ -72,6 +78,8 @@ class Pass {
   }
 
   const std::vector<Record>& over(Table table) const { return over_[static_cast<size_t>(table)]; }
+  // Jobs that ended long ago and stay: the number of the last event of each.
+  const std::map<std::string, int64_t>& quiet_jobs() const { return quiet_jobs_; }
   bool IsNeeded(const std::string& sha256) const { return needed_.count(sha256) > 0; }
 
  private:
@@ -108,6 +116,7 @@ class Pass {
   std::unordered_set<std::string> needed_;  // by digest
   std::vector<Record> over_[kNumTables];    // past their time, without their values
   std::set<std::pair<Table, std::string>> keys_over_;
+  std::map<std::string, int64_t> quiet_jobs_;
 };
 
 // One that was used meanwhile stays.
@@ -133,6 +142,38 @@ absl::Status Unless(const absl::Status& status) {
   return reason == "NOT_FOUND" || reason == "STATE_CONFLICT" ? absl::OkStatus() : status;
 }
 
+// All events of a job but its last.
+absl::Status Compact(Store& store, const std::string& job, int64_t last_seq) {
+  ListQuery query;
+  query.key_prefix = EventPrefix(job);
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, store.List(Table::kEvents, query));
+    const bool more = static_cast<int>(rows.size()) == query.limit;
+    if (!rows.empty()) query.after_key = rows.back().key;
+    std::erase_if(rows, [&](const Record& row) { return row.key >= EventKey(job, last_seq); });
+    LWQ_RETURN_IF_ERROR(Remove(store, Table::kEvents, rows));
+    if (!more) return absl::OkStatus();
+  }
+}
+
+// Those that were compacted before have no event before the last.
+absl::Status CompactEvents(Store& store, const std::map<std::string, int64_t>& jobs) {
+  std::map<std::string, std::string> job_of;  // by the key of its last event but one
+  for (const auto& [job, last_seq] : jobs) job_of[EventKey(job, last_seq - 1)] = job;
+  std::vector<std::string> keys;
+  for (auto it = job_of.begin(); it != job_of.end();) {
+    keys.push_back((it++)->first);
+    if (keys.size() < kRemovalsACommit && it != job_of.end()) continue;
+    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.GetMany(Table::kEvents, keys));
+    for (const Record& row : rows) {
+      const std::string& job = job_of.at(row.key);
+      LWQ_RETURN_IF_ERROR(Compact(store, job, jobs.at(job)));
+    }
+    keys.clear();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RemoveRecords(Scheduler& scheduler, const Pass& pass) {
   for (const Record& job : pass.over(Table::kJobs)) {
     LWQ_RETURN_IF_ERROR(Unless(DeleteJob(scheduler, job.key)));
@@ -140,6 +181,7 @@ absl::Status RemoveRecords(Scheduler& scheduler, const Pass& pass) {
   for (const Record& artifact : pass.over(Table::kArtifacts)) {
     LWQ_RETURN_IF_ERROR(Unless(DeleteArtifact(scheduler, artifact.key)));
   }
+  LWQ_RETURN_IF_ERROR(CompactEvents(scheduler.store(), pass.quiet_jobs()));
   for (const Table table : {Table::kCache, Table::kRequests}) {
     LWQ_RETURN_IF_ERROR(Remove(scheduler.store(), table, pass.over(table)));
   }

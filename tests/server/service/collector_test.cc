@@ -128,6 +128,7 @@ class CollectorTest : public ::testing::TestWithParam<Media> {
     v1::JobRecord job;
     job.mutable_job()->set_name("jobs/" + id);
     job.mutable_job()->set_state(v1::Job::SUCCEEDED);
+    job.mutable_job()->set_last_event_seq(3);
     job.mutable_job()->set_artifact("artifacts/" + id);
     *job.mutable_job()->mutable_end_time() = ToTimestamp(scheduler_->NowUs());
     Put(Table::kJobs, "jobs/" + id, job);
@@ -239,6 +240,20 @@ TEST_P(CollectorTest, RecordsGoWhenTheirTimeIsOver) {
   clock_.Advance(absl::Hours(24 * 30));
   EXPECT_EQ(Collect().cache_entries(), 1);
   EXPECT_FALSE(IsThere(cached.output().blobs(0).blob()));
+}
+
+TEST_P(CollectorTest, OfAJobThatEndedLongAgoTheLastEventIsKept) {
+  PutEndedJob("old");
+  clock_.Advance(absl::Hours(24 * 8));
+  PutEndedJob("young");
+  for (int round = 0; round < 2; ++round) {
+    Collect();
+    for (int seq : {1, 2}) {
+      EXPECT_FALSE(HasRow(Table::kEvents, EventKey("jobs/old", seq)));
+      EXPECT_TRUE(HasRow(Table::kEvents, EventKey("jobs/young", seq)));
+    }
+    EXPECT_TRUE(HasRow(Table::kEvents, EventKey("jobs/old", 3)));
+  }
 }
 
 TEST_P(CollectorTest, ADeletedArtifactLeavesItsJobAndAJobThatRunsIsNotDeleted) {

@@ -1,5 +1,6 @@
-// Who is let in by certificates, over TCP. The certificates are made by the openssl program.
-#include "base/rpc/tls.h"
+// Where a server listens, and who is let in by certificates (base/rpc/tls.h), over TCP. The
+// certificates are made by the openssl program.
+#include "server/service/listen_address.h"
 
 #include <stdlib.h>
 
@@ -11,9 +12,9 @@
 #include "base/log.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
+#include "base/rpc/tls.h"
 #include "gtest/gtest.h"
 #include "proto/lwq/v1/admin_service.grpc.pb.h"
-#include "server/service/listen_address.h"
 #include "server/service/server.h"
 #include "tests/testing/status_matchers.h"
 
