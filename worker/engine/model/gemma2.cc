@@ -12,6 +12,8 @@ absl::StatusOr<DecoderSpec> ParseGemma2(const ConfigReader& config) {
   LWQ_ASSIGN_OR_RETURN(LlamaShapedConfig shape, ReadGemmaConfig(config, 8192));
   LWQ_RETURN_IF_ERROR(ReadSharedRope(config, shape.rope_defaults(), shape));
   LWQ_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, 4096));
+  // Some checkpoints say it twice.
+  LWQ_RETURN_IF_ERROR(config.Int("sliding_window_size", window, window, window).status());
   LWQ_RETURN_IF_ERROR(SetWindows(
                           config, window, [](int layer) { return layer % 2 == 0; }, shape)
                           .status());

@@ -18,6 +18,9 @@ absl::StatusOr<DecoderSpec> ParsePhi3(const ConfigReader& config) {
   LWQ_RETURN_IF_ERROR(ReadSharedRope(config, rope, shape));
   LWQ_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, 0));
   for (AttentionSpec& attention : shape.attention) attention.sliding_window = window;
+  // Of Phi-4-mini, switched off: other windows in some layers, and stretched positions.
+  LWQ_RETURN_IF_ERROR(config.Int("full_attn_mod", 1, 1, 1).status());
+  LWQ_RETURN_IF_ERROR(config.Int("interpolate_factor", 1, 1, 1).status());
   shape.options.fused = true;
   return MakeLlamaShaped(std::move(shape));
 }
