@@ -1,5 +1,6 @@
 #include "server/service/collector.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -19,6 +20,8 @@ namespace {
 
 constexpr int kRemovalsACommit = 500;
 constexpr int kBlobsAPage = 1000;
+// The files of an artifact are soon put together again; who deletes one wants its space.
+constexpr absl::Duration kKeepAssembled = absl::Hours(24);
 // What happened to a job that ended so long ago is told by its last event alone, which has the job.
 constexpr absl::Duration kKeepEvents = absl::Hours(7 * 24);
 
@@ -62,9 +65,12 @@ class Pass {
       if (IsOver(ended_us, kKeepEvents)) quiet_jobs_[job.job().name()] = job.job().last_event_seq();
       return true;
     }));
-    LWQ_RETURN_IF_ERROR(Visit<v1::CacheRecord>(Table::kCache, [&](const Record& row, const auto&) {
-      return !IsOver(row.order, retention_.cache);
-    }));
+    LWQ_RETURN_IF_ERROR(
+        Visit<v1::CacheRecord>(Table::kCache, [&](const Record& row, const auto& result) {
+          const bool is_artifact = result.kind() == "assemble";
+          return !IsOver(row.order, is_artifact ? std::min(retention_.cache, kKeepAssembled)
+                                                : retention_.cache);
+        }));
     LWQ_RETURN_IF_ERROR(
         Visit<v1::Artifact>(Table::kArtifacts, [&](const Record&, const auto& artifact) {
           return !gone(Table::kJobs, artifact.job()) &&

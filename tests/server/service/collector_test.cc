@@ -242,6 +242,26 @@ TEST_P(CollectorTest, RecordsGoWhenTheirTimeIsOver) {
   EXPECT_FALSE(IsThere(cached.output().blobs(0).blob()));
 }
 
+// It is the larger part of what a job leaves, and the smaller part of its work.
+TEST_P(CollectorTest, TheFilesOfADeletedArtifactGoAfterADayThoughTheyAreInTheCache) {
+  const v1::BlobRef file = PutEndedJob("j");
+  v1::CacheRecord assembled, quantized;
+  assembled.set_kind("assemble");
+  *assembled.mutable_output()->add_blobs()->mutable_blob() = file;
+  Put(Table::kCache, "assembled", assembled);
+  quantized.set_kind("quantize");
+  *quantized.mutable_output()->add_blobs()->mutable_blob() = PutBlob("a unit");
+  Put(Table::kCache, "quantized", quantized);
+  ASSERT_OK(DeleteJob(*scheduler_, "jobs/j"));
+  clock_.Advance(absl::Hours(23));
+  Collect();
+  EXPECT_TRUE(IsThere(file));
+  clock_.Advance(absl::Hours(2));
+  Collect();
+  EXPECT_FALSE(IsThere(file));
+  EXPECT_TRUE(IsThere(quantized.output().blobs(0).blob()));
+}
+
 TEST_P(CollectorTest, OfAJobThatEndedLongAgoTheLastEventIsKept) {
   PutEndedJob("old");
   clock_.Advance(absl::Hours(24 * 8));
