@@ -2,7 +2,6 @@
 #   server      lwq-server
 #   worker-cpu  lwq-worker
 #   lwqctl      the client alone
-#   tunnel      mTLS beside a server or worker, between machines (deploy/kubernetes)
 #   lwq         server, worker and client, for one user on one machine (the default)
 # deploy/images/build.sh builds them with buildah, also where no registry is reachable.
 ARG BASE=debian:bookworm-slim
@@ -68,15 +67,6 @@ USER 10001:10001
 ENV LWQ_SERVER=unix:/run/lwq/server.sock
 ENTRYPOINT ["lwqctl"]
 CMD ["help"]
-
-FROM ${BASE} AS tunnel
-ARG VERSION=0.1.0
-LABEL org.opencontainers.image.title="lwq-tunnel" org.opencontainers.image.version="${VERSION}"
-RUN apt-get update && apt-get install -y --no-install-recommends haproxy && \
-    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
-USER 10001:10001
-ENTRYPOINT ["haproxy", "-W", "-f"]
-CMD ["/etc/lwq-tunnel/tunnel.cfg"]
 
 FROM worker-cpu AS lwq
 USER root

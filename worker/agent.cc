@@ -42,18 +42,25 @@ bool KnowsOfFailure(const absl::Status& refused) {
   return reason == "LEASE_LOST" || reason == "OUTPUT_INVALID" || reason == "INCARNATION_SUPERSEDED";
 }
 
-// Waits 0.1 s, then twice as long each time, up to kMaxBackoff.
+// Waits 0.1 s, then twice as long each time, up to kMaxBackoff; where there is no connection, until
+// there is one. gRPC gets on with connecting only while somebody waits for it: a worker that slept
+// instead needed half a minute for a handshake of TLS.
 class Backoff {
  public:
-  explicit Backoff(Clock* clock) : clock_(clock) {}
+  Backoff(Clock* clock, grpc::Channel* channel) : clock_(clock), channel_(channel) {}
   void Wait() {
-    clock_->SleepFor(delay_);
+    if (channel_->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
+      clock_->SleepFor(delay_);
+    } else {
+      channel_->WaitForConnected(AfterNow(delay_));
+    }
     delay_ = std::min(delay_ * 2, kMaxBackoff);
   }
   void Reset() { delay_ = absl::Milliseconds(100); }
 
  private:
   Clock* const clock_;
+  grpc::Channel* const channel_;
   absl::Duration delay_ = absl::Milliseconds(100);
 };
 
@@ -156,7 +163,7 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
 
 absl::Status Agent::Run() {
   bool away = false;
-  Backoff backoff(options_.clock);
+  Backoff backoff(options_.clock, channel_.get());
   absl::Duration last_work = options_.clock->Steady();
   while (!stopping_) {
     if (!registered_) {
@@ -238,7 +245,7 @@ void Agent::RunLease(const v1::Lease& lease) {
 }
 
 absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send) {
-  Backoff backoff(options_.clock);
+  Backoff backoff(options_.clock, channel_.get());
   while (true) {
     grpc::ClientContext context;
     SetTimeout(context, absl::Seconds(30));

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds lwq's images with buildah: lwq-server, lwq-worker-cpu, lwqctl, lwq, lwq-tunnel.
+# Builds lwq's images with buildah: lwq-server, lwq-worker-cpu, lwqctl, lwq.
 # usage: deploy/images/build.sh [--debootstrap] [--binaries DIR] [TARGET...]   (no target: all)
 #   --debootstrap   where no registry is reachable: makes the base image from Debian's packages (once)
 #   --binaries DIR  takes lwq's programs from DIR, such as build/release/bin, instead of compiling them in the image
@@ -56,7 +56,7 @@ while [[ $# -gt 0 ]]; do
     *) targets+=("$1"); shift ;;
   esac
 done
-[[ ${#targets[@]} -gt 0 ]] || targets=(server worker-cpu lwqctl lwq tunnel)
+[[ ${#targets[@]} -gt 0 ]] || targets=(server worker-cpu lwqctl lwq)
 
 for target in "${targets[@]}"; do
   case $target in lwq*) name=$target ;; *) name=lwq-$target ;; esac

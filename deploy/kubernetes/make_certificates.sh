@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes the certificates of the tunnels: an authority, and one for the servers and one for the workers.
+# Makes an authority, and certificates of it for servers, workers and users.
 # usage: make_certificates.sh DIR [DAYS]
-# Whoever has a certificate of this authority may talk to the servers: keep DIR/ca.key away from the cluster.
+# Whoever has a certificate of this authority may do everything: keep DIR/ca.key away from the cluster.
 set -euo pipefail
 directory=${1:?usage: make_certificates.sh DIR [DAYS]}
 days=${2:-365}
@@ -10,10 +10,15 @@ mkdir -p "$directory"
 cd "$directory"
 curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 openssl req -x509 "${curve[@]}" -days "$days" -subj "/CN=lwq authority" -keyout ca.key -out ca.crt 2>/dev/null
-for role in server worker; do
+# localhost: for `kubectl port-forward`.
+names() { if [[ $1 == server ]]; then echo "DNS:lwq-server,DNS:localhost"; else echo "DNS:lwq-$1"; fi; }
+for role in server worker user; do
   openssl req "${curve[@]}" -subj "/CN=lwq-$role" -keyout "$role.key" -out "$role.csr" 2>/dev/null
   openssl x509 -req -in "$role.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -out "$role.crt" \
-    -extfile <(echo "subjectAltName=DNS:lwq-$role") 2>/dev/null
+    -extfile <(echo "subjectAltName=$(names "$role")") 2>/dev/null
   rm "$role.csr"
+done
+for role in server worker; do
   echo "kubectl -n lwq create secret generic lwq-$role-tls --from-file=tls.crt=$directory/$role.crt --from-file=tls.key=$directory/$role.key --from-file=ca.crt=$directory/ca.crt"
 done
+echo "lwqctl --tls-ca $directory/ca.crt --tls-cert $directory/user.crt --tls-key $directory/user.key ..."

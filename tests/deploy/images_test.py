@@ -8,7 +8,7 @@ import subprocess
 from processes import SAMPLE, TMP, check, finish, free_port, need, run, skip, start, wait_for
 
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-PROGRAMS = {"lwq-server": ["lwq-server"], "lwq-worker-cpu": ["lwq-worker"], "lwqctl": ["lwqctl"], "lwq-tunnel": [],
+PROGRAMS = {"lwq-server": ["lwq-server"], "lwq-worker-cpu": ["lwq-worker"], "lwqctl": ["lwqctl"],
             "lwq": ["lwq-server", "lwq-worker", "lwqctl"]}
 NOT_WANTED = ["usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "usr/bin/make", "usr/bin/python3", "usr/bin/curl", "usr/bin/git"]
 QUICK = ("--budget 4.5bpw --method rtn --scorer lim --allocator two-level --calibration-tokens 512"

@@ -62,7 +62,7 @@ def objections(resource, names):
         wrong += [f"volume {m['name']}" for m in container["volumeMounts"] if m["name"] not in volumes and m["name"] not in claims]
         ports = {p["containerPort"] for p in container.get("ports", [])}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if container["name"] != "tunnel" and container[probe]["httpGet"]["port"] not in ports:
+            if container[probe]["httpGet"]["port"] not in ports:
                 wrong.append(f"{probe} of {container['name']}")
     for volume in pod["volumes"]:
         if "configMap" in volume and volume["configMap"]["name"] not in names["ConfigMap"]:
