@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, run, skip, start_server, start_worker, wait_for
+from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, need, run, skip, start_server, start_worker, wait_for
 
 
 def install():
@@ -29,7 +29,7 @@ def install():
 
 
 def main():
-    lwq("lwq-server"), lwq("lwq-worker"), lwq("lwqctl")
+    lwq("lwq-server"), lwq("lwq-worker"), lwq("lwqctl"), need("openssl")
     python = install()
     server, address = start_server("server")
     start_worker(address)
@@ -44,8 +44,13 @@ def main():
     unknown = [option for option in options if f"--{option.replace('_', '-')} " not in flags]
     check(len(options) > 20 and not unknown, f"each of {len(options)} options is named as a flag of lwqctl {unknown or ''}")
 
+    run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
+    _, secured = start_server("secured", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",
+                              f"--tls-client-ca={TMP}/ca/ca.crt")
+
     # The script asks for the server to be killed by making a file, and goes on with a call meanwhile.
-    use = subprocess.Popen([python, ROOT / "tests/deploy/python_client_use.py", address, SAMPLE, TMP / "client", digest],
+    use = subprocess.Popen([python, ROOT / "tests/deploy/python_client_use.py", address, SAMPLE, TMP / "client", digest,
+                            secured, TMP / "ca"],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TMP)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(use.stdout))

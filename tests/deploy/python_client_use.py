@@ -1,14 +1,17 @@
 """What a user's program does with the installed client; started by python_client_test.py.
-usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST"""
+usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST SECURED_SERVER CERTIFICATES_DIR"""
 import asyncio
 import hashlib
 import pathlib
 import sys
 import time
 
+import grpc
+
 import lwq
 
 SERVER, MODEL, DIR, DIGEST = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4]
+SECURED, CERTIFICATES = sys.argv[5], pathlib.Path(sys.argv[6])
 OPTIONS = dict(method="rtn", scorer="lim", allocator="two-level", calibration=MODEL / "held-out.txt", calibration_tokens=512,
                eval_text=MODEL / "held-out.txt", eval_tokens=512)
 
@@ -110,6 +113,16 @@ def use_deletion(client, job):
     raised(lwq.NotFound, "NOT_FOUND", lambda: client.job(job.name))
 
 
+def use_tls():
+    authority, key, certificate = ((CERTIFICATES / name).read_bytes() for name in ("ca.crt", "user.key", "user.crt"))
+    with lwq.Client(SECURED, credentials=grpc.ssl_channel_credentials(authority, key, certificate)) as client:
+        ok(client.server_info().version == "0.1.0", "with a certificate, over TLS")
+    with lwq.Client(SECURED, credentials=grpc.ssl_channel_credentials(authority), retry_seconds=1) as stranger:
+        raised(lwq.Unavailable, "UNAVAILABLE", stranger.server_info)
+    with lwq.Client(SECURED, retry_seconds=1) as in_the_clear:
+        raised(lwq.Unavailable, "UNAVAILABLE", in_the_clear.server_info)
+
+
 async def use_asyncio():
     async with lwq.aio.Client(SERVER) as client:
         both = await asyncio.gather(*(client.quantize("models/sample", budget, **OPTIONS) for budget in ("4bpw", "5bpw")))
@@ -126,6 +139,7 @@ def main():
         use_downloads(client, job)
         use_errors(client)
         use_deletion(client, job)
+        use_tls()
         asyncio.run(use_asyncio())
         slow = client.quantize("models/sample", "4.5bpw", wait=False, no_cache=True, **OPTIONS)
         states = [event.state.to for event in client.watch(client.quantize("models/sample", "4.5bpw", wait=False, **OPTIONS).name)
