@@ -7,13 +7,13 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
 #include "base/status_macros.h"
 #include "worker/agent.h"
+#include "worker/default_worker_id.h"
 #include "worker/engine/device/device.h"
 
 namespace {
@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
   if (options.worker_id.empty()) {
     char host[256] = "worker";
     gethostname(host, sizeof host - 1);
-    options.worker_id = absl::StrCat(host, "-", getpid());
+    options.worker_id = lwq::DefaultWorkerId(host, getpid());
   }
   absl::Status status = RunWorker(options, device, metrics_listen);
   if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));

@@ -90,7 +90,7 @@ def run_processes(services):
     for name, program in PROGRAMS.items():
         service = services[name]
         threads = ["--threads=1"] if program == "lwq-worker" else []
-        start(name, [lwq(program), *local(service["command"], name, ports), *threads, *(["--worker-id=" + name] if threads else [])],
+        start(name, [lwq(program), *local(service["command"], name, ports), *threads],
               service.get("environment"))
         # What the health check of the image asks for, before the next one starts.
         wait_for(f"{name} to be healthy", lambda: get(ports[name], "/livez")[0] == 200)
