@@ -48,6 +48,7 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
       : env_(env), resolve_(std::move(resolve)), record_(env, context, service, method, this) {}
 
   void Begin() {
+    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     if (env_.scheduler->draining) return End(DrainingError());
     Post([this] { Open(); });
   }
@@ -211,6 +212,7 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
       : env_(env), response_(response), record_(env, context, kBlobs, "WriteBlob", this) {}
 
   void Begin() {
+    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     if (env_.scheduler->draining) return End(DrainingError());
     StartRead(&message_);
   }

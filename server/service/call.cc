@@ -81,6 +81,10 @@ grpc::ServerUnaryReactor* RunUnary(ServiceEnv& env, grpc::CallbackServerContext*
                                    const char* service, const char* method, Executor& executor,
                                    std::function<absl::Status()> body) {
   auto* call = new UnaryCall(env, context, service, method);
+  if (absl::Status admitted = call->Admit(); !admitted.ok()) {
+    call->End(admitted);
+    return call;
+  }
   if (env.scheduler->draining) {
     call->End(DrainingError());
     return call;

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "base/mutex.h"
 #include "server/service/executor.h"
+#include "server/service/guard.h"
 #include "server/service/scheduler.h"
 
 namespace lwq {
@@ -54,6 +55,7 @@ struct ServiceEnv {
   Executor* watch = nullptr;  // watchers' reads
   Executor* files = nullptr;  // looks at directories that users name, which may hang
   LiveCalls* calls = nullptr;
+  const Guard* guard = nullptr;
   std::string data_directory;
   std::vector<std::string> model_roots;  // empty: any absolute directory
   std::function<void()> request_drain;
@@ -70,6 +72,8 @@ class CallRecord {
   // True for the first caller alone: that one must finish the call with what Close returns.
   bool TakeFinish() { return !finished_.exchange(true); }
   bool finished() const { return finished_; }
+  // Whether the caller may call it. Whoever begins the call ends it with this unless it is OK.
+  absl::Status Admit() const { return env_.guard->Check(*context_, service_, method_); }
   grpc::Status Close(const absl::Status& status);
   grpc::CallbackServerContext* context() const { return context_; }
   ServiceEnv& env() const { return env_; }
@@ -95,6 +99,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void End(const absl::Status& status) {
     if (record_.TakeFinish()) Finish(record_.Close(status));
   }
+  absl::Status Admit() const { return record_.Admit(); }
   void OnDone() override { delete this; }
   void OnCancel() override {}
 

@@ -69,6 +69,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
         record_(env, context, kService, "GetModel", this) {}
 
   void Begin() {
+    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     model_hint_ = env_.scheduler->hints().Add(name_, [this] { Look(); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Look(); });
     Look();

@@ -77,6 +77,7 @@ struct Server::State {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Collector> collector;
   LiveCalls calls;
+  std::unique_ptr<Guard> guard;
   ServiceEnv env;
   std::unique_ptr<JobServiceImpl> jobs;
   std::unique_ptr<ModelServiceImpl> models;
@@ -138,6 +139,9 @@ absl::Status Server::State::Open() {
   env.watch = watch.get();
   env.files = files.get();
   env.calls = &calls;
+  // Whoever is asked for a certificate is asked for a role.
+  guard = std::make_unique<Guard>(!options.tls.ca_file.empty());
+  env.guard = guard.get();
   env.data_directory = options.data_directory;
   env.start_time = options.clock->Now();
   env.request_drain = [this] {
@@ -158,7 +162,7 @@ absl::Status Server::State::Listen() {
   admin = std::make_unique<AdminServiceImpl>(env, collector.get());
   LWQ_ASSIGN_OR_RETURN(const auto credentials, ServerCredentials(options.tls));
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  if (!guard->enforced()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplySettings(builder);
   int port = 0;

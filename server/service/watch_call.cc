@@ -31,6 +31,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         write_started_(last_sent_) {}
 
   void Begin() {
+    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     if (env_.scheduler->draining) return End(DrainingError());
     job_hint_ = env_.scheduler->hints().Add(name_, [this] { Wake(); });
     progress_hint_ = env_.scheduler->hints().Add(ProgressTopic(name_), [this] { Moved(); });

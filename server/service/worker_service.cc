@@ -43,6 +43,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
         record_(env, context, kService, "LeaseTasks", this) {}
 
   void Begin() {
+    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     waiter_ = env_.scheduler->lease_waiters().Add([this](int64_t others) { return Wake(others); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
     Wake(0);

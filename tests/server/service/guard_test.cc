@@ -1,0 +1,45 @@
+#include "server/service/guard.h"
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "proto/lwq/v1/admin_service.pb.h"
+#include "proto/lwq/v1/artifact_service.pb.h"
+#include "proto/lwq/v1/job_service.pb.h"
+#include "proto/lwq/v1/model_service.pb.h"
+#include "proto/lwq/v1/worker_service.pb.h"
+
+namespace lwq {
+namespace {
+
+TEST(GuardTest, EveryMethodOfTheApiIsSomebodys) {
+  int num_methods = 0;
+  for (const google::protobuf::FileDescriptor* file :
+       {v1::GetServerInfoRequest::descriptor()->file(),
+        v1::GetArtifactRequest::descriptor()->file(), v1::GetJobRequest::descriptor()->file(),
+        v1::GetModelRequest::descriptor()->file(), v1::LeaseTasksRequest::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m) {
+        EXPECT_NE(RolesFor(file->service(s)->name(), file->service(s)->method(m)->name()), kNobody)
+            << file->service(s)->method(m)->full_name();
+        ++num_methods;
+      }
+    }
+  }
+  EXPECT_GE(num_methods, 37);
+  EXPECT_EQ(RolesFor("JobService", "NoSuchMethod"), kNobody);
+}
+
+TEST(GuardTest, ARoleIsAUriOfTheCertificate) {
+  EXPECT_EQ(RoleOfUri("spiffe://lwq/client/anna"), kClient);
+  EXPECT_EQ(RoleOfUri("spiffe://lwq/operator/o"), kOperator);
+  EXPECT_EQ(RoleOfUri("spiffe://lwq/admin/root"), kAdmin);
+  EXPECT_EQ(RoleOfUri("spiffe://lwq/worker/gpu/7"), kWorker);
+  for (const char* other :
+       {"", "spiffe://lwq/client", "spiffe://lwq/client/", "spiffe://lwq/king/x",
+        "spiffe://other/admin/x", "http://lwq/admin/x", "spiffe://lwq/"}) {
+    EXPECT_EQ(RoleOfUri(other), kNobody) << other;
+  }
+}
+
+}  // namespace
+}  // namespace lwq
