@@ -1,7 +1,8 @@
 #!/bin/bash
 # Makes an authority, and certificates of it for servers, workers and users.
 # usage: make_certificates.sh DIR [DAYS]
-# Whoever has a certificate of this authority may do everything: keep DIR/ca.key away from the cluster.
+# A certificate's URI is its role (docs/service.md): the worker's may do tasks, the user's all else. Whoever has the authority's key makes
+# any: keep DIR/ca.key away from the cluster.
 set -euo pipefail
 directory=${1:?usage: make_certificates.sh DIR [DAYS]}
 days=${2:-365}
@@ -11,7 +12,13 @@ cd "$directory"
 curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
 openssl req -x509 "${curve[@]}" -days "$days" -subj "/CN=lwq authority" -keyout ca.key -out ca.crt 2>/dev/null
 # localhost: for `kubectl port-forward`.
-names() { if [[ $1 == server ]]; then echo "DNS:lwq-server,DNS:localhost"; else echo "DNS:lwq-$1"; fi; }
+names() {
+  case $1 in
+    server) echo "DNS:lwq-server,DNS:localhost" ;;
+    worker) echo "DNS:lwq-worker,URI:spiffe://lwq/worker/lwq-worker" ;;
+    user) echo "DNS:lwq-user,URI:spiffe://lwq/admin/lwq-user" ;;
+  esac
+}
 for role in server worker user; do
   openssl req "${curve[@]}" -subj "/CN=lwq-$role" -keyout "$role.key" -out "$role.csr" 2>/dev/null
   openssl x509 -req -in "$role.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -out "$role.crt" \
