@@ -39,6 +39,8 @@ def check_file(compose):
     for name, program in PROGRAMS.items():
         bad = flags.wrong(program, services[name]["command"], services[name].get("environment", {}))
         check(not bad, f"{name}: {program} knows its flags and variables {bad or ''}")
+    for name in ("worker-1", "worker-2"):
+        check(services[name].get("hostname") == name, f"{name}: so it is called in lists and dashboards too")
     check(flags.wrong("lwq-worker", ["--no-such=1", "--server"]) == ["--no-such=1", "--server"], "a wrong flag is found out")
     for network in ("records", "blobs"):
         inside = sorted(n for n, s in services.items() if network in s.get("networks", []))

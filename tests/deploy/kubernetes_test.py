@@ -81,8 +81,84 @@ def check_commands(resource):
         check(listens == [str(container["livenessProbe"]["httpGet"]["port"])], f"  {container['name']}: probes ask where it listens")
 
 
+def labels_of(resource):
+    spec = resource["spec"]
+    return spec.get("jobTargetRef", spec)["template"]["metadata"]["labels"]
+
+
+def selects(selector, labels):
+    return set(selector.get("matchLabels", {}).items()) <= set(labels.items())
+
+
+def budget_objections(budget, pods):
+    """Kubernetes counts the pods that a budget with maxUnavailable wants by the scale of who made them. A Job has none, and
+    its pods could not be evicted at all."""
+    kinds = {p["kind"] for p in pods if selects(budget["spec"]["selector"], labels_of(p))}
+    wrong = sorted(kinds - {"Deployment", "StatefulSet"}) + ([] if kinds else ["selects nothing"])
+    return wrong if "maxUnavailable" in budget["spec"] else ["no maxUnavailable"]
+
+
+def unscraped(resource, policies):
+    """Ports for metrics where the policies do not let Prometheus in."""
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    let_in = {port["port"] for policy in policies if selects(policy["spec"]["podSelector"], labels_of(resource))
+              for rule in policy["spec"].get("ingress", []) if monitoring in rule.get("from", [monitoring]) for port in rule["ports"]}
+    ports = [p for c in pod_of(resource)["containers"] for p in c["ports"] if p["name"].endswith("metrics")]
+    return [p["containerPort"] for p in ports if p["containerPort"] not in let_in] if ports else ["no port of metrics"]
+
+
+def bytes_of(text):
+    number, unit = re.fullmatch(r"(\d+)(\w+?)B?", text).groups()
+    return int(number) << {"Mi": 20, "Gi": 30, "Ti": 40}[unit]
+
+
+def work_space(pod):
+    """For each worker of a pod: (bytes of the volume under its --work-dir, bytes of its cache)."""
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    for container in pod["containers"]:
+        args = dict(word.split("=", 1) for word in container["args"])
+        if "--cache-size" in args:
+            volume = next(m["name"] for m in container["volumeMounts"] if m["mountPath"] == args["--work-dir"])
+            yield bytes_of(volumes[volume]["emptyDir"]["sizeLimit"]), bytes_of(args["--cache-size"])
+
+
+def scraped(labels):
+    """Whether prometheus-kubernetes.yml keeps a target with these labels of Kubernetes."""
+    settings = yaml.safe_load((ROOT / "deploy/prometheus/prometheus-kubernetes.yml").read_text())
+    for rule in settings["scrape_configs"][0]["relabel_configs"]:
+        value = ";".join(labels.get(s, "") for s in rule["source_labels"])
+        matches = re.fullmatch(rule.get("regex", "(.*)"), value) is not None
+        if rule.get("action") in ("keep", "drop") and matches != (rule["action"] == "keep"):
+            return False
+    return True
+
+
+def check_scraping():
+    for port, phase, expected in (("metrics", "Running", True), ("worker-metrics", "Running", True), ("grpc", "Running", False),
+                                  ("metrics", "Succeeded", False), ("metrics", "Failed", False)):
+        labels = {"__meta_kubernetes_pod_container_port_name": port, "__meta_kubernetes_pod_phase": phase}
+        check(scraped(labels) == expected, f"Prometheus {'asks' if expected else 'leaves out'} port {port} of a pod that is {phase}")
+
+
+def check_overlay(overlay, resources):
+    pods = [r for r in resources if pod_of(r)]
+    for budget in (r for r in resources if r["kind"] == "PodDisruptionBudget"):
+        wrong = budget_objections(budget, pods)
+        check(not wrong, f"  budget {budget['metadata']['name']} never blocks a drain for ever {wrong or ''}")
+    policies = [r for r in resources if r["kind"] == "NetworkPolicy"]
+    for resource in pods:
+        name = f"{resource['kind']} {resource['metadata']['name']}"
+        wrong = unscraped(resource, policies)
+        check(not wrong, f"  {name}: Prometheus is let in {wrong or ''}")
+        for space, cache in work_space(pod_of(resource)):
+            check(space >= 3 * cache, f"  {name}: {space >> 30} GiB hold a cache of {cache >> 30} GiB and what a task needs beside it")
+    if overlay == "embedded":
+        check(pods[0]["spec"]["replicas"] == 1, "  one server on one SQLite store")
+
+
 def main():
     kubectl = need("kubectl")
+    check_scraping()
     for overlay in OVERLAYS:
         resources = build(kubectl, overlay)
         names = {kind: [r["metadata"]["name"] for r in resources if r["kind"] == kind] for kind in ("ConfigMap", "PriorityClass")}
@@ -95,11 +171,7 @@ def main():
                 wrong = objections(resource, names)
                 check(not wrong, f"  {resource['kind']} {resource['metadata']['name']} keeps the rules for pods {wrong or ''}")
                 check_commands(resource)
-        pods = [r for r in resources if pod_of(r)]
-        for budget in (r for r in resources if r["kind"] == "PodDisruptionBudget"):
-            check(budget["spec"]["maxUnavailable"] == 1, f"  {budget['metadata']['name']} never blocks a drain for ever")
-        if overlay == "embedded":
-            check(pods[0]["spec"]["replicas"] == 1, "  one server on one SQLite store")
+        check_overlay(overlay, resources)
     planted = build(kubectl, "embedded")
     pod = next(r for r in planted if r["kind"] == "StatefulSet")
     pod["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
