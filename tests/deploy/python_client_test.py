@@ -1,5 +1,5 @@
 """The Python client as its users get it: a wheel, built and installed in a fresh venv, used against a real server and worker
-(python_client_use.py), which is killed and started again in the middle."""
+(python_client_use.py), which is killed and started again in the middle; and against one that misbehaves (python_client_faults.py)."""
 import hashlib
 import re
 import shutil
@@ -31,6 +31,7 @@ def install():
 def main():
     lwq("lwq-server"), lwq("lwq-worker"), lwq("lwqctl"), need("openssl")
     python = install()
+    print(run([python, ROOT / "tests/deploy/python_client_faults.py", TMP / "faults"], cwd=TMP), end="")
     server, address = start_server("server")
     start_worker(address)
     lwqctl(address, "model", "add", SAMPLE, "--id", "sample")

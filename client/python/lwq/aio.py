@@ -180,11 +180,13 @@ class Client:
     async def wait(self, name: str, *, progress: bool | progress_.Listener = False) -> Job:
         """The job when it has succeeded. Raises JobFailed or JobCancelled."""
         tell = progress_.listener(progress)
-        async for event in self.watch(name):
-            changed = _job_of(event)
-            if tell is not None and (event.HasField("progress") or changed is not None):
-                tell(changed.progress if changed is not None else event.progress)
-        job = await self.job(name)
+        job = Job()
+        while job.state not in _ENDED:  # one that was started again has ended before
+            async for event in self.watch(name):
+                changed = _job_of(event)
+                if tell is not None and (event.HasField("progress") or changed is not None):
+                    tell(changed.progress if changed is not None else event.progress)
+            job = await self.job(name)
         if job.state == Job.FAILED:
             raise JobFailed(job)
         if job.state == Job.CANCELLED:

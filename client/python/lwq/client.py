@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import pathlib
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, TypeVar, Unpack
 import grpc
 
 from lwq import aio
+from lwq.errors import LwqError
 from lwq.progress import Listener
 from lwq.spec import Options, Path
 from lwq.transfer import BytesListener
@@ -20,13 +22,14 @@ T = TypeVar("T")
 
 class Client:
     """A connection to one lwq service; see lwq.aio.Client for what each method does. Thread-safe. An interrupt (Ctrl-C) ends the call,
-    not the job."""
+    not the job; close() ends the calls of other threads, which raise LwqError CANCELLED."""
 
     def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lwq-client", daemon=True)
         self._thread.start()
         self._closed = False
+        self._lock = threading.Lock()  # nothing is given to the loop once _closed is set
 
         async def make() -> aio.Client:
             return aio.Client(server, retry_seconds=retry_seconds, credentials=credentials)
@@ -38,24 +41,41 @@ class Client:
             raise
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise _closed()
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise _closed() from None
         except BaseException:
             future.cancel()
             raise
 
     def _end_thread(self) -> None:
-        self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._run(self._client.close())
-        self._end_thread()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            ended = asyncio.run_coroutine_threadsafe(self._end_calls(), self._loop)
+        try:
+            ended.result()
+        finally:
+            self._end_thread()
+
+    async def _end_calls(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.close()
 
     def __enter__(self) -> "Client":
         return self
@@ -109,7 +129,8 @@ class Client:
             while (event := self._run(next_event())) is not None:
                 yield event
         finally:
-            self._run(events.aclose())  # type: ignore[attr-defined]
+            if not self._closed:
+                self._run(events.aclose())  # type: ignore[attr-defined]
 
     def wait(self, name: str, *, progress: bool | Listener = False) -> Job:
         return self._run(self._client.wait(name, progress=progress))
@@ -125,3 +146,7 @@ class Client:
 
     def server_info(self) -> ServerInfo:
         return self._run(self._client.server_info())
+
+
+def _closed() -> LwqError:
+    return LwqError("CANCELLED", "CANCELLED", "the client was closed")

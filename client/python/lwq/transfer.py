@@ -1,12 +1,14 @@
 """Files to and from the server: content-addressed, resumed where they were cut, checked by SHA-256."""
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO
 
 import grpc
 import grpc.aio
@@ -19,6 +21,7 @@ from lwq.transport import Patience, call
 from lwq.types import Artifact, BlobRef, NamedBlob
 
 _CHUNK_BYTES = 256 << 10
+_HASHED_AT_ONCE_BYTES = 16 << 20
 _SLOWEST_BYTES_PER_SECOND = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 BytesListener = Callable[[int, int], None]  # bytes that are there, of how many
@@ -28,12 +31,20 @@ def _seconds(size_bytes: int) -> float:
     return 60 + size_bytes / _SLOWEST_BYTES_PER_SECOND
 
 
-def _hash_of(path: pathlib.Path) -> "hashlib._Hash":
+def _hash_piece(digest: "hashlib._Hash", f: BinaryIO) -> bool:
+    """False at the end of the file."""
+    piece = f.read(_HASHED_AT_ONCE_BYTES)
+    digest.update(piece)
+    return bool(piece)
+
+
+async def _sha256_of(path: pathlib.Path) -> str:
+    """By another thread, in pieces, so that other tasks run and a call that is cancelled ends soon."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
-        while chunk := f.read(1 << 20):
-            digest.update(chunk)
-    return digest
+        while await asyncio.to_thread(_hash_piece, digest, f):
+            pass
+    return digest.hexdigest()
 
 
 async def upload(blobs: BlobServiceStub, path: str | os.PathLike[str], patience: Patience) -> BlobRef:
@@ -44,13 +55,17 @@ async def upload(blobs: BlobServiceStub, path: str | os.PathLike[str], patience:
     size = path.stat().st_size
     if size == 0:
         raise InvalidArgument("INVALID_ARGUMENT", "DATASET_INVALID", f"{path} is empty")
-    blob = BlobRef(sha256=_hash_of(path).hexdigest(), size_bytes=size)
+    blob = BlobRef(sha256=await _sha256_of(path), size_bytes=size)
     if not (await call(blobs.FindMissingBlobs, FindMissingBlobsRequest(blobs=[blob]), patience)).missing:
         return blob
+    most = 0
     while True:
         status = await call(blobs.QueryWriteStatus, QueryWriteStatusRequest(blob=blob), patience)
         if status.complete:
             return blob
+        if status.committed_bytes > most:
+            most = status.committed_bytes
+            patience.sign_of_life()
         try:
             await blobs.WriteBlob(_pieces(path, blob, status.committed_bytes), timeout=_seconds(size))
             return blob
@@ -107,13 +122,13 @@ async def download(artifacts: ArtifactServiceStub, artifact: Artifact, out: str 
 async def _fetch(artifacts: ArtifactServiceStub, artifact: str, file: NamedBlob, staging: pathlib.Path, patience: Patience,
                  progress: Callable[[int], object]) -> None:
     whole, part = staging / file.name, staging / (file.name + ".partial")
-    if whole.exists() and _hash_of(whole).hexdigest() == file.blob.sha256:
+    if whole.exists() and await _sha256_of(whole) == file.blob.sha256:
         return
     for attempt in (1, 2):  # bytes of an earlier call may be wrong; those of this one are asked for once more
         await _append(artifacts, artifact, file, part, patience, progress)
-        if _hash_of(part).hexdigest() == file.blob.sha256:
+        if await _sha256_of(part) == file.blob.sha256:
             with open(part, "rb") as f:
-                os.fsync(f.fileno())
+                await asyncio.to_thread(os.fsync, f.fileno())
             part.rename(whole)
             return
         part.unlink()

@@ -46,7 +46,7 @@ def make_channel(server: str, credentials: grpc.ChannelCredentials | None) -> gr
 
 
 class Patience:
-    """How long calls are tried again: `seconds` since the last sign of life."""
+    """How long calls are tried again: `seconds` since the first failure after the last sign of life."""
 
     def __init__(self, seconds: float, server: str):
         self._seconds = seconds
@@ -54,14 +54,17 @@ class Patience:
         self.sign_of_life()
 
     def sign_of_life(self) -> None:
-        self._end = time.monotonic() + self._seconds
+        self._end: float | None = None
         self._pause = 0.1
 
     async def after(self, error: LwqError) -> None:
         """Returns when the call may be tried again, after growing pauses; else raises the error."""
         if not isinstance(error, Unavailable) and error.code != "ABORTED":
             raise error
-        if time.monotonic() + self._pause > self._end:
+        now = time.monotonic()
+        if self._end is None:
+            self._end = now + self._seconds
+        if now + self._pause > self._end:
             raise make_unavailable(self._server, self._seconds, error) from error
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))
         self._pause = min(2 * self._pause, 5.0)
