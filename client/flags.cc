@@ -10,10 +10,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/byte_size.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "client/size_text.h"
 
 namespace lwq::client {
 namespace {
@@ -43,7 +43,7 @@ absl::StatusOr<int64_t> Flags::GetInt(absl::string_view name, int64_t fallback, 
 
 absl::StatusOr<int64_t> Flags::GetBytes(absl::string_view name) const {
   if (!Has(name)) return 0;
-  const absl::StatusOr<int64_t> bytes = ParseBytes(Get(name));
+  const absl::StatusOr<int64_t> bytes = ParseByteSize(Get(name));
   if (!bytes.ok()) return FlagInvalid(name, Get(name), bytes.status().message());
   return bytes;
 }

@@ -1,22 +1,10 @@
-// Sizes, durations and shares as people write and read them.
+// Sizes, durations and shares as people read them.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
-
 namespace lwq::client {
-
-// A plain decimal number ("3", "3.25"): no sign, no exponent, no blanks, at most 18 digits.
-// INVALID_ARGUMENT SIZE_INVALID otherwise.
-absl::StatusOr<double> ParseDecimal(absl::string_view text);
-
-// "5200000", "900MiB", "1.5GB": bytes, above zero and below 2^62. Units: B, kB, MB, GB, TB (powers
-// of 1000), KiB, MiB, GiB, TiB (powers of 1024), any letter case. A fraction of a byte is cut off.
-// INVALID_ARGUMENT SIZE_INVALID otherwise.
-absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 
 // "5.20 MB": decimal units, three digits.
 std::string FormatBytes(int64_t bytes);

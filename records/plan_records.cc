@@ -1,12 +1,12 @@
 #include "records/plan_records.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -135,11 +135,18 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
     case v1::Budget::kBitsPerWeight:
       result.kind = Budget::Kind::kBitsPerWeight;
       result.bits_per_weight = budget.bits_per_weight();
-      if (!std::isfinite(result.bits_per_weight) || result.bits_per_weight <= 0 ||
-          result.bits_per_weight > 64) {
-        return InvalidFailure(
-            "BUDGET_INVALID",
-            absl::StrCat("bits_per_weight ", result.bits_per_weight, " is not between 0 and 64"));
+      if (!(result.bits_per_weight > 0 && result.bits_per_weight <= kMaxBitsPerWeight)) {
+        return Failure(reasons::kBudgetInvalid,
+                       absl::StrCat("bits_per_weight ", result.bits_per_weight,
+                                    " is not above 0 and at most ", kMaxBitsPerWeight));
+      }
+      return result;
+    case v1::Budget::kSourcePercent:
+      result.kind = Budget::Kind::kShareOfSource;
+      result.percent = budget.source_percent();
+      if (!(result.percent > 0 && result.percent <= 100)) {
+        return Failure(reasons::kBudgetInvalid, absl::StrCat("source_percent ", result.percent,
+                                                             " is not above 0 and at most 100"));
       }
       return result;
     case v1::Budget::kDevice:
@@ -157,11 +164,32 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
       break;
     default:
       return InvalidFailure("BUDGET_INVALID",
-                            "no budget: set file_bytes, bits_per_weight or device");
+                            "no budget: set file_bytes, bits_per_weight, source_percent or device");
   }
   if (result.bytes <= 0) {
     return InvalidFailure("BUDGET_INVALID",
                           absl::StrCat("a budget of ", result.bytes, " bytes is not positive"));
+  }
+  return result;
+}
+
+v1::Budget BudgetToProto(const Budget& budget) {
+  v1::Budget result;
+  switch (budget.kind) {
+    case Budget::Kind::kFileBytes:
+      result.set_file_bytes(budget.bytes);
+      break;
+    case Budget::Kind::kBitsPerWeight:
+      result.set_bits_per_weight(budget.bits_per_weight);
+      break;
+    case Budget::Kind::kShareOfSource:
+      result.set_source_percent(budget.percent);
+      break;
+    case Budget::Kind::kDeviceBytes:
+      result.mutable_device()->set_bytes(budget.bytes);
+      result.mutable_device()->set_context_length(budget.context_length);
+      result.mutable_device()->set_batch_size(budget.batch_size);
+      break;
   }
   return result;
 }

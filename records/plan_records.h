@@ -18,6 +18,7 @@ absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory);
 
 // INVALID_ARGUMENT "BUDGET_INVALID" when none is set or its numbers make no sense.
 absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget);
+v1::Budget BudgetToProto(const Budget& budget);
 
 // What a job asks of the planner's menu. Errors are BuildMenu's.
 absl::StatusOr<Menu> MenuOf(const v1::QuantizeSpec& spec, const ModelInventory& inventory);

@@ -25,7 +25,8 @@ absl::StatusOr<std::unique_ptr<Prepared>> Prepare(const v1::QuantizeSpec& spec,
   LWQ_ASSIGN_OR_RETURN(prepared->model, InventoryOf(manifest.inventory()));
   AllocationProblem& problem = prepared->problem;
   problem.model = &prepared->model;
-  LWQ_ASSIGN_OR_RETURN(problem.budget, BudgetOf(spec.budget()));
+  LWQ_ASSIGN_OR_RETURN(const Budget budget, BudgetOf(spec.budget()));
+  problem.budget = ResolveShare(budget, manifest.weight_bytes());
   problem.max_shard_bytes = spec.max_shard_bytes();
   LWQ_ASSIGN_OR_RETURN(problem.menu, MenuOf(spec, prepared->model));
   return prepared;

@@ -415,6 +415,7 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
   *verify_spec.mutable_verify()->mutable_model() = ModelDigest(manifest_.digest());
   *verify_spec.mutable_verify()->mutable_plan() = plan;
   *verify_spec.mutable_verify()->mutable_recipe() = RecipeOf(spec_);
+  verify_spec.mutable_verify()->set_max_shard_bytes(spec_.max_shard_bytes());
   TaskNode verify = NewTask(std::move(verify_spec), kNoLayer, {assemble.key()});
   for (const auto& [layer, task] : quantized) {
     DependOn(assemble, task);

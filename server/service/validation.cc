@@ -43,21 +43,24 @@ void CheckDirectory(absl::string_view field, absl::string_view path, FieldErrors
   }
 }
 
-void CheckCompute(absl::string_view compute, FieldErrors& errors) {
+void CheckCompute(absl::string_view field, absl::string_view compute, FieldErrors& errors) {
   if (!compute.empty() && compute != "f32" && compute != "bf16") {
-    errors.Add("compute", absl::StrCat("\"", compute, "\" is neither f32 nor bf16"));
+    errors.Add(field, absl::StrCat("\"", compute, "\" is neither f32 nor bf16"));
   }
 }
 
-void CheckEvaluation(const v1::Evaluation& evaluation, FieldErrors& errors) {
-  CheckRange("evaluation.text_tokens", evaluation.text_tokens(), 0, int64_t{1} << 32, errors);
-  CheckRange("evaluation.sequence_length", evaluation.sequence_length(), 0, 1 << 20, errors);
-  CheckRange("evaluation.limit", evaluation.limit(), 0, int64_t{1} << 32, errors);
+// `prefix`: "quantize.evaluation".
+void CheckEvaluation(absl::string_view prefix, const v1::Evaluation& evaluation,
+                     FieldErrors& errors) {
+  const auto field = [&](absl::string_view name) { return absl::StrCat(prefix, ".", name); };
+  CheckRange(field("text_tokens"), evaluation.text_tokens(), 0, int64_t{1} << 32, errors);
+  CheckRange(field("sequence_length"), evaluation.sequence_length(), 0, 1 << 20, errors);
+  CheckRange(field("limit"), evaluation.limit(), 0, int64_t{1} << 32, errors);
   const std::string& bos = evaluation.bos();
   if (!bos.empty() && bos != "tokenizer" && bos != "always" && bos != "never") {
-    errors.Add("evaluation.bos", absl::StrCat("\"", bos, "\" is not tokenizer, always or never"));
+    errors.Add(field("bos"), absl::StrCat("\"", bos, "\" is not tokenizer, always or never"));
   }
-  if (evaluation.task_datasets_size() > 64) errors.Add("evaluation.task_datasets", "more than 64");
+  if (evaluation.task_datasets_size() > 64) errors.Add(field("task_datasets"), "more than 64");
 }
 
 void CheckQuantize(const v1::QuantizeSpec& spec, FieldErrors& errors) {
@@ -75,31 +78,38 @@ void CheckQuantize(const v1::QuantizeSpec& spec, FieldErrors& errors) {
   if (!std::isfinite(spec.damping()) || spec.damping() < 0 || spec.damping() > 1) {
     errors.Add("quantize.damping", absl::StrCat(spec.damping(), " is not between 0 and 1"));
   }
-  CheckCompute(spec.compute(), errors);
+  CheckCompute("quantize.compute", spec.compute(), errors);
   const v1::Calibration& calibration = spec.calibration();
-  CheckRange("calibration.num_tokens", calibration.num_tokens(), 0, int64_t{1} << 27, errors,
-             "CALIBRATION_INVALID");
-  CheckRange("calibration.sequence_length", calibration.sequence_length(), 0, 32768, errors,
-             "CALIBRATION_INVALID");
-  CheckRange("calibration.score_tokens", calibration.score_tokens(), 0, int64_t{1} << 27, errors,
-             "CALIBRATION_INVALID");
-  CheckRange("calibration.trial_tokens", calibration.trial_tokens(), 0, int64_t{1} << 27, errors,
-             "CALIBRATION_INVALID");
-  CheckRange("calibration.judge_tokens", calibration.judge_tokens(), 0, int64_t{1} << 27, errors,
-             "CALIBRATION_INVALID");
-  CheckEvaluation(spec.evaluation(), errors);
+  CheckRange("quantize.calibration.num_tokens", calibration.num_tokens(), 0, int64_t{1} << 27,
+             errors, "CALIBRATION_INVALID");
+  CheckRange("quantize.calibration.sequence_length", calibration.sequence_length(), 0, 32768,
+             errors, "CALIBRATION_INVALID");
+  CheckRange("quantize.calibration.score_tokens", calibration.score_tokens(), 0, int64_t{1} << 27,
+             errors, "CALIBRATION_INVALID");
+  CheckRange("quantize.calibration.trial_tokens", calibration.trial_tokens(), 0, int64_t{1} << 27,
+             errors, "CALIBRATION_INVALID");
+  CheckRange("quantize.calibration.judge_tokens", calibration.judge_tokens(), 0, int64_t{1} << 27,
+             errors, "CALIBRATION_INVALID");
+  CheckEvaluation("quantize.evaluation", spec.evaluation(), errors);
 }
 
 }  // namespace
 
 void FieldErrors::Add(absl::string_view field, absl::string_view what, absl::string_view reason) {
   if (errors_.empty()) reason_ = std::string(reason);
-  errors_.push_back(absl::StrCat(field, ": ", what));
+  errors_.push_back({std::string(field), std::string(what)});
 }
 
 absl::Status FieldErrors::status() const {
   if (errors_.empty()) return absl::OkStatus();
-  return InvalidFailure(reason_, absl::StrJoin(errors_, "; "));
+  absl::Status status = InvalidFailure(
+      reason_, absl::StrJoin(errors_, "; ", [](std::string* out, const FieldViolation& error) {
+        absl::StrAppend(out, error.field, ": ", error.description);
+      }));
+  for (const FieldViolation& error : errors_) {
+    AddFieldViolation(error.field, error.description, &status);
+  }
+  return status;
 }
 
 bool IsResourceId(absl::string_view id) {
@@ -183,8 +193,8 @@ void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors) {
       if (!evaluate.against_directory().empty()) {
         CheckDirectory("evaluate.against_directory", evaluate.against_directory(), errors);
       }
-      CheckCompute(evaluate.compute(), errors);
-      CheckEvaluation(evaluate.evaluation(), errors);
+      CheckCompute("evaluate.compute", evaluate.compute(), errors);
+      CheckEvaluation("evaluate.evaluation", evaluate.evaluation(), errors);
       if (evaluate.evaluation().text_dataset().empty() &&
           evaluate.evaluation().task_datasets().empty()) {
         errors.Add("evaluate.evaluation", "names no dataset");

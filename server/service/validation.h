@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/failure_details.h"
 #include "google/protobuf/map.h"
 #include "google/protobuf/message.h"
 #include "proto/lwq/v1/job.pb.h"
@@ -14,7 +15,8 @@
 
 namespace lwq {
 
-// Collects field errors. The status has the reason of the first one.
+// Collects field errors. The status has the reason of the first one, and each as a field violation
+// (base/failure_details.h).
 class FieldErrors {
  public:
   void Add(absl::string_view field, absl::string_view what,
@@ -23,7 +25,7 @@ class FieldErrors {
 
  private:
   std::string reason_;
-  std::vector<std::string> errors_;
+  std::vector<FieldViolation> errors_;
 };
 
 // [a-z]([a-z0-9-]{0,61}[a-z0-9])?

@@ -52,7 +52,9 @@ TEST(FlagsTest, TypedValuesNameTheFlag) {
   Flags flags;
   flags.Set("threads", "0");
   EXPECT_THAT(flags.GetInt("threads", 1, 1, 64), FailsWith("FLAG_INVALID", HasSubstr("--threads")));
-  flags.Set("memory", "2 GiB");
+  flags.Set("memory", "2 gib");
+  EXPECT_EQ(*flags.GetBytes("memory"), int64_t{2} << 30);
+  flags.Set("memory", "2 gibberish");
   EXPECT_THAT(flags.GetBytes("memory"), FailsWith("FLAG_INVALID", HasSubstr("--memory")));
   flags.Set("eval-tasks", "a,,b");
   EXPECT_THAT(flags.GetList("eval-tasks"), FailsWith("FLAG_INVALID", HasSubstr("eval-tasks")));

@@ -126,7 +126,8 @@ Budget BudgetThatHolds(const AllocationProblem& problem, int64_t bytes) {
       std::ceil(8.0 * static_cast<double>(bytes) / static_cast<double>(num_weights) * 1e4);
   do {
     smallest.bits_per_weight = ticks++ / 1e4;
-  } while (BudgetBytes(smallest, num_weights) < bytes && smallest.bits_per_weight < 64);
+  } while (BudgetBytes(smallest, num_weights) < bytes &&
+           smallest.bits_per_weight < kMaxBitsPerWeight);
   return smallest;
 }
 
@@ -195,6 +196,7 @@ int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan) {
   const ModelInventory& model = *problem.model;
   switch (problem.budget.kind) {
     case Budget::Kind::kFileBytes:
+    case Budget::Kind::kShareOfSource:  // of the bytes of files, as ResolveShare says how many
       return LayOutArtifact(model, plan, problem.max_shard_bytes).weight_bytes;
     case Budget::Kind::kBitsPerWeight:
       return PayloadBytes(problem, plan, /*counted=*/true);

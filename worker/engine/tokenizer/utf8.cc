@@ -13,32 +13,6 @@ namespace {
 
 uint8_t ByteAt(absl::string_view text, size_t i) { return static_cast<uint8_t>(text[i]); }
 
-struct Decoded {
-  bool valid;
-  size_t size;  // of the sequence, or of its maximal damaged prefix
-};
-
-// Table 3-7 of the Unicode standard.
-Decoded DecodeAt(absl::string_view text, size_t at) {
-  const uint8_t lead = ByteAt(text, at);
-  if (lead < 0x80) return {true, 1};
-  if (lead < 0xC2 || lead > 0xF4) return {false, 1};
-  const size_t size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  uint8_t low = 0x80, high = 0xBF;
-  if (lead == 0xE0) low = 0xA0;
-  if (lead == 0xED) high = 0x9F;
-  if (lead == 0xF0) low = 0x90;
-  if (lead == 0xF4) high = 0x8F;
-  for (size_t i = 1; i < size; ++i) {
-    if (at + i >= text.size()) return {false, i};
-    const uint8_t byte = ByteAt(text, at + i);
-    if (byte < low || byte > high) return {false, i};
-    low = 0x80;
-    high = 0xBF;
-  }
-  return {true, size};
-}
-
 struct ByteAlphabet {
   std::array<char32_t, 256> char_of_byte;
   std::array<int16_t, 512> byte_of_char;
@@ -105,6 +79,7 @@ int64_t CountCodePoints(absl::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
+<<<<<<< HEAD
 bool IsValidUtf8(absl::string_view text) { return ValidPrefix(text) == text.size(); }
 
 absl::Status CheckUtf8(absl::string_view text) {
@@ -130,6 +105,8 @@ std::string RepairUtf8(absl::string_view text) {
   return out;
 }
 
+=======
+>>>>>>> 529e689 (Errors carry google.rpc.Status details; one budget grammar, with shares of the source and presets; several shards are verified)
 bool IsWhitespace(char32_t c) {
   return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||

@@ -1,4 +1,4 @@
-// UTF-8 as the tokenizers need it: decoding, repair of damaged text, the byte alphabet of GPT-2.
+// UTF-8 as the tokenizers need it: decoding, the byte alphabet of GPT-2.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/utf8.h"  // IWYU pragma: export
 
 namespace lwq {
 
@@ -17,6 +18,7 @@ void AppendUtf8(char32_t code_point, std::string* out);
 // Number of Unicode code points of valid UTF-8.
 int64_t CountCodePoints(absl::string_view text);
 
+<<<<<<< HEAD
 // Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
 bool IsValidUtf8(absl::string_view text);
 // The same as INVALID_ARGUMENT "DATASET_INVALID", which says where the first damaged byte is.
@@ -25,6 +27,8 @@ absl::Status CheckUtf8(absl::string_view text);
 // does.
 std::string RepairUtf8(absl::string_view text);
 
+=======
+>>>>>>> 529e689 (Errors carry google.rpc.Status details; one budget grammar, with shares of the source and presets; several shards are verified)
 // Unicode White_Space.
 bool IsWhitespace(char32_t code_point);
 

@@ -19,7 +19,10 @@ TEST(BudgetTest, ReadsBytesInEveryUnit) {
     int64_t bytes;
   } cases[] = {{"5200000", 5200000},
                {"17B", 17},
+               {"3kB", 3000},
                {"3KB", 3000},
+               {"5 MB", 5000000},
+               {"5gib", int64_t{5} << 30},
                {"3KiB", 3072},
                {"900MiB", 943718400},
                {"900MB", 900000000},
@@ -30,7 +33,7 @@ TEST(BudgetTest, ReadsBytesInEveryUnit) {
                {"2TB", 2000000000000},
                // 0.1 KiB is 102.4 bytes; a budget is never rounded up.
                {"0.1KiB", 102},
-               {"9223372036854775807", std::numeric_limits<int64_t>::max()}};
+               {"9223372036854775806", std::numeric_limits<int64_t>::max() - 1}};
   for (const auto& c : cases) {
     LWQ_ASSERT_OK_AND_ASSIGN(const Budget budget, ParseBudget(c.text));
     EXPECT_EQ(budget.kind, Budget::Kind::kFileBytes) << c.text;
@@ -67,11 +70,20 @@ TEST(BudgetTest, RefusesWhatItCannotReadAndNamesTheForms) {
                            "0bpw",
                            "0MiB",
                            "0.00000001KB",
-                           "5 MB",
                            " 5MB",
+                           "5  MB",
+                           "5\tMB",
+                           "5MB\n",
+                           "5M",
+                           "3,25bpw",
+                           "3.25 BPW",
+                           "%",
+                           "0%",
+                           "101%",
+                           "-5%",
+                           "50%@8192",
+                           "5bit",
                            "5MB ",
-                           "5mb",
-                           "5gib",
                            "5PB",
                            "5EB",
                            "1e9",
@@ -85,6 +97,7 @@ TEST(BudgetTest, RefusesWhatItCannotReadAndNamesTheForms) {
                            "bpw",
                            "65bpw",
                            "1e-3bpw",
+                           "9223372036854775807",
                            "9223372036854775808",
                            "99999999999TiB",
                            "1234567890123456789012345bpw",
@@ -108,13 +121,37 @@ TEST(BudgetTest, RefusesWhatItCannotReadAndNamesTheForms) {
 
 TEST(BudgetTest, WritesWhatItReads) {
   for (const char* text : {"3.25bpw", "2.1bpw", "900MiB", "4GiB", "5200000", "20GB@8192x4", "7MB",
-                           "9223372036854775807", "0.0001bpw"}) {
+                           "9223372036854775806", "0.0001bpw", "50%", "33.3%"}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const Budget budget, ParseBudget(text));
     EXPECT_EQ(FormatBudget(budget), text);
   }
   // Other spellings come back in the canonical one, with the same meaning.
   LWQ_ASSERT_OK_AND_ASSIGN(const Budget budget, ParseBudget("1.5GiB"));
   EXPECT_EQ(FormatBudget(budget), "1536MiB");
+}
+
+TEST(BudgetTest, EachPresetIsABudget) {
+  for (const BudgetPreset& preset : BudgetPresets()) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const Budget budget, ParseBudget(preset.name));
+    EXPECT_EQ(FormatBudget(budget), preset.budget);
+  }
+}
+
+TEST(BudgetTest, SaysWhatIsWrongWithANumber) {
+  EXPECT_THAT(ParseBudget("3,25bpw"), FailsWith("BUDGET_INVALID", HasSubstr("write 3.25")));
+  EXPECT_THAT(ParseBudget("bpw"), FailsWith("BUDGET_INVALID", HasSubstr("there is no number")));
+}
+
+TEST(BudgetTest, AShareBecomesBytesOfTheSourceRoundedDown) {
+  const auto bytes = [](const char* text, int64_t source) {
+    const Budget budget = ResolveShare(*ParseBudget(text), source);
+    EXPECT_EQ(budget.kind, Budget::Kind::kFileBytes);
+    return budget.bytes;
+  };
+  EXPECT_EQ(bytes("50%", 1001), 500);
+  EXPECT_EQ(bytes("28.4%", 1000), 284);  // the double nearest .284 times 1000 is below 284
+  EXPECT_EQ(bytes("100%", 5), 5);
+  EXPECT_EQ(ResolveShare(*ParseBudget("7MB"), 1000).bytes, 7000000);
 }
 
 TEST(BudgetTest, TurnsBitsPerWeightIntoBytesByTheDecimalWritten) {

@@ -1,0 +1,16 @@
+// Whether bytes are text, and text that is damaged made whole.
+#pragma once
+
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace lwq {
+
+// Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
+bool IsValidUtf8(absl::string_view text);
+// Each maximal damaged sequence becomes one U+FFFD, as the Unicode standard advises and Python
+// does.
+std::string RepairUtf8(absl::string_view text);
+
+}  // namespace lwq
