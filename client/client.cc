@@ -71,7 +71,11 @@ void RetryLoop::Reset() {
 
 absl::Status RetryLoop::BeforeRetry(const absl::Status& status) {
   if (!absl::IsUnavailable(status)) return status;
-  if (options_.may_go_on) LWQ_RETURN_IF_ERROR(options_.may_go_on());
+  if (options_.may_go_on) {
+    LWQ_RETURN_IF_ERROR(Annotate(options_.may_go_on(),
+                                 "while there is no answer from the server at ", options_.address,
+                                 " (", status.message(), ")"));
+  }
   if (options_.clock->Now() + backoff_ > give_up_) {
     return Annotate(status, "no answer from the server at ", options_.address, " for ",
                     absl::FormatDuration(options_.retry_for));

@@ -95,9 +95,13 @@ std::string FormatsText(const v1::PlanSummary& plan) {
 }
 
 std::string ComparisonText(const v1::PlanComparison& comparison) {
-  return absl::StrFormat("%s: KL %.5f there, here %+.5f (standard error %.5f)",
-                         LogSafe(comparison.baseline()), comparison.baseline_kl(),
-                         comparison.difference(), comparison.standard_error());
+  std::string text =
+      absl::StrFormat("%s: KL %.5f there, here %+.5f", LogSafe(comparison.baseline()),
+                      comparison.baseline_kl(), comparison.difference());
+  if (comparison.has_standard_error()) {
+    absl::StrAppendFormat(&text, " (standard error %.5f)", comparison.standard_error());
+  }
+  return text;
 }
 
 std::string EvaluationTable(const v1::Job& job, const std::map<std::string, std::string>& names) {

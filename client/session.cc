@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
+#include "base/rpc/channel.h"
 #include "base/rpc/tls.h"
 #include "base/status_macros.h"
 #include "client/interrupt.h"
@@ -84,6 +86,14 @@ absl::Status Session::Connect(const std::string& address, const TlsOptions& tls)
   options.address = address;
   LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(tls));
   options.may_go_on = [this] { return MayGoOn(); };
+  if (embedded_ == nullptr) {
+    LWQ_RETURN_IF_ERROR(CheckAddress(address));
+    // A server that was never reached is more likely a wrong address than one that starts again. Of
+    // several servers one may be about to take over.
+    ClientOptions first = options;
+    first.retry_for = absl::StrContains(address, ',') ? absl::Seconds(30) : absl::Seconds(3);
+    LWQ_RETURN_IF_ERROR(Client(std::move(first)).GetServerInfo().status());
+  }
   client_ = std::make_unique<Client>(std::move(options));
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
+#include "base/rpc/channel.h"
 #include "base/status_macros.h"
 #include "worker/agent.h"
 #include "worker/default_worker_id.h"
@@ -109,7 +110,8 @@ int main(int argc, char** argv) {
     gethostname(host, sizeof host - 1);
     options.worker_id = lwq::DefaultWorkerId(host, getpid());
   }
-  absl::Status status = RunWorker(options, device, metrics_listen);
+  absl::Status status = lwq::CheckAddress(options.server);
+  if (status.ok()) status = RunWorker(options, device, metrics_listen);
   if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));
   return ExitCodeOf(status);
 }

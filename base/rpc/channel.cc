@@ -9,9 +9,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/log.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
 
@@ -32,7 +37,40 @@ std::string LookUp(const std::string& host) {
   return text;
 }
 
+absl::Status Invalid(absl::string_view address, absl::string_view problem) {
+  return Failure(reasons::kAddressInvalid, absl::StrCat("\"", LogSafe(address.substr(0, 200)),
+                                                        "\" is no server's address: ", problem));
+}
+
+absl::Status CheckHostAndPort(absl::string_view address) {
+  absl::ConsumePrefix(&address, "dns:///");
+  if (absl::StrContains(address, "://")) {
+    return Invalid(address, "leave out what ends with \"://\"");
+  }
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos) return Invalid(address, "it has no :port");
+  const absl::string_view host = address.substr(0, colon);
+  if (host.empty() || absl::StrContains(host, '/') || absl::StrContains(host, ' ')) {
+    return Invalid(address, "it has no host before the port");
+  }
+  int port = 0;
+  if (!absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 1 || port > 65535) {
+    return Invalid(address, "the port is not from 1 to 65535");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status CheckAddress(absl::string_view address) {
+  if (absl::ConsumePrefix(&address, "unix:")) {
+    return address.empty() ? Invalid("unix:", "it has no path") : absl::OkStatus();
+  }
+  for (absl::string_view one : absl::StrSplit(address, ',')) {
+    LWQ_RETURN_IF_ERROR(CheckHostAndPort(absl::StripAsciiWhitespace(one)));
+  }
+  return absl::OkStatus();
+}
 
 std::string ChannelTarget(const std::string& address) {
   if (!absl::StrContains(address, ",")) return address;

@@ -4,6 +4,8 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/security/credentials.h"
 
@@ -12,6 +14,11 @@ namespace lwq {
 // The largest message either side accepts; larger data moves in chunks of kChunkBytes.
 inline constexpr int kMaxMessageBytes = 4 << 20;
 inline constexpr int kStreamChunkBytes = 256 << 10;
+
+// Whether `address` is one that MakeChannel takes: "unix:/path", "host:port" (perhaps behind
+// "dns:///") or several of these with commas between, ports from 1 to 65535. INVALID_ARGUMENT
+// "ADDRESS_INVALID".
+absl::Status CheckAddress(absl::string_view address);
 
 // A lazy channel to "unix:/path/to/socket", to "host:port", or to several servers of which one
 // leads: "host:port,host:port". Calls go to whichever listens, so they follow the leader by

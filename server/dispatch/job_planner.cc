@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "records/plan_records.h"
+#include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/memory_model.h"
 
 namespace lwq {
@@ -115,7 +116,7 @@ v1::PlanSummary SummaryOf(const Allocation& allocation, const AllocationProblem&
     out.set_baseline(comparison.baseline);
     out.set_baseline_kl(comparison.baseline_kl);
     out.set_difference(comparison.difference);
-    out.set_standard_error(comparison.standard_error);
+    if (comparison.standard_error) out.set_standard_error(*comparison.standard_error);
   }
   return plan;
 }
@@ -157,6 +158,15 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
                                              const v1::ModelManifest& manifest, bool calibrated) {
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Prepared> prepared, Prepare(spec, manifest));
   const AllocationProblem& problem = prepared->problem;
+  const std::vector<UnitMenu>& units = problem.menu.units;
+  if (std::none_of(units.begin(), units.end(), [](const UnitMenu& u) { return u.Quantizable(); })) {
+    return InvalidFailure(
+        "FORMAT_UNSUPPORTED",
+        absl::StrCat("nothing of the model would be quantized: ",
+                     problem.menu.notes.empty() ? "dense is the only format asked for"
+                                                : problem.menu.notes.front()));
+  }
+  LWQ_RETURN_IF_ERROR(CheckProblem(problem));
   Feasibility result;
   result.warnings = problem.menu.notes;
   result.budget_bytes = AllowedBytes(problem);

@@ -53,6 +53,12 @@ absl::Status CheckBlobs(const v1::TaskRecord& task, const v1::TaskOutput& output
   return absl::OkStatus();
 }
 
+absl::Status CheckTrial(const v1::TaskRecord& task, const v1::TrialResult& trial) {
+  bool finite = std::isfinite(trial.kl()) && std::isfinite(trial.standard_error());
+  for (double kl : trial.block_kl()) finite = finite && std::isfinite(kl);
+  return finite ? absl::OkStatus() : Refuse(task, "its KL is not finite");
+}
+
 absl::Status CheckIngest(const v1::TaskRecord& task, const v1::ModelManifest& manifest) {
   const v1::Inventory& inventory = manifest.inventory();
   if (!IsSha256Hex(manifest.digest()) || manifest.family().empty() || manifest.files().empty()) {
@@ -201,8 +207,7 @@ absl::Status CheckOutput(const v1::TaskRecord& task, const v1::Model* model,
       return output.has_evaluate() ? CheckEvaluate(task, output.evaluate()) : other;
     case v1::TaskSpec::kTrial:
       if (!output.has_trial()) return other;
-      return std::isfinite(output.trial().kl()) ? absl::OkStatus()
-                                                : Refuse(task, "its KL is not finite");
+      return CheckTrial(task, output.trial());
     case v1::TaskSpec::KIND_NOT_SET:
       break;
   }

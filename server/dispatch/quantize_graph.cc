@@ -77,6 +77,8 @@ class QuantizeGraph {
   bool reads_states() const { return scores() && input_.scorer.needs_hidden_states(); }
   // The source's predictions for the scorer's text are what units or plans are held against.
   bool compares() const { return reads_states() || input_.max_trials > 0; }
+  // `tokens` in whole sequences, which is how calibration takes them: rounded up.
+  int64_t WholeSequences(int64_t tokens) const;
   v1::HeldOutText HeldOut() const;
   // Text for the statistics and all that is held out from them.
   int64_t AllTokens() const;
@@ -113,21 +115,28 @@ class QuantizeGraph {
   std::vector<TaskNode> segments_;
 };
 
+int64_t QuantizeGraph::WholeSequences(int64_t tokens) const {
+  int64_t length = spec_.calibration().sequence_length();
+  const int64_t max_positions = manifest_.inventory().max_positions();
+  if (max_positions > 0) length = std::min(length, max_positions);
+  return length <= 0 ? tokens : (tokens + length - 1) / length * length;
+}
+
 v1::HeldOutText QuantizeGraph::HeldOut() const {
   v1::HeldOutText held_out;
   const v1::Calibration& calibration = spec_.calibration();
-  if (reads_states()) held_out.set_score_tokens(calibration.score_tokens());
+  if (reads_states()) held_out.set_score_tokens(WholeSequences(calibration.score_tokens()));
   if (input_.max_trials > 0) {
-    held_out.set_trial_tokens(calibration.trial_tokens());
-    held_out.set_judge_tokens(calibration.judge_tokens());
+    held_out.set_trial_tokens(WholeSequences(calibration.trial_tokens()));
+    held_out.set_judge_tokens(WholeSequences(calibration.judge_tokens()));
   }
   return held_out;
 }
 
 int64_t QuantizeGraph::AllTokens() const {
   const v1::HeldOutText held_out = HeldOut();
-  return spec_.calibration().num_tokens() + held_out.score_tokens() + held_out.trial_tokens() +
-         held_out.judge_tokens();
+  return WholeSequences(spec_.calibration().num_tokens()) + held_out.score_tokens() +
+         held_out.trial_tokens() + held_out.judge_tokens();
 }
 
 TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
@@ -194,6 +203,7 @@ TaskNode QuantizeGraph::Preflight() {
   *spec.mutable_preflight()->mutable_model() = ModelDigest(manifest_.digest());
   *spec.mutable_preflight()->mutable_recipe() = RecipeOf(spec_);
   spec.mutable_preflight()->set_memory_bytes(spec_.memory_bytes());
+  spec.mutable_preflight()->set_forecast_bytes(input_.memory_bytes);
   std::set<std::string> formats;
   for (const v1::UnitFormats& unit : input_.products) {
     formats.insert(unit.formats().begin(), unit.formats().end());

@@ -85,6 +85,15 @@ TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
   EXPECT_EQ(::waitpid(server, nullptr, 0), server);
 }
 
+TEST_F(CliServiceTest, AWrongServerIsSaidWithItsCause) {
+  const CliAnswer refused = Lwqctl("jobs --server 127.0.0.1:1");
+  EXPECT_EQ(refused.code, 5) << refused.err;
+  EXPECT_THAT(refused.err, HasSubstr("Connection refused"));
+  const CliAnswer cut = Lwqctl("jobs --server 127.0.0.1:1 --timeout 1");
+  EXPECT_THAT(cut.err, HasSubstr("Connection refused")) << "not only that the time is over";
+  EXPECT_THAT(Lwqctl("jobs --server http://localhost:7421").err, HasSubstr("ADDRESS_INVALID"));
+}
+
 TEST_F(CliServiceTest, UnknownNamesHaveTheirExitCode) {
   ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
   EXPECT_EQ(Lwqctl("show no-such-job").code, 3);

@@ -50,7 +50,7 @@ TEST(PlanRecordsTest, TheMenuIsTheJobsAndItsProductsLeaveOutTheSourcesOwn) {
   const ModelInventory model = testing::LlamaInventory({.layers = 1, .tied = false});
   v1::QuantizeSpec spec;
   spec.set_profile("vllm-lowbit");
-  spec.add_formats("int3");
+  spec.add_formats("int8");
   spec.add_formats("dense");
   spec.add_group_sizes(64);
   spec.set_asymmetric(true);
@@ -58,7 +58,7 @@ TEST(PlanRecordsTest, TheMenuIsTheJobsAndItsProductsLeaveOutTheSourcesOwn) {
   const std::vector<v1::UnitFormats> products = QuantizedFormats(menu, model);
   ASSERT_EQ(products.size(), 4u);  // the head stays as it is
   EXPECT_EQ(products[3].unit(), "layers.0.mlp.down_proj");
-  EXPECT_THAT(products[3].formats(), ::testing::ElementsAre("int3-g64-asym"));
+  EXPECT_THAT(products[3].formats(), ::testing::ElementsAre("int8-g64-asym"));
   spec.set_profile("vllm");
   EXPECT_THAT(MenuOf(spec, model), FailsWith("PROFILE_UNKNOWN", HasSubstr("vllm-lowbit")));
 }

@@ -43,14 +43,16 @@ class CollectedEvidence : public EvidenceSink, public LayerEvidence {
     if (found == values.end()) return Missing(name);
     return found->second;
   }
-  absl::StatusOr<Matrix> Table(absl::string_view name, const InputSpec& input) const override {
+  absl::StatusOr<Matrix> Table(absl::string_view name, const InputSpec& input,
+                               int64_t num_rows) const override {
     const auto found = tables_.find({std::string(name), input.name});
     if (found == tables_.end()) return Missing(name);
+    if (found->second.rows() != num_rows) return absl::DataLossError("a table of other rows");
     return CopyOf(found->second.view());
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Triangle(absl::string_view name,
                                                          const InputSpec& input) const override {
-    LWQ_ASSIGN_OR_RETURN(const Matrix host, Table(name, input));
+    LWQ_ASSIGN_OR_RETURN(const Matrix host, Table(name, input, input.features));
     LWQ_ASSIGN_OR_RETURN(auto triangle, device_->NewMatrix(host.rows(), host.cols()));
     LWQ_RETURN_IF_ERROR(device_->Upload(host.view(), triangle->view()));
     return triangle;

@@ -69,7 +69,9 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
   } else {
     LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, state.batch, state.hidden, nullptr, all));
   }
-  return cosines.empty() ? absl::OkStatus() : collection.ObserveDirections(state.batch, cosines);
+  if (cosines.empty()) return absl::OkStatus();
+  // What is held out ranks no layer either: plans that follow such an order are judged on it.
+  return collection.ObserveDirections(state.fitted, all.first(num_fitted));
 }
 
 }  // namespace

@@ -46,9 +46,19 @@ v1::KlResult ToProto(const DivergenceResult& divergence) {
   return proto;
 }
 
+// `text` without what is behind `max_bytes`, cut at the end of a line in its last half, else
+// between two characters.
+std::string CutText(const std::string& text, int64_t max_bytes) {
+  size_t end = static_cast<size_t>(max_bytes);
+  const size_t line_end = text.rfind('\n', end - 1);
+  if (line_end != std::string::npos && line_end >= end / 2) return text.substr(0, line_end + 1);
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
 // The leading bytes of the documents that the rolling form scores: about as many tokens as the
 // windows have, so that a long text does not make a job long. Whole documents, except that the
-// first is cut at a line's end when it alone is too long.
+// first is cut when it alone is too long.
 std::vector<std::string> LeadingDocuments(const std::vector<std::string>& documents,
                                           int64_t max_bytes) {
   std::vector<std::string> leading;
@@ -56,10 +66,7 @@ std::vector<std::string> LeadingDocuments(const std::vector<std::string>& docume
   for (const std::string& document : documents) {
     const int64_t size = static_cast<int64_t>(document.size());
     if (bytes + size > max_bytes) {
-      if (leading.empty()) {
-        const size_t end = document.rfind('\n', static_cast<size_t>(max_bytes));
-        leading.push_back(document.substr(0, end == std::string::npos ? max_bytes : end + 1));
-      }
+      if (leading.empty()) leading.push_back(CutText(document, max_bytes));
       break;
     }
     leading.push_back(document);
@@ -134,6 +141,8 @@ bool HasChoices(const v1::EvaluateTask& task, const std::string& bytes) {
 absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                                            const v1::EvaluateTask& task) {
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
+  // The result is kept under the model's digest.
+  LWQ_RETURN_IF_ERROR(CheckUnchanged(task.model()));
   const bool is_artifact = task.directory().empty() && task.subject() == "artifact";
   std::string directory = task.directory().empty() ? task.model().directory() : task.directory();
   std::string against = task.against_directory();

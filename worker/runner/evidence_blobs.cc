@@ -18,10 +18,14 @@ absl::Span<const uint8_t> BytesOf(const float* values, int64_t count) {
 
 class BlobEvidence : public LayerEvidence {
  public:
-  BlobEvidence(const TaskContext* context, Place place, int64_t num_tokens)
-      : context_(*context), place_(place), num_tokens_(num_tokens) {}
+  BlobEvidence(const TaskContext* context, Place place) : context_(*context), place_(place) {}
 
-  int64_t num_tokens() const override { return num_tokens_; }
+  int64_t num_tokens() const override {
+    for (const v1::TaskInput& input : context_.lease->inputs()) {
+      if (input.role() == "calibrate") return input.output().calibrate().num_tokens();
+    }
+    return 0;
+  }
 
   absl::StatusOr<double> Value(absl::string_view name) const override {
     for (const v1::TaskInput& input : context_.lease->inputs()) {
@@ -36,12 +40,13 @@ class BlobEvidence : public LayerEvidence {
                                 " of layer ", place_.layer));
   }
 
-  absl::StatusOr<Matrix> Table(absl::string_view name, const InputSpec& input) const override {
+  absl::StatusOr<Matrix> Table(absl::string_view name, const InputSpec& input,
+                               int64_t num_rows) const override {
     LWQ_ASSIGN_OR_RETURN(const auto file, Open(name, input));
     const size_t row_bytes = static_cast<size_t>(input.features) * sizeof(float);
     const size_t size = file->bytes().size();
-    if (size == 0 || size % row_bytes != 0) return WrongSize(name, input, size);
-    Matrix table(static_cast<int64_t>(size / row_bytes), input.features);
+    if (size != static_cast<size_t>(num_rows) * row_bytes) return WrongSize(name, input, size);
+    Matrix table(num_rows, input.features);
     for (int64_t r = 0; r < table.rows(); ++r) {
       std::memcpy(table.Row(r), file->bytes().data() + static_cast<size_t>(r) * row_bytes,
                   row_bytes);
@@ -85,7 +90,6 @@ class BlobEvidence : public LayerEvidence {
 
   const TaskContext& context_;
   const Place place_;
-  const int64_t num_tokens_;
 };
 
 }  // namespace
@@ -134,9 +138,8 @@ absl::Status BlobEvidenceSink::AddTriangle(absl::string_view name, const InputSp
   return AddBlob(context_, blob, path, output_);
 }
 
-std::unique_ptr<LayerEvidence> OpenEvidence(const TaskContext* context, Place place,
-                                            int64_t num_tokens) {
-  return std::make_unique<BlobEvidence>(context, place, num_tokens);
+std::unique_ptr<LayerEvidence> OpenEvidence(const TaskContext* context, Place place) {
+  return std::make_unique<BlobEvidence>(context, place);
 }
 
 }  // namespace lwq

@@ -32,9 +32,7 @@ class BlobEvidenceSink : public EvidenceSink {
   v1::TaskOutput& output_;
 };
 
-// What the calibrate tasks that the lease builds on left of `place`. `num_tokens`: what it was
-// collected over. Borrows the context.
-std::unique_ptr<LayerEvidence> OpenEvidence(const TaskContext* context, Place place,
-                                            int64_t num_tokens);
+// What the calibrate tasks that the lease builds on left of `place`. Borrows the context.
+std::unique_ptr<LayerEvidence> OpenEvidence(const TaskContext* context, Place place);
 
 }  // namespace lwq

@@ -5,25 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "records/plan_records.h"
+#include "worker/engine/artifact/artifact_writer.h"
 #include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
 namespace {
-
-// Files beside the weights that an artifact or a tokenizer may need.
-bool IsCompanionFile(absl::string_view name) {
-  return name == "config.json" || name == "generation_config.json" ||
-         absl::StartsWith(name, "tokenizer") || name == "special_tokens_map.json" ||
-         name == "added_tokens.json" || name == "vocab.json" || name == "merges.txt" ||
-         name == "chat_template.jinja";
-}
 
 absl::StatusOr<v1::ModelFile> DescribeFile(const std::string& directory, const std::string& name) {
   const std::string path = JoinPath(directory, name);
@@ -70,20 +62,37 @@ absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint,
   return hash.FinishHex();
 }
 
-absl::Status RefuseNonFinite(const OpenedModel& model, const AllocationUnit& unit) {
+// A tensor of floats is read in rows of its last dimension.
+absl::Status RefuseNonFinite(const Checkpoint& checkpoint, const std::string& name) {
   constexpr int64_t kRows = 256;  // bounds the F32 copy
-  for (const LinearShape& linear : unit.linears) {
-    Matrix chunk(std::min(kRows, linear.out_features), linear.in_features);
-    const std::string name = absl::StrCat(linear.module, ".weight");
-    LWQ_ASSIGN_OR_RETURN(TensorView tensor, model.checkpoint->Get(name));
-    const int64_t row_bytes = linear.in_features * SizeOf(tensor.dtype);
-    for (int64_t row = 0; row < linear.out_features; row += kRows) {
-      const int64_t count = std::min(kRows, linear.out_features - row);
-      TensorView rows{tensor.dtype,
-                      {count, linear.in_features},
-                      tensor.bytes.subspan(row * row_bytes, count * row_bytes)};
-      LWQ_RETURN_IF_ERROR(WidenToFloat(name, rows, true, chunk.view().Rows(0, count)));
+  LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.Get(name));
+  const int64_t cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+  int64_t num_rows = 1;
+  for (size_t d = 0; d + 1 < tensor.shape.size(); ++d) num_rows *= tensor.shape[d];
+  if (cols == 0 || num_rows == 0) return absl::OkStatus();
+  Matrix chunk(std::min(kRows, num_rows), cols);
+  const int64_t row_bytes = cols * SizeOf(tensor.dtype);
+  for (int64_t row = 0; row < num_rows; row += kRows) {
+    const int64_t count = std::min(kRows, num_rows - row);
+    const TensorView rows{
+        tensor.dtype, {count, cols}, tensor.bytes.subspan(row * row_bytes, count * row_bytes)};
+    LWQ_RETURN_IF_ERROR(WidenToFloat(name, rows, true, chunk.view().Rows(0, count)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RefuseNonFinite(const TaskContext& context, const OpenedModel& model) {
+  std::vector<std::string> names;
+  for (const AllocationUnit& unit : model.inventory.units) {
+    for (const LinearShape& linear : unit.linears) {
+      names.push_back(absl::StrCat(linear.module, ".weight"));
     }
+  }
+  for (const DenseTensor& tensor : model.inventory.dense) names.push_back(tensor.name);
+  for (size_t i = 0; i < names.size(); ++i) {
+    LWQ_RETURN_IF_ERROR(
+        context.progress(0.4 * i / names.size(), absl::StrCat("values of ", names[i])));
+    LWQ_RETURN_IF_ERROR(RefuseNonFinite(*model.checkpoint, names[i]));
   }
   return absl::OkStatus();
 }
@@ -103,19 +112,14 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   *manifest.mutable_inventory() = InventoryToProto(model.inventory);
   manifest.set_weight_bytes(model.checkpoint->total_file_bytes());
 
-  const double total = static_cast<double>(model.inventory.units.size());
-  for (size_t i = 0; i < model.inventory.units.size(); ++i) {
-    const AllocationUnit& unit = model.inventory.units[i];
-    LWQ_RETURN_IF_ERROR(context.progress(0.4 * i / total, absl::StrCat("values of ", unit.name)));
-    LWQ_RETURN_IF_ERROR(RefuseNonFinite(model, unit));
-  }
+  LWQ_RETURN_IF_ERROR(RefuseNonFinite(context, model));
 
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(task.directory()));
   Sha256 digest, tokenizer_digest;
   for (const std::string& name : names) {
     const auto& weights = model.checkpoint->file_names();
     const bool is_weight = std::find(weights.begin(), weights.end(), name) != weights.end();
-    if (!is_weight && !IsCompanionFile(name)) continue;
+    if (!is_weight && name != "config.json" && !IsCompanionFile(name)) continue;
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("hashing ", name)));
     LWQ_ASSIGN_OR_RETURN(v1::ModelFile file, DescribeFile(task.directory(), name));
     const std::string line = absl::StrCat(name, " ", file.size_bytes(), " ", file.sha256(), "\n");

@@ -154,18 +154,17 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> StatisticsFor(const TaskC
                                                                      bool needs_calibration) {
   if (!needs_calibration) return nullptr;
   const v1::Recipe& recipe = task.recipe();
-  const auto evidence =
-      OpenEvidence(&context, PlaceOfTask(task.layer()), task.calibration().num_tokens());
+  const auto evidence = OpenEvidence(&context, PlaceOfTask(task.layer()));
   LWQ_ASSIGN_OR_RETURN(auto gram, evidence->Triangle("second-moments", group.input));
   InputStatistics::Options options;
   options.damping = recipe.damping();
   options.act_order = recipe.act_order();
   options.refinement = recipe.refinement();
   LWQ_ASSIGN_OR_RETURN(options.compute, ParseComputeType(recipe.compute()));
-  LWQ_ASSIGN_OR_ANNOTATE(auto statistics,
-                         InputStatistics::Create(context.device, std::move(gram),
-                                                 task.calibration().num_tokens(), options),
-                         group.linears[0].module);
+  LWQ_ASSIGN_OR_ANNOTATE(
+      auto statistics,
+      InputStatistics::Create(context.device, std::move(gram), evidence->num_tokens(), options),
+      group.linears[0].module);
   return statistics;
 }
 

@@ -207,7 +207,7 @@ absl::StatusOr<v1::TaskOutput> RunScore(const TaskContext& context, const v1::Sc
     return absl::InvalidArgumentError(
         absl::StrCat("scoring layer ", place.layer, " of a model of ", model.spec.num_layers()));
   }
-  const auto evidence = OpenEvidence(&context, place, task.calibration().num_tokens());
+  const auto evidence = OpenEvidence(&context, place);
   if (scorer->gives_costs()) {
     LWQ_RETURN_IF_ERROR(MeasureCosts(context, task, *scorer, model, *evidence, result));
     LWQ_RETURN_IF_ERROR(AddRankings(task, *scorer, model, *evidence, result));

@@ -40,7 +40,7 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& directory) {
   return model;
 }
 
-absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model) {
+absl::Status CheckUnchanged(const v1::ModelInput& model) {
   for (const v1::ModelFile& file : model.manifest().files()) {
     const std::string path = JoinPath(model.directory(), file.name());
     struct stat info;
@@ -57,6 +57,11 @@ absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model) {
                                         " changed since it was registered; register it again"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model) {
+  LWQ_RETURN_IF_ERROR(CheckUnchanged(model));
   return OpenModel(model.directory());
 }
 

@@ -30,8 +30,10 @@ struct OpenedModel {
 
 // Opens a directory with all checks.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& directory);
-// The same, and compares the files' sizes and times with the manifest: FAILED_PRECONDITION
-// "MODEL_CHANGED" names the file when the model is no longer the one that was registered.
+// Compares the files' sizes and times with the manifest: FAILED_PRECONDITION "MODEL_CHANGED" names
+// the file when the model is no longer the one that was registered.
+absl::Status CheckUnchanged(const v1::ModelInput& model);
+// Both.
 absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model);
 
 // The output of the input task of `role`, whose blob `blob_name` it is; INTERNAL when the lease has

@@ -4,8 +4,8 @@ namespace lwq {
 
 const std::vector<TaskKindInfo>& RunnableKinds() {
   static const auto& kinds = *new std::vector<TaskKindInfo>{
-      {"ingest", 1},   {"preflight", 1}, {"calibrate", 6}, {"score", 6}, {"quantize", 6},
-      {"assemble", 1}, {"verify", 1},    {"evaluate", 4},  {"trial", 4},
+      {"ingest", 2},   {"preflight", 1}, {"calibrate", 7}, {"score", 7}, {"quantize", 6},
+      {"assemble", 1}, {"verify", 1},    {"evaluate", 5},  {"trial", 5},
   };
   return kinds;
 }

@@ -19,13 +19,23 @@ namespace {
 // Tokens that are averaged before plans are compared: neighbours are not independent.
 constexpr size_t kBlockTokens = 128;
 
+// Blocks of the same size, give or take a token, so that each weighs the same.
 void AddBlocks(const std::vector<double>& kl, v1::TrialResult& result) {
-  for (size_t begin = 0; begin < kl.size(); begin += kBlockTokens) {
-    const size_t end = std::min(begin + kBlockTokens, kl.size());
+  const size_t num_blocks = std::max<size_t>(kl.size() / kBlockTokens, 1);
+  for (size_t block = 0; block < num_blocks; ++block) {
+    const size_t begin = block * kl.size() / num_blocks;
+    const size_t end = (block + 1) * kl.size() / num_blocks;
     double sum = 0;
     for (size_t i = begin; i < end; ++i) sum += kl[i];
     result.add_block_kl(sum / static_cast<double>(end - begin));
   }
+}
+
+bool QuantizesHead(const ModelInventory& inventory, const Plan& plan) {
+  for (size_t u = 0; u < plan.size(); ++u) {
+    if (inventory.units[u].place == Place::Head() && !plan[u]->dense()) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -63,7 +73,10 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                             absl::StrCat("layer ", layer + 1, "/", num_layers));
   }));
   LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, source->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, candidate->LoadHead());
+  HeadWeights head = source_head;  // heads are large: held twice only where they differ
+  if (QuantizesHead(model.inventory, planned->plan)) {
+    LWQ_ASSIGN_OR_RETURN(head, candidate->LoadHead());
+  }
   std::vector<double> kl(static_cast<size_t>(num_tokens));
   const HeadWeights* const heads[] = {&head};
   const ConstMatrixView states[] = {hidden.view()};

@@ -5,9 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
 namespace {
+
+using ::testing::_;
 
 TEST(ChannelTest, OneAddressIsGrpcsAndAListIsLookedUp) {
   EXPECT_EQ(ChannelTarget("unix:/run/lwq.sock"), "unix:/run/lwq.sock");
@@ -16,6 +19,18 @@ TEST(ChannelTest, OneAddressIsGrpcsAndAListIsLookedUp) {
             "ipv4:127.0.0.1:1,127.0.0.1:2,10.0.0.3:3");
   EXPECT_EQ(ChannelTarget("nowhere.invalid:1,127.0.0.1:2,noport"), "ipv4:127.0.0.1:2");
   EXPECT_EQ(ChannelTarget("nowhere.invalid:1,"), "nowhere.invalid:1,");
+}
+
+TEST(ChannelTest, AddressesAreChecked) {
+  for (const char* good : {"unix:/run/lwq.sock", "localhost:7421", "10.0.0.1:1", "[::1]:7421",
+                           "a:1,b:65535", "dns:///lwq.example:7421"}) {
+    EXPECT_OK(CheckAddress(good)) << good;
+  }
+  for (const char* bad :
+       {"", "foo", "http://localhost:7421", "localhost:99999", "localhost:0", "localhost:", ":7421",
+        "localhost:7421x", "unix:", "a:1,", "a b:1", "localhost/x:1"}) {
+    EXPECT_THAT(CheckAddress(bad), FailsWith("ADDRESS_INVALID", _)) << bad;
+  }
 }
 
 // A server on a port of its own, or on one that an earlier server had.

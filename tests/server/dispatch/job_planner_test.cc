@@ -103,6 +103,30 @@ TEST_F(JobPlannerTest, EachUnitHasAMenuOfItsOwn) {
   EXPECT_THAT(partly.warnings, ::testing::ElementsAre(HasSubstr("layers.1.mlp.down_proj stays")));
 }
 
+TEST_F(JobPlannerTest, AShareIsOfTheSourcesWeightFiles) {
+  manifest_.set_weight_bytes(100'000);
+  spec_.mutable_budget()->set_source_percent(50);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
+  EXPECT_EQ(feasible.budget_bytes, 50'000);
+  spec_.set_allocator("knapsack");
+  LWQ_ASSERT_OK_AND_ASSIGN(const PlanStep step, NextPlanStep(spec_, manifest_, scores_, {}));
+  EXPECT_LE(step.plan.weight_file_bytes(), 50'000);
+}
+
+TEST_F(JobPlannerTest, AJobThatWouldQuantizeNothingIsRefusedAtOnce) {
+  spec_.clear_formats();
+  spec_.add_formats("dense");
+  spec_.mutable_budget()->set_file_bytes(1'000'000);
+  EXPECT_THAT(CheckFeasibility(spec_, manifest_, true),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("dense is the only format")));
+  spec_.add_formats("int4");
+  for (v1::InventoryUnit& unit : *manifest_.mutable_inventory()->mutable_units()) {
+    unit.mutable_linears(0)->set_in_features(100);
+  }
+  EXPECT_THAT(CheckFeasibility(spec_, manifest_, true),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("down_proj: ")));
+}
+
 TEST_F(JobPlannerTest, AnOutputWithoutAMeasurementIsNoKlOfZero) {
   v1::PlanTrial trial;
   trial.set_origin("one format throughout.");

@@ -140,10 +140,10 @@ TEST(JobGraphTest, ATrialReadsTheSourcesPredictionsAndTheLayersItNames) {
     quantized += task.spec().has_quantize() ? 1 : 0;
     if (task.spec().has_trial()) {
       EXPECT_EQ(task.phase(), v1::PLAN);
-      EXPECT_EQ(task.spec().trial().calibration().num_tokens(), 2048 + 1024 + 512 + 256);
+      EXPECT_EQ(task.spec().trial().calibration().num_tokens(), 2048 + 1024 + 512 + 512);
       EXPECT_EQ(task.spec().trial().held_out().score_tokens(), 1024);
       EXPECT_EQ(task.spec().trial().held_out().trial_tokens(), 512);
-      EXPECT_EQ(task.spec().trial().held_out().judge_tokens(), 256);
+      EXPECT_EQ(task.spec().trial().held_out().judge_tokens(), 512);
       EXPECT_FALSE(task.spec().trial().judge());
     }
   }
@@ -221,6 +221,45 @@ TEST(JobGraphTest, TrialsOfAJobThatOnlyRanksHaveTextAndFormatsOfTheirOwn) {
   }
   EXPECT_EQ(formats[0], 2);
   EXPECT_EQ(formats[1], 1);
+}
+
+// Parts that are no whole sequences would share one with their neighbours.
+TEST(JobGraphTest, EveryPartOfTheTextIsWholeSequences) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 100);
+  input.max_trials = 2;
+  input.spec.mutable_quantize()->mutable_calibration()->set_sequence_length(512);
+  model.mutable_manifest()->mutable_inventory()->set_max_positions(384);
+  int calibrated = 0;
+  for (const TaskNode& task : BuildFirstStage(input).tasks) {
+    if (!task.spec().has_calibrate()) continue;
+    ++calibrated;
+    const v1::CalibrateTask& calibrate = task.spec().calibrate();
+    EXPECT_EQ(calibrate.held_out().score_tokens(), 384);  // of 100
+    EXPECT_EQ(calibrate.held_out().trial_tokens(), 768);  // of 512
+    EXPECT_EQ(calibrate.held_out().judge_tokens(), 384);  // of 256
+    // 2,048 tokens are five sequences and a part of one.
+    EXPECT_EQ(calibrate.calibration().num_tokens(), 6 * 384 + 384 + 768 + 384);
+  }
+  EXPECT_GT(calibrated, 0);
+}
+
+TEST(JobGraphTest, AssemblyAndProofCutTheFilesAlike) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  input.spec.mutable_quantize()->set_max_shard_bytes(1'000'000);
+  int found = 0;
+  for (const TaskNode& task : BuildLastStage(input, PlanOf(kTwo, kFour)).tasks) {
+    if (task.spec().has_assemble()) {
+      EXPECT_EQ(task.spec().assemble().max_shard_bytes(), 1'000'000);
+      ++found;
+    }
+    if (task.spec().has_verify()) {
+      EXPECT_EQ(task.spec().verify().max_shard_bytes(), 1'000'000);
+      ++found;
+    }
+  }
+  EXPECT_EQ(found, 2);
 }
 
 // A task of less than two layers would spend its time on handing over hidden states; more of them

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/runner/local_blobs.h"
 
 namespace lwq {
 namespace {
@@ -14,29 +15,13 @@ namespace {
 using testing::FailsWith;
 using ::testing::HasSubstr;
 
-// Blobs are files in the scratch folder; a blob's digest is its path.
-class FolderBlobs : public BlobAccess {
- public:
-  explicit FolderBlobs(std::string directory) : directory_(std::move(directory)) {}
-  absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override { return blob.sha256(); }
-  absl::StatusOr<v1::BlobRef> Store(const std::string& path) override {
-    v1::BlobRef blob;
-    blob.set_sha256(path);
-    return blob;
-  }
-  std::string ScratchDirectory() const override { return directory_; }
-
- private:
-  const std::string directory_;
-};
-
 class EvidenceBlobsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     LWQ_ASSERT_OK_AND_ASSIGN(device_, MakeDevice({.device = "cpu", .num_threads = 1}));
     LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory scratch, TempDirectory::Create());
     scratch_ = std::make_unique<TempDirectory>(std::move(scratch));
-    blobs_ = std::make_unique<FolderBlobs>(scratch_->path());
+    blobs_ = std::make_unique<testing::LocalBlobs>(scratch_->path());
     context_.device = device_.get();
     context_.blobs = blobs_.get();
     context_.lease = &lease_;
@@ -47,12 +32,12 @@ class EvidenceBlobsTest : public ::testing::Test {
     v1::TaskInput& input = *lease_.add_inputs();
     input.set_role("calibrate");
     *input.mutable_output() = std::move(output);
-    return OpenEvidence(&context_, place, 100);
+    return OpenEvidence(&context_, place);
   }
 
   std::unique_ptr<Device> device_;
   std::unique_ptr<TempDirectory> scratch_;
-  std::unique_ptr<FolderBlobs> blobs_;
+  std::unique_ptr<testing::LocalBlobs> blobs_;
   v1::Lease lease_;
   TaskContext context_;
   const InputSpec input_ = {"mlp", 3};
@@ -60,6 +45,7 @@ class EvidenceBlobsTest : public ::testing::Test {
 
 TEST_F(EvidenceBlobsTest, ValuesTablesAndTrianglesComeBack) {
   v1::TaskOutput output;
+  output.mutable_calibrate()->set_num_tokens(100);
   for (int layer : {4, 5}) {
     BlobEvidenceSink sink(&context_, Place::Layer(layer), &output);
     ASSERT_OK(sink.AddValue("layer-cosine", 0.5 + layer));
@@ -79,7 +65,8 @@ TEST_F(EvidenceBlobsTest, ValuesTablesAndTrianglesComeBack) {
   EXPECT_EQ(evidence->num_tokens(), 100);
   EXPECT_EQ(evidence->Value("layer-cosine").value(), 5.5);
   EXPECT_EQ(evidence->Value("layer-angle").value(), 0.25);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix table_back, evidence->Table("channel-statistics", input_));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix table_back,
+                           evidence->Table("channel-statistics", input_, 2));
   ASSERT_EQ(table_back.rows(), 2);
   for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(table_back.data()[i], table.data()[i]);
   LWQ_ASSERT_OK_AND_ASSIGN(const auto triangle, evidence->Triangle("second-moments", input_));
@@ -105,7 +92,7 @@ TEST_F(EvidenceBlobsTest, WhatWasNotCollectedOrIsCutShortIsRefused) {
   // A triangle of three has six numbers, a table whole rows.
   EXPECT_THAT(Reopen(output, Place::Layer(5))->Triangle("second-moments", input_),
               FailsWith("BLOB_CORRUPT", HasSubstr("second-moments.5.mlp")));
-  EXPECT_THAT(evidence->Table("second-moments", InputSpec{"mlp", 2}),
+  EXPECT_THAT(evidence->Table("second-moments", input_, 2),
               FailsWith("BLOB_CORRUPT", HasSubstr("12 bytes")));
 }
 

@@ -9,31 +9,13 @@
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_model.h"
+#include "tests/worker/runner/local_blobs.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
 namespace {
 
 constexpr char kTwoBits[] = "int2-g128";
-
-// Blobs that are files named by a counter.
-class LocalBlobs : public BlobAccess {
- public:
-  explicit LocalBlobs(std::string directory) : directory_(std::move(directory)) {}
-
-  absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override { return blob.sha256(); }
-  absl::StatusOr<v1::BlobRef> Store(const std::string& path) override {
-    v1::BlobRef blob;
-    blob.set_sha256(absl::StrCat(path, ".", ++stored_));
-    std::filesystem::rename(path, blob.sha256());
-    return blob;
-  }
-  std::string ScratchDirectory() const override { return directory_; }
-
- private:
-  const std::string directory_;
-  int stored_ = 0;
-};
 
 class TrialTaskTest : public ::testing::Test {
  protected:
@@ -50,7 +32,7 @@ class TrialTaskTest : public ::testing::Test {
     options.tied_embeddings = false;
     ASSERT_OK(testing::WriteTinyModel(options, model_.directory()));
     LWQ_ASSERT_OK_AND_ASSIGN(device_, MakeDevice({.device = "cpu", .num_threads = 2}));
-    blobs_ = std::make_unique<LocalBlobs>(directory_);
+    blobs_ = std::make_unique<testing::LocalBlobs>(directory_);
     calibration_.mutable_dataset()->set_sha256(LWQ_SOURCE_DIR "/examples/calibration/books.txt");
     calibration_.set_dataset_kind(v1::Dataset::TEXT);
     calibration_.set_num_tokens(
@@ -168,7 +150,7 @@ class TrialTaskTest : public ::testing::Test {
   v1::CalibrationInput calibration_;
   v1::Recipe recipe_;
   std::unique_ptr<Device> device_;
-  std::unique_ptr<LocalBlobs> blobs_;
+  std::unique_ptr<testing::LocalBlobs> blobs_;
   std::vector<v1::TaskInput> inputs_;
 };
 

@@ -48,7 +48,12 @@ void AddRequest(const EncodedPair& pair, int64_t max_length, size_t item, size_t
   const int64_t cut = std::max<int64_t>(0, input_size - max_length);
   const std::vector<int32_t> context(pair.context.begin() + cut, pair.context.end());
   const auto [entry, is_new] = pass->segment_of_context.try_emplace(context, 0);
-  if (is_new) entry->second = pass->batch.Add(context);
+  // A context and all that continues it go through the layers in one chunk: one that many items
+  // share (an empty one) comes again once it is that long ago.
+  if (is_new || pass->batch.num_tokens() - pass->batch.segments[entry->second].begin >
+                    Decoder::kChunkTokens) {
+    entry->second = pass->batch.Add(context);
+  }
   const int parent = entry->second;
   const Segment before = pass->batch.segments[parent];
   const int64_t first_row = pass->batch.num_tokens();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,10 +38,10 @@ struct AllocationProblem {
 
 // How a plan does beside a plain one of the same budget, on text that chose neither.
 struct Comparison {
-  std::string baseline;       // "uniform", ...: baselines.h
-  double baseline_kl = 0;     // mean over tokens, nats
-  double difference = 0;      // the plan's KL minus the baseline's
-  double standard_error = 0;  // of that difference, paired by blocks of text
+  std::string baseline;                  // "uniform", ...: baselines.h
+  double baseline_kl = 0;                // mean over tokens, nats
+  double difference = 0;                 // the plan's KL minus the baseline's
+  std::optional<double> standard_error;  // of that difference, paired by blocks; where it is known
 };
 
 struct Allocation {

@@ -1,6 +1,7 @@
 // The plain plans that a better one has to beat: what anybody would do with the same budget.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,10 +21,11 @@ struct Baseline {
 absl::StatusOr<std::vector<Baseline>> Baselines(const AllocationProblem& problem);
 
 // `kl` minus `baseline_kl`, block by block of the same text: the mean, and the standard error of
-// that mean with the blocks taken as independent. Zeros where the blocks do not match.
+// that mean with the blocks taken as independent, which takes two. Zero and none where the blocks
+// do not match.
 struct PairedDifference {
   double mean = 0;
-  double standard_error = 0;
+  std::optional<double> standard_error;
 };
 PairedDifference Compare(const std::vector<double>& kl, const std::vector<double>& baseline_kl);
 

@@ -87,7 +87,9 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   f.layer_bytes = largest.weights * prepared + widest_linear * kF32;
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
-  f.head_bytes = head_weights * (prepared + kF32) + 2 * logit_rows * model.vocab_size * kF32;
+  // Where a quantized head is compared with the source's, both are held; of the logits of both,
+  // evaluations also keep a copy in the host.
+  f.head_bytes = head_weights * (2 * prepared + kF32) + 4 * logit_rows * model.vocab_size * kF32;
   // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor
   // as GPTQ multiplies with it; and H for the refinement, which is as large where it is not
   // rounded.

@@ -57,13 +57,21 @@ absl::Status CheckGroupSize(const ProfileDef& profile, int64_t group_size) {
                    })));
 }
 
-absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int bits) {
-  const auto& widths = profile.grid_bits;
+absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int bits,
+                       bool symmetric) {
+  const auto& widths = symmetric ? profile.grid_bits : profile.asymmetric_bits;
+  if (widths.empty()) {
+    return InvalidFailure(
+        "FORMAT_UNSUPPORTED",
+        absl::StrCat("profile ", profile.name, " has no formats with zero points, \"", asked,
+                     "\" among them; leave out --asymmetric"));
+  }
   if (std::find(widths.begin(), widths.end(), bits) != widths.end()) return absl::OkStatus();
   return InvalidFailure(
       "FORMAT_UNSUPPORTED",
-      absl::StrCat("profile ", profile.name, " has no format \"", asked, "\"; it accepts int",
-                   absl::StrJoin(widths, ", int"), " and dense"));
+      absl::StrCat("profile ", profile.name, " has no ", symmetric ? "" : "asymmetric ",
+                   "format \"", asked, "\"; it accepts int", absl::StrJoin(widths, ", int"),
+                   " and dense"));
 }
 
 // What one name of a request stands for.
@@ -82,13 +90,13 @@ absl::Status AddRungs(const ProfileDef& profile, const MenuRequest& request,
     rungs.push_back({(*format)->label(), {*format}});
     return absl::OkStatus();
   }
-  LWQ_RETURN_IF_ERROR(CheckBits(profile, name, grid->bits()));
+  const bool symmetric = by_group ? request.symmetric : grid->symmetric();
+  LWQ_RETURN_IF_ERROR(CheckBits(profile, name, grid->bits(), symmetric));
   const std::vector<int64_t> groups =
       by_group ? request.group_sizes : std::vector<int64_t>{grid->group_size()};
   for (int64_t group : groups) {
     LWQ_RETURN_IF_ERROR(CheckGroupSize(profile, group));
-    rungs.push_back(
-        GridRung(grid->bits(), group, by_group ? request.symmetric : grid->symmetric()));
+    rungs.push_back(GridRung(grid->bits(), group, symmetric));
   }
   return absl::OkStatus();
 }
@@ -96,7 +104,8 @@ absl::Status AddRungs(const ProfileDef& profile, const MenuRequest& request,
 absl::StatusOr<std::vector<Rung>> RungsOf(const ProfileDef& profile, const MenuRequest& request) {
   std::vector<std::string> names = request.formats;
   if (names.empty()) {
-    for (int bits : profile.grid_bits) names.push_back(absl::StrCat("int", bits));
+    for (int bits : request.symmetric ? profile.grid_bits : profile.asymmetric_bits)
+      names.push_back(absl::StrCat("int", bits));
     names.push_back(DenseFormat()->id());
   }
   std::vector<Rung> rungs;
@@ -117,6 +126,19 @@ std::vector<const WeightFormat*> Resolve(const AllocationUnit& unit,
     formats.push_back(accepted == rung.formats.end() ? DenseFormat() : *accepted);
   }
   return formats;
+}
+
+// What the first rung that is not dense lacks for a unit that no rung takes.
+std::string WhyRefused(const AllocationUnit& unit, const std::vector<Rung>& rungs) {
+  for (const Rung& rung : rungs) {
+    if (rung.formats.back()->dense()) continue;
+    for (const LinearShape& linear : unit.linears) {
+      const absl::Status status =
+          rung.formats.back()->Accepts(linear.out_features, linear.in_features);
+      if (!status.ok()) return absl::StrCat(linear.module, ": ", status.message());
+    }
+  }
+  return "";
 }
 
 UnitMenu MenuOf(const AllocationUnit& unit, const std::vector<const WeightFormat*>& at_rung,
@@ -200,11 +222,7 @@ absl::StatusOr<Menu> BuildMenu(const ModelInventory& model, const ProfileDef& pr
                                   [](const WeightFormat* format) { return format->dense(); });
     if (asked && none) {
       menu.notes.push_back(
-          absl::StrCat(unit.name, " stays as in the source: ",
-                       rungs.front()
-                           .formats.back()
-                           ->Accepts(unit.linears[0].out_features, unit.linears[0].in_features)
-                           .message()));
+          absl::StrCat(unit.name, " stays as in the source: ", WhyRefused(unit, rungs)));
     }
   }
   const std::vector<size_t> order = RungOrder(model, resolved, rungs.size());

@@ -8,14 +8,20 @@ namespace lwq {
 
 absl::Span<const ProfileDef> Profiles() {
   static const auto& profiles = *new std::vector<ProfileDef>{
-      {"portable", "what every engine runs: vLLM, SGLang, transformers", {4, 8}, {32, 64, 128, 0}},
+      {"portable",
+       "what every engine runs: vLLM, SGLang, transformers",
+       {4, 8},
+       {},
+       {32, 64, 128, 0}},
       {"vllm-lowbit",
        "adds 2 and 3 bits: vLLM on NVIDIA, and transformers (expanded to 16 bits in memory)",
        {2, 3, 4, 8},
+       {4, 8},  // vLLM alone; docs/formats/compressed_tensors.md
        {32, 64, 128, 0}},
       {"transformers",
        "adds 5 and 6 bits: transformers (expanded to 16 bits in memory)",
        {2, 3, 4, 5, 6, 8},
+       {},
        {32, 64, 128, 0}},
   };
   return profiles;

@@ -13,7 +13,8 @@ namespace lwq {
 struct ProfileDef {
   absl::string_view name;
   absl::string_view help;
-  std::vector<int> grid_bits;        // of integer grids; dense is always allowed besides
+  std::vector<int> grid_bits;        // of symmetric integer grids; dense is always allowed besides
+  std::vector<int> asymmetric_bits;  // of grids with zero points
   std::vector<int64_t> group_sizes;  // of those; 0: the row
 };
 

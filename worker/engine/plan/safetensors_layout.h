@@ -35,15 +35,15 @@ SafetensorsLayout LayOutSafetensors(std::vector<TensorSpec> tensors);
 
 // A sharded checkpoint. `groups` are tensors that stay together (all tensors of one linear), placed
 // greedily in the order given; a shard is closed when the next group would take its file over
-// `max_shard_bytes` (0: one file). Names: model.safetensors, or model-00001-of-0000N.safetensors with
-// `index_json` for model.safetensors.index.json.
+// `max_shard_bytes` (0: one file). Names: model.safetensors, or model-00001-of-0000N.safetensors
+// with `index_json` for model.safetensors.index.json.
 struct CheckpointLayout {
   struct File {
     std::string name;
     SafetensorsLayout layout;
   };
   std::vector<File> files;
-  std::string index_json;  // empty when there is one file
+  std::string index_json;    // empty when there is one file
   int64_t weight_bytes = 0;  // sum of file_bytes: what a budget in bytes counts
 };
 CheckpointLayout LayOutCheckpoint(const std::vector<std::vector<TensorSpec>>& groups,

@@ -42,6 +42,10 @@ std::vector<double> CostsFromErrors(const std::vector<double>& errors,
     if (f == coarse || f == fine) continue;
     const size_t from = f < fine ? coarse : fine;
     costs[f] = costs[from] * std::pow(errors[f] / errors[from], power);
+    if (f < fine) {
+      const auto [least, most] = std::minmax(measured[0], measured[1]);
+      costs[f] = std::clamp(costs[f], least, most);
+    }
   }
   return costs;
 }

@@ -14,8 +14,9 @@ namespace lwq {
 // is not known (not above zero).
 std::vector<size_t> FormatsToMeasure(const std::vector<double>& errors);
 
-// The cost in every format: as `measured` in those that were, between and beyond them along the
-// power of the error that leads through both.
+// The cost in every format: as `measured` in those that were, for the others along the power of the
+// error that leads through both, as far as a power from a half to two does; never outside of the two
+// for a format between them.
 std::vector<double> CostsFromErrors(const std::vector<double>& errors,
                                     const std::vector<size_t>& measured_formats,
                                     const std::vector<double>& measured);

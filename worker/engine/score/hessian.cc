@@ -12,7 +12,7 @@ constexpr absl::string_view kEvidence[] = {"channel-statistics", "layer-cosine"}
 
 absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, size_t input) {
   const InputSpec& spec = request.source->spec().at(request.place).inputs[input];
-  LWQ_ASSIGN_OR_RETURN(const Matrix table, request.evidence->Table(kEvidence[0], spec));
+  LWQ_ASSIGN_OR_RETURN(const Matrix table, request.evidence->Table(kEvidence[0], spec, kNumChannelRows));
   double sum = 0;
   for (int64_t c = 0; c < table.cols(); ++c) sum += table.Row(kMeanSquare)[c];
   return sum / static_cast<double>(table.cols());

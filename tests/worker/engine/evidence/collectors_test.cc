@@ -52,8 +52,8 @@ TEST_F(CollectorsTest, InputsAreSummedChannelByChannelAndPairByPair) {
   CollectedEvidence evidence(device_.get());
   ASSERT_OK(collection.Finish(evidence));
 
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix table, evidence.Table("channel-statistics", inputs_[0]));
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix moments, evidence.Table("second-moments", inputs_[0]));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix table, evidence.Table("channel-statistics", inputs_[0], kNumChannelRows));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix moments, evidence.Table("second-moments", inputs_[0], inputs_[0].features));
   ASSERT_EQ(table.rows(), kNumChannelRows);
   for (int64_t i = 0; i < 5; ++i) {
     double largest = 0, magnitude = 0;
@@ -73,7 +73,7 @@ TEST_F(CollectorsTest, InputsAreSummedChannelByChannelAndPairByPair) {
       }
     }
   }
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix unseen, evidence.Table("channel-statistics", inputs_[1]));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix unseen, evidence.Table("channel-statistics", inputs_[1], kNumChannelRows));
   EXPECT_EQ(unseen.Row(kMeanSquare)[1], 0) << "nothing seen is zero, not a quotient of zeros";
 }
 
@@ -102,7 +102,7 @@ TEST_F(CollectorsTest, OfTheHeadOnlyInputsAreWatched) {
   CollectedEvidence evidence(device_.get());
   ASSERT_OK(collection.Finish(evidence));
   EXPECT_TRUE(evidence.values.empty());
-  EXPECT_OK(evidence.Table("channel-statistics", inputs_[0]));
+  EXPECT_OK(evidence.Table("channel-statistics", inputs_[0], kNumChannelRows));
 }
 
 TEST(Collectors, AreSortedAndFoundByName) {

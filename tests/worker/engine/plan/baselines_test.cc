@@ -55,9 +55,12 @@ TEST_F(BaselinesTest, AreThePlainPlansOfTheBudget) {
 TEST(CompareTest, IsPairedByBlocks) {
   const PairedDifference difference = Compare({10, 20, 30}, {11, 23, 32});
   EXPECT_DOUBLE_EQ(difference.mean, -2);
-  EXPECT_DOUBLE_EQ(difference.standard_error, std::sqrt(1.0 / 3));
+  EXPECT_DOUBLE_EQ(difference.standard_error.value(), std::sqrt(1.0 / 3));
   EXPECT_EQ(Compare({1, 2}, {1}).mean, 0);
-  EXPECT_EQ(Compare({}, {}).standard_error, 0);
+  EXPECT_EQ(Compare({}, {}).standard_error, std::nullopt);
+  EXPECT_EQ(Compare({1}, {3}).mean, -2);
+  EXPECT_EQ(Compare({1}, {3}).standard_error, std::nullopt)
+      << "one block says nothing of its error";
 }
 
 // The whole way of `lwq`: trials, then the judgement on other text.

@@ -5,7 +5,9 @@
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/allocator.h"
+#include "worker/engine/plan/profile.h"
 
 namespace lwq {
 namespace {
@@ -187,6 +189,27 @@ TEST(KnapsackTest, SpendsTheBudgetWhenCostsAreFlat) {
   problem.budget = *ParseBudget("6MB");
   LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("knapsack", problem));
   EXPECT_GE(allocation.plan_bytes, 0.995 * 6000000);
+}
+
+// A zero-point tensor adds an entry to the header, which no bound on digits foresees.
+TEST(KnapsackTest, KeepsABudgetOfFileBytesWhereFormatsDifferInTensors) {
+  const ModelInventory model = LlamaInventory({.layers = 40});
+  AllocationProblem problem;
+  problem.model = &model;
+  LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* profile, FindProfile("vllm-lowbit"));
+  LWQ_ASSERT_OK_AND_ASSIGN(problem.menu,
+                           BuildMenu(model, *profile, {.formats = {"int4-g128", "int4-g32-asym"}}));
+  for (const UnitMenu& unit : problem.menu.units) {
+    problem.cost.emplace_back(unit.formats.size(), 1.0);
+  }
+  problem.budget.kind = Budget::Kind::kFileBytes;
+  const int64_t smallest = MeasurePlan(problem, SmallestPlan(problem));
+  const int64_t largest = MeasurePlan(problem, LargestPlan(problem));
+  for (int step = 0; step <= 40; ++step) {
+    problem.budget.bytes = smallest + (largest - smallest) * step / 40;
+    LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("knapsack", problem));
+    ASSERT_LE(allocation.plan_bytes, problem.budget.bytes) << step;
+  }
 }
 
 // Sizes without a common divisor and a budget in the petabytes: bounded work, no wrap.

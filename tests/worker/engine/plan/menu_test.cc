@@ -91,12 +91,38 @@ TEST(MenuTest, FormatsByIdAreTakenAsTheyAre) {
   EXPECT_EQ(menu.rungs.size(), 3u);
 }
 
+// vLLM opens these; docs/formats/compressed_tensors.md.
+TEST(MenuTest, WithZeroPointsThereAreFourAndEightBits) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const Menu menu,
+      BuildMenu(testing::LlamaInventory({}), Profile("vllm-lowbit"), {.symmetric = false}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("int4-g128-asym", "int8-g128-asym", "dense"));
+}
+
+// One key-value head of 80 channels: only k and v are refused, and the first rung is dense.
+TEST(MenuTest, SaysWhichLinearKeepsAUnitDense) {
+  ModelInventory model = testing::LlamaInventory({});
+  model.units[0].linears[1].in_features = 80;
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const Menu menu, BuildMenu(model, Profile("portable"), {.formats = {"dense", "int4-g128"}}));
+  ASSERT_EQ(menu.notes.size(), 1u);
+  EXPECT_THAT(menu.notes[0], AllOf(HasSubstr("layers.0.self_attn.qkv_proj stays"),
+                                   HasSubstr("k_proj: "), HasSubstr("80")));
+}
+
 TEST(MenuTest, RefusesWhatTheProfileLacks) {
   const ModelInventory model = testing::LlamaInventory({});
   const ProfileDef& portable = Profile("portable");
   EXPECT_THAT(
       BuildMenu(model, portable, {.formats = {"int3"}}),
       FailsWith("FORMAT_UNSUPPORTED", AllOf(HasSubstr("\"int3\""), HasSubstr("int4, int8"))));
+  EXPECT_THAT(BuildMenu(model, portable, {.formats = {"int4"}, .symmetric = false}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("leave out --asymmetric")));
+  EXPECT_THAT(BuildMenu(model, Profile("transformers"), {.formats = {"int4-g128-asym"}}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("zero points")));
+  EXPECT_THAT(
+      BuildMenu(model, Profile("vllm-lowbit"), {.formats = {"int3-g128-asym"}}),
+      FailsWith("FORMAT_UNSUPPORTED", AllOf(HasSubstr("asymmetric"), HasSubstr("int4, int8"))));
   EXPECT_THAT(BuildMenu(model, portable, {.formats = {"int4"}, .group_sizes = {96}}),
               FailsWith("GROUP_SIZE", AllOf(HasSubstr("96"), HasSubstr("row (0)"))));
   for (const char* unknown : {"int", "int9", "int4-g0", "int04", "q4_k", "int4-g128-sym", ""}) {

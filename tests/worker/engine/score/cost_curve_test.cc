@@ -22,6 +22,8 @@ TEST(CostCurveTest, OthersLieOnThePowerOfTheErrorThroughBoth) {
   // cost = error^1.5.
   const std::vector<double> costs = CostsFromErrors({16, 4, 1, 1.0 / 4}, {0, 2}, {64, 1});
   EXPECT_THAT(costs, ElementsAre(64, DoubleNear(8, 1e-12), 1, DoubleNear(1.0 / 8, 1e-12)));
+  // A format between the two costs no less than the finer, however flat the two are.
+  EXPECT_THAT(CostsFromErrors({12, 3, 1}, {0, 2}, {1e-3, 9e-4}), ElementsAre(1e-3, 9e-4, 9e-4));
   // What was measured stays, and a curve that rounding bent is no steeper than the square.
   EXPECT_THAT(CostsFromErrors({16, 4, 1}, {0, 2}, {1e6, 1}),
               ElementsAre(1e6, DoubleNear(1e6 / 16, 1e-6), 1));

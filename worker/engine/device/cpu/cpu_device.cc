@@ -13,6 +13,8 @@
 #include "worker/engine/device/cpu/cpu_products.h"
 #include "worker/engine/device/cpu/cpu_space.h"
 
+extern "C" char* openblas_get_corename(void);
+
 namespace lwq {
 namespace {
 
@@ -83,8 +85,9 @@ std::string CpuDevice::Description() const {
 }
 
 // Kernels differ between instruction sets in the order of their sums, never between thread counts.
+// OpenBLAS, which factors, chooses by the model of the CPU.
 std::string CpuDevice::NumericsClass() const {
-  return absl::StrCat("cpu-", OnednnGemm::IsaName(), "-1");
+  return absl::StrCat("cpu-", OnednnGemm::IsaName(), "-", openblas_get_corename(), "-1");
 }
 
 // Everywhere: without BF16 instructions the inputs are rounded and multiplied as F32.
