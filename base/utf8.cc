@@ -34,14 +34,17 @@ Decoded DecodeAt(absl::string_view text, size_t at) {
 
 }  // namespace
 
-bool IsValidUtf8(absl::string_view text) {
-  for (size_t at = 0; at < text.size();) {
+size_t ValidUtf8Prefix(absl::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
     const Decoded decoded = DecodeAt(text, at);
-    if (!decoded.valid) return false;
+    if (!decoded.valid) break;
     at += decoded.size;
   }
-  return true;
+  return at;
 }
+
+bool IsValidUtf8(absl::string_view text) { return ValidUtf8Prefix(text) == text.size(); }
 
 std::string RepairUtf8(absl::string_view text) {
   std::string out;

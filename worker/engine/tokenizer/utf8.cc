@@ -32,17 +32,6 @@ const ByteAlphabet& Alphabet() {
   return alphabet;
 }
 
-// Bytes of well-formed UTF-8 that `text` begins with.
-size_t ValidPrefix(absl::string_view text) {
-  size_t at = 0;
-  while (at < text.size()) {
-    const Decoded decoded = DecodeAt(text, at);
-    if (!decoded.valid) break;
-    at += decoded.size;
-  }
-  return at;
-}
-
 }  // namespace
 
 char32_t NextCodePoint(absl::string_view text, size_t* offset) {
@@ -79,34 +68,14 @@ int64_t CountCodePoints(absl::string_view text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
-<<<<<<< HEAD
-bool IsValidUtf8(absl::string_view text) { return ValidPrefix(text) == text.size(); }
-
 absl::Status CheckUtf8(absl::string_view text) {
-  const size_t valid = ValidPrefix(text);
+  const size_t valid = ValidUtf8Prefix(text);
   if (valid == text.size()) return absl::OkStatus();
   return InvalidFailure(
       "DATASET_INVALID",
       absl::StrFormat("the text is not UTF-8: its byte %d is 0x%02X", valid, ByteAt(text, valid)));
 }
 
-std::string RepairUtf8(absl::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t at = 0; at < text.size();) {
-    const Decoded decoded = DecodeAt(text, at);
-    if (decoded.valid) {
-      out.append(text.data() + at, decoded.size);
-    } else {
-      AppendUtf8(0xFFFD, &out);
-    }
-    at += decoded.size;
-  }
-  return out;
-}
-
-=======
->>>>>>> 529e689 (Errors carry google.rpc.Status details; one budget grammar, with shares of the source and presets; several shards are verified)
 bool IsWhitespace(char32_t c) {
   return (c >= 0x9 && c <= 0xD) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||

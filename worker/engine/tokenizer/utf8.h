@@ -18,17 +18,9 @@ void AppendUtf8(char32_t code_point, std::string* out);
 // Number of Unicode code points of valid UTF-8.
 int64_t CountCodePoints(absl::string_view text);
 
-<<<<<<< HEAD
-// Whether `text` is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
-bool IsValidUtf8(absl::string_view text);
-// The same as INVALID_ARGUMENT "DATASET_INVALID", which says where the first damaged byte is.
+// INVALID_ARGUMENT "DATASET_INVALID", which says where the first damaged byte is.
 absl::Status CheckUtf8(absl::string_view text);
-// Each maximal damaged sequence becomes one U+FFFD, as the Unicode standard advises and Python
-// does.
-std::string RepairUtf8(absl::string_view text);
 
-=======
->>>>>>> 529e689 (Errors carry google.rpc.Status details; one budget grammar, with shares of the source and presets; several shards are verified)
 // Unicode White_Space.
 bool IsWhitespace(char32_t code_point);
 
