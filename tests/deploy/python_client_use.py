@@ -39,11 +39,12 @@ def sha256(path):
 def use_budgets():
     for text, field, value in (("3.25bpw", "bits_per_weight", 3.25), ("900MiB", "file_bytes", 900 << 20),
                                ("2.3 GB", "file_bytes", 2_300_000_000),
-                               ("5200000", "file_bytes", 5_200_000), (5200000, "file_bytes", 5_200_000)):
+                               ("5200000", "file_bytes", 5_200_000), (5200000, "file_bytes", 5_200_000),
+                               ("50%", "source_percent", 50), ("4bit", "bits_per_weight", 4.25)):
         ok(getattr(lwq.parse_budget(text), field) == value, f"budget {text!r}")
     device = lwq.parse_budget("20GB@8192x4").device
     ok((device.bytes, device.context_length, device.batch_size) == (20_000_000_000, 8192, 4), "budget 20GB@8192x4")
-    for text in ("", "bpw", "3,25bpw", "-1MB", "1e9", "4 XB", "20GB@", "20GB@8192x", "0bpw", "99bpw", "nanbpw"):
+    for text in ("", "bpw", "3,25bpw", "-1MB", "1e9", "4 XB", "20GB@", "20GB@8192x", "0bpw", "99bpw", "0%", "101%", "5bit", "nanbpw"):
         raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: lwq.parse_budget(text))
 
 

@@ -12,6 +12,11 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)")
 
 
+_PRESETS = {"2bit": "2.25bpw", "3bit": "3.25bpw", "4bit": "4.25bpw", "8bit": "8.25bpw"}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_FORMS = "expected for example 3.25bpw, 900MiB, 5200000, 50% (of the source), 20GB@8192x4 or 4bit"
+
+
 def parse_bytes(text: str | int) -> int:
     """5200000, "900MB", "4 GiB". Raises InvalidArgument SIZE_INVALID."""
     if isinstance(text, int):
@@ -23,18 +28,19 @@ def parse_bytes(text: str | int) -> int:
 
 
 def parse_budget(text: str | int | Budget) -> Budget:
-    """"3.25bpw", "900MiB", 5200000 (bytes of the weight files) or "20GB@8192x4" (device memory at a context length and batch).
-    Raises InvalidArgument BUDGET_INVALID."""
+    """"3.25bpw", "900MiB", 5200000 (bytes of the weight files), "50%" of the source's, "20GB@8192x4" (device memory at a context length
+    and batch), or a preset: 2bit, 3bit, 4bit, 8bit. Raises InvalidArgument BUDGET_INVALID."""
     if isinstance(text, Budget):
         return text
     if isinstance(text, int):
         return Budget(file_bytes=text)
-    wrong = InvalidArgument("INVALID_ARGUMENT", "BUDGET_INVALID",
-                            f'budget "{text}": expected for example 3.25bpw, 900MiB, 5200000 or 20GB@8192x4')
-    if text.endswith("bpw"):
-        if not re.fullmatch(r"\d+(\.\d+)?", text[:-3]) or not 0 < float(text[:-3]) <= 32:
-            raise wrong
-        return Budget(bits_per_weight=float(text[:-3]))
+    wrong = InvalidArgument("INVALID_ARGUMENT", "BUDGET_INVALID", f'budget "{text}": {_FORMS}')
+    text = _PRESETS.get(text, text)
+    for unit, field, most in (("bpw", "bits_per_weight", 64), ("%", "source_percent", 100)):
+        if match := re.fullmatch(_NUMBER + " ?" + unit, text):
+            if not 0 < float(match[1]) <= most:
+                raise wrong
+            return Budget(**{field: float(match[1])})
     size, at, shape = text.partition("@")
     try:
         size_bytes = parse_bytes(size)
@@ -42,9 +48,9 @@ def parse_budget(text: str | int | Budget) -> Budget:
         raise wrong from None
     if not at:
         return Budget(file_bytes=size_bytes)
-    match = re.fullmatch(r"(\d+)x(\d+)", shape)
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", shape)
     if match is None:
         raise wrong
     budget = Budget()
-    budget.device.bytes, budget.device.context_length, budget.device.batch_size = size_bytes, int(match[1]), int(match[2])
+    budget.device.bytes, budget.device.context_length, budget.device.batch_size = size_bytes, int(match[1]), int(match[2] or 1)
     return budget
