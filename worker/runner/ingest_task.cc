@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
@@ -97,6 +98,26 @@ absl::Status RefuseNonFinite(const TaskContext& context, const OpenedModel& mode
   return absl::OkStatus();
 }
 
+// A head that is stored beside the embedding it is tied to has to be the same: transformers does
+// not tie the two where they differ.
+absl::Status CheckTiedHead(const OpenedModel& model) {
+  const HeadSpec& head = model.spec.head;
+  const std::string stored = head.linear().weight_name();
+  if (!head.tied || !model.checkpoint->Has(stored)) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(const TensorView weight, model.checkpoint->Get(stored));
+  LWQ_ASSIGN_OR_RETURN(const TensorView embedding,
+                       model.checkpoint->Get(model.spec.embedding.tensor));
+  if (weight.dtype == embedding.dtype && weight.shape == embedding.shape &&
+      std::equal(weight.bytes.begin(), weight.bytes.end(), embedding.bytes.begin(),
+                 embedding.bytes.end())) {
+    return absl::OkStatus();
+  }
+  return InvalidFailure(
+      "CONFIG_MISMATCH",
+      absl::StrCat("config.json ties ", stored, " to ", model.spec.embedding.tensor,
+                   ", but both are stored and they differ; set tie_word_embeddings to false"));
+}
+
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::IngestTask& task) {
@@ -112,6 +133,7 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   *manifest.mutable_inventory() = InventoryToProto(model.inventory);
   manifest.set_weight_bytes(model.checkpoint->total_file_bytes());
 
+  LWQ_RETURN_IF_ERROR(CheckTiedHead(model));
   LWQ_RETURN_IF_ERROR(RefuseNonFinite(context, model));
 
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(task.directory()));

@@ -1,6 +1,7 @@
 // Tasks against model directories that are damaged, or that change behind the service's back.
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -90,6 +91,18 @@ TEST_F(ModelFilesTest, AWeightThatIsNotFiniteIsFoundWhereverItIs) {
     Damage(tensor);
     EXPECT_THAT(Ingest(), FailsWith("NON_FINITE_WEIGHTS", HasSubstr(tensor)));
   }
+}
+
+// transformers would use the stored head, lwq the embedding.
+TEST_F(ModelFilesTest, AStoredHeadThatIsNotTheOneItIsTiedToIsRefused) {
+  const std::string path = absl::StrCat(Model(), "/config.json");
+  std::ifstream in(path);
+  std::string config((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string untied = "\"tie_word_embeddings\": false";
+  const size_t at = config.find(untied);
+  ASSERT_NE(at, std::string::npos);
+  Write("config.json", config.replace(at, untied.size(), "\"tie_word_embeddings\": true"));
+  EXPECT_THAT(Ingest(), FailsWith("CONFIG_MISMATCH", HasSubstr("lm_head.weight")));
 }
 
 // Whatever goes into the artifact is part of what the model is known by.

@@ -91,6 +91,9 @@ absl::StatusOr<LlamaShapedConfig> ReadLlamaShapedConfig(const ConfigReader& conf
   LWQ_ASSIGN_OR_RETURN(spec.activation, ReadActivation(config, defaults));
   LWQ_ASSIGN_OR_RETURN(result.tied_embeddings,
                        config.Bool("tie_word_embeddings", defaults.tied_embeddings));
+  // transformers lets any of these models look ahead when it is off.
+  LWQ_ASSIGN_OR_RETURN(const bool causal, config.Bool("is_causal", true));
+  if (!causal) return config.Refuse("is_causal", "true");
   LWQ_RETURN_IF_ERROR(ReadHeads(config, defaults, spec));
   result.attention.resize(static_cast<size_t>(layers));
   LWQ_ASSIGN_OR_RETURN(spec.bos_token_id, config.TokenId("bos_token_id", spec.vocab_size));

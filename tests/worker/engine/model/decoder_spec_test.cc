@@ -212,6 +212,7 @@ TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
        "rope_scaling.original_max_position_embeddings", "32", "64, as outside"},
       {Config("\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":0}"), "rope_scaling.factor",
        "0", "a number"},
+      {Config("\"is_causal\":false"), "is_causal", "false", "true"},
       {Config("\"bos_token_id\":96"), "bos_token_id", "96", "below"}};
   for (const auto& c : cases) {
     EXPECT_THAT(Read(c.config),
