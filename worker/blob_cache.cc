@@ -145,6 +145,9 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
     return Annotate(status, "uploading ", Basename(path));
   }
   LWQ_RETURN_IF_ERROR(RenameFile(path, PathOf(blob.sha256())));
+  // The task may fetch it again, from the server when there was no room: it holds no path of it.
+  MutexLock lock(&mu_);
+  LWQ_RETURN_IF_ERROR(MakeRoom());
   return blob;
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/rpc/channel.h"
@@ -123,6 +124,26 @@ TEST_F(BlobCacheTest, TheLongestUnusedBlobsGoAndNoneThatTheTaskReads) {
   for (int i : {0, 2, 3}) EXPECT_TRUE(FileExists(paths[i])) << "the task reads it";
   ASSERT_OK(cache->EndTask());
   EXPECT_EQ(FileExists(paths[0]) + FileExists(paths[2]) + FileExists(paths[3]), 2);
+}
+
+// Calibration stores many files, one after the other.
+TEST_F(BlobCacheTest, WhatATaskStoresKeepsToTheCachesBytes) {
+  const std::string directory = JoinPath(directory_.path(), "small");
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cache,
+                           BlobCache::Open(directory, MakeChannel(server_.address()), 3'000'000));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string input, cache->Fetch(RefOf(content_)));
+  std::string last;
+  for (char c = '0'; c <= '9'; ++c) {
+    const std::string path = JoinPath(cache->ScratchDirectory(), "file");
+    ASSERT_OK(WriteFileAtomically(path, std::string(1'000'000, c)));
+    LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef blob, cache->Store(path));
+    last = JoinPath(directory, absl::StrCat("blobs/", blob.sha256()));
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto names, ListDirectory(JoinPath(directory, "blobs")));
+    EXPECT_LE(names.size(), 3u);
+    absl::SleepFor(absl::Milliseconds(20));  // of the file system's times
+  }
+  EXPECT_TRUE(FileExists(last)) << "the next step of the task may read it";
+  EXPECT_TRUE(FileExists(input)) << "the task reads it";
 }
 
 TEST_F(BlobCacheTest, BytesOfAnotherDigestAreRefused) {
