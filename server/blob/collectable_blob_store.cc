@@ -69,27 +69,28 @@ void Uses::End(const std::string& sha256, bool counts) {
   MutexLock lock(&mu_);
   auto open = open_.find(sha256);
   if (--open->second == 0) open_.erase(open);
-  const absl::Duration now = clock_->Steady();
-  if (counts) used_at_[sha256] = now;
-  if (now < next_tidying_) return;
-  std::erase_if(used_at_, [&](const auto& entry) { return entry.second + grace_ <= now; });
-  next_tidying_ = now + grace_;
+  if (counts) used_at_[sha256] = clock_->Steady();
 }
 
-bool Uses::IsUsed(const std::string& sha256) const {
+bool Uses::IsUsed(const std::string& sha256, absl::Duration since) const {
   if (open_.count(sha256) > 0) return true;
   auto used = used_at_.find(sha256);
-  return used != used_at_.end() && used->second + grace_ > clock_->Steady();
+  return used != used_at_.end() && used->second + grace_ > since;
 }
 
-bool Uses::InUse(const std::string& sha256) const {
+bool Uses::InUse(const std::string& sha256, absl::Duration since) const {
   MutexLock lock(&mu_);
-  return IsUsed(sha256);
+  return IsUsed(sha256, since);
 }
 
-bool Uses::BeginDelete(const std::string& sha256) {
+void Uses::Forget(absl::Duration since) {
   MutexLock lock(&mu_);
-  return !IsUsed(sha256) && deleting_.insert(sha256).second;
+  std::erase_if(used_at_, [&](const auto& use) { return use.second + grace_ <= since; });
+}
+
+bool Uses::BeginDelete(const std::string& sha256, absl::Duration since) {
+  MutexLock lock(&mu_);
+  return !IsUsed(sha256, since) && deleting_.insert(sha256).second;
 }
 
 void Uses::EndDelete(const std::string& sha256) {
@@ -100,12 +101,17 @@ void Uses::EndDelete(const std::string& sha256) {
 
 CollectableBlobStore::CollectableBlobStore(std::unique_ptr<BlobStore> blobs, absl::Duration grace,
                                            Clock* clock)
-    : blobs_(std::move(blobs)), grace_(grace), uses_(std::make_shared<Uses>(grace, clock)) {}
+    : blobs_(std::move(blobs)),
+      grace_(grace),
+      clock_(clock),
+      uses_(std::make_shared<Uses>(grace, clock)) {}
 
 CollectableBlobStore::~CollectableBlobStore() = default;
 
-absl::Status CollectableBlobStore::Delete(const BlobId& id) {
-  if (!uses_->BeginDelete(id.sha256)) {
+absl::Status CollectableBlobStore::Delete(const BlobId& id) { return Delete(id, clock_->Steady()); }
+
+absl::Status CollectableBlobStore::Delete(const BlobId& id, absl::Duration since) {
+  if (!uses_->BeginDelete(id.sha256, since)) {
     return PreconditionFailure("BLOB_IN_USE", absl::StrCat("blob ", id.sha256, " is in use"));
   }
   absl::Status deleted = blobs_->Delete(id);
@@ -113,7 +119,11 @@ absl::Status CollectableBlobStore::Delete(const BlobId& id) {
   return deleted;
 }
 
-bool CollectableBlobStore::InUse(const BlobId& id) const { return uses_->InUse(id.sha256); }
+bool CollectableBlobStore::InUse(const BlobId& id, absl::Duration since) const {
+  return uses_->InUse(id.sha256, since);
+}
+
+void CollectableBlobStore::ForgetUses(absl::Duration since) { uses_->Forget(since); }
 
 absl::StatusOr<bool> CollectableBlobStore::Has(const BlobId& id) const {
   Use use(uses_, id.sha256);

@@ -27,8 +27,15 @@ class CollectableBlobStore : public BlobStore {
   // FAILED_PRECONDITION "BLOB_IN_USE" for a blob as above. When it was written is the caller's to
   // look at (BlobStat).
   absl::Status Delete(const BlobId& id) override;
-  // Whether Delete would refuse it now.
-  bool InUse(const BlobId& id) const;
+  // The same for a collection that began to read the records at `since`, by the steady clock:
+  // what was used in the grace period before it began stays for as long as it goes on, because the
+  // record that needs it may have been written behind it.
+  absl::Status Delete(const BlobId& id, absl::Duration since);
+  // Whether that Delete would refuse it now.
+  bool InUse(const BlobId& id, absl::Duration since) const;
+  // Drops what no collection that began at `since` or later has to know. Each collection calls it;
+  // nothing else drops uses.
+  void ForgetUses(absl::Duration since);
   absl::Duration grace() const { return grace_; }
 
   absl::StatusOr<bool> Has(const BlobId& id) const override;
@@ -60,13 +67,15 @@ class CollectableBlobStore : public BlobStore {
     // it was of use.
     void Begin(const std::string& sha256);
     void End(const std::string& sha256, bool counts);
-    bool InUse(const std::string& sha256) const;
+    bool InUse(const std::string& sha256, absl::Duration since) const;
     // False when it is in use; after true nobody begins to use it until EndDelete.
-    bool BeginDelete(const std::string& sha256);
+    bool BeginDelete(const std::string& sha256, absl::Duration since);
     void EndDelete(const std::string& sha256);
+    void Forget(absl::Duration since);
 
    private:
-    bool IsUsed(const std::string& sha256) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+    bool IsUsed(const std::string& sha256, absl::Duration since) const
+        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
     const absl::Duration grace_;
     Clock* const clock_;
@@ -75,12 +84,12 @@ class CollectableBlobStore : public BlobStore {
     std::map<std::string, int> open_ ABSL_GUARDED_BY(mu_);                // uses that go on
     std::map<std::string, absl::Duration> used_at_ ABSL_GUARDED_BY(mu_);  // when the last one ended
     std::set<std::string> deleting_ ABSL_GUARDED_BY(mu_);
-    absl::Duration next_tidying_ ABSL_GUARDED_BY(mu_);
   };
 
  private:
   const std::unique_ptr<BlobStore> blobs_;
   const absl::Duration grace_;
+  Clock* const clock_;
   const std::shared_ptr<Uses> uses_;  // readers and writers hold it too
 };
 

@@ -9,9 +9,11 @@
 
 #include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
+#include "server/service/call.h"
 #include "server/service/deletion.h"
 #include "server/service/record_writes.h"
 
@@ -24,6 +26,10 @@ constexpr int kBlobsAPage = 1000;
 constexpr absl::Duration kKeepAssembled = absl::Hours(24);
 // What happened to a job that ended so long ago is told by its last event alone, which has the job.
 constexpr absl::Duration kKeepEvents = absl::Hours(7 * 24);
+
+// A leader that hung in the middle of a collection notices after at most this that it leads no
+// more.
+constexpr absl::Duration kTermIsGood = absl::Seconds(1);
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
@@ -48,16 +54,44 @@ void Mark(const Message& message, std::unordered_set<std::string>& needed) {
   }
 }
 
+// Whether a collection may go on. Another leader on the same blobs may need what this one found
+// that nobody does, and a server that is to end does not wait for the rest.
+class Permission {
+ public:
+  explicit Permission(Scheduler* scheduler) : scheduler_(scheduler) {}
+  // Before each step.
+  absl::Status Check() {
+    if (scheduler_->draining) return DrainingError();
+    const bool is_good = scheduler_->clock().Steady() < confirmed_at_ + kTermIsGood;
+    return is_good ? absl::OkStatus() : Confirm();
+  }
+  // By the store: a commit of nothing is refused to who is no longer the leader.
+  absl::Status Confirm() {
+    confirmed_at_ = scheduler_->clock().Steady();
+    return scheduler_->store().Commit({});
+  }
+
+ private:
+  Scheduler* const scheduler_;
+  absl::Duration confirmed_at_ = -absl::InfiniteDuration();
+};
+
 // One pass over the records: which stay, and which blobs those need.
 class Pass {
  public:
-  Pass(Store* store, const Retention& retention, int64_t now_us)
-      : store_(store), retention_(retention), now_us_(now_us) {}
+  Pass(Store* store, const Retention& retention, int64_t now_us, Permission* permission)
+      : store_(store), retention_(retention), now_us_(now_us), permission_(permission) {}
 
   absl::Status Look() {
     const auto stays = [](const Record&, const auto&) { return true; };
     // Tasks before all that may take over what they hold; jobs before their artifacts.
-    LWQ_RETURN_IF_ERROR(Visit<v1::TaskRecord>(Table::kTasks, stays));
+    LWQ_RETURN_IF_ERROR(
+        Visit<v1::TaskRecord>(Table::kTasks, [&](const Record&, const v1::TaskRecord& task) {
+          if (task.state() == v1::TaskRecord::LEASED) {
+            oldest_lease_us_ = std::min(oldest_lease_us_, task.leased_us());
+          }
+          return true;
+        }));
     LWQ_RETURN_IF_ERROR(Visit<v1::JobRecord>(Table::kJobs, [&](const Record&, const auto& job) {
       if (!IsTerminal(job.job().state())) return true;
       const int64_t ended_us = ToMicros(job.job().end_time());
@@ -86,6 +120,8 @@ class Pass {
   const std::vector<Record>& over(Table table) const { return over_[static_cast<size_t>(table)]; }
   // Jobs that ended long ago and stay: the number of the last event of each.
   const std::map<std::string, int64_t>& quiet_jobs() const { return quiet_jobs_; }
+  // Since when the task that has run the longest does; the pass's own time when none does.
+  int64_t oldest_lease_us() const { return oldest_lease_us_; }
   bool IsNeeded(const std::string& sha256) const { return needed_.count(sha256) > 0; }
 
  private:
@@ -100,6 +136,7 @@ class Pass {
   absl::Status Visit(Table table, Stays stays) {
     ListQuery query;
     while (true) {
+      LWQ_RETURN_IF_ERROR(permission_->Check());
       LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, store_->List(table, query));
       for (Record& row : rows) {
         LWQ_ASSIGN_OR_RETURN(const T record, ParseRecord<T>(table, row));
@@ -119,28 +156,13 @@ class Pass {
   Store* const store_;
   const Retention& retention_;
   const int64_t now_us_;
+  Permission* const permission_;
+  int64_t oldest_lease_us_ = now_us_;
   std::unordered_set<std::string> needed_;  // by digest
   std::vector<Record> over_[kNumTables];    // past their time, without their values
   std::set<std::pair<Table, std::string>> keys_over_;
   std::map<std::string, int64_t> quiet_jobs_;
 };
-
-// One that was used meanwhile stays.
-absl::Status Remove(Store& store, Table table, const std::vector<Record>& rows) {
-  for (size_t begin = 0; begin < rows.size(); begin += kRemovalsACommit) {
-    const size_t end = std::min(rows.size(), begin + kRemovalsACommit);
-    std::vector<Write> writes;
-    for (size_t i = begin; i < end; ++i) {
-      Write& write = writes.emplace_back(
-          Write{.table = table, .remove = true, .expected_version = rows[i].version});
-      write.record.key = rows[i].key;
-    }
-    absl::Status removed = store.Commit(writes);
-    if (ReasonOf(removed) == "VERSION_CONFLICT") continue;  // the next collection looks again
-    LWQ_RETURN_IF_ERROR(removed);
-  }
-  return absl::OkStatus();
-}
 
 // A job or an artifact that somebody deleted or took up again meanwhile is no error.
 absl::Status Unless(const absl::Status& status) {
@@ -148,58 +170,156 @@ absl::Status Unless(const absl::Status& status) {
   return reason == "NOT_FOUND" || reason == "STATE_CONFLICT" ? absl::OkStatus() : status;
 }
 
-// All events of a job but its last.
-absl::Status Compact(Store& store, const std::string& job, int64_t last_seq) {
-  ListQuery query;
-  query.key_prefix = EventPrefix(job);
-  while (true) {
-    LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, store.List(Table::kEvents, query));
-    const bool more = static_cast<int>(rows.size()) == query.limit;
-    if (!rows.empty()) query.after_key = rows.back().key;
-    std::erase_if(rows, [&](const Record& row) { return row.key >= EventKey(job, last_seq); });
-    LWQ_RETURN_IF_ERROR(Remove(store, Table::kEvents, rows));
-    if (!more) return absl::OkStatus();
-  }
-}
+// What goes besides blobs.
+class Removal {
+ public:
+  Removal(Scheduler* scheduler, Permission* permission)
+      : scheduler_(*scheduler), store_(scheduler->store()), permission_(*permission) {}
 
-// Those that were compacted before have no event before the last.
-absl::Status CompactEvents(Store& store, const std::map<std::string, int64_t>& jobs) {
-  std::map<std::string, std::string> job_of;  // by the key of its last event but one
-  for (const auto& [job, last_seq] : jobs) job_of[EventKey(job, last_seq - 1)] = job;
-  std::vector<std::string> keys;
-  for (auto it = job_of.begin(); it != job_of.end();) {
-    keys.push_back((it++)->first);
-    if (keys.size() < kRemovalsACommit && it != job_of.end()) continue;
-    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.GetMany(Table::kEvents, keys));
-    for (const Record& row : rows) {
-      const std::string& job = job_of.at(row.key);
-      LWQ_RETURN_IF_ERROR(Compact(store, job, jobs.at(job)));
+  absl::Status Run(const Pass& pass) {
+    for (const Record& job : pass.over(Table::kJobs)) {
+      LWQ_RETURN_IF_ERROR(permission_.Check());
+      LWQ_RETURN_IF_ERROR(Unless(DeleteJob(scheduler_, job.key)));
     }
-    keys.clear();
+    for (const Record& artifact : pass.over(Table::kArtifacts)) {
+      LWQ_RETURN_IF_ERROR(permission_.Check());
+      LWQ_RETURN_IF_ERROR(Unless(DeleteArtifact(scheduler_, artifact.key)));
+    }
+    LWQ_RETURN_IF_ERROR(CompactEvents(pass.quiet_jobs()));
+    for (const Table table : {Table::kCache, Table::kRequests}) {
+      LWQ_RETURN_IF_ERROR(Remove(table, pass.over(table)));
+    }
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
-}
 
-absl::Status RemoveRecords(Scheduler& scheduler, const Pass& pass) {
-  for (const Record& job : pass.over(Table::kJobs)) {
-    LWQ_RETURN_IF_ERROR(Unless(DeleteJob(scheduler, job.key)));
+ private:
+  // One that was used meanwhile stays.
+  absl::Status Remove(Table table, const std::vector<Record>& rows) {
+    for (size_t begin = 0; begin < rows.size(); begin += kRemovalsACommit) {
+      LWQ_RETURN_IF_ERROR(permission_.Check());
+      const size_t end = std::min(rows.size(), begin + kRemovalsACommit);
+      std::vector<Write> writes;
+      for (size_t i = begin; i < end; ++i) {
+        Write& write = writes.emplace_back(
+            Write{.table = table, .remove = true, .expected_version = rows[i].version});
+        write.record.key = rows[i].key;
+      }
+      absl::Status removed = store_.Commit(writes);
+      if (ReasonOf(removed) == "VERSION_CONFLICT") continue;  // the next collection looks again
+      LWQ_RETURN_IF_ERROR(removed);
+    }
+    return absl::OkStatus();
   }
-  for (const Record& artifact : pass.over(Table::kArtifacts)) {
-    LWQ_RETURN_IF_ERROR(Unless(DeleteArtifact(scheduler, artifact.key)));
+
+  // All events of a job but its last.
+  absl::Status Compact(const std::string& job, int64_t last_seq) {
+    ListQuery query;
+    query.key_prefix = EventPrefix(job);
+    while (true) {
+      LWQ_ASSIGN_OR_RETURN(std::vector<Record> rows, store_.List(Table::kEvents, query));
+      const bool more = static_cast<int>(rows.size()) == query.limit;
+      if (!rows.empty()) query.after_key = rows.back().key;
+      std::erase_if(rows, [&](const Record& row) { return row.key >= EventKey(job, last_seq); });
+      LWQ_RETURN_IF_ERROR(Remove(Table::kEvents, rows));
+      if (!more) return absl::OkStatus();
+    }
   }
-  LWQ_RETURN_IF_ERROR(CompactEvents(scheduler.store(), pass.quiet_jobs()));
-  for (const Table table : {Table::kCache, Table::kRequests}) {
-    LWQ_RETURN_IF_ERROR(Remove(scheduler.store(), table, pass.over(table)));
+
+  // Those that were compacted before have no event before the last.
+  absl::Status CompactEvents(const std::map<std::string, int64_t>& jobs) {
+    std::map<std::string, std::string> job_of;  // by the key of its last event but one
+    for (const auto& [job, last_seq] : jobs) job_of[EventKey(job, last_seq - 1)] = job;
+    std::vector<std::string> keys;
+    for (auto it = job_of.begin(); it != job_of.end();) {
+      keys.push_back((it++)->first);
+      if (keys.size() < kRemovalsACommit && it != job_of.end()) continue;
+      LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store_.GetMany(Table::kEvents, keys));
+      for (const Record& row : rows) {
+        const std::string& job = job_of.at(row.key);
+        LWQ_RETURN_IF_ERROR(Compact(job, jobs.at(job)));
+      }
+      keys.clear();
+    }
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
-}
+
+  Scheduler& scheduler_;
+  Store& store_;
+  Permission& permission_;
+};
+
+// Deletes what no record needs, but for what somebody wrote or used less than the grace period
+// before `since`, or later.
+class Sweep {
+ public:
+  Sweep(CollectableBlobStore* blobs, const Pass* pass, absl::Duration grace, Moment since,
+        bool dry_run, Permission* permission)
+      : blobs_(*blobs),
+        pass_(*pass),
+        kept_if_written_after_(absl::FromUnixMicros(since.wall_us) - grace),
+        since_(absl::Microseconds(since.steady_us)),
+        dry_run_(dry_run),
+        permission_(*permission) {}
+
+  absl::Status Run(v1::CollectGarbageResponse& result) {
+    std::string after;
+    while (true) {
+      LWQ_ASSIGN_OR_RETURN(const std::vector<BlobStat> page, blobs_.List(after, kBlobsAPage));
+      LWQ_RETURN_IF_ERROR(permission_.Confirm());
+      for (const BlobStat& blob : page) LWQ_RETURN_IF_ERROR(Look(blob, result));
+      if (static_cast<int>(page.size()) < kBlobsAPage) return absl::OkStatus();
+      after = page.back().id.sha256;
+    }
+  }
+
+ private:
+  absl::Status Look(const BlobStat& blob, v1::CollectGarbageResponse& result) {
+    const int64_t size = blob.id.size_bytes;
+    if (pass_.IsNeeded(blob.id.sha256)) {
+      result.set_kept_blobs(result.kept_blobs() + 1);
+      result.set_kept_blob_bytes(result.kept_blob_bytes() + size);
+      return absl::OkStatus();
+    }
+    bool stays = blob.written > kept_if_written_after_ || blobs_.InUse(blob.id, since_);
+    if (!stays && !dry_run_) {
+      LWQ_RETURN_IF_ERROR(permission_.Check());
+      absl::Status deleted = blobs_.Delete(blob.id, since_);
+      stays = HasReason(deleted, reasons::kBlobInUse);
+      if (!stays) LWQ_RETURN_IF_ERROR(deleted);
+    }
+    if (stays) {
+      result.set_grace_blobs(result.grace_blobs() + 1);
+      result.set_grace_blob_bytes(result.grace_blob_bytes() + size);
+    } else {
+      result.set_blobs(result.blobs() + 1);
+      result.set_blob_bytes(result.blob_bytes() + size);
+    }
+    return absl::OkStatus();
+  }
+
+  CollectableBlobStore& blobs_;
+  const Pass& pass_;
+  const absl::Time kept_if_written_after_;
+  const absl::Duration since_;
+  const bool dry_run_;
+  Permission& permission_;
+};
 
 }  // namespace
 
 absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
-  MutexLock lock(&mu_);
-  const absl::Time now = scheduler_->clock().Now();
-  Pass pass(&scheduler_->store(), retention_, absl::ToUnixMicros(now));
+  if (running_.exchange(true)) {
+    return Failure(reasons::kCollectionRunning, "a collection is under way in this server");
+  }
+  absl::StatusOr<v1::CollectGarbageResponse> result = CollectAlone(dry_run);
+  running_ = false;
+  return result;
+}
+
+absl::StatusOr<v1::CollectGarbageResponse> Collector::CollectAlone(bool dry_run) {
+  const Moment now = scheduler_->Now();
+  Permission permission(scheduler_);
+  Pass pass(&scheduler_->store(), retention_, now.wall_us, &permission);
   LWQ_RETURN_IF_ERROR(pass.Look());
   v1::CollectGarbageResponse result;
   const auto count = [&](Table table) { return static_cast<int64_t>(pass.over(table).size()); };
@@ -207,34 +327,14 @@ absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
   result.set_artifacts(count(Table::kArtifacts));
   result.set_cache_entries(count(Table::kCache));
   result.set_requests(count(Table::kRequests));
-  if (!dry_run) LWQ_RETURN_IF_ERROR(RemoveRecords(*scheduler_, pass));
-  std::string after;
-  while (true) {
-    LWQ_ASSIGN_OR_RETURN(const std::vector<BlobStat> blobs, blobs_->List(after, kBlobsAPage));
-    for (const BlobStat& blob : blobs) {
-      const int64_t size = blob.id.size_bytes;
-      if (pass.IsNeeded(blob.id.sha256)) {
-        result.set_kept_blobs(result.kept_blobs() + 1);
-        result.set_kept_blob_bytes(result.kept_blob_bytes() + size);
-        continue;
-      }
-      bool stays = blob.written + retention_.blob_grace > now || blobs_->InUse(blob.id);
-      if (!stays && !dry_run) {
-        absl::Status deleted = blobs_->Delete(blob.id);
-        stays = ReasonOf(deleted) == "BLOB_IN_USE";
-        if (!stays) LWQ_RETURN_IF_ERROR(deleted);
-      }
-      if (stays) {
-        result.set_grace_blobs(result.grace_blobs() + 1);
-        result.set_grace_blob_bytes(result.grace_blob_bytes() + size);
-      } else {
-        result.set_blobs(result.blobs() + 1);
-        result.set_blob_bytes(result.blob_bytes() + size);
-      }
-    }
-    if (static_cast<int>(blobs.size()) < kBlobsAPage) break;
-    after = blobs.back().id.sha256;
-  }
+  if (!dry_run) LWQ_RETURN_IF_ERROR(Removal(scheduler_, &permission).Run(pass));
+  // A task stores blobs as it goes, and its record names them when it ends.
+  const int64_t running_us = now.wall_us - pass.oldest_lease_us();
+  const Moment since = {.wall_us = now.wall_us - running_us,
+                        .steady_us = now.steady_us - running_us};
+  blobs_->ForgetUses(absl::Microseconds(since.steady_us));
+  Sweep sweep(blobs_, &pass, retention_.blob_grace, since, dry_run, &permission);
+  LWQ_RETURN_IF_ERROR(sweep.Run(result));
   spdlog::info("{}: {} jobs, {} artifacts, {} results, {} blobs of {} bytes",
                dry_run ? "collection would delete" : "collection deleted", result.jobs(),
                result.artifacts(), result.cache_entries(), result.blobs(), result.blob_bytes());

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
+#include "base/reasons.h"
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
@@ -242,7 +243,11 @@ void Server::State::Tick() {
     blob->Post([this] {
       absl::Status status = blobs->ExpireUploads(options.clock->Now() - kUploadLife).status();
       if (status.ok()) status = collector->Collect(/*dry_run=*/false).status();
-      if (!status.ok()) spdlog::warn("collecting: {}", LogSafe(status.ToString()));
+      // One that somebody asked for by RPC does as well.
+      if (status.ok() || scheduler->draining || HasReason(status, reasons::kCollectionRunning)) {
+        return;
+      }
+      spdlog::warn("collecting: {}", LogSafe(status.ToString()));
     });
   }
 }

@@ -55,11 +55,11 @@ TEST_F(CollectableBlobStoreTest, WhoeverAskedMayCountOnTheAnswerForTheGracePerio
     clock_.Advance(absl::Minutes(59));
     EXPECT_THAT(blobs_.Delete(id_), FailsWith("BLOB_IN_USE", _));
     clock_.Advance(absl::Minutes(2));
-    EXPECT_FALSE(blobs_.InUse(id_));
+    EXPECT_FALSE(blobs_.InUse(id_, clock_.Steady()));
   }
   ASSERT_OK(blobs_.Delete(id_));
   EXPECT_FALSE(*blobs_.Has(id_));
-  EXPECT_FALSE(blobs_.InUse(id_)) << "what is not there is promised to nobody";
+  EXPECT_FALSE(blobs_.InUse(id_, clock_.Steady())) << "what is not there is promised to nobody";
 }
 
 TEST_F(CollectableBlobStoreTest, OneThatIsReadOrWrittenStaysHoweverLongThatTakes) {
@@ -70,6 +70,19 @@ TEST_F(CollectableBlobStoreTest, OneThatIsReadOrWrittenStaysHoweverLongThatTakes
   LWQ_ASSERT_OK_AND_ASSIGN(auto writer, blobs_.OpenWrite(id_));
   clock_.Advance(absl::Hours(24));
   EXPECT_THAT(blobs_.Delete(id_), FailsWith("BLOB_IN_USE", _));
+}
+
+TEST_F(CollectableBlobStoreTest, ForACollectionTheGracePeriodEndsWhenItBegins) {
+  EXPECT_TRUE(*blobs_.Has(id_));
+  clock_.Advance(absl::Minutes(59));
+  const absl::Duration since = clock_.Steady();
+  clock_.Advance(absl::Hours(5));
+  EXPECT_TRUE(blobs_.InUse(id_, since));
+  blobs_.ForgetUses(since);
+  EXPECT_THAT(blobs_.Delete(id_, since), FailsWith("BLOB_IN_USE", _));
+  blobs_.ForgetUses(clock_.Steady());
+  EXPECT_FALSE(blobs_.InUse(id_, since)) << "nothing grows for ever";
+  EXPECT_OK(blobs_.Delete(id_, clock_.Steady()));
 }
 
 // Deleting and asking at once: whoever hears that it is there finds it there.
