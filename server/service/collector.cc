@@ -264,6 +264,7 @@ class Sweep {
   absl::Status Run(v1::CollectGarbageResponse& result) {
     std::string after;
     while (true) {
+      LWQ_RETURN_IF_ERROR(permission_.Check());
       LWQ_ASSIGN_OR_RETURN(const std::vector<BlobStat> page, blobs_.List(after, kBlobsAPage));
       LWQ_RETURN_IF_ERROR(permission_.Confirm());
       for (const BlobStat& blob : page) LWQ_RETURN_IF_ERROR(Look(blob, result));

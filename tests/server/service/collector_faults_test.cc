@@ -123,27 +123,48 @@ TEST_F(CollectorFaultsTest, WhatATaskThatStillRunsStoredStaysHoweverLongItRuns) 
   EXPECT_FALSE(IsThere(told));
 }
 
-// A leader that hung: what the next one was told is there may not go by the mark of the old one.
-TEST_F(CollectorFaultsTest, AServerThatIsNoLongerTheLeaderDeletesNothing) {
-  const BlobId old = PutBlob("old");
-  clock_.Advance(absl::Hours(2));
-  LWQ_ASSERT_OK_AND_ASSIGN(const auto leadership, Leadership::Win(&store_, &clock_, {.holder = "a"},
-                                                                  [] { return false; }));
-  FencedStore fenced(&store_, leadership.get());
-  Scheduler scheduler(&fenced, &blobs_, &clock_, &metrics_, &cpu_, DispatchOptions());
-  Collector collector(&scheduler, &blobs_, Retention());
-  hooked_->on_list = [&] {
-    Write term{.table = Table::kLeader, .expected_version = leadership->term()};
+// The first to lead.
+class CollectingLeaderTest : public CollectorFaultsTest {
+ protected:
+  void TakeTermForAnother() {
+    Write term{.table = Table::kLeader, .expected_version = leadership_->term()};
     term.record.key = "term";
     term.record.value = "b";
     ASSERT_OK(store_.Commit({term}));
+  }
+
+  std::unique_ptr<Leadership> leadership_ =
+      *Leadership::Win(&store_, &clock_, {.holder = "a"}, [] { return false; });
+  FencedStore fenced_{&store_, leadership_.get()};
+  Scheduler led_{&fenced_, &blobs_, &clock_, &metrics_, &cpu_, DispatchOptions()};
+  Collector leaders_collector_{&led_, &blobs_, Retention()};
+};
+
+// One that hung: what the next leader was told is there may not go by the mark of the old one.
+TEST_F(CollectingLeaderTest, OneThatWasReplacedDeletesNothing) {
+  const BlobId old = PutBlob("old");
+  clock_.Advance(absl::Hours(2));
+  hooked_->on_list = [&] {
+    TakeTermForAnother();
     CollectableBlobStore of_the_next(std::make_unique<FailingBlobStore>(&memory_, &no_faults_),
                                      absl::Hours(1), &clock_);
     EXPECT_TRUE(*of_the_next.Has(old));
     PutDatasetOf(old);
   };
-  EXPECT_THAT(collector.Collect(false).status(), FailsWith("NOT_LEADER", _));
+  EXPECT_THAT(leaders_collector_.Collect(false).status(), FailsWith("NOT_LEADER", _));
   EXPECT_TRUE(IsThere(old));
+}
+
+TEST_F(CollectingLeaderTest, OneThatIsReplacedBetweenTwoDeletionsStopsWithinASecond) {
+  for (int i = 0; i < 10; ++i) PutBlob(absl::StrCat("blob ", i));
+  clock_.Advance(absl::Hours(2));
+  int num_deleted = 0;
+  hooked_->on_delete = [&] {
+    if (++num_deleted == 3) TakeTermForAnother();
+    clock_.Advance(absl::Milliseconds(500));
+  };
+  EXPECT_THAT(leaders_collector_.Collect(false).status(), FailsWith("NOT_LEADER", _));
+  EXPECT_GE(memory_.total_count(), 10 - 3 - 2);
 }
 
 TEST_F(CollectorFaultsTest, AServerThatDrainsStopsBeforeTheNextDeletion) {

@@ -1,7 +1,12 @@
 // Deleting by RPC. Over every store: collector_test.cc.
 #include "server/service/deletion.h"
 
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "server/blob/memory_blob_store.h"
 #include "tests/server/service/server_fixture.h"
+#include "tests/testing/failing_blob_store.h"
 
 namespace lwq::testing {
 namespace {
@@ -9,6 +14,15 @@ namespace {
 using ::testing::_;
 
 using DeletionTest = ServerTest;
+
+class SlowBlobs : public FailingBlobStore {
+ public:
+  using FailingBlobStore::FailingBlobStore;
+  absl::Status Delete(const BlobId& id) override {
+    absl::SleepFor(absl::Milliseconds(10));
+    return FailingBlobStore::Delete(id);
+  }
+};
 
 TEST_F(DeletionTest, ADeletedJobIsGoneForEverybody) {
   {
@@ -45,6 +59,32 @@ TEST_F(DeletionTest, ADeletedJobIsGoneForEverybody) {
   EXPECT_GT(collected.kept_blobs(), 0);
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job again, Submit(JobRequest(5.0)));
   EXPECT_GT(again.progress().tasks_cached(), 0);
+}
+
+// The next leader waits for as long as this one takes to end.
+TEST_F(DeletionTest, AServerThatIsToStopDoesNotWaitForTheRestOfACollection) {
+  constexpr int kBlobs = 1000;
+  MemoryBlobStore blobs(int64_t{1} << 30, &clock_);
+  for (int i = 0; i < kBlobs; ++i) ASSERT_OK(blobs.Put(absl::StrCat(i)));
+  clock_.Advance(absl::Hours(2));
+  server_.reset();
+  FaultPlan no_faults([](int) { return Fault::kNone; });
+  ServerParts parts;
+  parts.store = std::make_unique<MemoryStore>();
+  parts.blobs = std::make_unique<SlowBlobs>(&blobs, &no_faults);
+  LWQ_ASSERT_OK_AND_ASSIGN(server_, Server::Start(options_, std::move(parts)));
+  Stubs stubs(server_->address());
+  absl::Status collected;
+  std::thread caller([&] {
+    v1::CollectGarbageResponse response;
+    collected = Call(*stubs.admin, &v1::AdminService::Stub::CollectGarbage,
+                     v1::CollectGarbageRequest(), &response);
+  });
+  while (blobs.total_count() >= kBlobs) absl::SleepFor(absl::Milliseconds(1));
+  server_->Drain();
+  caller.join();
+  EXPECT_THAT(collected, FailsWith("DRAINING", _));
+  EXPECT_GT(blobs.total_count(), kBlobs / 2);
 }
 
 }  // namespace
