@@ -22,6 +22,7 @@ namespace {
 
 constexpr absl::Duration kIdleLimit = absl::Seconds(60);
 constexpr char kPartial[] = ".partial";
+constexpr char kGgufSuffix[] = ".gguf";
 
 // A file that is appended to and can be cut back.
 class PartialFile {
@@ -168,19 +169,34 @@ absl::Status RemoveStrangers(const v1::Artifact& artifact, const std::string& st
   return SyncDirectory(staging);
 }
 
+absl::Status CopyFile(const std::string& from, const std::string& to) {
+  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> source, MappedFile::Open(from));
+  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<FileWriter> target, FileWriter::Create(to));
+  LWQ_RETURN_IF_ERROR(target->Append(source->bytes()));
+  return target->Finish();
+}
+
 absl::Status CopyDirectory(const std::string& from, const std::string& to) {
   LWQ_RETURN_IF_ERROR(RemoveAll(to));
   LWQ_RETURN_IF_ERROR(MakeDirectories(to));
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(from));
   for (const std::string& name : names) {
-    LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> source,
-                         MappedFile::Open(JoinPath(from, name)));
-    LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<FileWriter> target,
-                         FileWriter::Create(JoinPath(to, name)));
-    LWQ_RETURN_IF_ERROR(target->Append(source->bytes()));
-    LWQ_RETURN_IF_ERROR(target->Finish());
+    LWQ_RETURN_IF_ERROR(CopyFile(JoinPath(from, name), JoinPath(to, name)));
   }
   return SyncDirectory(to);
+}
+
+// In one step, over file systems too.
+absl::Status MoveFile(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+  if (errno != EXDEV) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("renaming ", from, " to ", to));
+  }
+  const std::string partial = absl::StrCat(to, kPartial);
+  const absl::Status copied = CopyFile(from, partial);
+  if (copied.ok()) return RenameFile(partial, to);
+  RemoveAll(partial).IgnoreError();
+  return copied;
 }
 
 }  // namespace
@@ -211,6 +227,43 @@ absl::Status CheckOutputFree(const std::string& directory) {
   }
   return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
                  absl::StrCat(directory, " exists and is not an empty directory"));
+}
+
+bool IsFileOutput(absl::string_view path) { return absl::EndsWith(path, kGgufSuffix); }
+
+std::string ProofPath(absl::string_view out, absl::string_view name) {
+  return IsFileOutput(out) ? absl::StrCat(out, ".", name) : JoinPath(out, name);
+}
+
+absl::Status CheckOutput(const std::string& out) {
+  if (!IsFileOutput(out)) return CheckOutputFree(out);
+  if (!FileExists(out)) return absl::OkStatus();
+  return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS", absl::StrCat(out, " exists"));
+}
+
+absl::Status Publish(const std::string& staging, const std::string& out) {
+  if (!IsFileOutput(out)) return PublishDirectory(staging, out);
+  LWQ_RETURN_IF_ERROR(CheckOutput(out));
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(staging));
+  std::vector<std::string> files;
+  for (const std::string& name : names) {
+    if (!absl::StartsWith(name, "lwq-")) files.push_back(name);
+  }
+  if (files.size() != 1 || !IsFileOutput(files[0])) {
+    return InvalidFailure("USAGE",
+                          absl::StrCat("--out ", LogSafe(out),
+                                       " names a file, and this artifact is a directory "
+                                       "of several: give a directory, or --for llama.cpp"));
+  }
+  const std::string parent = Dirname(out);
+  LWQ_RETURN_IF_ERROR(MakeDirectories(parent));
+  for (const std::string& name : names) {
+    if (name == files[0]) continue;
+    LWQ_RETURN_IF_ERROR(MoveFile(JoinPath(staging, name), ProofPath(out, name)));
+  }
+  LWQ_RETURN_IF_ERROR(MoveFile(JoinPath(staging, files[0]), out));
+  LWQ_RETURN_IF_ERROR(SyncDirectory(parent));
+  return RemoveAll(staging);
 }
 
 absl::Status PublishDirectory(const std::string& staging, const std::string& directory) {

@@ -25,6 +25,20 @@ absl::Status DownloadArtifact(Client* client, const v1::Artifact& artifact,
 // ALREADY_EXISTS OUTPUT_EXISTS unless `directory` is missing or an empty directory.
 absl::Status CheckOutputFree(const std::string& directory);
 
+// Whether an output path names a file, which a GGUF artifact is, and no directory.
+bool IsFileOutput(absl::string_view path);
+// What is beside an artifact's weights and begins with "lwq-": its manifest and report. Beside a
+// file PATH they are PATH.lwq-manifest.json and PATH.lwq-report.json.
+std::string ProofPath(absl::string_view out, absl::string_view name);
+
+// ALREADY_EXISTS OUTPUT_EXISTS unless nothing is at `out` or, where it names a directory, that is
+// empty.
+absl::Status CheckOutput(const std::string& out);
+
+// Makes what `staging` holds appear at `out`, as a directory or as one file with its proof beside
+// it; the file comes last. INVALID_ARGUMENT USAGE when `out` names a file and the artifact is none.
+absl::Status Publish(const std::string& staging, const std::string& out);
+
 // Makes the finished `staging` directory appear as `directory` in one step, over file systems too
 // (through `directory`.partial, which is removed again on an error).
 absl::Status PublishDirectory(const std::string& staging, const std::string& directory);

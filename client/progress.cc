@@ -34,6 +34,7 @@ std::string PhaseLine(const v1::PhaseProgress& phase) {
 std::string TaskLine(const v1::TaskEvent& task) {
   std::string line = task.kind();
   if (task.layer() == -1) absl::StrAppend(&line, " lm_head");
+  if (task.layer() == -3) absl::StrAppend(&line, " embedding");
   if (task.layer() >= 0) absl::StrAppend(&line, " layer ", task.layer());
   switch (task.state()) {
     case v1::TaskEvent::DONE:

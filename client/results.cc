@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "client/budget_text.h"
+#include "client/download.h"
 #include "client/size_text.h"
 #include "client/table.h"
 #include "google/protobuf/util/json_util.h"
@@ -165,8 +166,9 @@ std::string QuantizeTable(const QuantizeOutcome& outcome) {
   for (const std::string& warning : job.warnings()) {
     absl::StrAppend(&text, "\nwarning: ", warning, "\n");
   }
-  absl::StrAppend(&text, "\nartifact  ", outcome.directory, "\nreport    ", outcome.directory,
-                  "/lwq-report.json\nmanifest  ", outcome.directory, "/lwq-manifest.json\n");
+  absl::StrAppend(&text, "\nartifact  ", outcome.directory, "\nreport    ",
+                  ProofPath(outcome.directory, "lwq-report.json"), "\nmanifest  ",
+                  ProofPath(outcome.directory, "lwq-manifest.json"), "\n");
   return text;
 }
 

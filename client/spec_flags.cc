@@ -4,6 +4,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -14,14 +15,16 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 28> kSpecFlags = {{
+constexpr std::array<FlagDef, 30> kSpecFlags = {{
     {"allocator", "NAME",
      "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform (default "
      "lwq)"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST",
      "candidate widths; 16: as in the source (default: what the profile has, and 16)"},
-    {"budget", "BUDGET", "3.25bpw, 900MiB, 5200000 (bytes) or 20GB@8192x4 (device memory)"},
+    {"budget", "BUDGET",
+     "3.25bpw, 900MiB, 5200000 (bytes), 20GB@8192x4 (device memory) or Q4_K_M (no larger than "
+     "llama.cpp's file of that name)"},
     {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
     {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
     {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
@@ -29,6 +32,10 @@ constexpr std::array<FlagDef, 28> kSpecFlags = {{
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
     {"eval-text", "FILE", "held-out text for perplexity and KL"},
     {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
+    {"for", "ENGINE",
+     "who shall load it: llama.cpp, vllm, sglang, transformers (default vllm); a --profile that "
+     "engine takes"},
+    {"format", "NAME", "gguf or compressed-tensors (default: what the engine loads)"},
     {"formats", "LIST", "candidate weight formats by id, such as int4-g64,int3-row,dense"},
     {"group-size", "LIST",
      "weights that share a scale: 32, 64, 128 or row; several mix in one plan (default 128)"},
@@ -44,13 +51,53 @@ constexpr std::array<FlagDef, 28> kSpecFlags = {{
      "gptq: as published, without the sweeps that refine its codes and scales"},
     {"no-scale-search", "", "scales from the largest weight alone"},
     {"profile", "NAME",
-     "who shall load it: vllm-lowbit, portable, transformers (default vllm-lowbit)"},
+     "formats that may be used: vllm-lowbit, portable, transformers, llama.cpp (default: by "
+     "--for)"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
     {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)"},
     {"seed", "N", "of the random scorer"},
     {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},
 }};
+
+// --for and --format are names of profiles that people think in.
+struct Target {
+  absl::string_view name;
+  absl::string_view profile;
+};
+constexpr Target kEngines[] = {{"llama.cpp", "llama.cpp"},
+                               {"vllm", "vllm-lowbit"},
+                               {"sglang", "portable"},
+                               {"transformers", "transformers"}};
+constexpr Target kFormats[] = {{"gguf", "llama.cpp"}, {"compressed-tensors", "vllm-lowbit"}};
+
+absl::StatusOr<std::string> ProfileOf(const Flags& flags, absl::string_view flag,
+                                      absl::Span<const Target> targets) {
+  if (!flags.Has(flag)) return std::string();
+  std::vector<absl::string_view> names;
+  for (const Target& target : targets) {
+    if (target.name == flags.Get(flag)) return std::string(target.profile);
+    names.push_back(target.name);
+  }
+  return InvalidFailure("FLAG_INVALID",
+                        absl::StrCat("--", flag, " \"", LogSafe(flags.Get(flag)),
+                                     "\": expected one of ", absl::StrJoin(names, ", ")));
+}
+
+absl::Status SetProfile(const Flags& flags, v1::QuantizeSpec* spec) {
+  LWQ_ASSIGN_OR_RETURN(const std::string engine, ProfileOf(flags, "for", kEngines));
+  LWQ_ASSIGN_OR_RETURN(const std::string format, ProfileOf(flags, "format", kFormats));
+  std::string profile = flags.Get("profile");
+  if (profile.empty()) profile = engine.empty() ? format : engine;
+  const bool gguf = profile == kEngines[0].profile;
+  const bool agree = (engine.empty() || flags.Get("profile").empty() || engine == profile) &&
+                     (format.empty() || gguf == (format == kEngines[0].profile));
+  if (!agree) {
+    return InvalidFailure("USAGE", "--for, --format and --profile contradict each other: give one");
+  }
+  spec->set_profile(profile);
+  return absl::OkStatus();
+}
 
 absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> widths, flags.GetList("bits"));
@@ -128,7 +175,7 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   spec.set_method(flags.Get("method"));
   spec.set_scorer(flags.Get("scorer"));
   spec.set_allocator(flags.Get("allocator"));
-  spec.set_profile(flags.Get("profile"));
+  LWQ_RETURN_IF_ERROR(SetProfile(flags, &spec));
   LWQ_ASSIGN_OR_RETURN(const std::string compute, flags.GetChoice("compute", {"f32", "bf16"}));
   spec.set_compute(compute);
   spec.set_asymmetric(flags.Has("asymmetric"));
@@ -145,6 +192,8 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   }
   return spec;
 }
+
+bool IsForFiles(const v1::QuantizeSpec& spec) { return spec.profile() == kEngines[0].profile; }
 
 absl::Status CheckDatasetFiles(const Flags& flags) {
   LWQ_RETURN_IF_ERROR(CheckFile("calibration", flags.Get("calibration")));

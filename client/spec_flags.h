@@ -18,6 +18,9 @@ absl::Span<const FlagDef> SpecFlags();
 // workers'.
 absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags);
 
+// Whether the job's artifact is one file.
+bool IsForFiles(const v1::QuantizeSpec& spec);
+
 // Checks that the files of --calibration, --eval-text and --eval-tasks are there, then uploads them
 // and names them in the spec. `names` gets the file name of each dataset.
 absl::Status CheckDatasetFiles(const Flags& flags);

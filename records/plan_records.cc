@@ -8,14 +8,14 @@
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/plan/artifact_format.h"
+#include "worker/engine/plan/gguf_recipe.h"
 
 namespace lwq {
 namespace {
 
-constexpr int kHeadLayer = -1;  // in records
-
-// The `layer` of a unit in records.
-int TaskLayerOf(Place place) { return place.in_layer() ? place.layer : kHeadLayer; }
+constexpr int kHeadLayer = -1;
+constexpr int kEmbeddingLayer = -3;  // -2 stands for tasks of no layer
 
 v1::ModelPart PartOf(Place place) {
   switch (place.part) {
@@ -51,6 +51,16 @@ absl::StatusOr<Place> PlaceOf(v1::ModelPart part, int layer, absl::string_view w
 
 }  // namespace
 
+int RecordedLayer(Place place) {
+  if (place.in_layer()) return place.layer;
+  return place == Place::Embedding() ? kEmbeddingLayer : kHeadLayer;
+}
+
+Place PlaceOfRecord(int layer) {
+  if (layer >= 0) return Place::Layer(layer);
+  return layer == kEmbeddingLayer ? Place::Embedding() : Place::Head();
+}
+
 v1::Inventory InventoryToProto(const ModelInventory& inventory) {
   v1::Inventory proto;
   proto.set_num_layers(inventory.num_layers);
@@ -58,7 +68,7 @@ v1::Inventory InventoryToProto(const ModelInventory& inventory) {
   for (const AllocationUnit& unit : inventory.units) {
     v1::InventoryUnit* out = proto.add_units();
     out->set_name(unit.name);
-    out->set_layer(TaskLayerOf(unit.place));
+    out->set_layer(RecordedLayer(unit.place));
     out->set_part(PartOf(unit.place));
     out->set_kind(unit.kind);
     for (const LinearShape& linear : unit.linears) {
@@ -85,6 +95,8 @@ v1::Inventory InventoryToProto(const ModelInventory& inventory) {
   proto.set_num_kv_heads(inventory.num_kv_heads);
   proto.set_head_dim(inventory.head_dim);
   proto.set_max_positions(inventory.max_positions);
+  proto.set_gguf_other_bytes(inventory.gguf_other_bytes);
+  proto.set_gguf_refusal(inventory.gguf_refusal);
   return proto;
 }
 
@@ -122,10 +134,12 @@ absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory) {
   model.num_kv_heads = inventory.num_kv_heads();
   model.head_dim = inventory.head_dim();
   model.max_positions = inventory.max_positions();
+  model.gguf_other_bytes = inventory.gguf_other_bytes();
+  model.gguf_refusal = inventory.gguf_refusal();
   return model;
 }
 
-absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
+absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget, const ModelInventory& inventory) {
   Budget result;
   switch (budget.kind_case()) {
     case v1::Budget::kFileBytes:
@@ -149,6 +163,18 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
                                                              " is not above 0 and at most 100"));
       }
       return result;
+    case v1::Budget::kRecipe: {
+      if (inventory.artifact_format != &ArtifactFormatDefs::gguf) {
+        return InvalidFailure("BUDGET_INVALID",
+                              absl::StrCat("the budget ", budget.recipe(),
+                                           " is a recipe of "
+                                           "llama.cpp's: it needs the profile llama.cpp"));
+      }
+      LWQ_ASSIGN_OR_RETURN(const Plan plan, GgufRecipePlan(inventory, budget.recipe()));
+      result.kind = Budget::Kind::kFileBytes;
+      result.bytes = WeightFileBytes(inventory, plan, 0);
+      break;
+    }
     case v1::Budget::kDevice:
       result.kind = Budget::Kind::kDeviceBytes;
       result.bytes = budget.device().bytes();
@@ -164,7 +190,7 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget) {
       break;
     default:
       return InvalidFailure("BUDGET_INVALID",
-                            "no budget: set file_bytes, bits_per_weight, source_percent or device");
+                            "no budget: set file_bytes, bits_per_weight, source_percent, device or recipe");
   }
   if (result.bytes <= 0) {
     return InvalidFailure("BUDGET_INVALID",
@@ -194,6 +220,18 @@ v1::Budget BudgetToProto(const Budget& budget) {
   return result;
 }
 
+absl::StatusOr<ModelInventory> InventoryFor(const v1::QuantizeSpec& spec,
+                                            ModelInventory inventory) {
+  LWQ_ASSIGN_OR_RETURN(const ProfileDef* profile, FindProfile(spec.profile()));
+  LWQ_RETURN_IF_ERROR(profile->artifact_format->check(inventory));
+  return PlannedAs(*profile->artifact_format, std::move(inventory));
+}
+
+absl::StatusOr<ModelInventory> InventoryFor(const v1::PlanSummary& plan, ModelInventory inventory) {
+  LWQ_ASSIGN_OR_RETURN(const ArtifactFormatDef* format, FindArtifactFormat(plan.artifact_format()));
+  return PlannedAs(*format, std::move(inventory));
+}
+
 absl::StatusOr<Menu> MenuOf(const v1::QuantizeSpec& spec, const ModelInventory& inventory) {
   LWQ_ASSIGN_OR_RETURN(const ProfileDef* profile, FindProfile(spec.profile()));
   MenuRequest request;
@@ -215,10 +253,11 @@ absl::StatusOr<const WeightFormat*> FormatOf(absl::string_view id) {
 
 v1::PlanSummary PlanToProto(const Plan& plan, const ModelInventory& inventory) {
   v1::PlanSummary proto;
+  proto.set_artifact_format(std::string(inventory.artifact_format->name));
   for (size_t u = 0; u < inventory.units.size(); ++u) {
     v1::UnitChoice& choice = *proto.add_units();
     choice.set_unit(inventory.units[u].name);
-    choice.set_layer(TaskLayerOf(inventory.units[u].place));
+    choice.set_layer(RecordedLayer(inventory.units[u].place));
     choice.set_format(FormatId(plan[u]));
   }
   return proto;
@@ -244,15 +283,17 @@ absl::StatusOr<Plan> PlanOf(const v1::PlanSummary& plan, const ModelInventory& i
   return formats;
 }
 
-std::vector<v1::UnitFormats> QuantizedFormats(const Menu& menu, const ModelInventory& inventory) {
-  std::vector<v1::UnitFormats> units;
+std::map<int, std::vector<v1::UnitFormats>> QuantizedFormats(const Menu& menu,
+                                                             const ModelInventory& inventory) {
+  std::map<int, std::vector<v1::UnitFormats>> units;
   for (size_t u = 0; u < menu.units.size(); ++u) {
     v1::UnitFormats unit;
     unit.set_unit(inventory.units[u].name);
     for (const WeightFormat* format : menu.units[u].formats) {
       if (!format->dense()) unit.add_formats(format->id());
     }
-    if (unit.formats_size() > 0) units.push_back(std::move(unit));
+    if (unit.formats_size() == 0) continue;
+    units[RecordedLayer(inventory.units[u].place)].push_back(std::move(unit));
   }
   return units;
 }

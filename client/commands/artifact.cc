@@ -1,4 +1,4 @@
-// artifact list|get: results.
+// artifact list|get|verify: results.
 #include <array>
 
 #include "absl/strings/match.h"
@@ -14,12 +14,15 @@
 #include "client/session.h"
 #include "client/size_text.h"
 #include "client/table.h"
+#include "client/verify_artifact.h"
 
 namespace lwq::client {
 namespace {
 
 constexpr std::array<FlagDef, 1> kFlags = {{
-    {"out", "DIR", "get: where it goes; must not exist, or be an empty directory"},
+    {"out", "PATH",
+     "get: where it goes: a directory that is empty or does not exist, or for GGUF a file "
+     "FILE.gguf"},
 }};
 
 // ARTIFACT itself, or the artifact of a job.
@@ -36,7 +39,7 @@ absl::StatusOr<int> Get(Invocation& invocation) {
   std::string out = invocation.flags.Get("out");
   while (out.size() > 1 && absl::EndsWith(out, "/")) out.pop_back();
   if (out.empty()) return InvalidFailure("USAGE", "--out is missing");
-  LWQ_RETURN_IF_ERROR(CheckOutputFree(out));
+  LWQ_RETURN_IF_ERROR(CheckOutput(out));
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                        Find(session->client(), invocation.arguments[1]));
@@ -53,7 +56,7 @@ absl::StatusOr<int> Get(Invocation& invocation) {
       }));
   if (terminal) *invocation.err << "\n";
   LWQ_RETURN_IF_ERROR(WriteReport(session->client(), artifact, staging));
-  LWQ_RETURN_IF_ERROR(PublishDirectory(staging, out));
+  LWQ_RETURN_IF_ERROR(Publish(staging, out));
   if (invocation.flags.Has("json")) return PrintJson(invocation, artifact);
   *invocation.out << out << "\n";
   return kExitOk;
@@ -80,9 +83,26 @@ absl::StatusOr<int> List(Invocation& invocation) {
   return kExitOk;
 }
 
-constexpr std::array<Subcommand, 2> kSubcommands = {{
+absl::StatusOr<int> Verify(Invocation& invocation) {
+  const std::string& path = invocation.arguments[1];
+  LWQ_ASSIGN_OR_RETURN(const VerifiedArtifact verified, VerifyArtifactAt(path));
+  if (invocation.flags.Has("json")) {
+    *invocation.out << "{\"files\":" << verified.num_files
+                    << ",\"gguf_tensors\":" << verified.num_tensors
+                    << ",\"bytes\":" << verified.bytes << "}\n";
+    return kExitOk;
+  }
+  *invocation.out << "as the manifest says: " << verified.num_files << " files, "
+                  << FormatBytes(verified.bytes);
+  if (verified.num_tensors > 0) *invocation.out << ", " << verified.num_tensors << " tensors read";
+  *invocation.out << "\n";
+  return kExitOk;
+}
+
+constexpr std::array<Subcommand, 3> kSubcommands = {{
     {"get", 1, 1, Get},
     {"list", 0, 0, List},
+    {"verify", 1, 1, Verify},
 }};
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
@@ -92,9 +112,11 @@ absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcomma
 extern const CommandDef kArtifactCommand;
 constinit const CommandDef kArtifactCommand = {
     .name = "artifact",
-    .arguments = "get ARTIFACT|jobs/JOB | list",
-    .summary = "Lists artifacts and fetches them: resumable, checked by digest.",
-    .examples = "  lwqctl artifact get jobs/j-1 --out ./small\n",
+    .arguments = "get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
+    .summary = "Lists artifacts, fetches them (resumable, checked by digest), proves them offline.",
+    .examples =
+        "  lwqctl artifact get jobs/j-1 --out ./small\n"
+        "  lwqctl artifact verify small.gguf\n",
     .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,

@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "client/commands/command.h"
 #include "client/download.h"
@@ -21,7 +22,9 @@ namespace lwq::client {
 namespace {
 
 constexpr std::array<FlagDef, 2> kFlags = {{
-    {"out", "DIR", "where the artifact goes; must not exist, or be an empty directory"},
+    {"out", "PATH",
+     "where the artifact goes: a directory that is empty or does not exist, or for GGUF a file "
+     "FILE.gguf"},
     {"threads", "N", "threads of the own worker (default: all processors)"},
 }};
 
@@ -43,7 +46,7 @@ absl::StatusOr<v1::Artifact> Fetch(Session* session, const std::string& name,
   const std::string staging = StagingDirectory(session, artifact, out);
   LWQ_RETURN_IF_ERROR(DownloadArtifact(session->client(), artifact, staging));
   LWQ_RETURN_IF_ERROR(WriteReport(session->client(), artifact, staging));
-  LWQ_RETURN_IF_ERROR(PublishDirectory(staging, out));
+  LWQ_RETURN_IF_ERROR(Publish(staging, out));
   return artifact;
 }
 
@@ -78,7 +81,14 @@ absl::StatusOr<int> Run(Invocation& invocation) {
     return InvalidFailure("USAGE", "--out is missing");
   }
   LWQ_ASSIGN_OR_RETURN(const v1::QuantizeSpec spec, SpecFromFlags(flags));
-  LWQ_RETURN_IF_ERROR(CheckOutputFree(WithoutSlashes(flags.Get("out"))));
+  const std::string out = WithoutSlashes(flags.Get("out"));
+  LWQ_RETURN_IF_ERROR(CheckOutput(out));
+  if (IsFileOutput(out) && !IsForFiles(spec)) {
+    return InvalidFailure("USAGE",
+                          absl::StrCat("--out ", LogSafe(out),
+                                       " names a GGUF file; add --for llama.cpp, or give a "
+                                       "directory"));
+  }
   LWQ_RETURN_IF_ERROR(CheckDatasetFiles(flags));
   if (!IsDirectory(invocation.arguments[0])) {
     return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
@@ -118,6 +128,7 @@ constinit const CommandDef kQuantizeCommand = {
         "  lwqctl quantize ./llama --budget 3.25bpw --out ./llama-3.25\n"
         "  lwqctl quantize ./llama --budget 900MiB --method gptq --bits 2,3,4,8 \\\n"
         "      --eval-text held-out.txt --eval-tasks choices.jsonl --out ./small\n"
+        "  lwqctl quantize ./llama --budget Q4_K_M --for llama.cpp --out llama.gguf\n"
         "A command that was broken off goes on where it was when it is given again.\n",
     .flags = kFlags,
     .more_flags = SpecFlags,

@@ -13,6 +13,7 @@
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/record.pb.h"
 #include "proto/lwq/v1/task.pb.h"
+#include "server/dispatch/plan_products.h"
 
 namespace lwq {
 
@@ -40,7 +41,7 @@ struct GraphInput {
   v1::Capability scorer;
   bool scores_needed = true;              // the allocator reads scores
   int max_trials = 0;                     // how many plans the allocator may want measured
-  std::vector<v1::UnitFormats> products;  // of a quantize job: job_planner.h, ProductsOf
+  std::map<int, Products> products;       // of a quantize job: job_planner.h, ProductsOf
   int64_t memory_bytes = 0;               // forecast of what a worker takes
   v1::EngineClass engine;                 // who computes it
 };

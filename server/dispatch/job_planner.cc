@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "records/plan_records.h"
 #include "worker/engine/plan/allocation_measure.h"
+#include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/memory_model.h"
 
 namespace lwq {
@@ -23,10 +24,11 @@ struct Prepared {
 absl::StatusOr<std::unique_ptr<Prepared>> Prepare(const v1::QuantizeSpec& spec,
                                                   const v1::ModelManifest& manifest) {
   auto prepared = std::make_unique<Prepared>();
-  LWQ_ASSIGN_OR_RETURN(prepared->model, InventoryOf(manifest.inventory()));
+  LWQ_ASSIGN_OR_RETURN(ModelInventory model, InventoryOf(manifest.inventory()));
+  LWQ_ASSIGN_OR_RETURN(prepared->model, InventoryFor(spec, std::move(model)));
   AllocationProblem& problem = prepared->problem;
   problem.model = &prepared->model;
-  LWQ_ASSIGN_OR_RETURN(const Budget budget, BudgetOf(spec.budget()));
+  LWQ_ASSIGN_OR_RETURN(const Budget budget, BudgetOf(spec.budget(), prepared->model));
   problem.budget = ResolveShare(budget, manifest.weight_bytes());
   problem.max_shard_bytes = spec.max_shard_bytes();
   LWQ_ASSIGN_OR_RETURN(problem.menu, MenuOf(spec, prepared->model));
@@ -147,9 +149,10 @@ absl::StatusOr<MeasuredPlan> MeasuredPlanOf(const v1::PlanTrial& trial,
 
 }  // namespace
 
-absl::StatusOr<std::vector<v1::UnitFormats>> ProductsOf(const v1::QuantizeSpec& spec,
-                                                        const v1::ModelManifest& manifest) {
-  LWQ_ASSIGN_OR_RETURN(const ModelInventory inventory, InventoryOf(manifest.inventory()));
+absl::StatusOr<std::map<int, Products>> ProductsOf(const v1::QuantizeSpec& spec,
+                                                   const v1::ModelManifest& manifest) {
+  LWQ_ASSIGN_OR_RETURN(ModelInventory model, InventoryOf(manifest.inventory()));
+  LWQ_ASSIGN_OR_RETURN(const ModelInventory inventory, InventoryFor(spec, std::move(model)));
   LWQ_ASSIGN_OR_RETURN(const Menu menu, MenuOf(spec, inventory));
   return QuantizedFormats(menu, inventory);
 }
@@ -173,7 +176,7 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   result.smallest_bytes = MeasurePlan(problem, SmallestPlan(problem));
   result.largest_bytes = MeasurePlan(problem, LargestPlan(problem));
   const Plan dense(prepared->model.units.size(), DenseFormat());
-  result.source_bytes = LayOutArtifact(prepared->model, dense, 0).weight_bytes;
+  result.source_bytes = WeightFileBytes(prepared->model, dense, 0);
   const MemoryForecast memory = ForecastWorkerMemory(prepared->model, problem.menu.AllFormats(),
                                                      calibrated, spec.compute() == "bf16");
   result.memory_bytes = memory.total_bytes;

@@ -2,6 +2,7 @@
 // Pure.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -9,12 +10,14 @@
 #include "proto/lwq/v1/job.pb.h"
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/task.pb.h"
+#include "server/dispatch/plan_products.h"
 
 namespace lwq {
 
-// What the job's menu lets it quantize: each unit with its formats. Errors are the menu's.
-absl::StatusOr<std::vector<v1::UnitFormats>> ProductsOf(const v1::QuantizeSpec& spec,
-                                                        const v1::ModelManifest& manifest);
+// What the job's menu lets it quantize, by layer (-1 the head, -3 the embedding): each unit with
+// its formats. Errors are the menu's.
+absl::StatusOr<std::map<int, Products>> ProductsOf(const v1::QuantizeSpec& spec,
+                                                   const v1::ModelManifest& manifest);
 
 struct Feasibility {
   int64_t budget_bytes = 0;  // all in the budget's own measure

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "records/plan_records.h"
 #include "server/dispatch/job_graph.h"
 
 namespace lwq {
@@ -89,6 +90,9 @@ std::string CurrentWork(const DispatchState& state, const v1::JobRecord& job) {
       return absl::StrCat(task->second.kind(), " ", lease->second.current);
     }
     if (task->second.layer() == kNoLayer) return task->second.kind();
+    if (task->second.layer() == RecordedLayer(Place::Embedding())) {
+      return absl::StrCat(task->second.kind(), " embedding");
+    }
     if (task->second.layer() < 0) return absl::StrCat(task->second.kind(), " lm_head");
     return absl::StrCat(task->second.kind(), " layer ", task->second.layer());
   }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "records/blob_names.h"
+#include "records/plan_records.h"
 #include "server/dispatch/job_graph.h"
 #include "server/dispatch/plan_products.h"
 #include "server/dispatch/task_key.h"
@@ -11,7 +12,9 @@
 namespace lwq {
 namespace {
 
-constexpr int kLmHeadLayer = -1;
+// What is outside the layers, as records have it.
+const int kHead = RecordedLayer(Place::Head());
+const int kEmbedding = RecordedLayer(Place::Embedding());
 
 void AddDependency(TaskNode& task, absl::string_view key, absl::string_view role, int layer,
                    bool order_only) {
@@ -37,7 +40,7 @@ std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
                                        const std::map<int, TaskNode>& quantized) {
   std::vector<std::string> keys;
   for (const v1::UnitChoice& unit : plan.units()) {
-    if (!IsQuantized(unit)) continue;
+    if (!lwq::IsQuantized(unit)) continue;
     keys.push_back(
         quantized.at(unit.layer()).product_keys().at(UnitBlobName(unit.unit(), unit.format())));
   }
@@ -52,19 +55,15 @@ class QuantizeGraph {
         spec_(input.spec.quantize()),
         manifest_(input.model->manifest()),
         scope_{.salt = spec_.no_cache() ? input.job : "", .engine = input.engine} {
-    std::map<std::string, int> layer_of;
     std::set<int> layers;
-    for (const auto& unit : manifest_.inventory().units()) {
-      layer_of[unit.name()] = unit.layer();
-      layers.insert(unit.layer());
-    }
-    for (const v1::UnitFormats& unit : input.products) {
-      menus_[layer_of[unit.unit()]].push_back(unit);
-    }
+    for (const auto& unit : manifest_.inventory().units()) layers.insert(unit.layer());
+    tied_ = layers.count(kHead) == 0;
     for (int layer : layers) {
       if (layer >= 0) layers_.push_back(layer);
     }
-    if (menus_.count(kLmHeadLayer) > 0) layers_.push_back(kLmHeadLayer);
+    for (int outside : {kHead, kEmbedding}) {
+      if (IsQuantized(outside)) layers_.push_back(outside);
+    }
   }
 
   JobGraph FirstStage();
@@ -85,9 +84,10 @@ class QuantizeGraph {
 
   // Everything of a layer that the job may quantize.
   Products MenuOf(int layer) const {
-    const auto menu = menus_.find(layer);
-    return menu == menus_.end() ? Products() : menu->second;
+    const auto menu = input_.products.find(layer);
+    return menu == input_.products.end() ? Products() : menu->second;
   }
+  bool IsQuantized(int layer) const { return input_.products.count(layer) > 0; }
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
   std::set<std::string> Evidence() const;
@@ -110,8 +110,8 @@ class QuantizeGraph {
   const v1::QuantizeSpec& spec_;
   const v1::ModelManifest& manifest_;
   const KeyScope scope_;
-  std::map<int, Products> menus_;  // by layer
-  std::vector<int> layers_;        // ascending; lm_head last, where it is quantized
+  std::vector<int> layers_;  // ascending; then the head and the embedding, where they are quantized
+  bool tied_ = false;        // the embedding is the head's weight too
   std::vector<TaskNode> segments_;
 };
 
@@ -165,7 +165,7 @@ v1::CalibrationInput QuantizeGraph::CalibrationOf(int64_t num_tokens) const {
 }
 
 std::string QuantizeGraph::LayerDigest(int layer) const {
-  if (layer == kLmHeadLayer) return manifest_.embedding_digest();
+  if (layer < 0) return manifest_.embedding_digest();
   if (layer < manifest_.layer_digests_size()) return manifest_.layer_digests(layer);
   return manifest_.digest();
 }
@@ -205,8 +205,10 @@ TaskNode QuantizeGraph::Preflight() {
   spec.mutable_preflight()->set_memory_bytes(spec_.memory_bytes());
   spec.mutable_preflight()->set_forecast_bytes(input_.memory_bytes);
   std::set<std::string> formats;
-  for (const v1::UnitFormats& unit : input_.products) {
-    formats.insert(unit.formats().begin(), unit.formats().end());
+  for (const auto& [layer, products] : input_.products) {
+    for (const v1::UnitFormats& unit : products) {
+      formats.insert(unit.formats().begin(), unit.formats().end());
+    }
   }
   for (const std::string& format : formats) spec.mutable_preflight()->add_formats(format);
   return NewTask(std::move(spec), kNoLayer, {});
@@ -225,7 +227,8 @@ void QuantizeGraph::MakeSegments(const TaskNode& preflight) {
     task.set_first_layer(first);
     task.set_end_layer(std::min(first + per_segment, num_layers));
     for (const std::string& name : Evidence()) task.add_evidence(name);
-    task.set_head_evidence(task.evidence_size() > 0 && menus_.count(kLmHeadLayer) > 0);
+    const int head = tied_ ? kEmbedding : kHead;
+    task.set_head_evidence(task.evidence_size() > 0 && IsQuantized(head));
     task.set_hidden_states(compares());
     task.set_compute(spec_.compute());
     std::vector<std::string> inputs;
@@ -346,8 +349,8 @@ JobGraph QuantizeGraph::FirstStage() {
     }
   } else if (scores()) {
     for (int layer : layers_) {
-      // Rankers order the layers; the head has no place in such an order.
-      if (layer == kLmHeadLayer && !input_.scorer.gives_costs()) continue;
+      // Rankers order the layers; what is outside them has no place in such an order.
+      if (layer < 0 && !input_.scorer.gives_costs()) continue;
       graph.tasks.push_back(Score(layer, nullptr, preflight));
       graph.plan_tasks.push_back(graph.tasks.back().key());
     }

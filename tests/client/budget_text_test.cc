@@ -1,5 +1,6 @@
 #include "client/budget_text.h"
 
+#include "absl/strings/ascii.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
@@ -33,6 +34,17 @@ TEST(BudgetTextTest, DeviceMemoryAtContextAndBatch) {
   EXPECT_EQ(budget.device().bytes(), 20'000'000'000);
   EXPECT_EQ(budget.device().context_length(), 8192);
   EXPECT_EQ(budget.device().batch_size(), 4);
+}
+
+TEST(BudgetTextTest, RecipesOfLlamaCpp) {
+  for (const char* text : {"Q4_K_M", "q4_k_m", "Q6_K", "IQ4_XS", "Q8_0"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const v1::Budget budget, ParseBudget(text));
+    EXPECT_EQ(budget.recipe(), absl::AsciiStrToUpper(text));
+  }
+  EXPECT_EQ(FormatBudget(*ParseBudget("Q4_K_M")), "llama.cpp's Q4_K_M");
+  for (const char* text : {"Q", "Q4", "Q4K", "QK_4", "Q4_K_M_XXXXX", "Q4_K M", "IIQ4_K"}) {
+    EXPECT_THAT(ParseBudget(text), FailsWith("BUDGET_INVALID", HasSubstr("budget"))) << text;
+  }
 }
 
 TEST(BudgetTextTest, ShareOfTheSourceAndPresets) {

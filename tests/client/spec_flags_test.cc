@@ -39,5 +39,28 @@ TEST(SpecFlagsTest, NoTokensToScoreOnAreRefused) {
   EXPECT_THAT(SpecOf({"--score-tokens=0"}), FailsWith("FLAG_INVALID", HasSubstr("score-tokens")));
 }
 
+TEST(SpecFlagsTest, EnginesAndFormatsStandForProfiles) {
+  const auto profile = [](std::vector<std::string> words) {
+    const absl::StatusOr<v1::QuantizeSpec> spec = SpecOf(std::move(words));
+    return spec.ok() ? spec->profile() : std::string(spec.status().message());
+  };
+  EXPECT_EQ(profile({}), "");
+  EXPECT_EQ(profile({"--for=llama.cpp"}), "llama.cpp");
+  EXPECT_EQ(profile({"--format=gguf"}), "llama.cpp");
+  EXPECT_EQ(profile({"--format=compressed-tensors"}), "vllm-lowbit");
+  EXPECT_EQ(profile({"--for=vllm"}), "vllm-lowbit");
+  EXPECT_EQ(profile({"--for=sglang", "--format=compressed-tensors"}), "portable");
+  EXPECT_EQ(profile({"--profile=portable", "--format=compressed-tensors"}), "portable");
+  EXPECT_THAT(profile({"--for=ollama"}), HasSubstr("llama.cpp, vllm, sglang, transformers"));
+  for (std::vector<std::string> words : {std::vector<std::string>{"--for=vllm", "--format=gguf"},
+                                         {"--for=llama.cpp", "--format=compressed-tensors"},
+                                         {"--for=llama.cpp", "--profile=portable"},
+                                         {"--profile=llama.cpp", "--format=compressed-tensors"}}) {
+    EXPECT_THAT(SpecOf(words), FailsWith("USAGE", HasSubstr("contradict"))) << words[0];
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec, SpecOf({"--for=llama.cpp"}));
+  EXPECT_TRUE(IsForFiles(spec));
+}
+
 }  // namespace
 }  // namespace lwq::client

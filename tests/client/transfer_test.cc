@@ -108,6 +108,29 @@ TEST(PublishTest, AppearsInOneStepAndNeverOverSomething) {
   EXPECT_EQ(Content(JoinPath(to, "w")), "x");
 }
 
+TEST(PublishTest, AFileAppearsWithItsProofBesideIt) {
+  FakeServer server;
+  const std::string staging = server.File("staging"), out = server.File("new/m.gguf");
+  ASSERT_OK(MakeDirectories(staging));
+  ASSERT_OK(WriteFileAtomically(JoinPath(staging, "model.gguf"), "weights"));
+  ASSERT_OK(WriteFileAtomically(JoinPath(staging, "lwq-manifest.json"), "manifest"));
+  ASSERT_OK(CheckOutput(out));
+  ASSERT_OK(Publish(staging, out));
+  EXPECT_EQ(Content(out), "weights");
+  EXPECT_EQ(Content(server.File("new/m.gguf.lwq-manifest.json")), "manifest");
+  EXPECT_FALSE(FileExists(staging));
+  EXPECT_THAT(CheckOutput(out), FailsWith("OUTPUT_EXISTS", HasSubstr("m.gguf")));
+  // Never over something, and never half of a directory.
+  ASSERT_OK(MakeDirectories(staging));
+  ASSERT_OK(WriteFileAtomically(JoinPath(staging, "model.gguf"), "others"));
+  EXPECT_THAT(Publish(staging, out), FailsWith("OUTPUT_EXISTS", HasSubstr("m.gguf")));
+  ASSERT_OK(WriteFileAtomically(JoinPath(staging, "config.json"), "{}"));
+  EXPECT_THAT(Publish(staging, server.File("other.gguf")),
+              FailsWith("USAGE", HasSubstr("--for llama.cpp")));
+  EXPECT_EQ(Content(out), "weights");
+  EXPECT_FALSE(FileExists(server.File("other.gguf")));
+}
+
 TEST(UploadTest, GoesOnFromWhatTheServerHas) {
   FakeServer server;
   std::string content(600'000, 'a');

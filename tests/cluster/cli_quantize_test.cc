@@ -78,6 +78,31 @@ TEST_F(CliQuantizeTest, OneCommandGivesAnArtifactAndASecondOneTheSameFromTheCach
   EXPECT_EQ(Digests("again"), Digests("out"));
 }
 
+TEST_F(CliQuantizeTest, ForLlamaCppTheArtifactIsOneFileOfTheForecastSize) {
+  const std::string call = absl::StrCat(
+      "quantize ", SampleModelPath(), " --for llama.cpp --budget Q4_K_M --method rtn",
+      " --scorer weight-error --allocator knapsack --formats gguf-q4_0,gguf-q8_0 --calibration ",
+      SampleModelPath(), "/held-out.txt --calibration-tokens 512 --threads 2 --no-eval --json");
+  const CliAnswer first = Lwqctl(absl::StrCat(call, " --out ", File("m.gguf")));
+  ASSERT_EQ(first.code, 0) << first.err;
+  LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(File("m.gguf")));
+  EXPECT_EQ(static_cast<double>(size), Number(Json(first.out), "weight_file_bytes"));
+  EXPECT_LE(size, 6'648'064);  // llama.cpp's own file of that recipe
+  EXPECT_GT(size, 6'000'000);
+  EXPECT_EQ(Lwqctl("artifact verify " + File("m.gguf")).code, 0);
+  EXPECT_EQ(Lwqctl(absl::StrCat(call, " --out ", File("m.gguf"))).code, 8) << "it exists";
+  // A directory is an output too, and the same bytes.
+  ASSERT_EQ(Lwqctl(absl::StrCat(call, " --no-cache --out ", File("dir"))).code, 0);
+  EXPECT_EQ(*Sha256HexOfFile(File("dir/model.gguf")), *Sha256HexOfFile(File("m.gguf")));
+  EXPECT_EQ(Lwqctl("artifact verify " + File("dir")).code, 0);
+}
+
+TEST_F(CliQuantizeTest, AFileAsOutputNeedsAFormatThatIsOne) {
+  const CliAnswer answer = Lwqctl(absl::StrCat("quantize ", SampleModelPath(),
+                                               " --budget 4bpw --no-eval --out ", File("m.gguf")));
+  ExpectRefused(answer, "--for llama.cpp");
+}
+
 TEST_F(CliQuantizeTest, AKilledWorkerAndAKilledServerChangeNothing) {
   ASSERT_EQ(Lwqctl(QuickQuantize("out")).code, 0);
   for (const std::string program : {"lwq-worker", "lwq-server"}) {

@@ -3,6 +3,7 @@
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -55,25 +56,57 @@ TEST(PlanRecordsTest, TheMenuIsTheJobsAndItsProductsLeaveOutTheSourcesOwn) {
   spec.add_group_sizes(64);
   spec.set_asymmetric(true);
   LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu, MenuOf(spec, model));
-  const std::vector<v1::UnitFormats> products = QuantizedFormats(menu, model);
-  ASSERT_EQ(products.size(), 4u);  // the head stays as it is
-  EXPECT_EQ(products[3].unit(), "layers.0.mlp.down_proj");
-  EXPECT_THAT(products[3].formats(), ::testing::ElementsAre("int8-g64-asym"));
+  const auto products = QuantizedFormats(menu, model);
+  ASSERT_EQ(products.size(), 1u);  // the head stays as it is
+  const std::vector<v1::UnitFormats>& layer = products.at(0);
+  ASSERT_EQ(layer.size(), 4u);
+  EXPECT_EQ(layer[3].unit(), "layers.0.mlp.down_proj");
+  EXPECT_THAT(layer[3].formats(), ::testing::ElementsAre("int8-g64-asym"));
   spec.set_profile("vllm");
   EXPECT_THAT(MenuOf(spec, model), FailsWith("PROFILE_UNKNOWN", HasSubstr("vllm-lowbit")));
 }
 
 TEST(PlanRecordsTest, BudgetsWithoutSenseAreRefused) {
+  const ModelInventory model = testing::LlamaInventory({});
   v1::Budget budget;
-  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("no budget")));
+  EXPECT_THAT(BudgetOf(budget, model), FailsWith("BUDGET_INVALID", HasSubstr("no budget")));
   budget.set_bits_per_weight(65);
-  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("65")));
+  EXPECT_THAT(BudgetOf(budget, model), FailsWith("BUDGET_INVALID", HasSubstr("65")));
   budget.set_file_bytes(-1);
-  EXPECT_THAT(BudgetOf(budget), FailsWith("BUDGET_INVALID", HasSubstr("-1")));
+  EXPECT_THAT(BudgetOf(budget, model), FailsWith("BUDGET_INVALID", HasSubstr("-1")));
   budget.set_bits_per_weight(3.25);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Budget bits, BudgetOf(budget));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Budget bits, BudgetOf(budget, model));
   EXPECT_EQ(bits.kind, Budget::Kind::kBitsPerWeight);
   EXPECT_EQ(bits.bits_per_weight, 3.25);
+}
+
+TEST(PlanRecordsTest, ARecipeIsTheBytesOfItsFile) {
+  ModelInventory model = testing::LlamaInventory({});
+  model.gguf_other_bytes = 100'000;
+  v1::QuantizeSpec spec;
+  spec.set_profile("llama.cpp");
+  spec.mutable_budget()->set_recipe("Q4_K_M");
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory planned, InventoryFor(spec, model));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Budget budget, BudgetOf(spec.budget(), planned));
+  EXPECT_EQ(budget.kind, Budget::Kind::kFileBytes);
+  EXPECT_EQ(budget.bytes, 100'000 + 6'648'064 - 124'672);  // gguf_recipe_test.cc
+  EXPECT_THAT(BudgetOf(spec.budget(), model), FailsWith("BUDGET_INVALID", HasSubstr("llama.cpp")));
+}
+
+TEST(PlanRecordsTest, APlanSaysWhatItsUnitsAreFor) {
+  ModelInventory model = testing::LlamaInventory({.layers = 1});
+  model.gguf_other_bytes = 1;
+  const ModelInventory planned = PlannedAs(ArtifactFormatDefs::gguf, model);
+  const Plan plan(planned.units.size(), DenseFormat());
+  const v1::PlanSummary proto = PlanToProto(plan, planned);
+  EXPECT_EQ(proto.artifact_format(), "gguf");
+  EXPECT_EQ(proto.units(0).unit(), "embed_tokens");
+  EXPECT_EQ(PlaceOfRecord(proto.units(0).layer()), Place::Embedding());
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory again, InventoryFor(proto, model));
+  EXPECT_OK(PlanOf(proto, again));
+  EXPECT_THAT(PlanOf(proto, model), FailsWith("PLAN_MISMATCH", HasSubstr("units")));
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory stored, InventoryOf(InventoryToProto(model)));
+  EXPECT_EQ(stored.gguf_other_bytes, 1);
 }
 
 }  // namespace

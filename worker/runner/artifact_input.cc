@@ -18,6 +18,8 @@ absl::StatusOr<std::unique_ptr<PlannedArtifact>> OpenPlannedArtifact(const TaskC
                                                                      const v1::PlanSummary& plan) {
   auto artifact = std::make_unique<PlannedArtifact>();
   LWQ_ASSIGN_OR_RETURN(artifact->model, OpenModel(model));
+  LWQ_ASSIGN_OR_RETURN(artifact->model.inventory,
+                       InventoryFor(plan, std::move(artifact->model.inventory)));
   LWQ_ASSIGN_OR_RETURN(artifact->plan, PlanOf(plan, artifact->model.inventory));
   for (size_t u = 0; u < artifact->plan.size(); ++u) {
     const WeightFormat* format = artifact->plan[u];

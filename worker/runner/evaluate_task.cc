@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/artifact/container.h"
 #include "worker/engine/eval/multiple_choice.h"
 #include "worker/engine/eval/perplexity.h"
 #include "worker/runner/artifact_input.h"
@@ -21,16 +21,17 @@ constexpr int64_t kDefaultSequenceLength = 256;
 
 // Any model that lwq reads, dense or one of its artifacts.
 struct ReadableModel {
-  std::unique_ptr<WeightSource> weights;
+  ReadableArtifact artifact;
   std::unique_ptr<Decoder> decoder;
 };
 
+// `made_from`: the source of an artifact, or empty.
 absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const std::string& directory,
-                                           ComputeType compute) {
+                                           const std::string& made_from, ComputeType compute) {
   ReadableModel model;
-  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(directory));
-  LWQ_ASSIGN_OR_ANNOTATE(model.weights, OpenWeights(directory), "model ", directory);
-  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(std::move(spec), model.weights.get(),
+  LWQ_ASSIGN_OR_ANNOTATE(model.artifact, OpenArtifact(directory, made_from), "model ", directory);
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(model.artifact.described_in));
+  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(std::move(spec), model.artifact.weights.get(),
                                                       context.device, compute));
   return model;
 }
@@ -151,8 +152,9 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
     against = task.model().directory();
   }
   LWQ_ASSIGN_OR_RETURN(std::string bytes, ReadDataset(context, task.dataset()));
-  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, directory, compute));
-  LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(directory));
+  const std::string made_from = is_artifact ? task.model().directory() : against;
+  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, directory, made_from, compute));
+  LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(model.artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(BosMode bos, ParseBosMode(task.bos()));
   LWQ_ASSIGN_OR_RETURN(RequestEncoder encoder, RequestEncoder::Create(tokenizer.get(), bos));
   EvalOptions options;
@@ -175,7 +177,7 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                        ReadDocuments(bytes, KindOf(task.dataset_kind())));
   ReadableModel source;
   if (!against.empty()) {
-    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, against, compute));
+    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, against, /*made_from=*/"", compute));
   }
   LWQ_RETURN_IF_ERROR(EvaluateText(task, *model.decoder, source.decoder.get(), encoder, documents,
                                    options, *result.mutable_text()));

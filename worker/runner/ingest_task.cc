@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "records/plan_records.h"
 #include "worker/engine/artifact/artifact_writer.h"
+#include "worker/engine/artifact/gguf_file_plan.h"
 #include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
 
@@ -130,6 +131,7 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   v1::ModelManifest& manifest = *output.mutable_ingest();
   manifest.set_family(model.spec.family);
   manifest.set_architecture(model.spec.architecture);
+  LWQ_RETURN_IF_ERROR(DescribeForGguf(task.directory(), &model.inventory));
   *manifest.mutable_inventory() = InventoryToProto(model.inventory);
   manifest.set_weight_bytes(model.checkpoint->total_file_bytes());
 

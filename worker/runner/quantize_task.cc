@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,9 +14,13 @@
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "records/blob_names.h"
+#include "records/plan_records.h"
 #include "worker/engine/artifact/unit_blob.h"
+#include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/quant/quantizer.h"
+#include "worker/engine/quant/rtn.h"
 #include "worker/runner/evidence_blobs.h"
 #include "worker/runner/task_input.h"
 
@@ -57,7 +62,7 @@ v1::LinearReport ReportOf(const AllocationUnit& unit, const std::string& module,
 
 // One unit of the task: what it is to become, and what it has become so far.
 struct UnitWork {
-  const AllocationUnit* unit = nullptr;
+  AllocationUnit unit;
   std::vector<const WeightFormat*> formats;
   std::vector<std::vector<EncodedModule>> encoded;  // by format
 };
@@ -66,17 +71,11 @@ absl::StatusOr<std::vector<UnitWork>> WorkOf(const v1::QuantizeTask& task,
                                              const ModelInventory& inventory) {
   std::vector<UnitWork> work;
   for (const v1::UnitFormats& wanted : task.units()) {
-    const auto unit =
-        std::find_if(inventory.units.begin(), inventory.units.end(),
-                     [&](const AllocationUnit& u) { return u.name == wanted.unit(); });
-    if (unit == inventory.units.end()) {
-      return InvalidFailure("PLAN_MISMATCH", absl::StrCat("the model has no unit ", wanted.unit()));
-    }
     UnitWork& one = work.emplace_back();
-    one.unit = &*unit;
+    LWQ_ASSIGN_OR_RETURN(one.unit, FindUnit(inventory, wanted.unit()));
     for (const std::string& id : wanted.formats()) {
       LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FindWeightFormat(id));
-      if (format->grid() == nullptr) {
+      if (format->grid() == nullptr && format->gguf() == nullptr) {
         return Failure(absl::StatusCode::kUnimplemented, "FORMAT_UNSUPPORTED",
                        absl::StrCat("method ", task.recipe().method(), " does not make ", id));
       }
@@ -89,48 +88,111 @@ absl::StatusOr<std::vector<UnitWork>> WorkOf(const v1::QuantizeTask& task,
 
 UnitWork* FindWork(std::vector<UnitWork>& work, const std::string& module) {
   for (UnitWork& one : work) {
-    for (const LinearShape& linear : one.unit->linears) {
+    for (const LinearShape& linear : one.unit.linears) {
       if (linear.module == module) return &one;
     }
   }
   return nullptr;
 }
 
-// Encodes one linear's formats side by side, and reports them.
-absl::Status AddLinear(Device* device, const std::string& module, DType weight_dtype,
-                       std::vector<QuantizedLinear> quantized, UnitWork& work,
-                       v1::LayerReport& report) {
-  std::vector<absl::StatusOr<EncodedLinear>> encoded(quantized.size());
-  device->host_threads().ParallelFor(static_cast<int64_t>(quantized.size()), [&](int64_t i) {
-    const size_t f = static_cast<size_t>(i);
-    QuantizedLinear& one = quantized[f];
+// A linear in one of its unit's formats, as its quantizer left it.
+struct Product {
+  size_t format;  // of UnitWork::formats
+  LinearRecord record;
+  std::optional<QuantizedLinear> on_grid;
+  std::string blocks;  // where it is not on a grid
+};
+
+absl::StatusOr<EncodedLinear> Encode(const LinearShape& linear, const WeightFormat& format,
+                                     DType weight_dtype, Product& product) {
+  if (product.on_grid.has_value()) {
+    QuantizedLinear& one = *product.on_grid;
     const GridCodes codes{one.out_features, one.in_features, std::move(one.codes),
                           std::move(one.scales), std::move(one.zeros)};
-    encoded[f] = work.formats[f]->grid()->Encode(module, codes, weight_dtype);
+    return format.grid()->Encode(linear.module, codes, weight_dtype);
+  }
+  std::vector<PartSpec> parts = format.Parts(linear.out_features, linear.in_features, weight_dtype);
+  EncodedLinear encoded;
+  encoded.push_back({std::move(parts.front()), std::move(product.blocks)});
+  return encoded;
+}
+
+// Encodes one linear's formats side by side, and reports them.
+absl::Status AddLinear(Device* device, const LinearShape& linear, DType weight_dtype,
+                       std::vector<Product> products, UnitWork& work, v1::LayerReport& report) {
+  std::vector<absl::StatusOr<EncodedLinear>> encoded(products.size());
+  device->host_threads().ParallelFor(static_cast<int64_t>(products.size()), [&](int64_t i) {
+    Product& product = products[static_cast<size_t>(i)];
+    encoded[static_cast<size_t>(i)] =
+        Encode(linear, *work.formats[product.format], weight_dtype, product);
   });
-  for (size_t f = 0; f < quantized.size(); ++f) {
-    LWQ_RETURN_IF_ERROR(encoded[f].status());
-    work.encoded[f].push_back({module, *std::move(encoded[f])});
-    *report.add_linears() = ReportOf(*work.unit, module, *work.formats[f], quantized[f].record);
+  for (size_t i = 0; i < products.size(); ++i) {
+    const size_t f = products[i].format;
+    LWQ_RETURN_IF_ERROR(encoded[i].status());
+    work.encoded[f].push_back({linear.module, *std::move(encoded[i])});
+    *report.add_linears() =
+        ReportOf(work.unit, linear.module, *work.formats[f], products[i].record);
   }
   return absl::OkStatus();
+}
+
+// The linear in every format of its unit, by the method: grids first, then blocks.
+absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantizer& quantizer,
+                                                  DeviceView<const float> weight,
+                                                  const InputStatistics* statistics,
+                                                  const UnitWork& work, bool scale_search) {
+  std::vector<Product> products;
+  std::vector<GridSpec> grids;
+  for (size_t f = 0; f < work.formats.size(); ++f) {
+    const GridFormat* grid = work.formats[f]->grid();
+    if (grid == nullptr) continue;
+    products.push_back({.format = f});
+    grids.push_back({.bits = grid->bits(),
+                     .group_size = grid->group_size(),
+                     .symmetric = grid->symmetric(),
+                     .search = scale_search});
+  }
+  if (!grids.empty()) {
+    LWQ_ASSIGN_OR_RETURN(std::vector<QuantizedLinear> quantized,
+                         quantizer.Quantize(device, weight, statistics, grids));
+    for (size_t i = 0; i < quantized.size(); ++i) {
+      products[i].record = quantized[i].record;
+      products[i].on_grid = std::move(quantized[i]);
+    }
+  }
+  std::vector<const GgufTypeDef*> types;
+  for (size_t f = 0; f < work.formats.size(); ++f) {
+    const GgufFormat* format = work.formats[f]->gguf();
+    if (format == nullptr) continue;
+    products.push_back({.format = f});
+    types.push_back(&format->type());
+  }
+  if (types.empty()) return products;
+  const GgufFit fit = scale_search ? GgufFit::kSearch : GgufFit::kReference;
+  LWQ_ASSIGN_OR_RETURN(std::vector<BlockLinear> blocks,
+                       quantizer.QuantizeToBlocks(device, weight, statistics, types, fit));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    products[grids.size() + i].record = blocks[i].record;
+    products[grids.size() + i].blocks = std::move(blocks[i].bytes);
+  }
+  return products;
 }
 
 // One blob per unit and format, side by side: hashing them takes as long as writing them.
 absl::Status AddUnitBlobs(const TaskContext& context, const std::vector<UnitWork>& work,
                           v1::TaskOutput& output) {
-  struct Product {
+  struct Blob {
     std::string name;
     const std::vector<EncodedModule>* linears;
   };
-  std::vector<Product> products;
+  std::vector<Blob> products;
   for (const UnitWork& unit : work) {
     for (size_t f = 0; f < unit.formats.size(); ++f) {
-      products.push_back({UnitBlobName(unit.unit->name, unit.formats[f]->id()), &unit.encoded[f]});
+      products.push_back({UnitBlobName(unit.unit.name, unit.formats[f]->id()), &unit.encoded[f]});
     }
   }
   std::vector<absl::StatusOr<v1::BlobRef>> blobs(products.size());
-  const auto store = [&](const Product& product) -> absl::StatusOr<v1::BlobRef> {
+  const auto store = [&](const Blob& product) -> absl::StatusOr<v1::BlobRef> {
     const std::string path = JoinPath(context.blobs->ScratchDirectory(), product.name);
     LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, *product.linears));
     return context.blobs->Store(path);
@@ -154,7 +216,7 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> StatisticsFor(const TaskC
                                                                      bool needs_calibration) {
   if (!needs_calibration) return nullptr;
   const v1::Recipe& recipe = task.recipe();
-  const auto evidence = OpenEvidence(&context, PlaceOfTask(task.layer()));
+  const auto evidence = OpenEvidence(&context, PlaceOfRecord(task.layer()));
   LWQ_ASSIGN_OR_RETURN(auto gram, evidence->Triangle("second-moments", group.input));
   InputStatistics::Options options;
   options.damping = recipe.damping();
@@ -174,6 +236,11 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
                                            const v1::QuantizeTask& task) {
   LWQ_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(task.model()));
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(task.recipe().method()));
+  const Place place = PlaceOfRecord(task.layer());
+  // A table that is only looked up has no inputs to be fitted to.
+  if (model.spec.OnlyLookedUp(place)) {
+    LWQ_ASSIGN_OR_RETURN(def, FindQuantizer(kRoundToNearest));
+  }
   const std::unique_ptr<Quantizer> quantizer = def->make();
   LWQ_ASSIGN_OR_RETURN(std::vector<UnitWork> work, WorkOf(task, model.inventory));
 
@@ -181,7 +248,6 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   v1::TaskOutput output;
   v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
   report.set_layer(task.layer());
-  const Place place = PlaceOfTask(task.layer());
   if (place.in_layer() && place.layer >= model.spec.num_layers()) {
     return absl::InvalidArgumentError(
         absl::StrCat("quantizing layer ", place.layer, " of a model of ", model.spec.num_layers()));
@@ -202,18 +268,12 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
       if (unit == nullptr) continue;
       LWQ_ASSIGN_OR_RETURN(auto weight, device->NewMatrix(linear.out_features, linear.in_features));
       LWQ_RETURN_IF_ERROR(model.weights->LoadLinear(linear.module, device, weight->view()));
-      std::vector<GridSpec> grids;
-      for (const WeightFormat* format : unit->formats) {
-        grids.push_back({.bits = format->grid()->bits(),
-                         .group_size = format->grid()->group_size(),
-                         .symmetric = format->grid()->symmetric(),
-                         .search = task.recipe().scale_search()});
-      }
-      LWQ_ASSIGN_OR_ANNOTATE(std::vector<QuantizedLinear> quantized,
-                             quantizer->Quantize(device, weight->view(), statistics.get(), grids),
+      LWQ_ASSIGN_OR_ANNOTATE(std::vector<Product> products,
+                             MakeProducts(device, *quantizer, weight->view(), statistics.get(),
+                                          *unit, task.recipe().scale_search()),
                              linear.module);
-      LWQ_RETURN_IF_ERROR(AddLinear(device, linear.module, model.inventory.weight_dtype,
-                                    std::move(quantized), *unit, report));
+      LWQ_RETURN_IF_ERROR(AddLinear(device, linear, model.inventory.weight_dtype,
+                                    std::move(products), *unit, report));
     }
   }
   LWQ_RETURN_IF_ERROR(AddUnitBlobs(context, work, output));

@@ -11,7 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "records/plan_records.h"
 #include "worker/engine/artifact/load_stored.h"
+#include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/score/cost_curve.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/engine/tensor/mapped_matrix.h"
@@ -33,13 +35,6 @@ absl::StatusOr<double> ScoreLayer(const v1::ScoreTask& task, const ScorerDef& sc
   layer.evidence = &evidence;
   layer.seed = task.seed();
   return scorer.score_layer(layer);
-}
-
-absl::StatusOr<AllocationUnit> UnitOf(const ModelInventory& inventory, const std::string& name) {
-  for (const AllocationUnit& unit : inventory.units) {
-    if (unit.name == name) return unit;
-  }
-  return InvalidFailure("PLAN_MISMATCH", absl::StrCat("the model has no unit ", name));
 }
 
 // One unit's blobs, the formats that are measured, and how the others follow from those.
@@ -70,7 +65,7 @@ absl::StatusOr<std::vector<ScoredUnit>> OpenUnits(const TaskContext& context,
   std::vector<ScoredUnit> units;
   for (const v1::UnitFormats& wanted : task.units()) {
     ScoredUnit& unit = units.emplace_back();
-    LWQ_ASSIGN_OR_RETURN(unit.unit, UnitOf(inventory, wanted.unit()));
+    LWQ_ASSIGN_OR_RETURN(unit.unit, FindUnit(inventory, wanted.unit()));
     unit.formats.assign(wanted.formats().begin(), wanted.formats().end());
     for (const std::string& format : unit.formats) {
       unit.errors.push_back(ErrorOf(*context.lease, wanted.unit(), format));
@@ -141,7 +136,7 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   request.source = decoder.get();
   request.weights = model.weights.get();
   request.evidence = &evidence;
-  request.place = PlaceOfTask(task.layer());
+  request.place = PlaceOfRecord(task.layer());
   ScoringText text;
   if (scorer.needs_hidden_states) {
     LWQ_RETURN_IF_ERROR(LoadText(context, task, model, text, request));
@@ -185,7 +180,7 @@ bool Declares(const ScorerDef& scorer, absl::Span<const absl::string_view> evide
 absl::Status AddRankings(const v1::ScoreTask& task, const ScorerDef& scorer,
                          const OpenedModel& model, const LayerEvidence& evidence,
                          v1::ScoreResult& result) {
-  if (!PlaceOfTask(task.layer()).in_layer()) return absl::OkStatus();
+  if (!PlaceOfRecord(task.layer()).in_layer()) return absl::OkStatus();
   for (const ScorerDef* ranker : Scorers()) {
     if (!ranker->is_baseline || !Declares(scorer, ranker->evidence)) continue;
     LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(task, *ranker, model, evidence));
@@ -202,12 +197,16 @@ absl::StatusOr<v1::TaskOutput> RunScore(const TaskContext& context, const v1::Sc
   v1::TaskOutput output;
   v1::ScoreResult& result = *output.mutable_score();
   result.set_layer(task.layer());
-  const Place place = PlaceOfTask(task.layer());
+  const Place place = PlaceOfRecord(task.layer());
   if (place.in_layer() && place.layer >= model.spec.num_layers()) {
     return absl::InvalidArgumentError(
         absl::StrCat("scoring layer ", place.layer, " of a model of ", model.spec.num_layers()));
   }
   const auto evidence = OpenEvidence(&context, place);
+  // A table that is only looked up has no inputs: the error of its weights stands in for theirs.
+  if (model.spec.OnlyLookedUp(place) && !scorer->needs_hidden_states) {
+    LWQ_ASSIGN_OR_RETURN(scorer, FindScorer("weight-error"));
+  }
   if (scorer->gives_costs()) {
     LWQ_RETURN_IF_ERROR(MeasureCosts(context, task, *scorer, model, *evidence, result));
     LWQ_RETURN_IF_ERROR(AddRankings(task, *scorer, model, *evidence, result));

@@ -77,8 +77,6 @@ absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::str
                                           blob_name, "\" of a ", role, " task"));
 }
 
-Place PlaceOfTask(int layer) { return layer < 0 ? Place::Head() : Place::Layer(layer); }
-
 std::string HiddenBlobName(int layer) { return absl::StrCat("hidden.", layer); }
 std::string StateBlobName(int layer) { return absl::StrCat("state.", layer); }
 

@@ -40,9 +40,6 @@ absl::StatusOr<OpenedModel> OpenModel(const v1::ModelInput& model);
 // none.
 absl::StatusOr<std::string> FetchInputBlob(const TaskContext& context, absl::string_view role,
                                            absl::string_view blob_name);
-// What the `layer` of a task stands for: a layer, or with -1 the head.
-Place PlaceOfTask(int layer);
-
 // "hidden.3", "state.3": the names of task.proto.
 std::string HiddenBlobName(int layer);
 std::string StateBlobName(int layer);

@@ -14,7 +14,7 @@
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/artifact_weights.h"
-#include "worker/engine/artifact/verify.h"
+#include "worker/engine/artifact/container.h"
 #include "worker/runner/artifact_input.h"
 
 namespace lwq {
@@ -117,17 +117,19 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
   LWQ_ASSIGN_OR_RETURN(std::string directory, MaterializeArtifact(context));
   LWQ_RETURN_IF_ERROR(context.progress(0.1, "comparing tensors"));
+  const ContainerDef& container = ContainerOf(*planned->model.inventory.artifact_format);
   LWQ_ASSIGN_OR_RETURN(VerifyReport report,
-                       VerifyArtifact(planned->Parts(task.max_shard_bytes()), directory));
+                       container.verify(planned->Parts(task.max_shard_bytes()), directory));
 
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
-  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(directory));
-  LWQ_ASSIGN_OR_RETURN(auto stored_weights, OpenWeights(directory));
+  LWQ_ASSIGN_OR_RETURN(const ReadableArtifact artifact,
+                       OpenArtifact(directory, planned->model.checkpoint->directory()));
+  LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(auto planned_weights,
                        MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
                                        planned->plan, planned->blob_set));
   LWQ_ASSIGN_OR_RETURN(Matrix stored,
-                       LogitsOf(context, spec, *stored_weights, compute, "artifact"));
+                       LogitsOf(context, spec, *artifact.weights, compute, "artifact"));
   LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->model.spec, *planned_weights,
                                                  compute, "planned weights"));
   v1::TaskOutput output;

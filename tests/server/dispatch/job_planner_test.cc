@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "records/plan_records.h"
 #include "server/dispatch/job_defaults.h"
 #include "tests/testing/status_matchers.h"
 
@@ -92,9 +93,9 @@ TEST_F(JobPlannerTest, EachUnitHasAMenuOfItsOwn) {
   unit.mutable_linears(0)->set_in_features(576);
   LWQ_ASSERT_OK_AND_ASSIGN(const auto products, ProductsOf(spec_, manifest_));
   ASSERT_EQ(products.size(), 4u);
-  EXPECT_THAT(products[0].formats(),
+  EXPECT_THAT(products.at(0)[0].formats(),
               ::testing::ElementsAre("int2-g128", "int3-g128", "int4-g128", "int8-g128"));
-  EXPECT_THAT(products[1].formats(),
+  EXPECT_THAT(products.at(1)[0].formats(),
               ::testing::ElementsAre("int2-g64", "int3-g64", "int4-g64", "int8-g64"));
   LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
   EXPECT_TRUE(feasible.warnings.empty());
@@ -149,6 +150,34 @@ TEST_F(JobPlannerTest, ATrialThatCannotBeThisJobsIsRefused) {
   trial.set_kl(std::nan(""));
   EXPECT_THAT(NextPlanStep(spec_, manifest_, scores_, {trial}),
               FailsWith("TRIAL_INVALID", HasSubstr("nan")));
+}
+
+// Of a model that is only layers: embedding and head are no units here.
+TEST_F(JobPlannerTest, AGgufJobIsPlannedByItsOwnUnitsAndItsFilesBytes) {
+  v1::Inventory& inventory = *manifest_.mutable_inventory();
+  v1::InventoryTensor& table = *inventory.add_dense();
+  table.set_name("model.embed_tokens.weight");
+  table.set_dtype("BF16");
+  table.add_shape(512);
+  table.add_shape(128);
+  table.set_part(v1::PART_EMBEDDING);
+  spec_.set_profile("llama.cpp");
+  spec_.mutable_budget()->set_file_bytes(100'000);
+  EXPECT_THAT(ProductsOf(spec_, manifest_), FailsWith("MODEL_INVALID", HasSubstr("register")));
+  inventory.set_gguf_other_bytes(10'000);
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto products, ProductsOf(spec_, manifest_));
+  ASSERT_EQ(products.size(), 5u);
+  const std::vector<v1::UnitFormats>& embedding = products.at(RecordedLayer(Place::Embedding()));
+  ASSERT_EQ(embedding.size(), 1u);
+  EXPECT_EQ(embedding[0].unit(), "embed_tokens");
+  EXPECT_EQ(embedding[0].formats(0), "gguf-iq4_nl");  // 128 inputs
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
+  EXPECT_EQ(feasible.smallest_bytes, 10'000 + (4 * 128 + 512) * 128 / 32 * 18);
+  EXPECT_EQ(feasible.source_bytes, 10'000 + (4 * 128 + 512) * 128 * 2);
+  spec_.set_allocator("uniform");
+  LWQ_ASSERT_OK_AND_ASSIGN(const PlanStep step, NextPlanStep(spec_, manifest_, {}, {}));
+  EXPECT_EQ(step.plan.artifact_format(), "gguf");
+  EXPECT_EQ(step.plan.weight_file_bytes(), 10'000 + (4 * 128 + 512) * 128 / 32 * 20);  // Q4_1
 }
 
 }  // namespace

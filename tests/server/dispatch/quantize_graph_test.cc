@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "records/plan_records.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_graph.h"
 
@@ -40,7 +41,7 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   input.method.add_evidence("second-moments");
   input.scorer = scorer;
   for (const v1::InventoryUnit& unit : manifest.inventory().units()) {
-    v1::UnitFormats& formats = input.products.emplace_back();
+    v1::UnitFormats& formats = input.products[unit.layer()].emplace_back();
     formats.set_unit(unit.name());
     formats.add_formats("int2-g128");
     formats.add_formats("int4-g128");
@@ -278,6 +279,28 @@ TEST(LayersPerSegment, IsAtLeastTwoAndAtMostAll) {
   EXPECT_EQ(LayersPerSegment(manifest, 32768), 2);
   EXPECT_EQ(LayersPerSegment(manifest, 4096), 3);
   EXPECT_EQ(LayersPerSegment(manifest, 16), 24);
+}
+
+// Where no head is a unit of its own the embedding is the head's weight too: its statistics are the
+// head's, and it is quantized and scored like any layer.
+TEST(JobGraphTest, AnEmbeddingAmongTheProductsIsQuantizedAndScored) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  const int layer = RecordedLayer(Place::Embedding());
+  v1::UnitFormats& formats = input.products[layer].emplace_back();
+  formats.set_unit("embed_tokens");
+  formats.add_formats("gguf-q4_k");
+  int quantized = 0, scored = 0;
+  for (const TaskNode& task : BuildFirstStage(input).tasks) {
+    if (task.spec().has_calibrate()) {
+      EXPECT_TRUE(task.spec().calibrate().head_evidence());
+    }
+    if (task.layer() != layer) continue;
+    quantized += task.spec().has_quantize();
+    scored += task.spec().has_score();
+  }
+  EXPECT_EQ(quantized, 1);
+  EXPECT_EQ(scored, 1);
 }
 
 }  // namespace

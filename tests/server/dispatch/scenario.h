@@ -151,7 +151,7 @@ class Scenario {
     input.scorer =
         MakeCapability(spec.quantize().scorer(), kl || spec.quantize().scorer() == "lim", kl, kl);
     for (const auto& unit : model.manifest().inventory().units()) {
-      v1::UnitFormats& formats = input.products.emplace_back();
+      v1::UnitFormats& formats = input.products[unit.layer()].emplace_back();
       formats.set_unit(unit.name());
       for (int bits : {2, 3, 4, 8}) formats.add_formats(FormatOf(bits));
     }

@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "records/plan_records.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/runner/local_blobs.h"
+#include "worker/engine/plan/artifact_format.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
@@ -28,9 +30,7 @@ class TrialTaskTest : public ::testing::Test {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
     model_.set_directory(absl::StrCat(directory_, "/model"));
-    testing::TinyModelOptions options;
-    options.tied_embeddings = false;
-    ASSERT_OK(testing::WriteTinyModel(options, model_.directory()));
+    MakeModel(/*tied=*/false);
     LWQ_ASSERT_OK_AND_ASSIGN(device_, MakeDevice({.device = "cpu", .num_threads = 2}));
     blobs_ = std::make_unique<testing::LocalBlobs>(directory_);
     calibration_.mutable_dataset()->set_sha256(LWQ_SOURCE_DIR "/examples/calibration/books.txt");
@@ -39,6 +39,19 @@ class TrialTaskTest : public ::testing::Test {
         kScoreTokens);  // one sequence, for all uses: costs and trials compare
     calibration_.set_sequence_length(64);
     recipe_.set_method("rtn");
+  }
+
+  void MakeModel(bool tied) {
+    std::filesystem::remove_all(model_.directory());
+    testing::TinyModelOptions options;
+    options.tied_embeddings = tied;
+    ASSERT_OK(testing::WriteTinyModel(options, model_.directory()));
+  }
+
+  // The model as the artifacts of `format_` have it planned.
+  absl::StatusOr<ModelInventory> Inventory() const {
+    LWQ_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(model_));
+    return PlannedAs(*format_, std::move(model.inventory));
   }
 
   // All uses have text of the same size.
@@ -87,9 +100,9 @@ class TrialTaskTest : public ::testing::Test {
   // The units of a layer, each in `format`.
   void AddUnits(int layer, const std::string& format,
                 google::protobuf::RepeatedPtrField<v1::UnitFormats>* units) {
-    LWQ_ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(model_));
-    for (const AllocationUnit& unit : model.inventory.units) {
-      if (unit.place != (layer < 0 ? Place::Head() : Place::Layer(layer))) continue;
+    LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, Inventory());
+    for (const AllocationUnit& unit : inventory.units) {
+      if (unit.place != PlaceOfRecord(layer)) continue;
       v1::UnitFormats& wanted = *units->Add();
       wanted.set_unit(unit.name);
       wanted.add_formats(format);
@@ -133,11 +146,12 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_model() = model_;
     *task.mutable_calibration() = calibration_;
     *task.mutable_held_out() = HeldOutSizes();
-    LWQ_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(model_));
-    for (const AllocationUnit& unit : model.inventory.units) {
+    LWQ_ASSIGN_OR_RETURN(const ModelInventory inventory, Inventory());
+    task.mutable_plan()->set_artifact_format(std::string(format_->name));
+    for (const AllocationUnit& unit : inventory.units) {
       v1::UnitChoice& choice = *task.mutable_plan()->add_units();
       choice.set_unit(unit.name);
-      choice.set_layer(unit.place.in_layer() ? unit.place.layer : -1);
+      choice.set_layer(RecordedLayer(unit.place));
       const auto found = formats.find(unit.name);
       choice.set_format(found == formats.end() ? "dense" : found->second);
     }
@@ -146,6 +160,7 @@ class TrialTaskTest : public ::testing::Test {
   }
 
   std::string directory_;
+  const ArtifactFormatDef* format_ = &ArtifactFormatDefs::compressed_tensors;
   v1::ModelInput model_;
   v1::CalibrationInput calibration_;
   v1::Recipe recipe_;
@@ -168,6 +183,31 @@ TEST_F(TrialTaskTest, OneUnitAloneCostsWhatTheScorerSays) {
       EXPECT_GT(trial.standard_error(), 0);
       EXPECT_LT(trial.standard_error(), trial.kl());
     }
+  }
+}
+
+// In GGUF blocks every linear is a unit, and so is the embedding, which is the head too where the
+// two are tied.
+TEST_F(TrialTaskTest, EveryUnitOfAGgufPlanCostsWhatTheScorerSays) {
+  constexpr char kBlocks[] = "gguf-q4_0";
+  format_ = &ArtifactFormatDefs::gguf;
+  for (const bool tied : {false, true}) {
+    MakeModel(tied);
+    inputs_.clear();
+    Calibrate();
+    size_t num_units = 0;
+    for (const Place place : {Place::Layer(1), Place::Head(), Place::Embedding()}) {
+      if (tied && place == Place::Head()) continue;
+      const int layer = RecordedLayer(place);
+      Quantize(layer, kBlocks);
+      for (const auto& [unit, cost] : Score(layer, kBlocks)) {
+        LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({{unit, kBlocks}}));
+        EXPECT_GT(trial.kl(), 1e-7) << unit;
+        EXPECT_NEAR(trial.kl(), cost, 2e-3 * cost) << unit << (tied ? ", tied" : "");
+        ++num_units;
+      }
+    }
+    EXPECT_EQ(num_units, tied ? 8u : 9u);
   }
 }
 

@@ -92,6 +92,18 @@ class ArtifactWeights : public OwnedCheckpointWeights {
   absl::flat_hash_map<std::string, StoredLinear> linears_;
 };
 
+absl::Status CheckRows(absl::string_view tensor, const StoredLinear& stored, int64_t first_row,
+                       int64_t rows, int64_t cols) {
+  if (first_row >= 0 && rows >= 0 && first_row <= stored.out_features - rows &&
+      cols == stored.in_features) {
+    return absl::OkStatus();
+  }
+  return InvalidFailure("CONFIG_MISMATCH",
+                        absl::StrCat(tensor, " is stored as [", stored.out_features, ", ",
+                                     stored.in_features, "], rows ", first_row, " to ",
+                                     first_row + rows, " of ", cols, " are needed"));
+}
+
 class OverlayWeights : public WeightSource {
  public:
   OverlayWeights(const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> linears)
@@ -104,7 +116,10 @@ class OverlayWeights : public WeightSource {
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    return base_->ReadDense(tensor, first_row, out);
+    const StoredLinear* table = FindTable(tensor);
+    if (table == nullptr) return base_->ReadDense(tensor, first_row, out);
+    LWQ_RETURN_IF_ERROR(CheckRows(tensor, *table, first_row, out.rows, out.cols));
+    return table->format->Dequantize(tensor, table->parts, first_row, out);
   }
   bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
   absl::Status LoadLinear(absl::string_view module, Device* device,
@@ -115,10 +130,21 @@ class OverlayWeights : public WeightSource {
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
-    return base_->LoadDense(tensor, first_row, device, out);
+    const StoredLinear* table = FindTable(tensor);
+    if (table == nullptr) return base_->LoadDense(tensor, first_row, device, out);
+    LWQ_RETURN_IF_ERROR(CheckRows(tensor, *table, first_row, out.rows, out.cols));
+    if (out.rows == table->out_features) return LoadStored(tensor, *table, device, out);
+    return WeightSource::LoadDense(tensor, first_row, device, out);
   }
 
  private:
+  // An embedding among the replaced, by its tensor's name.
+  const StoredLinear* FindTable(absl::string_view tensor) const {
+    if (!absl::ConsumeSuffix(&tensor, ".weight")) return nullptr;
+    const auto found = linears_.find(tensor);
+    return found == linears_.end() ? nullptr : &found->second;
+  }
+
   const WeightSource* const base_;
   const absl::flat_hash_map<std::string, StoredLinear> linears_;
 };

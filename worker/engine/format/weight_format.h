@@ -20,9 +20,10 @@
 
 namespace lwq {
 
+class GgufFormat;
 class GridFormat;
 
-// One tensor of a stored linear: "codes", "scales", "zeros"; "weight" when dense.
+// One tensor of a stored linear: "codes", "scales", "zeros"; "blocks"; "weight" when dense.
 struct PartSpec {
   absl::string_view name;  // lives for ever
   DType dtype = DType::kF32;
@@ -53,7 +54,8 @@ class WeightFormat {
   WeightFormat(const WeightFormat&) = delete;
   WeightFormat& operator=(const WeightFormat&) = delete;
 
-  // Lower-case letters, digits and dashes; stored in records and keys, so it never changes.
+  // Lower-case letters, digits, dashes and underscores; stored in records and keys, so it never
+  // changes.
   const std::string& id() const { return id_; }
   // For people: "4-bit in groups of 128".
   const std::string& label() const { return label_; }
@@ -61,6 +63,8 @@ class WeightFormat {
   bool dense() const { return dense_; }
   // The format as integers on a grid, for methods that round to one; null when it is none.
   virtual const GridFormat* grid() const { return nullptr; }
+  // The format as blocks of a GGUF type; null when it is none.
+  virtual const GgufFormat* gguf() const { return nullptr; }
   virtual ActivationRule activation_rule() const { return ActivationRule::kNone; }
 
   // INVALID_ARGUMENT "FORMAT_SHAPE" says why a weight [out, in] cannot be stored so.

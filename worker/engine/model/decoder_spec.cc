@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -44,8 +45,22 @@ absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
                    ", supported: ", absl::StrJoin(known, ", "), NotUnderstoodByAny(config)));
 }
 
+LayerSpec EmbeddingLayer(const DecoderSpec& spec) {
+  const std::string module(absl::StripSuffix(spec.embedding.tensor, ".weight"));
+  const std::string name(absl::StripPrefix(module, "model."));
+  LayerSpec layer;
+  layer.inputs = {
+      {spec.head.tied ? spec.head.layer.inputs.front().name : "tokens", spec.hidden_size}};
+  LinearSpec& linear = layer.linears.emplace_back();
+  linear.shape = {module, spec.vocab_size, spec.hidden_size, name};
+  linear.role = LinearRole::kEmbedding;
+  layer.units = {{name, name}};
+  return layer;
+}
+
 absl::StatusOr<DecoderSpec> Parse(const ModelFamilyDef& family, const ConfigReader& config) {
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, family.parse(config));
+  spec.embedding.layer = EmbeddingLayer(spec);
   const std::vector<std::string> fields = config.NotUnderstood();
   if (fields.empty()) return spec;
   return InvalidFailure(

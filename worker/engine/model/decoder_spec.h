@@ -41,10 +41,13 @@ struct DecoderSpec {
   std::vector<LayerSpec> layers;
   HeadSpec head;
 
-  // The layer, or the head, at `place`.
+  // The layer, the head or the embedding at `place`.
   const LayerSpec& at(Place place) const {
+    if (place == Place::Embedding()) return embedding.layer;
     return place.in_layer() ? layers[static_cast<size_t>(place.layer)] : head.layer;
   }
+  // Whether the weights at `place` are only looked up, row by row, and never multiplied.
+  bool OnlyLookedUp(Place place) const { return place == Place::Embedding() && !head.tied; }
   int num_layers() const { return static_cast<int>(layers.size()); }
 };
 

@@ -26,7 +26,8 @@ enum class LinearRole {
   kUp,
   kGateUp,
   kDown,
-  kHead
+  kHead,
+  kEmbedding
 };
 // kPostAttention and kPostMlp: of what comes out of the two, before it is added.
 enum class NormRole { kAttention, kPostAttention, kMlp, kPostMlp, kQuery, kKey, kFinal };
@@ -120,6 +121,9 @@ struct LayerSpec {
 struct EmbeddingSpec {
   std::string tensor;
   double scale = 1;  // of what it puts out
+  // As a layer of one linear, for what formats are chosen for: its input is the head's where the
+  // two are tied, else none that would tell one column from another.
+  LayerSpec layer;
 };
 
 // What turns the last hidden states into logits: as a layer of one norm, one input and one linear.

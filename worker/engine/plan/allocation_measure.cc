@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -152,7 +153,7 @@ absl::Status CheckProblem(const AllocationProblem& problem) {
   for (const AllocationUnit& unit : problem.model->units) {
     const Place place = unit.place;
     const bool placed = place.in_layer() ? place.layer >= 0 && place.layer < num_layers
-                                         : place.part == Place::Part::kHead;
+                                         : place == Place::Head() || place == Place::Embedding();
     if (!placed) {
       return InvalidFailure("MODEL_INVALID",
                             absl::StrCat("unit ", unit.name, " is of layer ", place.layer,
@@ -197,7 +198,7 @@ int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan) {
   switch (problem.budget.kind) {
     case Budget::Kind::kFileBytes:
     case Budget::Kind::kShareOfSource:  // of the bytes of files, as ResolveShare says how many
-      return LayOutArtifact(model, plan, problem.max_shard_bytes).weight_bytes;
+      return WeightFileBytes(model, plan, problem.max_shard_bytes);
     case Budget::Kind::kBitsPerWeight:
       return PayloadBytes(problem, plan, /*counted=*/true);
     case Budget::Kind::kDeviceBytes:
@@ -251,7 +252,7 @@ void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation)
   allocation.weight_file_bytes =
       problem.budget.kind == Budget::Kind::kFileBytes
           ? allocation.plan_bytes
-          : LayOutArtifact(model, allocation.plan, problem.max_shard_bytes).weight_bytes;
+          : WeightFileBytes(model, allocation.plan, problem.max_shard_bytes);
   const int64_t weights = NumQuantizableWeights(problem);
   const int64_t payload = PayloadBytes(problem, allocation.plan, /*counted=*/true);
   allocation.bits_per_weight =

@@ -83,7 +83,7 @@ std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFor
     tensors.push_back(
         {absl::StrCat(linear.module, SuffixOf(part.name)), part.dtype, std::move(part.shape)});
   }
-  if (!format.dense()) {
+  if (format.grid() != nullptr) {
     tensors.insert(tensors.begin() + 2,
                    {absl::StrCat(linear.module, kWeightShapeSuffix), DType::kI64, {2}});
   }

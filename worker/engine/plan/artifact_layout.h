@@ -17,7 +17,8 @@ namespace lwq {
 using Plan = std::vector<const WeightFormat*>;
 
 // The tensors of one linear under a format: `weight` when dense; on a grid weight_packed (its
-// codes), weight_scale, weight_shape I64 [2] and, with zero points, weight_zero_point.
+// codes), weight_scale, weight_shape I64 [2] and, with zero points, weight_zero_point. Of GGUF
+// blocks they are `weight`.
 std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFormat& format,
                                       DType weight_dtype);
 
@@ -26,7 +27,7 @@ std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFor
 int64_t UnitPayloadBytes(const AllocationUnit& unit, const WeightFormat* format,
                          DType weight_dtype);
 
-// The files of an artifact of `plan`, to the byte.
+// The files of a compressed-tensors artifact of `plan`, to the byte.
 CheckpointLayout LayOutArtifact(const ModelInventory& model, const Plan& plan,
                                 int64_t max_shard_bytes);
 

@@ -23,6 +23,8 @@ constexpr int64_t kMaxLogits = int64_t{1} << 24;
 constexpr int64_t kCandidateStateBytes = int64_t{192} << 20;
 // Smallest group of any profile: what scales and zeros weigh at most.
 constexpr int64_t kSmallestGroup = 32;
+// Of blocks in work: 2,048 rows in the host and on the device, with their parts.
+constexpr int64_t kSlabBytesPerInput = 2048 * 12;
 // Allowance for libraries, code, RPC buffers and oneDNN's scratchpads; preflight measures.
 constexpr int64_t kFixedBytes = int64_t{200} << 20;
 constexpr int64_t kF32 = 4;
@@ -54,12 +56,16 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   const int64_t prepared = bf16 ? 2 : kF32;
   std::map<int, LayerSizes> layers;
   int64_t widest_linear = 0, widest_input = 0, widest_gates = 0, head_weights = 0;
+  int64_t table_bytes = 0;  // of the embedding in all formats, where it is a unit
   for (const AllocationUnit& unit : model.units) {
     if (unit.place.in_layer()) {
       layers[unit.place.layer].weights += unit.num_weights();
       layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
     } else {
       head_weights = unit.num_weights();
+      if (unit.place == Place::Embedding()) {
+        table_bytes = StoredBytes(unit, formats, model.weight_dtype);
+      }
     }
     int64_t input = 0;
     for (const LinearShape& linear : unit.linears) {
@@ -109,11 +115,17 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   // The linear as read and on the device; per format a working copy, its codes, scales and zeros;
   // and the layer's stored linears in every format.
   const int64_t scales = widest_linear / kSmallestGroup * 2 * kF32;
-  const int64_t num_formats = static_cast<int64_t>(formats.size());
-  const int64_t linear_copies =
-      widest_linear * 2 * kF32 + num_formats * (widest_linear * (kF32 + 1) + scales);
+  // Blocks are made a slab of rows and a format at a time.
+  const int64_t num_grids = std::count_if(
+      formats.begin(), formats.end(), [](const WeightFormat* f) { return f->gguf() == nullptr; });
+  int64_t linear_copies =
+      widest_linear * 2 * kF32 + num_grids * (widest_linear * (kF32 + 1) + scales);
+  if (num_grids < static_cast<int64_t>(formats.size())) {
+    linear_copies += kSlabBytesPerInput * widest_input;
+  }
   const int64_t calibrate = f.layer_bytes + f.hessian_bytes + f.activation_bytes;
-  const int64_t quantize = linear_copies + largest.stored_bytes + f.hessian_bytes;
+  const int64_t quantize =
+      linear_copies + std::max(largest.stored_bytes, table_bytes) + f.hessian_bytes;
   const int64_t score = f.layer_bytes + f.head_bytes + kCandidateStateBytes + f.activation_bytes;
   f.total_bytes = f.fixed_bytes + std::max({calibrate, quantize, score});
   return f;

@@ -42,6 +42,16 @@ Rung GridRung(int bits, int64_t group_size, bool symmetric) {
   return rung;
 }
 
+// The rungs of a job that names none.
+std::vector<std::string> NamesOf(const ProfileDef& profile, bool symmetric) {
+  std::vector<std::string> names;
+  for (int bits : symmetric ? profile.grid_bits : profile.asymmetric_bits)
+    names.push_back(absl::StrCat("int", bits));
+  for (const std::vector<std::string>& rung : profile.rungs) names.push_back(rung.front());
+  names.push_back(DenseFormat()->id());
+  return names;
+}
+
 std::string GroupSizeName(int64_t group_size) {
   return group_size == 0 ? "row (0)" : absl::StrCat(group_size);
 }
@@ -57,21 +67,44 @@ absl::Status CheckGroupSize(const ProfileDef& profile, int64_t group_size) {
                    })));
 }
 
+absl::Status NotOfProfile(const ProfileDef& profile, absl::string_view asked) {
+  return InvalidFailure(
+      "FORMAT_UNSUPPORTED",
+      absl::StrCat("profile ", profile.name, " has no format \"", asked, "\"; it accepts ",
+                   absl::StrJoin(NamesOf(profile, true), ", ")));
+}
+
 absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int bits,
                        bool symmetric) {
   const auto& widths = symmetric ? profile.grid_bits : profile.asymmetric_bits;
+  if (std::find(widths.begin(), widths.end(), bits) != widths.end()) return absl::OkStatus();
+  if (profile.grid_bits.empty()) return NotOfProfile(profile, asked);
   if (widths.empty()) {
     return InvalidFailure(
         "FORMAT_UNSUPPORTED",
         absl::StrCat("profile ", profile.name, " has no formats with zero points, \"", asked,
                      "\" among them; leave out --asymmetric"));
   }
-  if (std::find(widths.begin(), widths.end(), bits) != widths.end()) return absl::OkStatus();
   return InvalidFailure(
       "FORMAT_UNSUPPORTED",
       absl::StrCat("profile ", profile.name, " has no ", symmetric ? "" : "asymmetric ",
                    "format \"", asked, "\"; it accepts int", absl::StrJoin(widths, ", int"),
                    " and dense"));
+}
+
+// A rung of a format that is no grid, with what stands in for it. All formats of a kind of which
+// the profile has some may be asked for.
+absl::StatusOr<Rung> OtherRung(const ProfileDef& profile, const WeightFormat* format) {
+  if (profile.rungs.empty()) return NotOfProfile(profile, format->id());
+  Rung rung{format->label(), {format}};
+  for (const std::vector<std::string>& ids : profile.rungs) {
+    if (ids.front() != format->id()) continue;
+    for (size_t i = 1; i < ids.size(); ++i) {
+      LWQ_ASSIGN_OR_RETURN(const WeightFormat* stand_in, FindWeightFormat(ids[i]));
+      rung.formats.push_back(stand_in);
+    }
+  }
+  return rung;
 }
 
 // What one name of a request stands for.
@@ -87,7 +120,8 @@ absl::Status AddRungs(const ProfileDef& profile, const MenuRequest& request,
   if (!format.ok()) return FindWeightFormat(name).status();
   const GridFormat* grid = (*format)->grid();
   if (grid == nullptr) {
-    rungs.push_back({(*format)->label(), {*format}});
+    LWQ_ASSIGN_OR_RETURN(Rung rung, OtherRung(profile, *format));
+    rungs.push_back(std::move(rung));
     return absl::OkStatus();
   }
   const bool symmetric = by_group ? request.symmetric : grid->symmetric();
@@ -102,12 +136,8 @@ absl::Status AddRungs(const ProfileDef& profile, const MenuRequest& request,
 }
 
 absl::StatusOr<std::vector<Rung>> RungsOf(const ProfileDef& profile, const MenuRequest& request) {
-  std::vector<std::string> names = request.formats;
-  if (names.empty()) {
-    for (int bits : request.symmetric ? profile.grid_bits : profile.asymmetric_bits)
-      names.push_back(absl::StrCat("int", bits));
-    names.push_back(DenseFormat()->id());
-  }
+  const std::vector<std::string> names =
+      request.formats.empty() ? NamesOf(profile, request.symmetric) : request.formats;
   std::vector<Rung> rungs;
   for (const std::string& name : names) {
     LWQ_RETURN_IF_ERROR(AddRungs(profile, request, name, rungs));
@@ -211,7 +241,7 @@ absl::StatusOr<Menu> BuildMenu(const ModelInventory& model, const ProfileDef& pr
   std::vector<std::vector<const WeightFormat*>> resolved;
   Menu menu;
   for (const AllocationUnit& unit : model.units) {
-    if (IsHead(unit) && !request.quantize_head) {
+    if (IsHead(unit) && !request.quantize_head && !profile.quantizes_head) {
       resolved.emplace_back(rungs.size(), DenseFormat());
       continue;
     }

@@ -10,6 +10,9 @@
 
 namespace lwq {
 
+struct ArtifactFormatDef;
+const ArtifactFormatDef* DefaultArtifactFormat();  // compressed-tensors
+
 // Which part of a model a tensor or a unit belongs to.
 struct Place {
   enum class Part { kEmbedding, kLayer, kFinalNorm, kHead };
@@ -35,10 +38,10 @@ struct LinearShape {
 };
 
 // Linears that must share one format because inference engines fuse them: q+k+v, o, gate+up, down,
-// or an untied lm_head.
+// or an untied lm_head. Where they fuse nothing (artifact_format.h): one linear, or the embedding.
 struct AllocationUnit {
   std::string name;  // "layers.3.self_attn.qkv_proj"
-  Place place;       // a layer or the head
+  Place place;       // a layer, the head or the embedding
   std::vector<LinearShape> linears;
   // What engines call it in its layer, the same for all layers: "self_attn.qkv_proj", "lm_head".
   std::string kind;
@@ -65,6 +68,12 @@ struct ModelInventory {
   int64_t hidden_size = 0, intermediate_size = 0, vocab_size = 0;
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
   int64_t max_positions = 0;
+  // What a GGUF file of the model holds besides the tensors of its units, in bytes: header with
+  // metadata and tokenizer, norms, padding. 0 when none can be made; then `gguf_refusal` says why.
+  int64_t gguf_other_bytes = 0;
+  std::string gguf_refusal;
+  // The kind of artifact that `units` are for.
+  const ArtifactFormatDef* artifact_format = DefaultArtifactFormat();
 
   int64_t num_quantizable_weights() const {
     int64_t n = 0;

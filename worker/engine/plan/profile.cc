@@ -7,22 +7,38 @@
 namespace lwq {
 
 absl::Span<const ProfileDef> Profiles() {
+  static const ArtifactFormatDef* const compressed = &ArtifactFormatDefs::compressed_tensors;
+  static const std::vector<int64_t> groups = {32, 64, 128, 0};
   static const auto& profiles = *new std::vector<ProfileDef>{
       {"portable",
        "what every engine runs: vLLM, SGLang, transformers",
+       compressed,
        {4, 8},
        {},
-       {32, 64, 128, 0}},
+       groups},
       {"vllm-lowbit",
        "adds 2 and 3 bits: vLLM on NVIDIA, and transformers (expanded to 16 bits in memory)",
+       compressed,
        {2, 3, 4, 8},
        {4, 8},  // vLLM alone; docs/formats/compressed_tensors.md
-       {32, 64, 128, 0}},
+       groups},
       {"transformers",
        "adds 5 and 6 bits: transformers (expanded to 16 bits in memory)",
+       compressed,
        {2, 3, 4, 5, 6, 8},
        {},
-       {32, 64, 128, 0}},
+       groups},
+      {.name = "llama.cpp",
+       .help = "llama.cpp and what is built on it: a GGUF file, embeddings and head included",
+       .artifact_format = &ArtifactFormatDefs::gguf,
+       .rungs = {{"gguf-q2_k", "gguf-iq4_nl"},
+                 {"gguf-q3_k", "gguf-iq4_nl"},
+                 {"gguf-iq4_xs", "gguf-iq4_nl"},
+                 {"gguf-q4_k", "gguf-q4_1"},
+                 {"gguf-q5_k", "gguf-q5_0"},
+                 {"gguf-q6_k", "gguf-q5_1"},
+                 {"gguf-q8_0"}},
+       .quantizes_head = true},
   };
   return profiles;
 }

@@ -5,13 +5,29 @@
 //
 // Of more than two rungs it uses the neighbours between which the budget lies: the largest that
 // fits everywhere and the next. A layer that does not fit is left low and the walk goes on, so
-// that unequal layers use what is left; equal ones all stop together, as in the rule. lm_head has
-// no place in a ranking of layers and is promoted last.
+// that unequal layers use what is left; equal ones all stop together, as in the rule. What is
+// outside the layers has no place in a ranking of them and is promoted last.
+#include <string>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "worker/engine/plan/allocation_measure.h"
 
 namespace lwq {
 namespace {
+
+// "; lm_head is 4-bit in groups of 128": the rungs of the units outside the layers.
+std::string OutsideText(const AllocationProblem& problem, const Plan& plan, const Plan& high,
+                        size_t low) {
+  std::string text;
+  for (size_t u = 0; u < plan.size(); ++u) {
+    const AllocationUnit& unit = problem.model->units[u];
+    if (unit.place.in_layer() || !problem.menu.units[u].Quantizable()) continue;
+    const size_t rung = plan[u] == high[u] ? low + 1 : low;
+    absl::StrAppend(&text, "; ", unit.name, " is ", problem.menu.rungs[rung]);
+  }
+  return text;
+}
 
 absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
@@ -39,30 +55,23 @@ absl::StatusOr<Allocation> AllocateTwoLevel(const AllocationProblem& problem) {
   std::vector<Place> order;
   for (int layer : RankLayers(problem)) order.push_back(Place::Layer(layer));
   const size_t num_layers = order.size();
-  bool has_head = false;
   for (size_t u = 0; u < model.units.size(); ++u) {
-    const bool in_head = model.units[u].place == Place::Head();
-    has_head = has_head || (in_head && problem.menu.units[u].Quantizable());
+    const Place place = model.units[u].place;
+    if (!place.in_layer() && problem.menu.units[u].Quantizable()) order.push_back(place);
   }
-  if (has_head) order.push_back(Place::Head());
 
   size_t promoted = 0;
-  bool head_promoted = false;
   for (const Place place : order) {
     Plan candidate = allocation.plan;
     SetUnits(model, place, high, candidate);
     if (MeasurePlan(problem, candidate) > allowed) continue;
     allocation.plan = std::move(candidate);
-    if (place == Place::Head()) {
-      head_promoted = true;
-    } else {
-      ++promoted;
-    }
+    if (place.in_layer()) ++promoted;
   }
-  allocation.explanation = absl::StrCat(
-      promoted, " of ", num_layers, " layers are ", rungs[low + 1],
-      ", the most important first, and the others ", rungs[low],
-      has_head ? absl::StrCat("; lm_head is ", rungs[head_promoted ? low + 1 : low]) : "", ".");
+  allocation.explanation =
+      absl::StrCat(promoted, " of ", num_layers, " layers are ", rungs[low + 1],
+                   ", the most important first, and the others ", rungs[low],
+                   OutsideText(problem, allocation.plan, high, low), ".");
   MeasureAllocation(problem, allocation);
   return allocation;
 }

@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/quant/block_rounding.h"
 #include "worker/engine/quant/linear_checks.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/quant/refinement.h"
@@ -165,14 +166,7 @@ class GptqQuantizer : public Quantizer {
   absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
       Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
       absl::Span<const GridSpec> grids) const override {
-    if (statistics == nullptr) {
-      return InvalidFailure("CALIBRATION_MISSING",
-                            absl::StrCat(quantizer_gptq.name, " needs the inputs' second moments"));
-    }
-    if (statistics->in_features() != weight.cols) {
-      return InvalidFailure("SHAPE", absl::StrCat("second moments of ", statistics->in_features(),
-                                                  " inputs given for a weight with ", weight.cols));
-    }
+    LWQ_RETURN_IF_ERROR(CheckStatistics(statistics, weight));
     LWQ_RETURN_IF_ERROR(CheckQuantizable(device, weight, grids));
     const bool factored = statistics->factor() != nullptr;
     std::vector<QuantizedLinear> out;
@@ -185,16 +179,49 @@ class GptqQuantizer : public Quantizer {
         LWQ_RETURN_IF_ERROR(Refine(device, weight, *statistics, &linear));
       }
       LWQ_ASSIGN_OR_RETURN(QuantizedLinear quantized, ReadBack(device, weight, linear));
-      quantized.record.method = std::string(factored ? quantizer_gptq.name : kRoundToNearest);
-      if (!factored) {
-        quantized.record.note = "no factor of the inputs' second moments; rounded to nearest";
-      }
-      quantized.record.damping = statistics->damping_used();
-      quantized.record.damping_retries = statistics->damping_retries();
-      quantized.record.num_dead_columns = statistics->num_dead_columns();
+      Describe(*statistics, quantized.record);
       out.push_back(std::move(quantized));
     }
     return out;
+  }
+
+  absl::StatusOr<std::vector<BlockLinear>> QuantizeToBlocks(
+      Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
+      absl::Span<const GgufTypeDef* const> types, GgufFit fit) const override {
+    LWQ_RETURN_IF_ERROR(CheckStatistics(statistics, weight));
+    LWQ_RETURN_IF_ERROR(CheckQuantizable(device, weight, {}));
+    std::vector<BlockLinear> out;
+    for (const GgufTypeDef* type : types) {
+      LWQ_ASSIGN_OR_RETURN(
+          BlockLinear blocks,
+          statistics->factor() != nullptr
+              ? RoundToBlocksWithFeedback(device, weight, *type, fit, *statistics)
+              : RoundToBlocks(device, weight, *type, fit, statistics->column_weights()));
+      Describe(*statistics, blocks.record);
+      out.push_back(std::move(blocks));
+    }
+    return out;
+  }
+
+ private:
+  static absl::Status CheckStatistics(const InputStatistics* statistics,
+                                      DeviceView<const float> weight) {
+    if (statistics == nullptr) {
+      return InvalidFailure("CALIBRATION_MISSING",
+                            absl::StrCat(quantizer_gptq.name, " needs the inputs' second moments"));
+    }
+    if (statistics->in_features() == weight.cols) return absl::OkStatus();
+    return InvalidFailure("SHAPE", absl::StrCat("second moments of ", statistics->in_features(),
+                                                " inputs given for a weight with ", weight.cols));
+  }
+
+  static void Describe(const InputStatistics& statistics, LinearRecord& record) {
+    const bool factored = statistics.factor() != nullptr;
+    record.method = std::string(factored ? quantizer_gptq.name : kRoundToNearest);
+    if (!factored) record.note = "no factor of the inputs' second moments; rounded to nearest";
+    record.damping = statistics.damping_used();
+    record.damping_retries = statistics.damping_retries();
+    record.num_dead_columns = statistics.num_dead_columns();
   }
 };
 

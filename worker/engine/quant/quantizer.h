@@ -1,4 +1,4 @@
-// A quantizer turns one linear's weights into codes on a grid. It sees a matrix and, if it asks for
+// A quantizer turns one linear's weights into codes on a grid, or into blocks of GGUF types. It sees a matrix and, if it asks for
 // calibration, the second moments of the linear's inputs; it knows nothing of models or files.
 //
 // Life: the runner accumulates X^T X over the calibration tokens (Device::AccumulateGram), makes
@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "worker/engine/device/device.h"
+#include "worker/engine/gguf/block_fit.h"
 
 namespace lwq {
 
@@ -132,6 +133,12 @@ struct QuantizedLinear {
   LinearRecord record;
 };
 
+// A linear in blocks of a GGUF type, in host memory.
+struct BlockLinear {
+  std::string bytes;  // its rows, type.RowBytes(in_features) each
+  LinearRecord record;
+};
+
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
@@ -140,6 +147,11 @@ class Quantizer {
   virtual absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
       Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
       absl::Span<const GridSpec> grids) const = 0;
+  // The same in blocks: one entry a type, in order. The types have a shape, and their blocks divide
+  // in_features.
+  virtual absl::StatusOr<std::vector<BlockLinear>> QuantizeToBlocks(
+      Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
+      absl::Span<const GgufTypeDef* const> types, GgufFit fit) const = 0;
 };
 
 struct QuantizerDef {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "worker/engine/quant/block_rounding.h"
 #include "worker/engine/quant/linear_checks.h"
 
 namespace lwq {
@@ -41,6 +42,20 @@ class RtnQuantizer : public Quantizer {
       LWQ_ASSIGN_OR_RETURN(QuantizedLinear quantized, ReadBack(device, weight, linear));
       quantized.record.method = std::string(kRoundToNearest);
       out.push_back(std::move(quantized));
+    }
+    return out;
+  }
+
+  absl::StatusOr<std::vector<BlockLinear>> QuantizeToBlocks(
+      Device* device, DeviceView<const float> weight, const InputStatistics*,
+      absl::Span<const GgufTypeDef* const> types, GgufFit fit) const override {
+    LWQ_RETURN_IF_ERROR(CheckQuantizable(device, weight, {}));
+    std::vector<BlockLinear> out;
+    for (const GgufTypeDef* type : types) {
+      LWQ_ASSIGN_OR_RETURN(BlockLinear blocks,
+                           RoundToBlocks(device, weight, *type, fit, /*column_weight=*/{}));
+      blocks.record.method = std::string(kRoundToNearest);
+      out.push_back(std::move(blocks));
     }
     return out;
   }

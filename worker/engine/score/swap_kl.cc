@@ -37,8 +37,7 @@ class SwapKlRun {
                          CutIntoChunks(*request_.batch, ChunkTokens()));
     num_chunks_ = chunks.size();
     for (chunk_ = 0; chunk_ < num_chunks_; ++chunk_) {
-      LWQ_RETURN_IF_ERROR(request_.place.in_layer() ? RunLayerChunk(chunks[chunk_])
-                                                    : RunHeadChunk(chunks[chunk_]));
+      LWQ_RETURN_IF_ERROR(RunChunk(chunks[chunk_]));
     }
     const double tokens = static_cast<double>(request_.batch->num_tokens());
     for (auto& unit : sums_) {
@@ -64,13 +63,15 @@ class SwapKlRun {
     };
     const bool in_layer = request_.place.in_layer();
     const bool placed =
-        in_layer ? layer() >= 0 && layer() < spec_.num_layers() : request_.place == Place::Head();
+        in_layer ? layer() >= 0 && layer() < spec_.num_layers()
+                 : request_.place == Place::Head() || request_.place == Place::Embedding();
     if (tokens == 0 || !fits(request_.source_output) || (in_layer && !fits(request_.layer_input)) ||
         !placed) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "swap KL of ", in_layer ? absl::StrCat("layer ", layer()) : "the head", " over ", tokens,
-          " tokens: hidden states must be [tokens, ", spec_.hidden_size,
-          "] and the units those of one of ", spec_.num_layers(), " layers or of the head"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("swap KL of ", in_layer ? absl::StrCat("layer ", layer()) : "the head",
+                       " over ", tokens, " tokens: hidden states must be [tokens, ",
+                       spec_.hidden_size, "] and the units those of one of ", spec_.num_layers(),
+                       " layers, of the head or of the embedding"));
     }
     return absl::OkStatus();
   }
@@ -117,6 +118,11 @@ class SwapKlRun {
       batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end());
     }
     return batch;
+  }
+
+  absl::Status RunChunk(const TokenChunk& chunk) {
+    if (request_.place.in_layer()) return RunLayerChunk(chunk);
+    return request_.place == Place::Head() ? RunHeadChunk(chunk) : RunEmbeddingChunk(chunk);
   }
 
   absl::Status RunLayerChunk(const TokenChunk& chunk) {
@@ -180,6 +186,58 @@ class SwapKlRun {
           HeadKl(decoder_, head, states, {&exchanged}, {states}, {absl::MakeSpan(kl)}));
       AddTo(candidate, kl);
     }
+    return absl::OkStatus();
+  }
+
+  // The whole model over what each candidate looks up, with its head where that is the same weight.
+  absl::Status RunEmbeddingChunk(const TokenChunk& chunk) {
+    LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, decoder_.LoadHead());
+    LWQ_ASSIGN_OR_RETURN(const PreparedBatch one, decoder_.PrepareBatch(Repeat(chunk, 1)));
+    const int steps = static_cast<int>(num_candidates()) * spec_.num_layers();
+    for (int64_t c = 0; c < num_candidates(); ++c) {  // one at a time: tables are large
+      const Candidate& candidate = candidates_[static_cast<size_t>(c)];
+      HeadWeights head = source_head;
+      Matrix states(chunk.size, spec_.hidden_size);
+      LWQ_RETURN_IF_ERROR(LookUp(candidate, chunk, states, head));
+      HostStates store(decoder_.device(), states.view());
+      for (int layer = 0; layer < spec_.num_layers(); ++layer) {
+        LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c) * spec_.num_layers() + layer, steps));
+        LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
+        LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, one, store));
+      }
+      std::vector<double> kl(static_cast<size_t>(chunk.size));
+      LWQ_RETURN_IF_ERROR(HeadKl(decoder_, source_head,
+                                 request_.source_output.Rows(chunk.begin, chunk.size), {&head},
+                                 {states.view()}, {absl::MakeSpan(kl)}));
+      AddTo(candidate, kl);
+    }
+    return absl::OkStatus();
+  }
+
+  // The rows of a candidate's table that the chunk's tokens stand for; `head` becomes the table
+  // where it is tied.
+  absl::Status LookUp(const Candidate& candidate, const TokenChunk& chunk, Matrix& states,
+                      HeadWeights& head) const {
+    const AllocationUnit& unit = request_.units[candidate.unit];
+    LWQ_RETURN_IF_ERROR(SlotOf(spec_.embedding.layer, unit.linears[0]).status());
+    Device* device = decoder_.device();
+    LWQ_ASSIGN_OR_RETURN(const auto table, device->NewMatrix(spec_.vocab_size, spec_.hidden_size));
+    LWQ_RETURN_IF_ERROR(
+        request_.replacement(candidate.unit, unit.linears[0], candidate.format, table->view()));
+    for (int64_t t = 0; t < chunk.size; ++t) {
+      const int64_t token = request_.batch->tokens[static_cast<size_t>(chunk.begin + t)];
+      const MatrixView state = states.view().Rows(t, 1);
+      LWQ_RETURN_IF_ERROR(device->Download(table->Rows(token, 1), state));
+      for (int64_t i = 0; i < state.cols; ++i) {
+        state.data[i] *= static_cast<float>(spec_.embedding.scale);
+      }
+    }
+    if (!spec_.head.tied) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(
+        head.projection,
+        decoder_.Prepare(spec_.vocab_size, spec_.hidden_size, [&](DeviceView<float> weight) {
+          return device->Copy(table->view(), weight);
+        }));
     return absl::OkStatus();
   }
 

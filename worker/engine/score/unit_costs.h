@@ -25,7 +25,7 @@ struct UnitCostRequest {
   const Decoder* source = nullptr;
   const WeightSource* weights = nullptr;    // the source model's
   const LayerEvidence* evidence = nullptr;  // of `place`; what the scorer declared
-  Place place;                              // of all units: a layer, or the untied head
+  Place place;  // of all units: a layer, the untied head, or the embedding
   std::vector<AllocationUnit> units;
   std::vector<int> num_formats;  // of each unit
   ReplacementWeights replacement;

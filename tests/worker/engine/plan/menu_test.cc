@@ -2,6 +2,7 @@
 
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -130,6 +131,40 @@ TEST(MenuTest, RefusesWhatTheProfileLacks) {
                 FailsWith("FORMAT_UNKNOWN", HasSubstr("int4-g128")))
         << unknown;
   }
+}
+
+// 576 inputs are no whole K-quant blocks: the types of 32 values stand in, one for each rung.
+TEST(MenuTest, OfLlamaCppHasItsTypesForTheEmbeddingAndTheHeadToo) {
+  ModelInventory model = testing::LlamaInventory({.layers = 1,
+                                                  .hidden = 576,
+                                                  .intermediate = 1536,
+                                                  .heads = 9,
+                                                  .kv_heads = 3,
+                                                  .vocab = 320,
+                                                  .tied = false});
+  model = PlannedAs(ArtifactFormatDefs::gguf, std::move(model));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu, BuildMenu(model, Profile("llama.cpp"), {}));
+  EXPECT_THAT(menu.rungs, ElementsAre("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0",
+                                      "as in the source"));
+  const auto fallback =
+      ElementsAre("gguf-iq4_nl", "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "dense");
+  EXPECT_THAT(Ids(menu.units.front()), fallback);  // the embedding
+  EXPECT_THAT(Ids(menu.units.back()), fallback);   // the head, without being asked for
+  EXPECT_THAT(Ids(menu.units[7]),
+              ElementsAre("gguf-q2_k", "gguf-q3_k", "gguf-iq4_xs", "gguf-q4_k", "gguf-q5_k",
+                          "gguf-q6_k", "gguf-q8_0", "dense"));  // down: 1536 inputs
+  EXPECT_THAT(menu.units.front().at_rung, ElementsAre(0, 0, 0, 1, 2, 3, 4, 5));
+}
+
+TEST(MenuTest, GridsAndBlocksAreOfTheProfilesThatHaveThem) {
+  const ModelInventory model = testing::LlamaInventory({});
+  EXPECT_THAT(BuildMenu(model, Profile("llama.cpp"), {.formats = {"int4"}}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("gguf-q4_k")));
+  EXPECT_THAT(BuildMenu(model, Profile("portable"), {.formats = {"gguf-q4_k"}}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("int4, int8, dense")));
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const Menu menu, BuildMenu(model, Profile("llama.cpp"), {.formats = {"gguf-q5_1", "dense"}}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("gguf-q5_1", "dense"));
 }
 
 }  // namespace

@@ -16,6 +16,9 @@ TEST(ProfileTest, KnowsPortableAndLowBit) {
   LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* low, FindProfile("vllm-lowbit"));
   EXPECT_EQ(low->grid_bits, (std::vector<int>{2, 3, 4, 8}));
   EXPECT_EQ(low->group_sizes, (std::vector<int64_t>{32, 64, 128, 0}));
+  EXPECT_EQ(low->artifact_format->name, "compressed-tensors");
+  LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* llama_cpp, FindProfile("llama.cpp"));
+  EXPECT_EQ(llama_cpp->artifact_format->name, "gguf");
   EXPECT_THAT(FindProfile("gguf2"),
               FailsWith("PROFILE_UNKNOWN", AllOf(HasSubstr("portable"), HasSubstr("vllm-lowbit"))));
 }

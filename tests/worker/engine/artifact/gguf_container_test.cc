@@ -1,0 +1,203 @@
+// A tiny model as a GGUF file: the forecast is its size, it opens with the plan's weights, and what
+// is changed in it is found.
+#include <cstring>
+#include <memory>
+
+#include "base/hash.h"
+#include "gmock/gmock.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/artifact/made_artifact.h"
+#include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/artifact/container.h"
+#include "worker/engine/artifact/gguf_file_plan.h"
+#include "worker/engine/format/gguf.h"
+#include "worker/engine/gguf/block_fit.h"
+#include "worker/engine/gguf/gguf_reader.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::lwq::testing::MadeArtifact;
+using ::lwq::testing::TinyModelOptions;
+using ::testing::HasSubstr;
+
+constexpr GgufType kCycle[] = {GgufType::kQ4_K, GgufType::kQ8_0, GgufType::kIQ4_XS, GgufType::kQ5_0,
+                               GgufType::kQ2_K};
+
+class GgufContainerTest : public ::testing::TestWithParam<DType> {
+ protected:
+  void Make(bool tied) {
+    TinyModelOptions options;
+    options.hidden_size = 256;
+    options.intermediate_size = 512;
+    options.dtype = GetParam();
+    options.tied_embeddings = tied;
+    LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory scratch, TempDirectory::Create());
+    made_.scratch = std::make_unique<TempDirectory>(std::move(scratch));
+    source_ = made_.Directory("model");
+    ASSERT_OK(WriteTinyModel(options, source_));
+    LWQ_ASSERT_OK_AND_ASSIGN(made_.source, Checkpoint::Open(source_));
+    LWQ_ASSERT_OK_AND_ASSIGN(spec_, ReadDecoderSpec(source_));
+    LWQ_ASSERT_OK_AND_ASSIGN(ModelInventory model, TakeInventory(spec_, *made_.source));
+    ASSERT_OK(DescribeForGguf(source_, &model));
+    ASSERT_OK(ArtifactFormatDefs::gguf.check(model));
+    made_.model = PlannedAs(ArtifactFormatDefs::gguf, std::move(model));
+    weights_ = MakeCheckpointWeights(made_.source.get());
+    // Types go round, and every sixth unit stays as it is.
+    for (size_t u = 0; u < made_.model.units.size(); ++u) {
+      made_.plan.push_back(
+          u % 6 == 5 ? DenseFormat()
+                     : static_cast<const WeightFormat*>(GgufFormat::Find(DefOf(kCycle[u % 6]))));
+      ASSERT_NO_FATAL_FAILURE(MakeBlob(made_.model.units[u], made_.plan.back()));
+    }
+  }
+
+  void MakeBlob(const AllocationUnit& unit, const WeightFormat* format) {
+    if (format->dense()) return;
+    const GgufTypeDef& type = format->gguf()->type();
+    const LinearShape& shape = unit.linears[0];
+    Matrix weight(shape.out_features, shape.in_features);
+    ASSERT_OK(weights_->ReadLinear(shape.module, weight.view()));
+    EncodedLinear encoded;
+    encoded.push_back({format->Parts(shape.out_features, shape.in_features, GetParam())[0], ""});
+    encoded[0].bytes.resize(static_cast<size_t>(encoded[0].spec.size_bytes()));
+    for (int64_t r = 0; r < weight.rows(); ++r) {
+      QuantizeRow(
+          type, GgufFit::kReference, {weight.Row(r), static_cast<size_t>(weight.cols())}, {},
+          reinterpret_cast<uint8_t*>(encoded[0].bytes.data()) + r * type.RowBytes(weight.cols()));
+    }
+    const std::string path = made_.Directory(absl::StrCat("blob-", made_.blobs.size()));
+    ASSERT_OK(WriteUnitBlob(path, {{shape.module, std::move(encoded)}}));
+    LWQ_ASSERT_OK_AND_ASSIGN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
+    made_.blob_set.Add(blob.get());
+    made_.blobs.push_back(std::move(blob));
+  }
+
+  // Every weight of the model by both sources, to the bit.
+  void ExpectSameWeights(const WeightSource& a, const WeightSource& b) {
+    const auto compare = [](const std::string& name, const Matrix& x, const Matrix& y) {
+      EXPECT_EQ(std::memcmp(x.data(), y.data(), sizeof(float) * static_cast<size_t>(x.size())), 0)
+          << name;
+    };
+    for (const AllocationUnit& unit : made_.model.units) {
+      const LinearShape& shape = unit.linears[0];
+      Matrix x(shape.out_features, shape.in_features), y(shape.out_features, shape.in_features);
+      if (unit.place == Place::Embedding()) {
+        ASSERT_OK(a.ReadDense(shape.module + ".weight", 0, x.view()));
+        ASSERT_OK(b.ReadDense(shape.module + ".weight", 0, y.view()));
+        Matrix row(1, shape.in_features);
+        ASSERT_OK(b.ReadDense(shape.module + ".weight", 77, row.view()));
+        EXPECT_EQ(std::memcmp(row.data(), x.Row(77), sizeof(float) * 256), 0);
+      } else {
+        ASSERT_OK(a.ReadLinear(shape.module, x.view()));
+        ASSERT_OK(b.ReadLinear(shape.module, y.view()));
+      }
+      compare(unit.name, x, y);
+    }
+    for (const DenseTensor& tensor : made_.model.dense) {
+      Matrix x(1, tensor.shape[0]), y(1, tensor.shape[0]);
+      EXPECT_TRUE(b.HasDense(tensor.name));
+      ASSERT_OK(a.ReadDense(tensor.name, 0, x.view()));
+      ASSERT_OK(b.ReadDense(tensor.name, 0, y.view()));
+      compare(tensor.name, x, y);
+    }
+  }
+
+  std::string source_;
+  DecoderSpec spec_;
+  MadeArtifact made_;
+  std::unique_ptr<WeightSource> weights_;
+};
+
+INSTANTIATE_TEST_SUITE_P(DTypes, GgufContainerTest,
+                         ::testing::Values(DType::kF16, DType::kBF16, DType::kF32),
+                         [](const auto& info) { return std::string(NameOf(info.param)); });
+
+TEST_P(GgufContainerTest, TheFileIsTheForecastAndOpensWithThePlansWeights) {
+  for (const bool tied : {true, false}) {
+    made_ = MadeArtifact();
+    ASSERT_NO_FATAL_FAILURE(Make(tied));
+    const std::string out = made_.Directory("out");
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<WrittenFile> files,
+                             ContainerDefs::gguf.write(made_.Parts(), out, nullptr));
+    ASSERT_EQ(files.size(), 1u);
+    EXPECT_EQ(files[0].name, "model.gguf");
+    LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(JoinPath(out, "model.gguf")));
+    EXPECT_EQ(size, WeightFileBytes(made_.model, made_.plan, 0));
+    EXPECT_EQ(size, files[0].size_bytes);
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string sha256,
+                             Sha256HexOfFile(JoinPath(out, "model.gguf")));
+    EXPECT_EQ(sha256, files[0].sha256);
+
+    LWQ_ASSERT_OK_AND_ASSIGN(const VerifyReport report,
+                             ContainerDefs::gguf.verify(made_.Parts(), out));
+    EXPECT_EQ(report.weight_bytes, size);
+    EXPECT_EQ(report.num_quantized_linears, static_cast<int64_t>(made_.blobs.size()));
+    LWQ_ASSERT_OK_AND_ASSIGN(const ReadableArtifact artifact, OpenArtifact(out, source_));
+    EXPECT_EQ(artifact.described_in, source_);
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto planned, MakePlanWeights(weights_.get(), made_.model,
+                                                                 made_.plan, made_.blob_set));
+    ExpectSameWeights(*planned, *artifact.weights);
+    EXPECT_THAT(artifact.weights->ReadLinear("model.layers.9.mlp.up_proj", MatrixView()),
+                FailsWith("TENSOR_MISSING", HasSubstr("blk.9.ffn_up.weight")));
+    EXPECT_THAT(OpenArtifact(out, "").status(),
+                FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("config.json")));
+  }
+}
+
+// llama.cpp rotates neighbours: the rows of q and k stand in another order than the source's.
+TEST_P(GgufContainerTest, QueriesAreStoredInLlamaCppsOrder) {
+  ASSERT_NO_FATAL_FAILURE(Make(/*tied=*/true));
+  made_.plan.assign(made_.plan.size(), DenseFormat());
+  ASSERT_OK(ContainerDefs::gguf.write(made_.Parts(), made_.Directory("out"), nullptr));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(made_.Directory("out/model.gguf")));
+  LWQ_ASSERT_OK_AND_ASSIGN(const TensorView q,
+                           made_.source->Get("model.layers.0.self_attn.q_proj.weight"));
+  const absl::Span<const uint8_t> stored = file->Bytes(file->Find("blk.0.attn_q.weight"));
+  const size_t row = q.bytes.size() / 256;
+  // Four heads of 64: row 1 of the file is row 32 of the source.
+  EXPECT_EQ(stored.subspan(row, row), q.bytes.subspan(32 * row, row));
+  EXPECT_EQ(stored.subspan(2 * row, row), q.bytes.subspan(row, row));
+}
+
+TEST_P(GgufContainerTest, AChangedByteIsFoundWhereverItIs) {
+  ASSERT_NO_FATAL_FAILURE(Make(/*tied=*/true));
+  const std::string out = made_.Directory("out"), path = JoinPath(out, "model.gguf");
+  ASSERT_OK(ContainerDefs::gguf.write(made_.Parts(), out, nullptr));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string good, ReadFile(path, 64 << 20));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(path));
+  const size_t data = static_cast<size_t>(file->header().data_offset);
+  for (const size_t at : {size_t{40}, data - 40, data + 3, good.size() - 40}) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 1);
+    ASSERT_OK(WriteFileAtomically(path, bad));
+    EXPECT_THAT(ContainerDefs::gguf.verify(made_.Parts(), out).status(),
+                FailsWith("VERIFY_MISMATCH", HasSubstr(at < data ? "header" : "tensor")))
+        << at;
+  }
+  ASSERT_OK(WriteFileAtomically(path, good.substr(0, good.size() - 32)));
+  EXPECT_THAT(ContainerDefs::gguf.verify(made_.Parts(), out).status(),
+              FailsWith("VERIFY_MISMATCH", HasSubstr("planned were")));
+}
+
+TEST(DescribeForGgufTest, AModelWithoutATokenizerThatGgufCanSayIsRefusedNotAnError) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory scratch, TempDirectory::Create());
+  const std::string directory = JoinPath(scratch.path(), "model");
+  ASSERT_OK(testing::WriteTinyModel({}, directory));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(directory));
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(directory));
+  LWQ_ASSERT_OK_AND_ASSIGN(ModelInventory model, TakeInventory(spec, *checkpoint));
+  ASSERT_OK(DescribeForGguf(directory, &model));
+  EXPECT_GT(model.gguf_other_bytes, 0);
+  EXPECT_EQ(model.gguf_refusal, "");
+  ASSERT_OK(RemoveAll(JoinPath(directory, "tokenizer.model")));
+  ASSERT_OK(WriteFileAtomically(JoinPath(directory, "tokenizer.json"),
+                                R"({"model":{"type":"Unigram","vocab":[["a",0.0]],"unk_id":0}})"));
+  ASSERT_OK(DescribeForGguf(directory, &model));
+  EXPECT_EQ(model.gguf_other_bytes, 0);
+  EXPECT_NE(model.gguf_refusal, "");
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,66 @@
+#include "worker/engine/plan/gguf_recipe.h"
+
+#include <map>
+
+#include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/artifact_format.h"
+
+namespace lwq {
+namespace {
+
+using ::lwq::testing::FailsWith;
+using ::testing::HasSubstr;
+
+int64_t Bytes(const ModelInventory& model, const std::string& recipe) {
+  const ModelInventory planned = PlannedAs(ArtifactFormatDefs::gguf, model);
+  const auto plan = GgufRecipePlan(planned, recipe);
+  EXPECT_OK(plan);
+  return plan.ok() ? WeightFileBytes(planned, *plan, 0) : 0;
+}
+
+// Sizes of files that llama-quantize made with an importance matrix. Header and norms are the same
+// in all files of a model, so all exceed the units' tensors by as much.
+TEST(GgufRecipeTest, FilesOfTheBundledModelHaveLlamaCppsSizes) {
+  const ModelInventory model = testing::LlamaInventory({});
+  const std::map<std::string, int64_t> files = {
+      {"Q2_K", 4'440'832},   {"Q3_K_M", 5'518'080}, {"IQ4_XS", 5'998'336}, {"Q4_K_S", 6'334'208},
+      {"Q4_K_M", 6'648'064}, {"Q5_K_M", 7'655'680}, {"Q6_K", 8'726'272}};
+  for (const auto& [recipe, bytes] : files)
+    EXPECT_EQ(bytes - Bytes(model, recipe), 124'672) << recipe;
+}
+
+// SmolLM2-135M: 576 inputs are no multiple of 256, so most types are stood in for.
+TEST(GgufRecipeTest, RowsThatAreNotWholeBlocksTakeTheTypesThatStandIn) {
+  const ModelInventory model = testing::LlamaInventory({.layers = 30,
+                                                        .hidden = 576,
+                                                        .intermediate = 1536,
+                                                        .heads = 9,
+                                                        .kv_heads = 3,
+                                                        .vocab = 49152});
+  const std::map<std::string, int64_t> files = {{"IQ4_XS", 90'897'472},
+                                                {"Q3_K_M", 93'510'208},
+                                                {"Q4_K_M", 105'454'144},
+                                                {"Q5_K_M", 112'103'488}};
+  for (const auto& [recipe, bytes] : files) {
+    EXPECT_EQ(bytes - Bytes(model, recipe), 1'926'208) << recipe;
+  }
+}
+
+TEST(GgufRecipeTest, AnUntiedHeadTakesTheBestTypeAndTheEmbeddingThePlainOne) {
+  const ModelInventory planned =
+      PlannedAs(ArtifactFormatDefs::gguf, testing::LlamaInventory({.layers = 1, .tied = false}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Plan plan, GgufRecipePlan(planned, "Q4_K_M"));
+  EXPECT_EQ(plan.front()->id(), "gguf-q4_k");
+  EXPECT_EQ(plan.back()->id(), "gguf-q6_k");
+}
+
+TEST(GgufRecipeTest, UnknownRecipesAreRefusedWithTheKnownOnes) {
+  const ModelInventory planned =
+      PlannedAs(ArtifactFormatDefs::gguf, testing::LlamaInventory({.layers = 1}));
+  for (const std::string& name : GgufRecipeNames()) EXPECT_OK(GgufRecipePlan(planned, name));
+  EXPECT_THAT(GgufRecipePlan(planned, "Q9_K"), FailsWith("BUDGET_INVALID", HasSubstr("Q4_K_M")));
+}
+
+}  // namespace
+}  // namespace lwq

@@ -1,0 +1,70 @@
+#include "worker/engine/artifact/container.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_weights.h"
+
+namespace lwq {
+namespace {
+
+constexpr const ContainerDef* kContainers[] = {
+#define LWQ_CONTAINER(file) &ContainerDefs::file,
+#include "worker/engine/artifact/containers.def"
+#undef LWQ_CONTAINER
+};
+
+bool IsSafetensors(absl::string_view name) { return absl::EndsWith(name, ".safetensors"); }
+
+bool HasConfig(const std::string& directory) {
+  return FileExists(JoinPath(directory, "config.json"));
+}
+
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenByConfig(const std::string& directory,
+                                                           const std::string&) {
+  return OpenWeights(directory);
+}
+
+}  // namespace
+
+constinit const ContainerDef ContainerDefs::compressed_tensors = {
+    .format = &ArtifactFormatDefs::compressed_tensors,
+    .write = &WriteArtifact,
+    .verify = &VerifyArtifact,
+    .is_weight_file = &IsSafetensors,
+    .is_in = &HasConfig,
+    .open = &OpenByConfig,
+};
+
+const ContainerDef& ContainerOf(const ArtifactFormatDef& format) {
+  for (const ContainerDef* container : kContainers) {
+    if (container->format == &format) return *container;
+  }
+  return ContainerDefs::compressed_tensors;
+}
+
+absl::StatusOr<ReadableArtifact> OpenArtifact(const std::string& directory,
+                                              const std::string& source_directory) {
+  const ContainerDef* found = &ContainerDefs::compressed_tensors;  // says best what is missing
+  for (const ContainerDef* container : kContainers) {
+    if (!container->is_in(directory)) continue;
+    found = container;
+    break;
+  }
+  ReadableArtifact artifact;
+  artifact.described_in = found->describes_itself ? directory : source_directory;
+  if (artifact.described_in.empty()) {
+    return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
+                          absl::StrCat(directory, " holds a ", found->format->name,
+                                       " artifact without the model's config.json; lwq reads it "
+                                       "beside the model it was made from"));
+  }
+  LWQ_ASSIGN_OR_RETURN(artifact.weights, found->open(directory, source_directory));
+  return artifact;
+}
+
+}  // namespace lwq

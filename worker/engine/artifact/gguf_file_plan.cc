@@ -1,0 +1,193 @@
+#include "worker/engine/artifact/gguf_file_plan.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
+#include "worker/engine/format/gguf.h"
+#include "worker/engine/gguf/gguf_tokenizer.h"
+#include "worker/engine/io/json_file.h"
+#include "worker/engine/plan/artifact_format.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kMaxTokenizerBytes = int64_t{64} << 20;
+
+absl::StatusOr<std::string> ReadIfThere(const std::string& directory, const char* name) {
+  const std::string path = JoinPath(directory, name);
+  if (!FileExists(path)) return std::string();
+  return ReadFile(path, kMaxTokenizerBytes);
+}
+
+absl::StatusOr<std::string> ReadJsonIfThere(const std::string& directory, const char* name) {
+  LWQ_ASSIGN_OR_RETURN(std::string text, ReadIfThere(directory, name));
+  if (!text.empty()) {
+    JsonLimits limits;
+    limits.reason = "TOKENIZER_INVALID";
+    limits.max_bytes = kMaxTokenizerBytes;
+    LWQ_RETURN_IF_ERROR(CheckJson(text, limits, JoinPath(directory, name)));
+  }
+  return text;
+}
+
+absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directory,
+                                                      std::string config) {
+  GgufTokenizerFiles files;
+  files.config = std::move(config);
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_model, ReadIfThere(directory, "tokenizer.model"));
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadJsonIfThere(directory, "tokenizer.json"));
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadJsonIfThere(directory, "tokenizer_config.json"));
+  LWQ_ASSIGN_OR_RETURN(files.chat_template, ReadIfThere(directory, "chat_template.jinja"));
+  return files;
+}
+
+absl::Status Unsupported(absl::string_view what) {
+  return Failure(reasons::kGgufUnsupported, what);
+}
+
+// The source's own type.
+absl::StatusOr<GgufType> TypeOf(DType dtype, absl::string_view tensor) {
+  switch (dtype) {
+    case DType::kF32:
+      return GgufType::kF32;
+    case DType::kF16:
+      return GgufType::kF16;
+    case DType::kBF16:
+      return GgufType::kBF16;
+    default:
+      return Unsupported(absl::StrCat("tensor ", tensor, " is ", NameOf(dtype)));
+  }
+}
+
+// Collects tensors in the order they are to lie in the file.
+class FilePlanner {
+ public:
+  FilePlanner(const ModelInventory& model, const Plan& plan, GgufFilePlan* file)
+      : model_(model), plan_(plan), file_(*file) {}
+
+  absl::Status AddPart(Place place) {
+    for (const DenseTensor& tensor : model_.dense) {
+      if (tensor.place == place) LWQ_RETURN_IF_ERROR(AddDense(tensor));
+    }
+    for (size_t u = 0; u < model_.units.size(); ++u) {
+      if (!(model_.units[u].place == place)) continue;
+      for (const LinearShape& linear : model_.units[u].linears) {
+        LWQ_RETURN_IF_ERROR(AddLinear(linear, plan_[u]));
+      }
+    }
+    return absl::OkStatus();
+  }
+  void AddRope(const GgufRopeTensor& rope) {
+    GgufTensorPlan tensor;
+    tensor.made = rope.values;
+    specs_.push_back({rope.name, GgufType::kF32, {static_cast<int64_t>(rope.values.size())}});
+    file_.tensors.push_back(std::move(tensor));
+  }
+  std::vector<GgufTensorSpec> TakeSpecs() { return std::move(specs_); }
+
+ private:
+  absl::StatusOr<GgufTensorPlan> Named(const std::string& tensor) const {
+    GgufTensorPlan plan;
+    plan.tensor = tensor;
+    LWQ_ASSIGN_OR_RETURN(plan.name, NameInGguf(*file_.model.family, tensor));
+    if (plan.name.expert >= 0) {
+      return Unsupported(
+          "the experts of a layer are one tensor in a GGUF file, which is not "
+          "planned yet");
+    }
+    if (plan.name.permuted_query) plan.heads = file_.model.num_heads;
+    if (plan.name.permuted_key) plan.heads = file_.model.num_kv_heads;
+    return plan;
+  }
+
+  // Norms and biases, F32 whatever the source has.
+  absl::Status AddDense(const DenseTensor& tensor) {
+    LWQ_ASSIGN_OR_RETURN(GgufTensorPlan plan, Named(tensor.name));
+    specs_.push_back({plan.name.name, GgufType::kF32, tensor.shape});
+    file_.tensors.push_back(std::move(plan));
+    return absl::OkStatus();
+  }
+
+  absl::Status AddLinear(const LinearShape& linear, const WeightFormat* format) {
+    LWQ_ASSIGN_OR_RETURN(GgufTensorPlan plan, Named(linear.module + ".weight"));
+    plan.module = linear.module;
+    plan.format = format;
+    GgufType type = GgufType::kF32;
+    if (format != nullptr && format->gguf() != nullptr) {
+      type = format->gguf()->type().type;
+    } else if (format != nullptr && format->dense()) {
+      LWQ_ASSIGN_OR_RETURN(type, TypeOf(model_.weight_dtype, plan.tensor));
+    } else {
+      return Unsupported(absl::StrCat(linear.module, " in a GGUF file as ",
+                                      format == nullptr ? "nothing at all" : format->id()));
+    }
+    specs_.push_back({plan.name.name, type, {linear.out_features, linear.in_features}});
+    file_.tensors.push_back(std::move(plan));
+    return absl::OkStatus();
+  }
+
+  const ModelInventory& model_;
+  const Plan& plan_;
+  GgufFilePlan& file_;
+  std::vector<GgufTensorSpec> specs_;
+};
+
+// What says that llama.cpp has no such model, as against files that cannot be read.
+bool IsRefusal(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnimplemented ||
+         HasReason(status, reasons::kTensorUnknown) || HasReason(status, reasons::kGgufTensor) ||
+         HasReason(status, reasons::kTokenizerInvalid) ||
+         HasReason(status, reasons::kConfigInvalid);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GgufFilePlan>> PlanGgufFile(const ModelInventory& model,
+                                                           const Plan& plan,
+                                                           const std::string& directory) {
+  if (plan.size() != model.units.size()) {
+    return Failure(
+        absl::StatusCode::kInternal, "PLAN_MISMATCH",
+        absl::StrCat("the plan has ", plan.size(), " formats for ", model.units.size(), " units"));
+  }
+  auto file = std::make_unique<GgufFilePlan>();
+  LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
+                                                        {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(file->model, ReadGgufModel(config, /*name=*/""));
+  LWQ_ASSIGN_OR_RETURN(const GgufTokenizerFiles tokenizer,
+                       ReadTokenizerFiles(directory, std::move(config)));
+  LWQ_RETURN_IF_ERROR(SetGgufTokenizer(tokenizer, model.vocab_size, &file->model.metadata));
+  FilePlanner planner(model, plan, file.get());
+  LWQ_RETURN_IF_ERROR(planner.AddPart(Place::Embedding()));
+  for (int layer = 0; layer < model.num_layers; ++layer) {
+    LWQ_RETURN_IF_ERROR(planner.AddPart(Place::Layer(layer)));
+  }
+  LWQ_RETURN_IF_ERROR(planner.AddPart(Place::FinalNorm()));
+  LWQ_RETURN_IF_ERROR(planner.AddPart(Place::Head()));
+  for (const GgufRopeTensor& rope : file->model.rope_tensors) planner.AddRope(rope);
+  LWQ_ASSIGN_OR_RETURN(file->layout, LayOutGguf(file->model.metadata, planner.TakeSpecs()));
+  return file;
+}
+
+absl::Status DescribeForGguf(const std::string& directory, ModelInventory* model) {
+  model->gguf_other_bytes = 0;
+  model->gguf_refusal.clear();
+  const ModelInventory planned = PlannedAs(ArtifactFormatDefs::gguf, *model);
+  const Plan dense(planned.units.size(), DenseFormat());
+  const absl::StatusOr<std::unique_ptr<GgufFilePlan>> file =
+      PlanGgufFile(planned, dense, directory);
+  if (file.ok()) {
+    // What the planner adds of the units' tensors is left out.
+    model->gguf_other_bytes = (*file)->layout.file_bytes - WeightFileBytes(planned, dense, 0);
+    return absl::OkStatus();
+  }
+  if (!IsRefusal(file.status())) return file.status();
+  model->gguf_refusal = std::string(file.status().message());
+  return absl::OkStatus();
+}
+
+}  // namespace lwq

@@ -1,0 +1,77 @@
+// GGUF for the planner: llama.cpp fuses nothing, so every linear and the embedding are units of
+// their own; and of a file's bytes only those of the units' tensors depend on the plan, because
+// what the header says of a tensor takes the same space for every type.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/reasons.h"
+#include "worker/engine/gguf/gguf_layout.h"
+#include "worker/engine/plan/artifact_format.h"
+
+namespace lwq {
+namespace {
+
+// "layers.3.self_attn.q_proj", "embed_tokens", "lm_head".
+std::string UnitName(absl::string_view module) {
+  absl::ConsumePrefix(&module, "model.");
+  return std::string(module);
+}
+
+AllocationUnit UnitOf(const LinearShape& linear, Place place) {
+  return {UnitName(linear.module), place, {linear}, linear.name};
+}
+
+bool IsEmbeddingTable(const DenseTensor& tensor) {
+  return tensor.place == Place::Embedding() && tensor.shape.size() == 2 && tensor.bias_of.empty();
+}
+
+ModelInventory UnitsOf(ModelInventory model) {
+  std::vector<AllocationUnit> units;
+  for (const DenseTensor& tensor : model.dense) {
+    if (!IsEmbeddingTable(tensor)) continue;
+    const std::string module(absl::StripSuffix(tensor.name, ".weight"));
+    units.push_back(
+        UnitOf({module, tensor.shape[0], tensor.shape[1], UnitName(module)}, tensor.place));
+  }
+  model.dense.erase(std::remove_if(model.dense.begin(), model.dense.end(), &IsEmbeddingTable),
+                    model.dense.end());
+  for (const AllocationUnit& unit : model.units) {
+    for (const LinearShape& linear : unit.linears) units.push_back(UnitOf(linear, unit.place));
+  }
+  model.units = std::move(units);
+  return model;
+}
+
+absl::Status Check(const ModelInventory& model) {
+  if (!model.gguf_refusal.empty()) {
+    return Failure(reasons::kGgufUnsupported,
+                   absl::StrCat("no GGUF file can be made of this model: ", model.gguf_refusal));
+  }
+  if (model.gguf_other_bytes > 0) return absl::OkStatus();
+  return PreconditionFailure("MODEL_INVALID",
+                             "the model was registered by an earlier version of lwq, which did not "
+                             "look at what a GGUF file of it needs; register it again");
+}
+
+int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
+  int64_t bytes = model.gguf_other_bytes;
+  for (size_t u = 0; u < plan.size(); ++u) {
+    bytes +=
+        PadTo(UnitPayloadBytes(model.units[u], plan[u], model.weight_dtype), kDefaultGgufAlignment);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+constinit const ArtifactFormatDef ArtifactFormatDefs::gguf = {
+    .name = "gguf",
+    .help = "one file: llama.cpp",
+    .units_of = &UnitsOf,
+    .check = &Check,
+    .weight_file_bytes = &FileBytes,
+};
+
+}  // namespace lwq

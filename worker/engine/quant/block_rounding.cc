@@ -1,0 +1,227 @@
+// With act-order the blocks' scales are fitted beforehand, on the weights as they were, and columns
+// go by descending diagonal of H; so the scales of all blocks of a row are at hand at once. Without
+// it a block is fitted when its first column is reached, on the weights as updated so far. The
+// search for scales is weighted with the damped diagonal of H either way.
+//
+// The errors that GPTQ pushes on are those of what the file will say, so sub-block scales and
+// minima that are themselves rounded are made up for like any other error.
+//
+// Memory besides the weight: a slab of rows in the host and as a working copy, its blocks' parts,
+// and the rows made so far.
+#include "worker/engine/quant/block_rounding.h"
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status_macros.h"
+#include "base/thread_pool.h"
+
+namespace lwq {
+namespace {
+
+constexpr int64_t kSlabRows = 2048;
+constexpr int64_t kRowsPerTask = 4;
+constexpr int64_t kLargeBlock = BlockedFactor::kBlock;
+static_assert(kLargeBlock % kMaxGgufBlock == 0, "a block lies in one large block");
+
+// What is summed over rows, in their order, so that no sum depends on threads.
+struct RowSums {
+  double error = 0;   // squared, of the stored values
+  double square = 0;  // of the weights
+  double loss = 0;    // GPTQ's
+};
+
+void AddError(const GgufTypeDef& type, const float* weights, const uint8_t* bytes, int64_t cols,
+              std::vector<float>& stored, RowSums& sums) {
+  stored.resize(static_cast<size_t>(cols));
+  DequantizeRow(type, bytes, cols, stored.data());
+  for (int64_t c = 0; c < cols; ++c) {
+    const double difference = double{stored[static_cast<size_t>(c)]} - weights[c];
+    sums.error += difference * difference;
+    sums.square += double{weights[c]} * weights[c];
+  }
+}
+
+// A weight on its way to blocks, a slab of rows at a time.
+class BlockRun {
+ public:
+  BlockRun(Device* device, DeviceView<const float> weight, const GgufTypeDef& type, GgufFit fit)
+      : device_(device),
+        weight_(weight),
+        type_(type),
+        fitter_(type, fit),
+        fit_(fit),
+        row_bytes_(type.RowBytes(weight.cols)),
+        blocks_per_row_(weight.cols / type.block_size) {}
+
+  // `statistics` null: no feedback.
+  absl::StatusOr<BlockLinear> Run(DeviceSpan<const float> column_weight,
+                                  const InputStatistics* statistics) {
+    if (column_weight.size > 0) {
+      importance_.resize(static_cast<size_t>(column_weight.size));
+      LWQ_RETURN_IF_ERROR(device_->Download(column_weight, absl::MakeSpan(importance_)));
+    }
+    BlockLinear out;
+    out.bytes.resize(static_cast<size_t>(weight_.rows * row_bytes_));
+    RowSums total;
+    for (int64_t first = 0; first < weight_.rows; first += kSlabRows) {
+      const DeviceView<const float> rows =
+          weight_.Rows(first, std::min(kSlabRows, weight_.rows - first));
+      uint8_t* bytes = reinterpret_cast<uint8_t*>(out.bytes.data()) + first * row_bytes_;
+      LWQ_RETURN_IF_ERROR(RoundSlab(rows, statistics, bytes));
+      for (const RowSums& row : sums_) {
+        total.error += row.error;
+        total.square += row.square;
+        total.loss += row.loss;
+      }
+    }
+    out.record.relative_weight_error = total.square > 0 ? total.error / total.square : 0;
+    out.record.calibrated_error = total.loss;
+    return out;
+  }
+
+ private:
+  absl::Status RoundSlab(DeviceView<const float> rows, const InputStatistics* statistics,
+                         uint8_t* bytes) {
+    slab_ = Matrix(rows.rows, rows.cols);
+    LWQ_RETURN_IF_ERROR(device_->Download(rows, slab_.view()));
+    sums_.assign(static_cast<size_t>(rows.rows), RowSums());
+    if (statistics != nullptr) LWQ_RETURN_IF_ERROR(FeedBack(rows, *statistics));
+    ForEachRow([&](int64_t r) {
+      uint8_t* out = bytes + r * row_bytes_;
+      if (statistics == nullptr) {
+        QuantizeRow(type_, fit_, RowOf(slab_, r), importance_, out);
+      } else {
+        for (int64_t b = 0; b < blocks_per_row_; ++b) {
+          type_.shape->pack(BlockAt(r, b), out + b * type_.block_bytes);
+        }
+      }
+      std::vector<float> stored;
+      AddError(type_, slab_.Row(r), out, slab_.cols(), stored, sums_[static_cast<size_t>(r)]);
+    });
+    return absl::OkStatus();
+  }
+
+  // Fills the slab's blocks, columns in the order of processing.
+  absl::Status FeedBack(DeviceView<const float> rows, const InputStatistics& statistics) {
+    const int64_t cols = rows.cols;
+    blocks_.assign(static_cast<size_t>(rows.rows * blocks_per_row_), GgufBlock());
+    if (statistics.act_order()) {
+      ForEachRow([&](int64_t r) {
+        for (int64_t b = 0; b < blocks_per_row_; ++b) FitBlock(r, b, RowOf(slab_, r));
+      });
+    }
+    LWQ_ASSIGN_OR_RETURN(const auto work, device_->NewMatrix(rows.rows, cols));
+    LWQ_ASSIGN_OR_RETURN(const auto error,
+                         device_->NewMatrix(rows.rows, std::min(kLargeBlock, cols)));
+    LWQ_RETURN_IF_ERROR(device_->GatherColumns(rows, statistics.device_order(), work->view()));
+    const BlockedFactor& factor = *statistics.factor();
+    for (int64_t begin = 0; begin < cols; begin += kLargeBlock) {
+      const int64_t count = std::min(kLargeBlock, cols - begin);
+      Matrix columns(rows.rows, count), u(count, count);
+      LWQ_RETURN_IF_ERROR(device_->Download(work->view().Cols(begin, count), columns.view()));
+      LWQ_RETURN_IF_ERROR(
+          device_->Download(factor.u->view().Rows(begin, count).Cols(begin, count), u.view()));
+      const absl::Span<const int32_t> order =
+          absl::MakeConstSpan(statistics.order())
+              .subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+      ForEachRow([&](int64_t r) { RoundColumns(r, order, u, statistics.act_order(), columns); });
+      if (begin + count == cols) break;
+      const DeviceView<float> errors = error->view().Cols(0, count);
+      LWQ_RETURN_IF_ERROR(device_->Upload(columns.view(), errors));
+      LWQ_RETURN_IF_ERROR(device_->SubtractLinear(
+          errors, factor.RowsFrom(begin), work->view().Cols(begin + count, cols - begin - count)));
+    }
+    return absl::OkStatus();
+  }
+
+  // Rounds a row's columns of one large block, whose values `columns` has; it has their errors
+  // afterwards, scaled as U wants them. `order`: where each column stands in the weight.
+  void RoundColumns(int64_t r, absl::Span<const int32_t> order, const Matrix& u, bool fitted,
+                    Matrix& columns) {
+    const int64_t count = columns.cols();
+    float* values = columns.Row(r);
+    std::vector<std::optional<BlockGrid>> grids(static_cast<size_t>(blocks_per_row_));
+    double loss = 0;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t column = order[static_cast<size_t>(j)];
+      const int64_t b = column / type_.block_size;
+      std::optional<BlockGrid>& grid = grids[static_cast<size_t>(b)];
+      if (!grid.has_value()) {
+        // Without act-order this is the block's first column, and all of it lies here.
+        if (!fitted) {
+          fitter_.Fit({values + j, static_cast<size_t>(type_.block_size)}, ImportanceOf(b),
+                      &BlockAt(r, b));
+        }
+        grid.emplace(type_, BlockAt(r, b));
+      }
+      const int in_block = static_cast<int>(column - b * type_.block_size);
+      const BlockGrid::Rounded rounded = grid->Round(in_block, values[j]);
+      BlockAt(r, b).codes[in_block] = rounded.code;
+      const float* row = u.Row(j);
+      const float error = (values[j] - rounded.value) / row[j];
+      loss += double{error} * error;
+      for (int64_t k = j + 1; k < count; ++k) values[k] -= error * row[k];
+      values[j] = error;
+    }
+    sums_[static_cast<size_t>(r)].loss += loss;
+  }
+
+  void FitBlock(int64_t r, int64_t b, absl::Span<const float> row) {
+    const size_t size = static_cast<size_t>(type_.block_size);
+    fitter_.Fit(row.subspan(static_cast<size_t>(b) * size, size), ImportanceOf(b), &BlockAt(r, b));
+  }
+
+  absl::Span<const float> ImportanceOf(int64_t b) const {
+    const size_t size = static_cast<size_t>(type_.block_size);
+    if (importance_.empty()) return {};
+    return absl::MakeConstSpan(importance_).subspan(static_cast<size_t>(b) * size, size);
+  }
+  GgufBlock& BlockAt(int64_t r, int64_t b) {
+    return blocks_[static_cast<size_t>(r * blocks_per_row_ + b)];
+  }
+  static absl::Span<const float> RowOf(const Matrix& matrix, int64_t r) {
+    return {matrix.Row(r), static_cast<size_t>(matrix.cols())};
+  }
+  void ForEachRow(const std::function<void(int64_t)>& body) {
+    device_->host_threads().ParallelForBlocks(slab_.rows(), kRowsPerTask,
+                                              [&](int64_t begin, int64_t end) {
+                                                for (int64_t r = begin; r < end; ++r) body(r);
+                                              });
+  }
+
+  Device* const device_;
+  const DeviceView<const float> weight_;
+  const GgufTypeDef& type_;
+  const BlockFitter fitter_;
+  const GgufFit fit_;
+  const int64_t row_bytes_;
+  const int64_t blocks_per_row_;
+  std::vector<float> importance_;  // of columns; empty: equal
+  // Of the slab in work.
+  Matrix slab_;  // its weights
+  std::vector<RowSums> sums_;
+  std::vector<GgufBlock> blocks_;
+};
+
+}  // namespace
+
+absl::StatusOr<BlockLinear> RoundToBlocks(Device* device, DeviceView<const float> weight,
+                                          const GgufTypeDef& type, GgufFit fit,
+                                          DeviceSpan<const float> column_weight) {
+  return BlockRun(device, weight, type, fit).Run(column_weight, nullptr);
+}
+
+absl::StatusOr<BlockLinear> RoundToBlocksWithFeedback(Device* device,
+                                                      DeviceView<const float> weight,
+                                                      const GgufTypeDef& type, GgufFit fit,
+                                                      const InputStatistics& statistics) {
+  return BlockRun(device, weight, type, fit).Run(statistics.column_weights(), &statistics);
+}
+
+}  // namespace lwq
