@@ -31,9 +31,11 @@ void AddBlocks(const std::vector<double>& kl, v1::TrialResult& result) {
   }
 }
 
-bool QuantizesHead(const ModelInventory& inventory, const Plan& plan) {
+// Of the weight that makes the logits: the head, or the embedding that is tied to it.
+bool QuantizesHead(const OpenedModel& model, const Plan& plan) {
+  const Place place = model.spec.head.tied ? Place::Embedding() : Place::Head();
   for (size_t u = 0; u < plan.size(); ++u) {
-    if (inventory.units[u].place == Place::Head() && !plan[u]->dense()) return true;
+    if (model.inventory.units[u].place == place && !plan[u]->dense()) return true;
   }
   return false;
 }
@@ -74,7 +76,7 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   }));
   LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, source->LoadHead());
   HeadWeights head = source_head;  // heads are large: held twice only where they differ
-  if (QuantizesHead(model.inventory, planned->plan)) {
+  if (QuantizesHead(model, planned->plan)) {
     LWQ_ASSIGN_OR_RETURN(head, candidate->LoadHead());
   }
   std::vector<double> kl(static_cast<size_t>(num_tokens));
