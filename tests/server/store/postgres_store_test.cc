@@ -192,7 +192,7 @@ TEST_F(PostgresStoreTest, WhatACommitHasCheckedStaysUntilItIsDone) {
     EXPECT_OK(store_->Commit({CheckRow("term", 1), PutRow("blocked", "x"), PutRow("late", "x")}));
     EXPECT_FALSE(taken_over);
   });
-  absl::SleepFor(absl::Milliseconds(300));  // it has checked, and waits
+  absl::SleepFor(absl::Seconds(2));  // it has checked, and waits; a busy machine takes its time
   std::thread new_leader([&] {
     LWQ_ASSERT_OK_AND_ASSIGN(auto other, PostgresStore::Open(url_));
     EXPECT_OK(other->Commit({PutRowAt("term", "new leader", 1)}));
