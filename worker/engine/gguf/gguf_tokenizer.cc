@@ -65,16 +65,16 @@ class TokenTable {
   explicit TokenTable(int64_t size) : tokens_(static_cast<size_t>(size)) {}
 
   absl::Status Set(int64_t id, std::string text, float score, int32_t type) {
-    if (id < 0 || id >= static_cast<int64_t>(tokens_.size())) {
+    if (!Holds(id)) {
       return Invalid(absl::StrCat("the tokenizer has the id ", id, ", the model ", tokens_.size(),
                                   " rows of embeddings"));
     }
     tokens_[static_cast<size_t>(id)] = {std::move(text), score, type};
     return absl::OkStatus();
   }
+  bool Holds(int64_t id) const { return id >= 0 && id < static_cast<int64_t>(tokens_.size()); }
   bool Has(int64_t id) const {
-    return id >= 0 && id < static_cast<int64_t>(tokens_.size()) &&
-           tokens_[static_cast<size_t>(id)].type != kUnused;
+    return Holds(id) && tokens_[static_cast<size_t>(id)].type != kUnused;
   }
 
   // Sets tokens and types, and scores if asked for.
@@ -149,6 +149,8 @@ std::vector<AddedToken> AddedTokens(const Sources& sources) {
 
 absl::Status SetAddedTokens(const std::vector<AddedToken>& added, bool replace, TokenTable* table) {
   for (const AddedToken& token : added) {
+    // Of a model with more inputs than text, such as Gemma 3's images: it has no embedding here.
+    if (!table->Holds(token.id)) continue;
     if (!replace && table->Has(token.id)) continue;
     // llama.cpp looks for user-defined tokens in the text as it was.
     const std::string text =
