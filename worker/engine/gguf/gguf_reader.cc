@@ -103,6 +103,12 @@ absl::StatusOr<GgufValue> ReadArray(HeaderReader& in, absl::string_view key) {
   constexpr uint64_t kBytesEach = std::is_same_v<T, std::string> ? 8 : sizeof(T);
   LWQ_ASSIGN_OR_RETURN(const uint64_t count,
                        in.Count(absl::StrCat("elements of ", Quoted(key)), kBytesEach));
+  // More than any vocabulary or list of merges has: a large file must not become memory by a count.
+  constexpr uint64_t kMaxElements = uint64_t{1} << 22;
+  if (count > kMaxElements) {
+    return in.Fail("GGUF_METADATA",
+                   absl::StrCat(Quoted(key), " has ", count, " elements, at most ", kMaxElements));
+  }
   std::vector<T> values;
   values.reserve(count);
   for (uint64_t i = 0; i < count; ++i) {

@@ -103,6 +103,14 @@ TEST(GgufReaderTest, CountsAndLengthsAreHeldAgainstTheFile) {
               FailsWith("GGUF_TENSOR", HasSubstr("4294967295 dimensions")));
 }
 
+TEST(GgufReaderTest, AnArrayIsBoundedWhateverTheFilesSize) {
+  const std::string file = Made();
+  const uint64_t many = (uint64_t{1} << 22) + 1;
+  const std::string array = "b.u8" + Raw(uint32_t{9}) + Raw(uint32_t{0});
+  EXPECT_THAT(Parse(After(file, array, Raw(many)) + std::string(many, 'x')),
+              FailsWith("GGUF_METADATA", HasSubstr("4194305 elements")));
+}
+
 TEST(GgufReaderTest, DamageIsNamed) {
   const std::string file = Made();
   EXPECT_THAT(Parse("GGML" + file.substr(4)), FailsWith("GGUF_MAGIC", HasSubstr("GGUF")));
