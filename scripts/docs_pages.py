@@ -83,7 +83,7 @@ def named(name, folder):
 
 def profiles():
     text = (ROOT / "worker/engine/plan/profile.cc").read_text()
-    return [(name, joined(help_)) for name, help_ in re.findall(r'\{"([a-z0-9-]+)",\s*' + LITERALS + r",\s*\{", text)]
+    return [(name, joined(help_)) for name, help_ in re.findall(r'\{\.name = "([a-z0-9.-]+)",\s*\.help = ' + LITERALS, text)]
 
 
 def methods_page():
