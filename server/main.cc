@@ -104,6 +104,93 @@ int Run(const ServerOptions& options, const std::string& ready_file) {
   _exit(status.ok() ? 0 : ExitCodeOf(status));
 }
 
+// The flags as they are read, in the units that they are given in.
+struct Flags {
+  ServerOptions server;
+  std::string ready_file, log_format = "text", log_level = "info";
+  double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;  // seconds
+  double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30;                    // days
+  double grace = 3600;                                                          // seconds
+};
+
+void AddPlaces(CLI::App& app, Flags& flags) {
+  app.add_option("--listen", flags.server.listen, "unix:/path, or host:port (see --tls-client-ca)")
+      ->required();
+  app.add_option("--data-dir", flags.server.data_directory, "folder of the store and the blobs")
+      ->required();
+  app.add_option("--store", flags.server.store_url,
+                 "where records are kept: sqlite:FOLDER (default: the data directory) or "
+                 "postgresql://USER@HOST/DATABASE");
+  app.add_option("--blobs", flags.server.blob_url,
+                 "where blobs are kept: FOLDER (default: in the data directory) or "
+                 "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=R");
+  app.add_option("--tls-cert", flags.server.tls.cert_file, "PEM file of the server's certificate");
+  app.add_option("--tls-key", flags.server.tls.key_file, "PEM file of its key");
+  app.add_option("--tls-client-ca", flags.server.tls.ca_file,
+                 "PEM file of the authority whose certificates clients and workers must have; "
+                 "needed to listen elsewhere than on this machine");
+  app.add_option("--metrics-listen", flags.server.metrics_listen,
+                 "host:port of /metrics, /livez and /readyz; none without it");
+  app.add_option("--model-root", flags.server.model_roots,
+                 "models may lie under these folders only (repeatable; default: anywhere)");
+  app.add_option("--ready-file", flags.ready_file,
+                 "JSON {pid, address, metrics_address} once it serves");
+}
+
+void AddLogs(CLI::App& app, Flags& flags) {
+  app.add_option("--log-format", flags.log_format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off");
+}
+
+void AddTimes(CLI::App& app, Flags& flags) {
+  app.add_option("--lease-ttl", flags.lease_ttl,
+                 "seconds until a silent worker's tasks are taken back")
+      ->check(CLI::Range(0.1, 3600.0));
+  app.add_option("--heartbeat", flags.heartbeat, "seconds between heartbeats of a worker")
+      ->check(CLI::Range(0.02, 600.0));
+  app.add_option("--stall-timeout", flags.stall,
+                 "seconds without progress until a task is taken back")
+      ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--worker-gone", flags.gone,
+                 "seconds until a silent worker is forgotten, and until a task that no worker can "
+                 "run fails its jobs")
+      ->check(CLI::Range(1.0, 1e9));
+  app.add_option("--drain-timeout", flags.drain,
+                 "seconds that open calls get when the server stops")
+      ->check(CLI::Range(0.1, 3600.0));
+}
+
+void AddRetention(CLI::App& app, Flags& flags) {
+  app.add_option("--keep-jobs", flags.keep_jobs,
+                 "days until an ended job is deleted, with its artifact; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option("--keep-artifacts", flags.keep_artifacts,
+                 "days until an artifact is deleted; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option("--keep-cache", flags.keep_cache,
+                 "days until a result that no job used again is forgotten; 0: never")
+      ->check(CLI::Range(0.0, 36500.0));
+  app.add_option(
+         "--blob-grace", flags.grace,
+         "seconds for which a blob that no record needs is kept after it was last asked for")
+      ->check(CLI::Range(1.0, 1e7));
+}
+
+ServerOptions OptionsOf(const Flags& flags) {
+  ServerOptions options = flags.server;
+  options.dispatch.lease_ttl_us = static_cast<int64_t>(flags.lease_ttl * 1e6);
+  options.dispatch.heartbeat_us = static_cast<int64_t>(flags.heartbeat * 1e6);
+  options.dispatch.stall_us = static_cast<int64_t>(flags.stall * 1e6);
+  options.dispatch.gone_us = static_cast<int64_t>(flags.gone * 1e6);
+  options.retention.jobs = Days(flags.keep_jobs);
+  options.retention.artifacts = Days(flags.keep_artifacts);
+  options.retention.cache = Days(flags.keep_cache);
+  options.retention.blob_grace = absl::Seconds(flags.grace);
+  options.drain_budget = absl::Seconds(flags.drain);
+  return options;
+}
+
 }  // namespace
 }  // namespace lwq
 
@@ -112,57 +199,11 @@ int main(int argc, char** argv) {
     return lwq::RunStoreCommand(argc - 1, argv + 1);
   }
   CLI::App app("lwq-server: the scheduler of lwq. See also: lwq-server store --help");
-  lwq::ServerOptions options;
-  std::string ready_file, log_format = "text", log_level = "info";
-  double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;
-  app.add_option("--listen", options.listen, "unix:/path, or host:port (see --tls-client-ca)")
-      ->required();
-  app.add_option("--data-dir", options.data_directory, "folder of the store and the blobs")
-      ->required();
-  app.add_option("--store", options.store_url,
-                 "where records are kept: sqlite:FOLDER (default: the data directory) or "
-                 "postgresql://USER@HOST/DATABASE");
-  app.add_option("--blobs", options.blob_url,
-                 "where blobs are kept: FOLDER (default: in the data directory) or "
-                 "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=R");
-  app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the server's certificate");
-  app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
-  app.add_option("--tls-client-ca", options.tls.ca_file,
-                 "PEM file of the authority whose certificates clients and workers must have; "
-                 "needed to listen elsewhere than on this machine");
-  app.add_option("--metrics-listen", options.metrics_listen,
-                 "host:port of /metrics, /livez and /readyz; none without it");
-  app.add_option("--model-root", options.model_roots,
-                 "models may lie under these folders only (repeatable; default: anywhere)");
-  app.add_option("--ready-file", ready_file, "JSON {pid, address, metrics_address} once it serves");
-  app.add_option("--log-format", log_format, "text or json")
-      ->check(CLI::IsMember({"text", "json"}));
-  app.add_option("--log-level", log_level, "trace, debug, info, warn, error or off");
-  app.add_option("--lease-ttl", lease_ttl, "seconds until a silent worker's tasks are taken back")
-      ->check(CLI::Range(0.1, 3600.0));
-  app.add_option("--heartbeat", heartbeat, "seconds between heartbeats of a worker")
-      ->check(CLI::Range(0.02, 600.0));
-  app.add_option("--stall-timeout", stall, "seconds without progress until a task is taken back")
-      ->check(CLI::Range(1.0, 86400.0));
-  app.add_option("--worker-gone", gone,
-                 "seconds until a silent worker is forgotten, and until a task that no worker can "
-                 "run fails its jobs")
-      ->check(CLI::Range(1.0, 1e9));
-  app.add_option("--drain-timeout", drain, "seconds that open calls get when the server stops")
-      ->check(CLI::Range(0.1, 3600.0));
-  double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30, grace = 3600;
-  app.add_option("--keep-jobs", keep_jobs,
-                 "days until an ended job is deleted, with its artifact; 0: never")
-      ->check(CLI::Range(0.0, 36500.0));
-  app.add_option("--keep-artifacts", keep_artifacts, "days until an artifact is deleted; 0: never")
-      ->check(CLI::Range(0.0, 36500.0));
-  app.add_option("--keep-cache", keep_cache,
-                 "days until a result that no job used again is forgotten; 0: never")
-      ->check(CLI::Range(0.0, 36500.0));
-  app.add_option(
-         "--blob-grace", grace,
-         "seconds for which a blob that no record needs is kept after it was last asked for")
-      ->check(CLI::Range(1.0, 1e7));
+  lwq::Flags flags;
+  lwq::AddPlaces(app, flags);
+  lwq::AddLogs(app, flags);
+  lwq::AddTimes(app, flags);
+  lwq::AddRetention(app, flags);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -170,15 +211,7 @@ int main(int argc, char** argv) {
     return code == 0 ? 0 : 78;
   }
   lwq::InitLogging("lwq-server",
-                   log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
-  options.dispatch.lease_ttl_us = static_cast<int64_t>(lease_ttl * 1e6);
-  options.dispatch.heartbeat_us = static_cast<int64_t>(heartbeat * 1e6);
-  options.dispatch.stall_us = static_cast<int64_t>(stall * 1e6);
-  options.dispatch.gone_us = static_cast<int64_t>(gone * 1e6);
-  options.retention.jobs = lwq::Days(keep_jobs);
-  options.retention.artifacts = lwq::Days(keep_artifacts);
-  options.retention.cache = lwq::Days(keep_cache);
-  options.retention.blob_grace = absl::Seconds(grace);
-  options.drain_budget = absl::Seconds(drain);
-  return lwq::Run(options, ready_file);
+                   flags.log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText,
+                   flags.log_level);
+  return lwq::Run(lwq::OptionsOf(flags), flags.ready_file);
 }

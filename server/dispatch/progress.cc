@@ -10,6 +10,18 @@
 
 namespace lwq {
 
+namespace {
+
+// Of a job none of whose tasks runs.
+std::string WhyItWaits(const Draft& draft, int ready, int backoff) {
+  if (draft.state().workers().empty()) return "no worker has registered yet";
+  if (ready > 0) return absl::StrCat(ready, " tasks are ready and wait for a free worker");
+  if (backoff > 0) return "a task failed and waits before it runs again";
+  return "";
+}
+
+}  // namespace
+
 void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
   v1::Progress& progress = *job.mutable_job()->mutable_progress();
   const std::set<std::string> cached(job.cached().begin(), job.cached().end());
@@ -60,17 +72,8 @@ void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
   const double all = std::max(1, total + job.expected_tasks());
   progress.set_fraction(std::max(progress.fraction(), done / all));
   job.mutable_job()->set_phase(static_cast<v1::Phase>(phase));
-  std::string why;
-  if (running == 0 && !IsTerminal(job.job().state())) {
-    if (draft.state().workers().empty()) {
-      why = "no worker has registered yet";
-    } else if (ready > 0) {
-      why = absl::StrCat(ready, " tasks are ready and wait for a free worker");
-    } else if (backoff > 0) {
-      why = "a task failed and waits before it runs again";
-    }
-  }
-  job.mutable_job()->set_queue_detail(why);
+  const bool waits = running == 0 && !IsTerminal(job.job().state());
+  job.mutable_job()->set_queue_detail(waits ? WhyItWaits(draft, ready, backoff) : "");
 }
 
 v1::Job WithoutItems(const v1::Job& job) {

@@ -90,6 +90,38 @@ absl::Status CheckWorkerMemory(Scheduler& scheduler, int64_t needed) {
                               most, ": start one with more"));
 }
 
+absl::Status CheckRequest(const v1::CreateJobRequest& request) {
+  FieldErrors errors;
+  if (!request.job_id().empty() && !IsResourceId(request.job_id())) {
+    errors.Add("job_id", "is not a lower-case id of at most 63 letters, digits and dashes",
+               "NAME_INVALID");
+  }
+  CheckLabels(request.job().labels(), errors);
+  CheckPriority(request.job().priority(), errors);
+  CheckSpec(request.job().spec(), errors);
+  return errors.status();
+}
+
+absl::Status CheckRoom(Scheduler& scheduler) {
+  int64_t active = 0;
+  scheduler.View([&](const DispatchState& state) { active = state.jobs().size(); });
+  if (active < kMaxQueuedJobs) return absl::OkStatus();
+  return Failure(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
+                 absl::StrCat(active, " jobs are waiting, at most ", kMaxQueuedJobs));
+}
+
+// The job as it was asked for, without its defaults.
+v1::Job JobOf(const v1::CreateJobRequest& request, const std::string& name) {
+  v1::Job job;
+  job.set_name(name);
+  *job.mutable_spec() = request.job().spec();
+  job.set_priority(request.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
+                       ? v1::Job::NORMAL
+                       : request.job().priority());
+  *job.mutable_labels() = request.job().labels();
+  return job;
+}
+
 // Leaves out what a message has no room for: the single items of evaluations.
 void FitMessage(v1::Job& job) {
   constexpr size_t kRoom = size_t{3} << 20;
@@ -116,28 +148,15 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     scheduler.metrics().JobCreated("replayed");
     return ReadJob(replayed, response);
   }
-  FieldErrors errors;
-  if (!request.job_id().empty() && !IsResourceId(request.job_id())) {
-    errors.Add("job_id", "is not a lower-case id of at most 63 letters, digits and dashes",
-               "NAME_INVALID");
-  }
-  CheckLabels(request.job().labels(), errors);
-  CheckPriority(request.job().priority(), errors);
-  CheckSpec(request.job().spec(), errors);
-  LWQ_RETURN_IF_ERROR(errors.status());
+  LWQ_RETURN_IF_ERROR(CheckRequest(request));
   LWQ_RETURN_IF_ERROR(CheckDirectories(request.job().spec(), env_.model_roots));
   SubmitEvent event;
   const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
-  event.job.set_name(absl::StrCat("jobs/", id));
+  event.job = JobOf(request, absl::StrCat("jobs/", id));
   if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
     return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
                    absl::StrCat(event.job.name(), " exists already"));
   }
-  *event.job.mutable_spec() = request.job().spec();
-  event.job.set_priority(request.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
-                             ? v1::Job::NORMAL
-                             : request.job().priority());
-  *event.job.mutable_labels() = request.job().labels();
   v1::JobSpec& spec = *event.job.mutable_spec();
   if (spec.has_quantize()) {
     LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(spec.quantize().model()));
@@ -153,12 +172,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
     LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory_bytes));
   }
-  int64_t active = 0;
-  scheduler.View([&](const DispatchState& state) { active = state.jobs().size(); });
-  if (active >= kMaxQueuedJobs) {
-    return Failure(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
-                   absl::StrCat(active, " jobs are waiting, at most ", kMaxQueuedJobs));
-  }
+  LWQ_RETURN_IF_ERROR(CheckRoom(scheduler));
   event.graph = scheduler.BuildFirst(*source);
   if (request.validate_only()) {
     response = event.job;

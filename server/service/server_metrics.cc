@@ -73,7 +73,16 @@ std::vector<std::vector<std::string>> ApiMethods() {
 }
 
 ServerMetrics::ServerMetrics() {
+  AddJobs();
   AddQuality();
+  AddTasks();
+  AddStorage();
+  AddRpcs();
+  metrics_.AddGauge("lwq_build_info", "The build; always 1.", {"version"}, {{LWQ_VERSION}})
+      ->Set({LWQ_VERSION}, 1);
+}
+
+void ServerMetrics::AddJobs() {
   jobs_ = metrics_.AddGauge("lwq_jobs", "Jobs that are not finished, by state.", {"state"},
                             AllOf({{"queued", "running", "cancelling"}}));
   jobs_created_ = metrics_.AddCounter("lwq_jobs_created_total", "CreateJob calls by outcome.",
@@ -83,6 +92,9 @@ ServerMetrics::ServerMetrics() {
       {"state", "blame"}, AllOf({EndStates(), {"none", "user", "model", "capacity", "service"}}));
   job_seconds_ = metrics_.AddHistogram("lwq_job_seconds", "From submission to the end.",
                                        JobBuckets(), {"state"}, AllOf({EndStates()}));
+}
+
+void ServerMetrics::AddTasks() {
   tasks_ready_ = metrics_.AddGauge("lwq_tasks_ready", "Tasks that wait for a worker.", {"kind"},
                                    AllOf({Kinds(false)}));
   tasks_leased_ = metrics_.AddGauge("lwq_tasks_leased", "Tasks that a worker has.", {"kind"},
@@ -110,6 +122,9 @@ ServerMetrics::ServerMetrics() {
       AllOf({{"lease_lost", "superseded", "unknown"}}));
   workers_ = metrics_.AddGauge("lwq_workers", "Registered workers.", {"state"},
                                AllOf({{"ready", "busy", "cordoned", "lost"}}));
+}
+
+void ServerMetrics::AddStorage() {
   blob_bytes_ = metrics_.AddGauge("lwq_blob_bytes", "Bytes of all blobs.", {}, AllOf({}));
   blob_objects_ = metrics_.AddGauge("lwq_blob_objects", "Number of blobs.", {}, AllOf({}));
   blob_free_ = metrics_.AddGauge("lwq_blob_free_bytes", "Free bytes of the blobs' file system.", {},
@@ -125,6 +140,9 @@ ServerMetrics::ServerMetrics() {
                                          LatencyBuckets(), {"op"}, AllOf({{"commit"}}));
   store_errors_ = metrics_.AddCounter("lwq_store_errors_total", "Store operations that failed.",
                                       {"op"}, AllOf({{"commit"}}));
+}
+
+void ServerMetrics::AddRpcs() {
   executor_queue_ =
       metrics_.AddGauge("lwq_executor_queue", "Work waiting for a thread.", {"executor"},
                         AllOf({{"write", "read", "blob", "beat", "watch", "files", "cpu"}}));
@@ -138,8 +156,6 @@ ServerMetrics::ServerMetrics() {
                                        LatencyBuckets(), {"service", "method"}, ApiMethods());
   rpc_in_flight_ = metrics_.AddGauge("lwq_grpc_in_flight", "RPCs that are open.",
                                      {"service", "method"}, ApiMethods());
-  metrics_.AddGauge("lwq_build_info", "The build; always 1.", {"version"}, {{LWQ_VERSION}})
-      ->Set({LWQ_VERSION}, 1);
 }
 
 void ServerMetrics::AddQuality() {

@@ -40,7 +40,11 @@ class ServerMetrics {
   std::string Expose();
 
  private:
+  void AddJobs();
   void AddQuality();
+  void AddTasks();
+  void AddStorage();
+  void AddRpcs();
   // What a job that succeeded gave for its budget.
   void CountQuality(const v1::Job& job);
 

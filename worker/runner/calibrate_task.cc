@@ -74,6 +74,16 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
   return collection.ObserveDirections(state.fitted, all.first(num_fitted));
 }
 
+// Fills the hidden states that `first_layer` reads: from the embeddings, or as the segment before
+// left them.
+absl::Status Start(const TaskContext& context, int first_layer, Decoder& decoder,
+                   const CalibrationState& state) {
+  if (first_layer == 0) return decoder.Embed(state.batch.tokens, state.hidden);
+  LWQ_ASSIGN_OR_RETURN(std::string path,
+                       FetchInputBlob(context, "calibrate", StateBlobName(first_layer)));
+  return ReadRowsBlob(path, state.batch.num_tokens(), 0, state.hidden);
+}
+
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
@@ -97,13 +107,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   state.hidden = hidden.view();
-  if (task.first_layer() == 0) {
-    LWQ_RETURN_IF_ERROR(decoder->Embed(state.batch.tokens, state.hidden));
-  } else {
-    LWQ_ASSIGN_OR_RETURN(std::string path,
-                         FetchInputBlob(context, "calibrate", StateBlobName(task.first_layer())));
-    LWQ_RETURN_IF_ERROR(ReadRowsBlob(path, num_tokens, 0, hidden.view()));
-  }
+  LWQ_RETURN_IF_ERROR(Start(context, task.first_layer(), *decoder, state));
 
   v1::TaskOutput output;
   output.mutable_calibrate()->set_num_tokens(state.fitted.num_tokens());

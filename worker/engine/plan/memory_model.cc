@@ -48,84 +48,96 @@ int64_t StoredBytes(const AllocationUnit& unit, absl::Span<const WeightFormat* c
   return bytes;
 }
 
+struct ModelSizes {
+  LayerSizes largest;  // each of the layer that has most of it
+  int64_t widest_linear = 0, widest_input = 0;
+  int64_t widest_gates = 0;  // of a linear that gives gates and what is gated side by side
+  int64_t head_weights = 0;
+  int64_t table_bytes = 0;  // of the embedding in all formats, where it is a unit
+};
+
+ModelSizes SizesOf(const ModelInventory& model, absl::Span<const WeightFormat* const> formats) {
+  ModelSizes all;
+  std::map<int, LayerSizes> layers;
+  for (const AllocationUnit& unit : model.units) {
+    if (unit.place.in_layer()) {
+      layers[unit.place.layer].weights += unit.num_weights();
+      layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
+    } else {
+      all.head_weights = unit.num_weights();
+      if (unit.place == Place::Embedding()) {
+        all.table_bytes = StoredBytes(unit, formats, model.weight_dtype);
+      }
+    }
+    int64_t input = 0;
+    for (const LinearShape& linear : unit.linears) {
+      all.widest_linear = std::max(all.widest_linear, linear.num_weights());
+      input = std::max(input, linear.in_features);
+      if (unit.place.in_layer() && unit.linears.size() == 1 &&
+          linear.out_features == 2 * model.intermediate_size) {
+        all.widest_gates = linear.out_features;
+      }
+    }
+    all.widest_input = std::max(all.widest_input, input);
+    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += kF32 * input * input;
+  }
+  for (const auto& [layer, sizes] : layers) {
+    all.largest.weights = std::max(all.largest.weights, sizes.weights);
+    all.largest.gram_bytes = std::max(all.largest.gram_bytes, sizes.gram_bytes);
+    all.largest.stored_bytes = std::max(all.largest.stored_bytes, sizes.stored_bytes);
+  }
+  if (all.head_weights == 0) all.head_weights = model.vocab_size * model.hidden_size;  // tied
+  return all;
+}
+
 }  // namespace
 
 MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
                                     absl::Span<const WeightFormat* const> formats, bool calibrated,
                                     bool bf16) {
   const int64_t prepared = bf16 ? 2 : kF32;
-  std::map<int, LayerSizes> layers;
-  int64_t widest_linear = 0, widest_input = 0, widest_gates = 0, head_weights = 0;
-  int64_t table_bytes = 0;  // of the embedding in all formats, where it is a unit
-  for (const AllocationUnit& unit : model.units) {
-    if (unit.place.in_layer()) {
-      layers[unit.place.layer].weights += unit.num_weights();
-      layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
-    } else {
-      head_weights = unit.num_weights();
-      if (unit.place == Place::Embedding()) {
-        table_bytes = StoredBytes(unit, formats, model.weight_dtype);
-      }
-    }
-    int64_t input = 0;
-    for (const LinearShape& linear : unit.linears) {
-      widest_linear = std::max(widest_linear, linear.num_weights());
-      input = std::max(input, linear.in_features);
-      // One linear that gives gates and what is gated side by side.
-      if (unit.place.in_layer() && unit.linears.size() == 1 &&
-          linear.out_features == 2 * model.intermediate_size) {
-        widest_gates = linear.out_features;
-      }
-    }
-    widest_input = std::max(widest_input, input);
-    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += kF32 * input * input;
-  }
-  LayerSizes largest;
-  for (const auto& [layer, sizes] : layers) {
-    largest.weights = std::max(largest.weights, sizes.weights);
-    largest.gram_bytes = std::max(largest.gram_bytes, sizes.gram_bytes);
-    largest.stored_bytes = std::max(largest.stored_bytes, sizes.stored_bytes);
-  }
-  if (head_weights == 0) head_weights = model.vocab_size * model.hidden_size;  // tied
+  const ModelSizes sizes = SizesOf(model, formats);
 
   MemoryForecast f;
   // A linear is read as F32 before it is prepared; so is the head.
-  f.layer_bytes = largest.weights * prepared + widest_linear * kF32;
+  f.layer_bytes = sizes.largest.weights * prepared + sizes.widest_linear * kF32;
   const int64_t logit_rows =
       std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
   // Where a quantized head is compared with the source's, both are held; of the logits of both,
   // evaluations also keep a copy in the host.
-  f.head_bytes = head_weights * (2 * prepared + kF32) + 4 * logit_rows * model.vocab_size * kF32;
+  f.head_bytes =
+      sizes.head_weights * (2 * prepared + kF32) + 4 * logit_rows * model.vocab_size * kF32;
   // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor
   // as GPTQ multiplies with it; and H for the refinement, which is as large where it is not
   // rounded.
-  const int64_t widest_gram = kF32 * widest_input * widest_input;
-  if (calibrated) f.hessian_bytes = std::max(largest.gram_bytes, 3 * widest_gram);
+  const int64_t widest_gram = kF32 * sizes.widest_input * sizes.widest_input;
+  if (calibrated) f.hessian_bytes = std::max(sizes.largest.gram_bytes, 3 * widest_gram);
   // The residual stream and its norm; q, k, v and what attention answers, or in the same place the
   // inputs of the down projection; a product's inputs, rounded or dense; for second moments the
   // inputs once more, turned and packed.
   const int64_t queries = int64_t{model.num_heads} * model.head_dim;
   const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
-  const int64_t inner = std::max({2 * queries + 2 * keys, model.intermediate_size, widest_gates});
+  const int64_t inner =
+      std::max({2 * queries + 2 * keys, model.intermediate_size, sizes.widest_gates});
   f.activation_bytes =
-      kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * widest_input);
-  if (calibrated) f.activation_bytes += kChunkTokens * kF32 * widest_input;
+      kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * sizes.widest_input);
+  if (calibrated) f.activation_bytes += kChunkTokens * kF32 * sizes.widest_input;
   f.fixed_bytes = kFixedBytes;
 
   // The linear as read and on the device; per format a working copy, its codes, scales and zeros;
   // and the layer's stored linears in every format.
-  const int64_t scales = widest_linear / kSmallestGroup * 2 * kF32;
+  const int64_t scales = sizes.widest_linear / kSmallestGroup * 2 * kF32;
   // Blocks are made a slab of rows and a format at a time.
   const int64_t num_grids = std::count_if(
       formats.begin(), formats.end(), [](const WeightFormat* f) { return f->gguf() == nullptr; });
   int64_t linear_copies =
-      widest_linear * 2 * kF32 + num_grids * (widest_linear * (kF32 + 1) + scales);
+      sizes.widest_linear * 2 * kF32 + num_grids * (sizes.widest_linear * (kF32 + 1) + scales);
   if (num_grids < static_cast<int64_t>(formats.size())) {
-    linear_copies += kSlabBytesPerInput * widest_input;
+    linear_copies += kSlabBytesPerInput * sizes.widest_input;
   }
   const int64_t calibrate = f.layer_bytes + f.hessian_bytes + f.activation_bytes;
   const int64_t quantize =
-      linear_copies + std::max(largest.stored_bytes, table_bytes) + f.hessian_bytes;
+      linear_copies + std::max(sizes.largest.stored_bytes, sizes.table_bytes) + f.hessian_bytes;
   const int64_t score = f.layer_bytes + f.head_bytes + kCandidateStateBytes + f.activation_bytes;
   f.total_bytes = f.fixed_bytes + std::max({calibrate, quantize, score});
   return f;

@@ -16,7 +16,8 @@ absl::Span<const ProfileDef> Profiles() {
        .grid_bits = {4, 8},
        .group_sizes = groups},
       {.name = "vllm-lowbit",
-       .help = "adds 2 and 3 bits: vLLM on NVIDIA, and transformers (expanded to 16 bits in memory)",
+       .help =
+           "adds 2 and 3 bits: vLLM on NVIDIA, and transformers (expanded to 16 bits in memory)",
        .artifact_format = compressed,
        .grid_bits = {2, 3, 4, 8},
        .asymmetric_bits = {4, 8},  // vLLM alone; docs/formats/compressed_tensors.md

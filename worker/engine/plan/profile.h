@@ -16,7 +16,7 @@ struct ProfileDef {
   absl::string_view name;
   absl::string_view help;
   const ArtifactFormatDef* artifact_format = nullptr;
-  std::vector<int> grid_bits = {};        // of symmetric integer grids; dense is always allowed besides
+  std::vector<int> grid_bits = {};  // of symmetric integer grids; dense is always allowed besides
   std::vector<int> asymmetric_bits = {};  // of grids with zero points
   std::vector<int64_t> group_sizes = {};  // of those; 0: the row
   // Formats besides grids, by id. The first of a row is a rung, those behind it stand in where a

@@ -1,0 +1,115 @@
+// Sources stay small and tested: no function is longer than a screen, and each source has a test
+// of its name, or a suite that stands for its folder.
+#include <filesystem>
+#include <map>
+#include <regex>
+#include <set>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/lint/source_tree.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr size_t kMaxFunctionLines = 60;
+
+bool Indented(const std::string& line) { return line.empty() || line[0] == ' '; }
+
+// "<line>: <lines> lines" of functions that are too long. Reads the layout that clang-format gives
+// the tree: a function starts at the last line that is not indented before a "}" that stands alone.
+std::vector<std::string> LongFunctions(const std::string& text) {
+  static const std::regex& type = *new std::regex("^(class|struct|enum|union|namespace)\\b");
+  std::vector<std::string> found;
+  const std::vector<std::string> lines = Lines(text);
+  size_t start = 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const std::string& line = lines[i];
+    if (line == "}") {
+      const size_t length = i - start + 1;
+      if (length > kMaxFunctionLines && !std::regex_search(lines[start], type)) {
+        found.push_back(std::to_string(start + 1) + ": " + std::to_string(length) + " lines");
+      }
+    } else if (!Indented(line) && line[0] != '}' && line[0] != '#' && line[0] != '/') {
+      start = i;
+    }
+  }
+  return found;
+}
+
+// Not the tests: theirs are long by tables of cases.
+TEST(SourceRules, FunctionsFitOnAScreen) {
+  for (const char* top : {"base", "records", "worker", "server", "client", "bench"}) {
+    for (const SourceFile& file : SourceFiles(top, {".cc", ".h", ".cu", ".cuh"})) {
+      EXPECT_THAT(LongFunctions(file.text), IsEmpty()) << file.path;
+    }
+  }
+}
+
+TEST(SourceRules, ALongFunctionIsSeenAndALongTypeIsNot) {
+  std::string body;
+  for (size_t i = 0; i < kMaxFunctionLines - 2; ++i) body += "  f();\n";
+  EXPECT_THAT(LongFunctions("// it\nvoid F() {\n" + body + "}\n"), IsEmpty());
+  EXPECT_THAT(LongFunctions("// it\nvoid F() {\n" + body + "  f();\n}\n"),
+              ElementsAre("2: 61 lines"));
+  EXPECT_THAT(LongFunctions("struct S {\n" + body + body + "};\n"), IsEmpty());
+}
+
+// Where a suite tests a folder as a whole, or a file through what uses it.
+const std::map<std::string, std::string>& Suites() {
+  static const auto& suites = *new std::map<std::string, std::string>{
+      {"base/metrics/", "tests/server/service/server_metrics_test.cc"},
+      {"base/rpc/", "tests/base/rpc/channel_test.cc"},
+      {"client/", "tests/cluster/cli_service_test.cc"},
+      {"client/commands/", "tests/cluster/cli_service_test.cc"},
+      {"server/", "tests/cluster/cli_service_test.cc"},
+      {"server/blob/", "tests/server/blob/blob_store_conformance_test.cc"},
+      {"server/dispatch/", "tests/server/dispatch/transitions_test.cc"},
+      {"server/service/", "tests/server/service/server_test.cc"},
+      {"server/store/", "tests/server/store/store_conformance_test.cc"},
+      {"worker/", "tests/worker/agent_test.cc"},
+      {"worker/engine/artifact/", "tests/worker/engine/artifact/artifact_writer_test.cc"},
+      {"worker/engine/device/", "tests/conformance/memory_ops_test.cc"},
+      {"worker/engine/device/cpu/", "tests/conformance/product_ops_test.cc"},
+      {"worker/engine/device/reference/", "tests/conformance/judge_test.cc"},
+      {"worker/engine/eval/", "tests/worker/engine/eval/token_scoring_golden_test.cc"},
+      {"worker/engine/evidence/", "tests/worker/engine/evidence/collectors_test.cc"},
+      {"worker/engine/format/", "tests/worker/engine/format/grid_test.cc"},
+      {"worker/engine/gguf/", "tests/worker/engine/gguf/block_type_test.cc"},
+      {"worker/engine/model/", "tests/worker/engine/model/families_golden_test.cc"},
+      {"worker/engine/plan/", "tests/worker/engine/plan/artifact_format_test.cc"},
+      {"worker/engine/quant/", "tests/conformance/quantizers_test.cc"},
+      {"worker/engine/score/", "tests/worker/engine/score/scorer_test.cc"},
+      {"worker/engine/tensor/", "tests/worker/engine/tensor/host_memory_test.cc"},
+      {"worker/engine/tokenizer/", "tests/worker/engine/tokenizer/tokenizer_golden_test.cc"},
+      {"worker/engine/tokenizer/sentencepiece/",
+       "tests/worker/engine/tokenizer/tokenizer_golden_test.cc"},
+      {"worker/runner/", "tests/worker/runner/task_runner_test.cc"},
+  };
+  return suites;
+}
+
+TEST(SourceRules, EachSourceHasItsTest) {
+  std::set<std::string> used;
+  for (const char* top : {"base", "records", "worker", "server", "client"}) {
+    for (const SourceFile& file : SourceFiles(top, {".cc", ".cu"})) {
+      const std::string own = "tests/" + file.folder + "/" + file.stem + "_test.cc";
+      if (std::filesystem::exists(std::string(LWQ_SOURCE_DIR "/") + own)) continue;
+      const auto suite = Suites().find(file.folder + "/");
+      EXPECT_TRUE(suite != Suites().end())
+          << file.path << " has no test: write " << own << ", or name its folder's suite here";
+      used.insert(file.folder + "/");
+    }
+  }
+  for (const auto& [folder, test] : Suites()) {
+    EXPECT_TRUE(used.count(folder)) << folder << " needs no suite any more";
+    EXPECT_TRUE(std::filesystem::exists(std::string(LWQ_SOURCE_DIR "/") + test))
+        << test << " is not there";
+  }
+}
+
+}  // namespace
+}  // namespace lwq::testing
