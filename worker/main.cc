@@ -100,7 +100,11 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
   app.set_version_flag("--version", LWQ_VERSION);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kExitConfiguration;  // 0: --help, --version
+  }
   lwq::InitLogging("lwq-worker",
                    log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
   signal(SIGPIPE, SIG_IGN);

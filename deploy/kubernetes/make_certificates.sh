@@ -1,28 +1,34 @@
 #!/bin/bash
 # Makes an authority, and certificates of it for servers, workers and users.
-# usage: make_certificates.sh DIR [DAYS]
-# A certificate's URI is its role (docs/service.md): the worker's may do tasks, the user's all else. Whoever has the authority's key makes
-# any: keep DIR/ca.key away from the cluster.
+# usage: make_certificates.sh DIR [DAYS [NAME...]]   NAME: further DNS names of the server
+# What is there is kept while it is good for a third of DAYS (365) more, the authority (ten years) always: give the same command again
+# to renew, and remove a certificate to have it made anew. A certificate's URI is its role (docs/service.md): the worker's may do
+# tasks, the user's all else. Whoever has the authority's key makes any: keep DIR/ca.key away from the cluster.
 set -euo pipefail
-directory=${1:?usage: make_certificates.sh DIR [DAYS]}
+directory=${1:?usage: make_certificates.sh DIR [DAYS [NAME...]]}
 days=${2:-365}
+server_names=$(printf ',DNS:%s' lwq-server localhost "${@:3}")  # localhost: for `kubectl port-forward`
 umask 077
 mkdir -p "$directory"
 cd "$directory"
 curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
-openssl req -x509 "${curve[@]}" -days "$days" -subj "/CN=lwq authority" -keyout ca.key -out ca.crt 2>/dev/null
-# localhost: for `kubectl port-forward`.
-names() {
+if [[ ! -e ca.crt || ! -e ca.key ]]; then
+  openssl req -x509 "${curve[@]}" -days 3650 -subj "/CN=lwq authority" -addext keyUsage=critical,keyCertSign,cRLSign \
+    -keyout ca.key -out ca.crt 2>/dev/null
+fi
+extensions() {
   case $1 in
-    server) echo "DNS:lwq-server,DNS:localhost" ;;
-    worker) echo "DNS:lwq-worker,URI:spiffe://lwq/worker/lwq-worker" ;;
-    user) echo "DNS:lwq-user,URI:spiffe://lwq/admin/lwq-user" ;;
+    server) echo "subjectAltName=${server_names#,}"; echo "extendedKeyUsage=serverAuth" ;;
+    worker) echo "subjectAltName=DNS:lwq-worker,URI:spiffe://lwq/worker/lwq-worker"; echo "extendedKeyUsage=clientAuth" ;;
+    user) echo "subjectAltName=DNS:lwq-user,URI:spiffe://lwq/admin/lwq-user"; echo "extendedKeyUsage=clientAuth" ;;
   esac
 }
 for role in server worker user; do
+  if [[ -e $role.key ]] && openssl x509 -checkend $((days * 86400 / 3)) -noout -in "$role.crt" >/dev/null 2>&1; then continue; fi
   openssl req "${curve[@]}" -subj "/CN=lwq-$role" -keyout "$role.key" -out "$role.csr" 2>/dev/null
-  openssl x509 -req -in "$role.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -out "$role.crt" \
-    -extfile <(echo "subjectAltName=$(names "$role")") 2>/dev/null
+  openssl x509 -req -in "$role.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days "$days" -out "$role.new" \
+    -extfile <(extensions "$role") 2>/dev/null
+  mv "$role.new" "$role.crt"
   rm "$role.csr"
 done
 for role in server worker; do

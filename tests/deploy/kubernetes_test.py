@@ -1,9 +1,10 @@
 """deploy/kubernetes: each overlay is built and checked against the schemas of Kubernetes, the rules for pods, and the
 flags that the binaries know. kubernetes_failover_test.py runs the processes."""
 import re
+import subprocess
 
 import flags
-from processes import ROOT, check, finish, need, run, skip
+from processes import ROOT, TMP, check, finish, lwq, need, run, skip
 
 try:
     import yaml
@@ -70,6 +71,42 @@ def objections(resource, names):
     if pod["priorityClassName"] not in names["PriorityClass"]:
         wrong.append(f"priority class {pod['priorityClassName']}")
     return wrong
+
+
+# The Pod Security Standard "restricted", which the namespace asks for, as far as objections() does not ask for more.
+ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def not_restricted(pod):
+    wrong = [field for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
+    wrong += [f"volume {v['name']}" for v in pod["volumes"] if not set(v) - {"name"} <= ALLOWED_VOLUMES]
+    wrong += [field for field in ("sysctls", "seLinuxOptions", "windowsOptions") if field in pod["securityContext"]]
+    wrong += ["user 0"] if 0 in (pod["securityContext"]["runAsUser"], pod["securityContext"].get("fsGroup")) else []
+    for container in pod.get("initContainers", []) + pod["containers"]:
+        wrong += [f"hostPort of {container['name']}" for port in container.get("ports", []) if "hostPort" in port]
+        wrong += [f"{field} of {container['name']}" for field in ("privileged", "procMount") if field in container["securityContext"]]
+    return wrong
+
+
+def disk_objections(pod):
+    """What the kubelet and the scheduler do not learn of the pod's disk. Without a request for as much as its volumes may grow to,
+    more pods are put on a node than its disk holds, and some are evicted in the middle of their work."""
+    wrong = [f"volume {v['name']} has no limit" for v in pod["volumes"] if "emptyDir" in v and "sizeLimit" not in v["emptyDir"]]
+    volumes = sum(bytes_of(v["emptyDir"]["sizeLimit"]) for v in pod["volumes"] if "sizeLimit" in v.get("emptyDir", {}))
+    asked = [bytes_of(c["resources"]["requests"]["ephemeral-storage"]) for c in pod["containers"]
+             if "ephemeral-storage" in c["resources"]["requests"]]
+    if sum(asked) < volumes:
+        wrong.append(f"{sum(asked) >> 30} GiB asked for, {volumes >> 30} GiB of volumes")
+    if pod["securityContext"].get("fsGroupChangePolicy") != "OnRootMismatch":
+        wrong.append("each start changes the owner of each file of its volumes")
+    return wrong
+
+
+def check_claims(resources):
+    """Somebody has to be able to put the models there."""
+    for claim in (r for r in resources if r["kind"] == "PersistentVolumeClaim"):
+        modes = claim["spec"]["accessModes"]
+        check(set(modes) & {"ReadWriteMany", "ReadWriteOnce"}, f"  claim {claim['metadata']['name']} can be filled: {modes}")
 
 
 def check_commands(resource):
@@ -148,12 +185,48 @@ def check_overlay(overlay, resources):
     policies = [r for r in resources if r["kind"] == "NetworkPolicy"]
     for resource in pods:
         name = f"{resource['kind']} {resource['metadata']['name']}"
+        wrong = not_restricted(pod_of(resource))
+        check(not wrong, f"  {name}: admitted as restricted {wrong or ''}")
+        wrong = disk_objections(pod_of(resource))
+        check(not wrong, f"  {name}: its disk is asked for {wrong or ''}")
         wrong = unscraped(resource, policies)
         check(not wrong, f"  {name}: Prometheus is let in {wrong or ''}")
         for space, cache in work_space(pod_of(resource)):
             check(space >= 3 * cache, f"  {name}: {space >> 30} GiB hold a cache of {cache >> 30} GiB and what a task needs beside it")
+    check_claims(resources)
     if overlay == "embedded":
         check(pods[0]["spec"]["replicas"] == 1, "  one server on one SQLite store")
+
+
+def check_exit_codes(resources):
+    """What a Job takes for "another try does not help" is what a wrong command line ends with."""
+    job = next(r for r in resources if r["kind"] == "ScaledJob")["spec"]["jobTargetRef"]
+    codes = next(rule["onExitCodes"]["values"] for rule in job["podFailurePolicy"]["rules"] if "onExitCodes" in rule)
+    for words in (["--no-such-flag"], ["--server", "nowhere", "--work-dir", "/tmp"], ["--log-format", "xml"]):
+        code = subprocess.run([lwq("lwq-worker"), *words], capture_output=True).returncode
+        check(code in codes, f"lwq-worker {' '.join(words)} ends with {code}, one of {codes}")
+
+
+def check_certificates():
+    """Made anew, they are still of the authority that everybody knows, and each is good for its own side alone."""
+    folder = TMP / "ca"
+    make = [ROOT / "deploy/kubernetes/make_certificates.sh", folder]
+    run(make)
+    old = {name: (folder / name).read_bytes() for name in ("ca.crt", "worker.crt", "server.crt")}
+    run(make)
+    check((folder / "worker.crt").read_bytes() == old["worker.crt"], "a certificate that is good for long is kept")
+    (folder / "worker.crt").unlink()
+    run(make)
+    check((folder / "worker.crt").read_bytes() != old["worker.crt"] and (folder / "server.crt").read_bytes() == old["server.crt"],
+          "one that was removed is made anew, the others stay")
+    check((folder / "ca.crt").read_bytes() == old["ca.crt"], "the authority stays")
+    for name, good, bad in (("server", "sslserver", "sslclient"), ("worker", "sslclient", "sslserver"), ("user", "sslclient", "sslserver")):
+        verify = ["openssl", "verify", "-CAfile", folder / "ca.crt", "-purpose"]
+        codes = [subprocess.run([*verify, purpose, folder / f"{name}.crt"], capture_output=True).returncode for purpose in (good, bad)]
+        check(codes[0] == 0 and codes[1] != 0, f"the certificate {name} is of the authority, for {good} alone")
+    left = subprocess.run(["openssl", "x509", "-in", folder / "ca.crt", "-noout", "-checkend", str(5 * 365 * 86400)], capture_output=True)
+    check(left.returncode == 0, "the authority outlives what it signs")
+    check(all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir()), "nobody else may read the keys")
 
 
 def main():
@@ -172,6 +245,8 @@ def main():
                 check(not wrong, f"  {resource['kind']} {resource['metadata']['name']} keeps the rules for pods {wrong or ''}")
                 check_commands(resource)
         check_overlay(overlay, resources)
+    check_exit_codes(build(kubectl, "postgres-s3-keda"))
+    check_certificates()
     planted = build(kubectl, "embedded")
     pod = next(r for r in planted if r["kind"] == "StatefulSet")
     pod["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False

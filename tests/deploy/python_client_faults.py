@@ -86,6 +86,26 @@ class Retried(job_service_pb2_grpc.JobServiceServicer):
         return Job(name=request.name, state=self.state)
 
 
+class PutBack(job_service_pb2_grpc.JobServiceServicer):
+    """Its store is put back to an earlier state while a job is watched."""
+
+    def __init__(self):
+        self.resumed = []
+
+    async def WatchJob(self, request, context):
+        self.resumed.append(request.resume_seq)
+        if len(self.resumed) == 1:
+            yield event_pb2.JobEvent(seq=9, snapshot=Job(name=request.name, state=Job.RUNNING))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "restarted")
+        if request.resume_seq > 3:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "ahead", (("lwq-reason", "RESUME_TOKEN_AHEAD"),))
+        yield event_pb2.JobEvent(seq=3, snapshot=Job(name=request.name, state=Job.RUNNING))
+        yield event_pb2.JobEvent(seq=4, state=event_pb2.JobStateChange(to=Job.SUCCEEDED, job=Job(name=request.name, state=Job.SUCCEEDED)))
+
+    async def GetJob(self, request, context):
+        return Job(name=request.name, state=Job.SUCCEEDED)
+
+
 class Silent(job_service_pb2_grpc.JobServiceServicer):
     """Answers nothing."""
 
@@ -137,6 +157,13 @@ async def a_wait_outlasts_an_old_end():
     async with served(jobs=retried) as address, lwq.aio.Client(address) as client:
         job = await asyncio.wait_for(client.wait("jobs/x"), 20)
     ok(job.state == Job.SUCCEEDED and retried.watched == 2, "a wait that hears of an end before a retry goes on to the last one")
+
+
+async def a_store_that_was_put_back_is_watched_anew():
+    put_back = PutBack()
+    async with served(jobs=put_back) as address, lwq.aio.Client(address) as client:
+        seen = [event.seq async for event in client.watch("jobs/x")]
+    ok(put_back.resumed == [0, 9, 0] and seen == [9, 3, 4], f"watch() starts from a snapshot again: resumed from {put_back.resumed}, saw {seen}")
 
 
 async def hashing_lets_others_run():
@@ -202,7 +229,7 @@ async def closing_ends_calls():
 
 def main():
     DIR.mkdir()
-    for case in (an_upload_goes_on, a_wait_outlasts_an_old_end, hashing_lets_others_run, closing_ends_calls):
+    for case in (an_upload_goes_on, a_wait_outlasts_an_old_end, a_store_that_was_put_back_is_watched_anew, hashing_lets_others_run, closing_ends_calls):
         asyncio.run(case())
 
 

@@ -1,12 +1,27 @@
-"""The Python client as its users get it: a wheel, built and installed in a fresh venv, used against a real server and worker
-(python_client_use.py), which is killed and started again in the middle; and against one that misbehaves (python_client_faults.py)."""
+"""The Python client as its users get it: a source distribution, a wheel made from it and installed in a fresh venv, used against a
+real server and worker (python_client_use.py), which is killed and started again in the middle; against one that misbehaves
+(python_client_faults.py) and one that answers as it should (python_client_calls.py, python_client_plots.py); and by mypy."""
 import hashlib
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
+
+# A program of a user who has mypy check it strictly.
+TYPED = """
+import lwq
+client = lwq.Client("localhost:7421")
+job: lwq.types.Job = client.quantize("m", "3.25bpw", progress=lambda p: print(p.fraction), method="rtn", bits=(3, 4))
+for event in client.watch(job.name):
+    print(event.seq)
+reveal_type(client.workers()[0].name)
+client.quantize("m", "3.25bpw", bitz=3)
+client.wait(3)
+"""
 
 from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, need, run, skip, start_server, start_worker, wait_for
 
@@ -14,24 +29,66 @@ from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, 
 def install():
     """The Python of a venv with the wheel and what pip takes with it; skips where no registry answers."""
     checkout = TMP / "checkout"  # so that nothing is built in the tree
-    shutil.copytree(ROOT / "client/python", checkout / "client/python", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    shutil.copytree(ROOT / "client/python", checkout / "client/python", ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
     shutil.copytree(ROOT / "proto", checkout / "proto")
     run([sys.executable, "-m", "venv", TMP / "venv"])
     python = TMP / "venv/bin/python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheel = subprocess.run([*map(str, pip), "wheel", "--no-deps", "-w", TMP / "wheels", checkout / "client/python"],
-                           capture_output=True, text=True)
-    if wheel.returncode != 0 and re.search("No matching distribution|Connection|Temporary failure", wheel.stderr):
+    wheels = TMP / "wheels"
+    if subprocess.run([*map(str, pip), "install", "setuptools"], capture_output=True).returncode != 0:
         skip("pip reaches no package registry")
-    check(wheel.returncode == 0, f"the wheel is built {wheel.stderr[-1500:]}")
-    run([*pip, "install", *(TMP / "wheels").glob("lwq-*.whl")])
+    run([python, "setup.py", "-q", "sdist", "-d", wheels], cwd=checkout / "client/python")
+    source = next(wheels.glob("lwq-*.tar.gz"))
+    shutil.rmtree(checkout)  # the source distribution is enough
+    stale = TMP / "unpacked"
+    with tarfile.open(source) as archive:
+        archive.extractall(stale, filter="data")
+    tree = next(stale.iterdir())
+    left = tree / "build/lib/lwq/_proto/v1/removed_pb2.py"  # of an earlier build of an older checkout
+    left.parent.mkdir(parents=True)
+    left.write_text("")
+    wheel = subprocess.run([*map(str, pip), "wheel", "--no-deps", "-w", wheels, tree], capture_output=True, text=True)
+    check(wheel.returncode == 0, f"the wheel is built from the source distribution {wheel.stderr[-1500:]}")
+    check_content(next(wheels.glob("lwq-*.whl")))
+    run([*pip, "install", f"{next(wheels.glob('lwq-*.whl'))}[plots]", "rich"])
     return python
+
+
+def check_content(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {f"lwq/{path.name}" for path in (ROOT / "client/python/lwq").iterdir() if path.suffix == ".py"} | {"lwq/py.typed"}
+    stubs = {f"lwq/_proto/v1/{path.stem}_pb2{suffix}" for path in (ROOT / "proto/lwq/v1").glob("*.proto") for suffix in (".py", ".pyi", "_grpc.py")}
+    found = {name for name in names if ".dist-info/" not in name and not name.endswith("__init__.py")}
+    expected = (modules | stubs) - {"lwq/__init__.py"}
+    check(found == expected, f"the wheel holds the package, its types and the stubs, {len(names)} files {sorted(found ^ expected)[:5] or ''}")
+
+
+def check_types(python):
+    """By mypy, of the package and of a program that uses it."""
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "mypy", "types-grpcio", "types-protobuf"]
+    if subprocess.run(pip, capture_output=True).returncode != 0:
+        print("not checked: pip cannot install mypy, so types are not checked")
+        return
+    settings = ROOT / "client/python/pyproject.toml"
+
+    def mypy(*words):
+        return subprocess.run([str(python), "-m", "mypy", "--config-file", settings, "--cache-dir", TMP / "mypy", *words],
+                              capture_output=True, text=True, cwd=TMP).stdout
+
+    said = mypy("-p", "lwq")
+    check("Success: no issues found" in said, f"mypy --strict finds nothing in the package {said[-1500:] if 'Success' not in said else ''}")
+    (TMP / "typed.py").write_text(TYPED)
+    said = mypy("typed.py")
+    lines = [line.split(":")[1] for line in said.splitlines() if ": error:" in line]
+    check(lines == ["8", "9"] and re.search(r'Revealed type is "(builtins\.)?str"', said), f"and what is wrong in a program that uses it: {said}")
 
 
 def main():
     lwq("lwq-server"), lwq("lwq-worker"), lwq("lwqctl"), need("openssl")
     python = install()
-    print(run([python, ROOT / "tests/deploy/python_client_faults.py", TMP / "faults"], cwd=TMP), end="")
+    for script in ("faults", "calls", "plots"):
+        print(run([python, ROOT / f"tests/deploy/python_client_{script}.py", TMP / script], cwd=TMP), end="")
+    check_types(python)
     server, address = start_server("server")
     start_worker(address)
     lwqctl(address, "model", "add", SAMPLE, "--id", "sample")
@@ -43,7 +100,12 @@ def main():
     options = run([python, "-c", "from lwq.spec import Options; print(*Options.__annotations__)"], cwd=TMP).split()
     flags = run([lwq("lwqctl"), "submit", "--help"])
     unknown = [option for option in options if f"--{option.replace('_', '-')} " not in flags]
+    unknown = [flag for flag in unknown if flag not in ("engine", "method_options", "scorer_options", "allocator_options")]
     check(len(options) > 20 and not unknown, f"each of {len(options)} options is named as a flag of lwqctl {unknown or ''}")
+    submit_only = {"budget", "job-id", "label", "priority", "request-id", "for", "no-eval"}
+    of_the_job = set(re.findall(r"^  --([a-z-]+)", flags.split("Flags of every command")[0], re.M)) - submit_only
+    missing = sorted(of_the_job - {option.replace("_", "-") for option in options})
+    check(len(of_the_job) > 20 and not missing, f"and each of its {len(of_the_job)} flags for jobs is an option {missing or ''}")
 
     run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
     _, secured = start_server("secured", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",

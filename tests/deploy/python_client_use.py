@@ -2,6 +2,8 @@
 usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST SECURED_SERVER CERTIFICATES_DIR"""
 import asyncio
 import hashlib
+import json
+import os
 import pathlib
 import sys
 import time
@@ -39,7 +41,7 @@ def sha256(path):
 def use_budgets():
     for text, field, value in (("3.25bpw", "bits_per_weight", 3.25), ("900MiB", "file_bytes", 900 << 20),
                                ("2.3 GB", "file_bytes", 2_300_000_000),
-                               ("5200000", "file_bytes", 5_200_000), (5200000, "file_bytes", 5_200_000),
+                               ("5200000", "file_bytes", 5_200_000), ("Q4_K_M", "recipe", "Q4_K_M"), (5200000, "file_bytes", 5_200_000),
                                ("50%", "source_percent", 50), ("4bit", "bits_per_weight", 4.25)):
         ok(getattr(lwq.parse_budget(text), field) == value, f"budget {text!r}")
     device = lwq.parse_budget("20GB@8192x4").device
@@ -53,6 +55,10 @@ def use_quantize(client):
     job = client.quantize(MODEL, budget="4.5bpw", out=DIR / "artifact", progress=seen.append, labels={"team": "x"}, **OPTIONS)
     ok(job.state == lwq.types.Job.SUCCEEDED and dict(job.labels) == {"team": "x"}, f"{job.name} succeeded")
     ok(sha256(DIR / "artifact/model.safetensors") == DIGEST, "the same bytes as lwqctl's")
+    report = json.loads((DIR / "artifact/lwq-report.json").read_text())
+    ok(report["lwq_report"] == 1 and report["job"]["plan"]["units"] and report["artifact"]["files"], "with the job's report")
+    card = (DIR / "artifact/README.md").read_text()
+    ok(DIGEST in card and "KL to the source" in card and "4.5 bits per weight" in card, "and a model card")
     fractions = [p.fraction for p in seen]
     ok(len(seen) > 1 and fractions == sorted(fractions) and fractions[-1] == 1, f"{len(seen)} steps of progress, never back")
     ok(job.evaluations and any(e.text.kl.mean > 0 for e in job.evaluations), "measured on the text that was sent")
@@ -118,6 +124,21 @@ def use_tls():
     authority, key, certificate = ((CERTIFICATES / name).read_bytes() for name in ("ca.crt", "user.key", "user.crt"))
     with lwq.Client(SECURED, credentials=grpc.ssl_channel_credentials(authority, key, certificate)) as client:
         ok(client.server_info().version == "0.1.0", "with a certificate, over TLS")
+    files = dict(tls_ca=CERTIFICATES / "ca.crt", tls_cert=CERTIFICATES / "user.crt", tls_key=CERTIFICATES / "user.key")
+    with lwq.Client(SECURED, **files) as client:
+        ok(client.server_info().version == "0.1.0", "by the names of files")
+    port = SECURED.rpartition(":")[2]
+    with lwq.Client(f"localhost:{port},127.0.0.1:{port}", retry_seconds=5, **files) as client:
+        ok(client.server_info().version == "0.1.0", "of several addresses, whose certificates name the first")
+    for name, path in files.items():
+        os.environ[f"LWQ_{name.upper()}"] = str(path)
+    with lwq.Client(SECURED) as client:
+        ok(client.server_info().version == "0.1.0", "by lwqctl's variables")
+    for name in files:
+        del os.environ[f"LWQ_{name.upper()}"]
+    worker = dict(files, tls_cert=CERTIFICATES / "worker.crt", tls_key=CERTIFICATES / "worker.key")
+    with lwq.Client(SECURED, **worker) as client:
+        raised(lwq.PermissionDenied, "ROLE_REQUIRED", client.jobs)
     with lwq.Client(SECURED, credentials=grpc.ssl_channel_credentials(authority), retry_seconds=1) as stranger:
         raised(lwq.Unavailable, "UNAVAILABLE", stranger.server_info)
     with lwq.Client(SECURED, retry_seconds=1) as in_the_clear:

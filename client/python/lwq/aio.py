@@ -1,26 +1,43 @@
 """The client for asyncio. lwq.Client has the same methods for everybody else."""
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import pathlib
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Unpack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 
 from lwq import progress as progress_
-from lwq import transfer
+from lwq import output, report, transfer
 from lwq._proto.v1 import (admin_service_pb2, admin_service_pb2_grpc, artifact_service_pb2, artifact_service_pb2_grpc,
                            job_service_pb2, job_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc)
-from lwq.errors import JobCancelled, JobFailed, ModelRejected, NotFound, from_rpc
-from lwq.spec import Options, Path, make_spec
-from lwq.transport import Patience, call, make_channel
+from lwq.errors import JobCancelled, JobFailed, ModelRejected, NotFound, Timeout, Unavailable, from_rpc, invalid
+from lwq.spec import Options, Path, check_files, make_spec, model_directory
+from lwq.transport import Patience, call, credentials_of, make_channel
 from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobResponse, Progress, QuantizeSpec, ServerInfo, Worker
 
+T = TypeVar("T")
+IDLE_SECONDS = 45.0  # the server says something at least every 15 s; a stream that misses three times is dead
 _ENDED = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
 _PRIORITIES = {"low": Job.LOW, "normal": Job.NORMAL, "high": Job.HIGH}
+
+
+@contextlib.asynccontextmanager
+async def _at_most(seconds: float | None, what: Callable[[], str]) -> AsyncIterator[None]:
+    """Ends the block with Timeout after so long."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Timeout(f"{what()} has not ended after {seconds:g} s; it goes on") from None
 
 
 def _new_id() -> str:
@@ -36,23 +53,29 @@ class Client:
     """A connection to one lwq service.
 
     server: host:port, unix:/path, or several with commas between, of which the leader is found. None: $LWQ_SERVER.
-    retry_seconds: how long a server that is away is waited for. credentials: of grpc.ssl_channel_credentials, where TLS
-    is in between.
-    Every method raises subclasses of LwqError and may be called from several tasks at once.
+    retry_seconds: how long a server that is away is waited for. tls_ca, tls_cert, tls_key: PEM files of the server's authority, and
+    of the caller's own certificate and key; without any of them $LWQ_TLS_CA, $LWQ_TLS_CERT, $LWQ_TLS_KEY, as for lwqctl.
+    credentials: instead of them, of grpc.ssl_channel_credentials.
+    Every method raises subclasses of LwqError (and OSError where a file cannot be written), and may be called from several tasks
+    at once. timeout: seconds until a wait ends with Timeout, while the job goes on; None: never.
     """
 
-    def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None):
+    def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None,
+                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None):
         self._server = server or os.environ.get("LWQ_SERVER", "")
         if not self._server:
             raise ValueError("no server: give host:port or unix:/path, or set LWQ_SERVER")
+        if credentials is None and not self._server.startswith("unix:"):
+            credentials = credentials_of(tls_ca, tls_cert, tls_key)
         self._retry_seconds = retry_seconds
         self._channel = make_channel(self._server, credentials)
-        self._jobs = job_service_pb2_grpc.JobServiceStub(self._channel)
-        self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
-        self._datasets = model_service_pb2_grpc.DatasetServiceStub(self._channel)
-        self._artifacts = artifact_service_pb2_grpc.ArtifactServiceStub(self._channel)
-        self._blobs = artifact_service_pb2_grpc.BlobServiceStub(self._channel)
-        self._admin = admin_service_pb2_grpc.AdminServiceStub(self._channel)
+        # What protoc's plugin makes has no types.
+        self._jobs: Any = job_service_pb2_grpc.JobServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._models: Any = model_service_pb2_grpc.ModelServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._datasets: Any = model_service_pb2_grpc.DatasetServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._artifacts: Any = artifact_service_pb2_grpc.ArtifactServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._blobs: Any = artifact_service_pb2_grpc.BlobServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._admin: Any = admin_service_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
         await self._channel.close(None)
@@ -66,41 +89,50 @@ class Client:
     def _patience(self) -> Patience:
         return Patience(self._retry_seconds, self._server)
 
-    async def _call(self, method, request):
-        return await call(method, request, self._patience())
+    async def _call(self, method: Callable[..., Any], request: object, answer: type[T]) -> T:
+        return await call(method, request, answer, self._patience())
 
     async def quantize(self, model: Path, budget: str | int | Budget, *, wait: bool = True, out: Path | None = None,
-                       progress: bool | progress_.Listener = False, job_id: str = "", labels: Mapping[str, str] | None = None,
-                       priority: str = "normal", **options: Unpack[Options]) -> Job:
+                       progress: bool | progress_.Listener = False, timeout: float | None = None, job_id: str = "",
+                       labels: Mapping[str, str] | None = None, priority: str = "normal", **options: Unpack[Options]) -> Job:
         """Quantizes a model to a budget.
 
         model: a directory of the server's machine, or the name of a model that it knows ("models/..."). budget: "3.25bpw",
-        "900MiB", bytes, or "20GB@8192x4". wait: returns the finished job, or raises JobFailed; with `out` its files are
-        brought there. progress: True shows a bar; a function is called with each Progress. options: as the flags of
-        `lwqctl quantize`, see lwq.spec.Options.
+        "900MiB", bytes, "50%", "20GB@8192x4", "4bit" or "Q4_K_M". wait: returns the finished job, or raises JobFailed; with `out` its
+        files are brought there, a directory or a file that ends in .gguf. progress: True shows a bar; a function is called with each
+        Progress. options: as the flags of `lwqctl quantize`, see lwq.spec.Options.
         """
-        if out is not None and not wait:
-            raise ValueError("out= needs wait=True; download() brings the files later")
-        name = str(model) if str(model).startswith("models/") else (await self.add_model(model)).name
-        spec = make_spec(name, budget, options)
-        await self._send_datasets(spec, options)
+        if out is not None:
+            if not wait:
+                raise ValueError("out= needs wait=True; download() brings the files later")
+            output.check(out)
+        if priority not in _PRIORITIES:
+            raise invalid("FLAG_INVALID", f'priority "{priority}": expected low, normal or high')
+        spec = await self._spec(model, budget, options)
         request = job_service_pb2.CreateJobRequest(job_id=job_id, request_id=_new_id())
         request.job.spec.quantize.CopyFrom(spec)
         request.job.labels.update(labels or {})
         request.job.priority = _PRIORITIES[priority]
-        job = await self._call(self._jobs.CreateJob, request)
+        job = await self._call(self._jobs.CreateJob, request, Job)
         if wait:
-            job = await self.wait(job.name, progress=progress)
+            job = await self.wait(job.name, progress=progress, timeout=timeout)
         if out is not None:
             await self.download(job, out)
         return job
 
     async def plan(self, model: Path, budget: str | int | Budget, **options: Unpack[Options]) -> PlanJobResponse:
         """What a job would give, without a job: exact bytes, memory, and the formats where they can be known in advance."""
-        name = str(model) if str(model).startswith("models/") else (await self.add_model(model)).name
-        spec = make_spec(name, budget, options)
+        request = job_service_pb2.PlanJobRequest(spec=await self._spec(model, budget, options))
+        return await self._call(self._jobs.PlanJob, request, PlanJobResponse)
+
+    async def _spec(self, model: Path, budget: str | int | Budget, options: Options) -> QuantizeSpec:
+        """All that this side can refuse is refused before anything is sent."""
+        spec = make_spec(str(model), budget, options)
+        check_files(options)
+        if not spec.model.startswith("models/"):
+            spec.model = (await self.add_model(model)).name
         await self._send_datasets(spec, options)
-        return await self._call(self._jobs.PlanJob, job_service_pb2.PlanJobRequest(spec=spec))
+        return spec
 
     async def _send_datasets(self, spec: QuantizeSpec, options: Options) -> None:
         if "calibration" in options:
@@ -110,20 +142,21 @@ class Client:
         for path in options.get("eval_tasks", ()):
             spec.evaluation.task_datasets.append((await self.add_dataset(path)).name)
 
-    async def add_model(self, directory: Path, *, model_id: str = "") -> Model:
+    async def add_model(self, directory: Path, *, model_id: str = "", timeout: float | None = None) -> Model:
         """Makes a directory of the server's machine known as a model; returns when a worker has checked it. Raises ModelRejected."""
         request = model_service_pb2.CreateModelRequest(model_id=model_id, request_id=_new_id())
-        request.source.directory = os.path.abspath(directory)
-        model = await self._call(self._models.CreateModel, request)
-        while model.state == Model.VERIFYING:
-            ask = model_service_pb2.GetModelRequest(name=model.name, wait_seconds=10)
-            model = await self._call(self._models.GetModel, ask)
+        request.source.directory = model_directory(directory)
+        model = await self._call(self._models.CreateModel, request, Model)
+        async with _at_most(timeout, lambda: f"the check of {model.name} by a worker"):
+            while model.state == Model.VERIFYING:
+                ask = model_service_pb2.GetModelRequest(name=model.name, wait_seconds=10)
+                model = await self._call(self._models.GetModel, ask, Model)
         if model.state == Model.REJECTED:
             raise ModelRejected(model)
         return model
 
     async def models(self) -> Sequence[Model]:
-        return await self._all(self._models.ListModels, model_service_pb2.ListModelsRequest(), "models")
+        return await self._all(self._models.ListModels, model_service_pb2.ListModelsRequest(), model_service_pb2.ListModelsResponse, "models")
 
     async def add_dataset(self, path: Path) -> Dataset:
         """Sends a text or JSON lines file of this machine. The same content is the same dataset."""
@@ -132,41 +165,42 @@ class Client:
         kind = Dataset.JSONL if path.suffix in (".jsonl", ".json") else Dataset.TEXT
         dataset = Dataset(blob=blob, kind=kind, display_name=path.name)
         request = model_service_pb2.CreateDatasetRequest(dataset=dataset, request_id=_new_id())
-        return await self._call(self._datasets.CreateDataset, request)
+        return await self._call(self._datasets.CreateDataset, request, Dataset)
 
     async def job(self, name: str) -> Job:
-        return await self._call(self._jobs.GetJob, job_service_pb2.GetJobRequest(name=_named("jobs", name)))
+        return await self._call(self._jobs.GetJob, job_service_pb2.GetJobRequest(name=_named("jobs", name)), Job)
 
     async def jobs(self) -> Sequence[Job]:
         """All of them, newest first."""
-        return await self._all(self._jobs.ListJobs, job_service_pb2.ListJobsRequest(), "jobs")
+        return await self._all(self._jobs.ListJobs, job_service_pb2.ListJobsRequest(), job_service_pb2.ListJobsResponse, "jobs")
 
     async def cancel(self, name: str) -> Job:
         request = job_service_pb2.CancelJobRequest(name=_named("jobs", name), request_id=_new_id())
-        return await self._call(self._jobs.CancelJob, request)
+        return await self._call(self._jobs.CancelJob, request, Job)
 
     async def retry(self, name: str) -> Job:
         """Starts a job that failed or was cancelled again; what it finished is kept."""
         request = job_service_pb2.RetryJobRequest(name=_named("jobs", name), request_id=_new_id())
-        return await self._call(self._jobs.RetryJob, request)
+        return await self._call(self._jobs.RetryJob, request, Job)
 
     async def delete_job(self, name: str) -> None:
         """With its events and its artifact. One that has not ended is FailedPrecondition STATE_CONFLICT: cancel it first."""
         request = job_service_pb2.DeleteJobRequest(name=_named("jobs", name), request_id=_new_id())
-        await self._call(self._jobs.DeleteJob, request)
+        await self._call(self._jobs.DeleteJob, request, job_service_pb2.DeleteJobResponse)
 
     async def delete_artifact(self, name: str) -> None:
         """Its files go when nothing else needs them. The job stays."""
         request = artifact_service_pb2.DeleteArtifactRequest(name=_named("artifacts", name), request_id=_new_id())
-        await self._call(self._artifacts.DeleteArtifact, request)
+        await self._call(self._artifacts.DeleteArtifact, request, artifact_service_pb2.DeleteArtifactResponse)
 
-    async def watch(self, name: str) -> AsyncIterator[JobEvent]:
+    async def watch(self, name: str) -> AsyncGenerator[JobEvent, None]:
         """The job's events, from a snapshot to its end, over restarts of the server too."""
         request = job_service_pb2.WatchJobRequest(name=_named("jobs", name))
         patience = self._patience()
         while True:
+            stream = self._jobs.WatchJob(request)
             try:
-                async for event in self._jobs.WatchJob(request):
+                while (event := await self._next(stream)) is not None:
                     patience.sign_of_life()
                     request.resume_seq = max(request.resume_seq, event.seq)
                     yield event
@@ -175,52 +209,87 @@ class Client:
                         return
                 return  # resumed after its last event
             except grpc.aio.AioRpcError as e:
-                await patience.after(from_rpc(e))
+                error = from_rpc(e)
+                if error.reason == "RESUME_TOKEN_AHEAD" and request.resume_seq > 0:
+                    request.resume_seq = 0  # the store was put back to an earlier state: from a snapshot again
+                else:
+                    await patience.after(error)
+            except Unavailable as e:
+                await patience.after(e)
+            finally:
+                stream.cancel()
 
-    async def wait(self, name: str, *, progress: bool | progress_.Listener = False) -> Job:
+    async def _next(self, stream: Any) -> JobEvent | None:
+        """None at the end."""
+        try:
+            event = await asyncio.wait_for(stream.read(), IDLE_SECONDS)
+        except TimeoutError:
+            raise Unavailable("UNAVAILABLE", "UNAVAILABLE", f"the stream of events said nothing for {IDLE_SECONDS:g} s") from None
+        return event if isinstance(event, JobEvent) else None
+
+    async def wait(self, name: str, *, progress: bool | progress_.Listener = False, timeout: float | None = None) -> Job:
         """The job when it has succeeded. Raises JobFailed or JobCancelled."""
-        tell = progress_.listener(progress)
-        job = Job()
-        while job.state not in _ENDED:  # one that was started again has ended before
-            async for event in self.watch(name):
-                changed = _job_of(event)
-                if tell is not None and (event.HasField("progress") or changed is not None):
-                    tell(changed.progress if changed is not None else event.progress)
-            job = await self.job(name)
+        with progress_.shown(progress) as tell:
+            async with _at_most(timeout, lambda: _named("jobs", name)):
+                job = await self._wait(name, tell)
+            if tell is not None and job.state == Job.SUCCEEDED:
+                tell(Progress(fraction=1, tasks_total=job.progress.tasks_total, tasks_done=job.progress.tasks_done, current="done"))
         if job.state == Job.FAILED:
             raise JobFailed(job)
         if job.state == Job.CANCELLED:
             raise JobCancelled(job)
-        if tell is not None:
-            tell(Progress(fraction=1, tasks_total=job.progress.tasks_total, tasks_done=job.progress.tasks_done, current="done"))
+        return job
+
+    async def _wait(self, name: str, tell: progress_.Listener | None) -> Job:
+        job = Job()
+        while job.state not in _ENDED:  # one that was started again has ended before
+            async with contextlib.aclosing(self.watch(name)) as events:
+                async for event in events:
+                    changed = _job_of(event)
+                    if tell is not None and (event.HasField("progress") or changed is not None):
+                        tell(changed.progress if changed is not None else event.progress)
+            job = await self.job(name)
         return job
 
     async def artifact(self, name: str) -> Artifact:
-        return await self._call(self._artifacts.GetArtifact, artifact_service_pb2.GetArtifactRequest(name=_named("artifacts", name)))
+        request = artifact_service_pb2.GetArtifactRequest(name=_named("artifacts", name))
+        return await self._call(self._artifacts.GetArtifact, request, Artifact)
 
     async def download(self, job: Job | Artifact | str, out: Path, *, progress: transfer.BytesListener | None = None) -> pathlib.Path:
-        """Brings the files of an artifact, or of a job's, into the directory `out`: each checked by its SHA-256, all or
-        none. The same call after an interruption goes on where it was."""
+        """Brings the files of an artifact, or of a job's, into the directory `out`, or to a file that ends in .gguf: each checked by
+        its SHA-256, all or none. The same call after an interruption goes on where it was. Beside them lie lwq-report.json, the
+        whole record of the job, and README.md, a model card, unless the artifact brings its own."""
+        output.check(out)
         if isinstance(job, str):
             job = await (self.artifact(job) if job.startswith("artifacts/") else self.job(job))
         if isinstance(job, Job):
             if not job.artifact:
                 raise NotFound("NOT_FOUND", "NOT_FOUND", f"{job.name} has no artifact: it is {Job.State.Name(job.state)}")
             job = await self.artifact(job.artifact)
-        return await transfer.download(self._artifacts, job, out, self._patience(), progress)
+        with output.staged(out) as staging:
+            await transfer.download(self._artifacts, job, staging, self._patience(), progress)
+            await self._add_report(job, staging)
+            return output.publish(staging, out)
+
+    async def _add_report(self, artifact: Artifact, staging: pathlib.Path) -> None:
+        try:
+            job = await self.job(artifact.job)
+        except NotFound:
+            return  # deleted; its artifact stayed
+        report.write(job, artifact, staging)
 
     async def workers(self) -> Sequence[Worker]:
-        return await self._all(self._admin.ListWorkers, admin_service_pb2.ListWorkersRequest(), "workers")
+        return await self._all(self._admin.ListWorkers, admin_service_pb2.ListWorkersRequest(), admin_service_pb2.ListWorkersResponse, "workers")
 
     async def server_info(self) -> ServerInfo:
-        return await self._call(self._admin.GetServerInfo, admin_service_pb2.GetServerInfoRequest())
+        return await self._call(self._admin.GetServerInfo, admin_service_pb2.GetServerInfoRequest(), ServerInfo)
 
-    async def _all(self, method, request, field: str) -> list:
-        found: list = []
+    async def _all(self, method: Callable[..., Any], request: Any, answer: type[Any], field: str) -> list[Any]:
+        found: list[Any] = []
         while True:
-            answer = await self._call(method, request)
-            found.extend(getattr(answer, field))
-            request.page_token = answer.next_page_token
+            page = await self._call(method, request, answer)
+            found.extend(getattr(page, field))
+            request.page_token = page.next_page_token
             if not request.page_token:
                 return found
 

@@ -3,16 +3,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import functools
 import pathlib
+import queue
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
 import grpc
 
 from lwq import aio
 from lwq.errors import LwqError
-from lwq.progress import Listener
+from lwq.progress import Listener, shown
 from lwq.spec import Options, Path
 from lwq.transfer import BytesListener
 from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobResponse, ServerInfo, Worker
@@ -20,33 +24,75 @@ from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobRe
 T = TypeVar("T")
 
 
+class _Relay:
+    """Calls of listeners, from the loop to the thread that waits for the outcome: a listener may call the client again, and its
+    errors are its caller's."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+
+    def of(self, listener: Callable[..., object] | None) -> Callable[..., None] | None:
+        if listener is None:
+            return None
+        return lambda *arguments: self._calls.put(functools.partial(listener, *arguments))
+
+    def run(self, future: concurrent.futures.Future[Any]) -> None:
+        """Until the future is done."""
+        future.add_done_callback(lambda _: self._calls.put(None))
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, client: aio.Client) -> None:
+    """Ends the thread of a client that nobody closed."""
+    async def end() -> None:
+        await client.close()
+        loop.stop()
+
+    if not loop.is_closed():
+        ending = end()
+        try:
+            asyncio.run_coroutine_threadsafe(ending, loop)
+        except RuntimeError:
+            ending.close()
+
+
 class Client:
     """A connection to one lwq service; see lwq.aio.Client for what each method does. Thread-safe. An interrupt (Ctrl-C) ends the call,
-    not the job; close() ends the calls of other threads, which raise LwqError CANCELLED."""
+    not the job; close() ends the calls of other threads, which raise LwqError CANCELLED. Listeners run on the thread that called."""
 
-    def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None):
+    def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None,
+                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None):
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lwq-client", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="lwq-client", daemon=True)
         self._thread.start()
         self._closed = False
         self._lock = threading.Lock()  # nothing is given to the loop once _closed is set
 
         async def make() -> aio.Client:
-            return aio.Client(server, retry_seconds=retry_seconds, credentials=credentials)
+            return aio.Client(server, retry_seconds=retry_seconds, credentials=credentials, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
 
         try:
             self._client = self._run(make())
         except BaseException:
             self._end_thread()
             raise
+        weakref.finalize(self, _abandon, self._loop, self._client)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], relay: _Relay | None = None) -> T:
         with self._lock:
             if self._closed:
                 work.close()
                 raise _closed()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            if relay is not None:
+                relay.run(future)
             return future.result()
         except concurrent.futures.CancelledError:
             raise _closed() from None
@@ -57,7 +103,6 @@ class Client:
     def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
 
     def close(self) -> None:
         with self._lock:
@@ -84,16 +129,18 @@ class Client:
         self.close()
 
     def quantize(self, model: Path, budget: str | int | Budget, *, wait: bool = True, out: Path | None = None,
-                 progress: bool | Listener = False, job_id: str = "", labels: Mapping[str, str] | None = None,
-                 priority: str = "normal", **options: Unpack[Options]) -> Job:
-        return self._run(self._client.quantize(model, budget, wait=wait, out=out, progress=progress, job_id=job_id, labels=labels,
-                                               priority=priority, **options))
+                 progress: bool | Listener = False, timeout: float | None = None, job_id: str = "",
+                 labels: Mapping[str, str] | None = None, priority: str = "normal", **options: Unpack[Options]) -> Job:
+        relay = _Relay()
+        with shown(progress) as tell:
+            return self._run(self._client.quantize(model, budget, wait=wait, out=out, progress=relay.of(tell) or False, timeout=timeout,
+                                                   job_id=job_id, labels=labels, priority=priority, **options), relay)
 
     def plan(self, model: Path, budget: str | int | Budget, **options: Unpack[Options]) -> PlanJobResponse:
         return self._run(self._client.plan(model, budget, **options))
 
-    def add_model(self, directory: Path, *, model_id: str = "") -> Model:
-        return self._run(self._client.add_model(directory, model_id=model_id))
+    def add_model(self, directory: Path, *, model_id: str = "", timeout: float | None = None) -> Model:
+        return self._run(self._client.add_model(directory, model_id=model_id, timeout=timeout))
 
     def models(self) -> Sequence[Model]:
         return self._run(self._client.models())
@@ -129,17 +176,23 @@ class Client:
             while (event := self._run(next_event())) is not None:
                 yield event
         finally:
-            if not self._closed:
-                self._run(events.aclose())  # type: ignore[attr-defined]
+            if threading.current_thread() is self._thread:  # collected as garbage there, which must not wait for itself
+                self._loop.create_task(events.aclose())
+            elif not self._closed:
+                with contextlib.suppress(LwqError):  # closed meanwhile
+                    self._run(events.aclose())
 
-    def wait(self, name: str, *, progress: bool | Listener = False) -> Job:
-        return self._run(self._client.wait(name, progress=progress))
+    def wait(self, name: str, *, progress: bool | Listener = False, timeout: float | None = None) -> Job:
+        relay = _Relay()
+        with shown(progress) as tell:
+            return self._run(self._client.wait(name, progress=relay.of(tell) or False, timeout=timeout), relay)
 
     def artifact(self, name: str) -> Artifact:
         return self._run(self._client.artifact(name))
 
     def download(self, job: Job | Artifact | str, out: Path, *, progress: BytesListener | None = None) -> pathlib.Path:
-        return self._run(self._client.download(job, out, progress=progress))
+        relay = _Relay()
+        return self._run(self._client.download(job, out, progress=relay.of(progress)), relay)
 
     def workers(self) -> Sequence[Worker]:
         return self._run(self._client.workers())

@@ -1,44 +1,78 @@
-"""Shows how far a job is: a tqdm bar where tqdm is installed, else a line each time something changes."""
+"""Shows how far a job is: a bar of tqdm or rich where one of them is installed, else a line each time something changes."""
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from lwq.types import Progress
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[Progress], object]
 
 
-def listener(progress: bool | Listener) -> Listener | None:
-    """What `progress=` of the client's methods means."""
-    if progress is False:
-        return None
-    if progress is not True:
-        return progress
+@contextlib.contextmanager
+def shown(progress: bool | Listener) -> Iterator[Listener | None]:
+    """What `progress=` of the client's methods means, while the block runs."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield None
+    else:
+        show, close = _tqdm_bar() or _rich_bar() or _lines()
+        try:
+            yield show
+        finally:
+            close()
+
+
+def remaining(progress: Progress) -> str:
+    """"3m20s", or nothing where nobody can say."""
+    if not progress.HasField("remaining_seconds") or progress.fraction >= 1:
+        return ""
+    seconds = max(0, round(progress.remaining_seconds))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds % 60:02}s" if minutes else f"{seconds}s"
+
+
+def _words(progress: Progress) -> str:
+    left = remaining(progress)
+    return f"{progress.current}, {left} left" if left else progress.current
+
+
+def _tqdm_bar() -> tuple[Listener, Callable[[], object]] | None:
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return _Lines()
-    return _Bar(tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed} {postfix}"))
+        return None
+    bar: Any = tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed} {postfix}")
+
+    def show(progress: Progress) -> None:
+        bar.n = round(100 * progress.fraction)
+        bar.set_postfix_str(_words(progress))
+
+    return show, bar.close
 
 
-class _Lines:
-    def __init__(self) -> None:
-        self._last = ""
+def _rich_bar() -> tuple[Listener, Callable[[], object]] | None:
+    try:
+        from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    except ImportError:
+        return None
+    bar = Bar(BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    task = bar.add_task("", total=1.0)
+    bar.start()
+    return lambda progress: bar.update(task, completed=progress.fraction, description=_words(progress)), bar.stop
 
-    def __call__(self, progress: Progress) -> None:
+
+def _lines() -> tuple[Listener, Callable[[], object]]:
+    last = ""
+
+    def show(progress: Progress) -> None:
+        nonlocal last
         line = f"{progress.fraction:4.0%}  {progress.tasks_done}/{progress.tasks_total} tasks  {progress.current}"
-        if line != self._last:
+        if line != last:
             print(line, file=sys.stderr, flush=True)
-        self._last = line
+        last = line
 
-
-class _Bar:
-    def __init__(self, bar) -> None:
-        self._bar = bar
-
-    def __call__(self, progress: Progress) -> None:
-        self._bar.n = round(100 * progress.fraction)
-        self._bar.set_postfix_str(progress.current)
-        if progress.fraction >= 1:
-            self._bar.close()
+    return show, lambda: None

@@ -1,11 +1,12 @@
 """What a job is asked, from keyword arguments that are named as the flags of `lwqctl quantize`."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
+from collections.abc import Mapping, Sequence
+from os import PathLike, path
 from typing import TypedDict, Union
 
 from lwq.budget import parse_budget, parse_bytes
+from lwq.errors import NotFound, invalid
 from lwq.types import Budget, QuantizeSpec
 
 Path = Union[str, "PathLike[str]"]
@@ -17,7 +18,9 @@ class Options(TypedDict, total=False):
     method: str  # gptq, rtn
     scorer: str  # kl, kl-full, lim, zd
     allocator: str  # lwq, knapsack, two-level, three-level, ranges, uniform
-    profile: str  # vllm-lowbit, portable, transformers
+    engine: str  # who shall load it, `--for` of lwqctl: llama.cpp, vllm, sglang, transformers
+    format: str  # gguf, compressed-tensors
+    profile: str  # vllm-lowbit, portable, transformers, llama.cpp
     compute: str  # f32, bf16
     asymmetric: bool
     bits: Sequence[int]  # candidate widths; 16: as in the source
@@ -40,12 +43,17 @@ class Options(TypedDict, total=False):
     eval_tokens: int
     eval_tasks: Sequence[Path]
     eval_limit: int
+    method_options: Mapping[str, object]  # by name, as the method declares them
+    scorer_options: Mapping[str, object]
+    allocator_options: Mapping[str, object]
 
 
-_AS_IT_IS = ("method", "scorer", "allocator", "profile", "compute", "asymmetric", "quantize_head", "no_act_order",
+_AS_IT_IS = ("method", "scorer", "allocator", "compute", "asymmetric", "quantize_head", "no_act_order",
              "no_scale_search", "no_refinement", "no_cache", "seed")
 _TOKENS = {"calibration_tokens": "num_tokens", "score_tokens": "score_tokens", "trial_tokens": "trial_tokens",
            "judge_tokens": "judge_tokens"}
+_ENGINES = {"llama.cpp": "llama.cpp", "vllm": "vllm-lowbit", "sglang": "portable", "transformers": "transformers"}
+_FORMATS = {"gguf": "llama.cpp", "compressed-tensors": "vllm-lowbit"}
 
 
 def make_spec(model: str, budget: str | int | Budget, options: Options) -> QuantizeSpec:
@@ -57,11 +65,14 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
     for name in _AS_IT_IS:
         if name in options:
             setattr(spec, name, options[name])  # type: ignore[literal-required]
-    spec.formats.extend("dense" if bits == 16 else f"int{bits}" for bits in options.get("bits", ()))
+    spec.profile = _profile(options)
+    spec.formats.extend(_width(bits) for bits in options.get("bits", ()))
     spec.formats.extend(options.get("formats", ()))
     groups = options.get("group_size", ())
-    for group in (groups,) if isinstance(groups, (int, str)) else groups:
-        spec.group_sizes.append(0 if group == "row" else int(group))
+    spec.group_sizes.extend(_group(group) for group in ((groups,) if isinstance(groups, (int, str)) else groups))
+    for of, given in ((spec.method_options, options.get("method_options", {})), (spec.scorer_options, options.get("scorer_options", {})),
+                      (spec.allocator_options, options.get("allocator_options", {}))):
+        of.update({name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()})
     if "max_shard_size" in options:
         spec.max_shard_bytes = parse_bytes(options["max_shard_size"])
     if "memory" in options:
@@ -74,3 +85,44 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
     if "eval_limit" in options:
         spec.evaluation.limit = options["eval_limit"]
     return spec
+
+
+def _profile(options: Options) -> str:
+    """As lwqctl reads --for, --format and --profile."""
+    for name, given, known in (("engine", options.get("engine"), _ENGINES), ("format", options.get("format"), _FORMATS)):
+        if given is not None and given not in known:
+            raise invalid("FLAG_INVALID", f'{name} "{given}": expected one of {", ".join(known)}')
+    engine = _ENGINES[options["engine"]] if "engine" in options else ""
+    gguf = options["format"] == "gguf" if "format" in options else None
+    profile = options.get("profile") or engine or (_FORMATS[options["format"]] if "format" in options else "")
+    if (engine and engine != profile) or (gguf is not None and gguf != (profile == "llama.cpp")):
+        raise invalid("FLAG_INVALID", "engine, format and profile contradict each other: give one")
+    return profile
+
+
+def _width(bits: int) -> str:
+    if not 1 <= bits <= 16:
+        raise invalid("FLAG_INVALID", f"bits {bits}: expected widths such as 2, 3, 4, 8")
+    return "dense" if bits == 16 else f"int{bits}"
+
+
+def _group(group: int | str) -> int:
+    if group in ("row", "channel"):
+        return 0
+    if not str(group).isdecimal() or int(group) < 1:
+        raise invalid("FLAG_INVALID", f'group_size "{group}": expected sizes such as 32, 64, 128 or "row"')
+    return int(group)
+
+
+def check_files(options: Options) -> None:
+    """That the files of the datasets are there. Raises NotFound FILE_NOT_FOUND."""
+    for file in (options.get("calibration"), options.get("eval_text"), *options.get("eval_tasks", ())):
+        if file is not None and not path.isfile(file):
+            raise NotFound("NOT_FOUND", "FILE_NOT_FOUND", f"there is no file {file}")
+
+
+def model_directory(model: Path) -> str:
+    """The absolute path. A URL is refused: servers read models from directories."""
+    if "://" in str(model):
+        raise invalid("FLAG_INVALID", f'model "{model}": expected a directory of the server\'s machine; bring the files there first')
+    return path.abspath(model)

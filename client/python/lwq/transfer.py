@@ -8,15 +8,15 @@ import pathlib
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import grpc
 import grpc.aio
 
-from lwq._proto.v1.artifact_service_pb2 import (FindMissingBlobsRequest, QueryWriteStatusRequest, ReadArtifactRequest,
-                                                WriteBlobRequest)
-from lwq._proto.v1.artifact_service_pb2_grpc import ArtifactServiceStub, BlobServiceStub
-from lwq.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, from_rpc
+from lwq._proto.v1.artifact_service_pb2 import (FindMissingBlobsRequest, FindMissingBlobsResponse, QueryWriteStatusRequest,
+                                                QueryWriteStatusResponse, ReadArtifactRequest, WriteBlobRequest)
+from lwq.errors import DataLoss, NotFound, from_rpc, invalid
+from lwq.output import check_space
 from lwq.transport import Patience, call
 from lwq.types import Artifact, BlobRef, NamedBlob
 
@@ -24,6 +24,7 @@ _CHUNK_BYTES = 256 << 10
 _HASHED_AT_ONCE_BYTES = 16 << 20
 _SLOWEST_BYTES_PER_SECOND = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PARTIAL = ".partial"
 BytesListener = Callable[[int, int], None]  # bytes that are there, of how many
 
 
@@ -47,20 +48,20 @@ async def _sha256_of(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-async def upload(blobs: BlobServiceStub, path: str | os.PathLike[str], patience: Patience) -> BlobRef:
+async def upload(blobs: Any, path: str | os.PathLike[str], patience: Patience) -> BlobRef:
     """Sends a file to the server's blob store, which may have it already."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise NotFound("NOT_FOUND", "FILE_NOT_FOUND", f"there is no file {path}")
     size = path.stat().st_size
     if size == 0:
-        raise InvalidArgument("INVALID_ARGUMENT", "DATASET_INVALID", f"{path} is empty")
+        raise invalid("DATASET_INVALID", f"{path} is empty")
     blob = BlobRef(sha256=await _sha256_of(path), size_bytes=size)
-    if not (await call(blobs.FindMissingBlobs, FindMissingBlobsRequest(blobs=[blob]), patience)).missing:
+    if not (await call(blobs.FindMissingBlobs, FindMissingBlobsRequest(blobs=[blob]), FindMissingBlobsResponse, patience)).missing:
         return blob
     most = 0
     while True:
-        status = await call(blobs.QueryWriteStatus, QueryWriteStatusRequest(blob=blob), patience)
+        status = await call(blobs.QueryWriteStatus, QueryWriteStatusRequest(blob=blob), QueryWriteStatusResponse, patience)
         if status.complete:
             return blob
         if status.committed_bytes > most:
@@ -93,35 +94,34 @@ async def _pieces(path: pathlib.Path, blob: BlobRef, offset: int) -> AsyncIterat
             first = False
 
 
-async def download(artifacts: ArtifactServiceStub, artifact: Artifact, out: str | os.PathLike[str], patience: Patience,
-                   listener: BytesListener | None = None) -> pathlib.Path:
-    """Makes the directory `out` of the artifact's files, in one step when all are there and right. What an interrupted
-    call left in `out`.partial is used again."""
-    out = pathlib.Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AlreadyExists("ALREADY_EXISTS", "OUTPUT_EXISTS", f"{out} exists: give another directory, or remove it first")
-    staging = out.with_name(out.name + ".partial")
-    staging.mkdir(parents=True, exist_ok=True)
+async def download(artifacts: Any, artifact: Artifact, staging: pathlib.Path, patience: Patience,
+                   listener: BytesListener | None = None) -> None:
+    """Makes the folder `staging` hold the artifact's files and nothing else. What an interrupted call left there is used again."""
+    _check_names(artifact)
     total = sum(file.blob.size_bytes for file in artifact.files)
+    here = sum(path.stat().st_size for path in staging.iterdir() if path.is_file())
+    check_space(staging, total - here)
     done = 0
     for file in artifact.files:
-        if not _PLAIN_NAME.fullmatch(file.name):
-            raise InvalidArgument("INVALID_ARGUMENT", "ARTIFACT_FILE_NAME", f"the artifact's file {file.name!r} has no plain name")
         before = done
         await _fetch(artifacts, artifact.name, file, staging, patience, lambda here: listener and listener(before + here, total))
         done += file.blob.size_bytes
     names = {file.name for file in artifact.files}
     for stranger in [path for path in staging.iterdir() if path.name not in names]:
         shutil.rmtree(stranger) if stranger.is_dir() else stranger.unlink()
-    if out.exists():
-        out.rmdir()
-    staging.rename(out)
-    return out
 
 
-async def _fetch(artifacts: ArtifactServiceStub, artifact: str, file: NamedBlob, staging: pathlib.Path, patience: Patience,
+def _check_names(artifact: Artifact) -> None:
+    names: set[str] = set()
+    for file in artifact.files:
+        if not _PLAIN_NAME.fullmatch(file.name) or file.name.endswith(_PARTIAL) or file.name in names:
+            raise invalid("ARTIFACT_FILE_NAME", f"{artifact.name} lists the file {file.name!r}, which is no plain name of its own")
+        names.add(file.name)
+
+
+async def _fetch(artifacts: Any, artifact: str, file: NamedBlob, staging: pathlib.Path, patience: Patience,
                  progress: Callable[[int], object]) -> None:
-    whole, part = staging / file.name, staging / (file.name + ".partial")
+    whole, part = staging / file.name, staging / (file.name + _PARTIAL)
     if whole.exists() and await _sha256_of(whole) == file.blob.sha256:
         return
     for attempt in (1, 2):  # bytes of an earlier call may be wrong; those of this one are asked for once more
@@ -136,7 +136,7 @@ async def _fetch(artifacts: ArtifactServiceStub, artifact: str, file: NamedBlob,
                    f"the server's bytes of {file.name} do not have the digest {file.blob.sha256}")
 
 
-async def _append(artifacts: ArtifactServiceStub, artifact: str, file: NamedBlob, part: pathlib.Path, patience: Patience,
+async def _append(artifacts: Any, artifact: str, file: NamedBlob, part: pathlib.Path, patience: Patience,
                   progress: Callable[[int], object]) -> None:
     """Goes on from what `part` has, until it has the file's size."""
     size = file.blob.size_bytes

@@ -2,16 +2,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import pathlib
 import random
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from lwq.errors import LwqError, Unavailable, from_rpc
+from lwq.errors import InvalidArgument, LwqError, NotFound, Unavailable, from_rpc, invalid
+
+_log = logging.getLogger("lwq")
+T = TypeVar("T")
 
 _MAX_MESSAGE_BYTES = 4 << 20
 _OPTIONS = [
@@ -25,24 +31,68 @@ _OPTIONS = [
 CALL_SECONDS = 30.0
 
 
+def check_address(server: str) -> None:
+    """By the rules of lwqctl. Raises InvalidArgument ADDRESS_INVALID."""
+    def wrong(problem: str) -> InvalidArgument:
+        return invalid("ADDRESS_INVALID", f'"{server}" is no server\'s address: {problem}; expected host:port, several with commas '
+                       "between, or unix:/path")
+
+    if server.startswith("unix:"):
+        if server == "unix:":
+            raise wrong("it has no path")
+        return
+    for one in server.split(","):
+        host, colon, port = one.strip().removeprefix("dns:///").rpartition(":")
+        if "://" in one.removeprefix("dns:///"):
+            raise wrong('leave out what ends with "://"')
+        if not colon:
+            raise wrong("it has no :port")
+        if not host or "/" in host or " " in host:
+            raise wrong("it has no host before the port")
+        if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+            raise wrong("the port is not from 1 to 65535")
+
+
 def target(server: str) -> str:
     """gRPC's name of a server, or of several with commas between."""
-    if "," not in server:
+    if "," not in server or server.startswith("unix:"):
         return server
     addresses = []
     for one in server.split(","):
         host, _, port = one.strip().rpartition(":")
         try:
             addresses.append(f"{socket.gethostbyname(host)}:{port}")
-        except OSError:
-            continue
+        except OSError as e:
+            _log.warning("%s is left out of %s: %s", host, server, e)
     return "ipv4:" + ",".join(addresses) if addresses else server
 
 
+def credentials_of(ca: str | os.PathLike[str] | None, cert: str | os.PathLike[str] | None,
+                   key: str | os.PathLike[str] | None) -> grpc.ChannelCredentials | None:
+    """Of PEM files; of $LWQ_TLS_CA, $LWQ_TLS_CERT and $LWQ_TLS_KEY where none is given. None: no TLS."""
+    if not (ca or cert or key):
+        ca, cert, key = (os.environ.get(f"LWQ_TLS_{name}") for name in ("CA", "CERT", "KEY"))
+    if not (ca or cert or key):
+        return None
+    contents = {}
+    for name, path in (("tls_ca", ca), ("tls_cert", cert), ("tls_key", key)):
+        try:
+            contents[name] = pathlib.Path(path).read_bytes() if path else None
+        except OSError as e:
+            raise NotFound("NOT_FOUND", "FILE_NOT_FOUND", f"{name}: {path} cannot be read: {e.strerror}") from None
+    if (contents["tls_cert"] is None) != (contents["tls_key"] is None):
+        raise invalid("FLAG_INVALID", "tls_cert and tls_key go together: one of them is missing")
+    return grpc.ssl_channel_credentials(contents["tls_ca"], contents["tls_key"], contents["tls_cert"])
+
+
 def make_channel(server: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    check_address(server)
     if credentials is None:
         return grpc.aio.insecure_channel(target(server), options=_OPTIONS)
-    return grpc.aio.secure_channel(target(server), credentials, options=_OPTIONS)
+    options: list[tuple[str, Any]] = list(_OPTIONS)
+    if "," in server:  # of a list gRPC knows addresses alone; the certificates name the first of them
+        options.append(("grpc.ssl_target_name_override", server.split(",")[0].strip().rpartition(":")[0]))
+    return grpc.aio.secure_channel(target(server), credentials, options=options)
 
 
 class Patience:
@@ -62,10 +112,12 @@ class Patience:
         if not isinstance(error, Unavailable) and error.code != "ABORTED":
             raise error
         now = time.monotonic()
-        if self._end is None:
-            self._end = now + self._seconds
+        first = self._end is None
+        self._end = now + self._seconds if self._end is None else self._end
         if now + self._pause > self._end:
             raise make_unavailable(self._server, self._seconds, error) from error
+        if first:
+            _log.warning("no answer from the server at %s; trying again for %g s: %s", self._server, self._seconds, error.message)
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))
         self._pause = min(2 * self._pause, 5.0)
 
@@ -76,10 +128,11 @@ def make_unavailable(server: str, seconds: float, error: LwqError) -> LwqError:
     return Unavailable(error.code, error.reason, f"no answer from the server at {server} for {seconds:g} s: {error.message}")
 
 
-async def call(method: Callable[..., Any], request: Any, patience: Patience) -> Any:
-    """The answer of a unary call that may be made twice."""
+async def call(method: Callable[..., Any], request: object, answer: type[T], patience: Patience) -> T:
+    """The answer, of that type, of a unary call that may be made twice."""
     while True:
         try:
-            return await method(request, timeout=CALL_SECONDS)
+            found: T = await method(request, timeout=CALL_SECONDS)
+            return found
         except grpc.aio.AioRpcError as e:
             await patience.after(from_rpc(e))
