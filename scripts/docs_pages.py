@@ -1,8 +1,12 @@
 """Pages of the documentation that are made from the source when mkdocs builds the site (`hooks` in mkdocs.yml)."""
 import pathlib
 import re
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import proto_docs  # noqa: E402
+
 LITERALS = r'((?:"(?:[^"\\]|\\.)*"\s*)+)'
 
 
@@ -83,7 +87,7 @@ def named(name, folder):
 
 def profiles():
     text = (ROOT / "worker/engine/plan/profile.cc").read_text()
-    return [(name, joined(help_)) for name, help_ in re.findall(r'\{\.name = "([a-z0-9.-]+)",\s*\.help = ' + LITERALS, text)]
+    return [(name, joined(help_)) for name, help_ in re.findall(r'\{\.name = "([a-z0-9.-]+)",\s*\.help =\s*' + LITERALS, text)]
 
 
 def methods_page():
@@ -97,7 +101,35 @@ def methods_page():
     return "\n".join(lines)
 
 
-PAGES = {"metrics.md": metrics_page, "troubleshooting.md": troubleshooting_page, "methods.md": methods_page}
+def report_page():
+    known = proto_docs.entries()
+    lines = ["# lwq-report.json", "", "The whole record of the job that made an artifact, beside it: what was asked, what was measured, what became of each layer. `lwqctl` and "
+             "the Python client write it when they bring the artifact; `lwqctl show JOB --json` prints the same job.", "",
+             "| key | | |", "| --- | --- | --- |", "| `lwq_report` | number | 1: the version of this format |",
+             "| `job` | [Job](#job) | as it was when it ended |", "| `artifact` | [Artifact](#artifact) | its files with their SHA-256 |", "",
+             "The records are those of `proto/lwq/v1`, as Protobuf's JSON with the names of the fields as they are: integers of 64 bits (int64, uint64) are strings, enums their "
+             "names, times RFC 3339, and a field that has its default (0, empty, false) is left out. Readers have to ignore fields that they do not know: there will be more. "
+             "This page is made from the same files.", ""]
+    for name in proto_docs.reachable(["Job", "Artifact"], known):
+        lines += proto_docs.table(known[name], known, cell)
+    return "\n".join(lines)
+
+
+def api_page():
+    known = proto_docs.entries()
+    services = [e for e in known.values() if e.kind == "service"]
+    lines = ["# API", "", "gRPC, package `lwq.v1`, from `proto/lwq/v1`; the server has reflection and `grpc.health.v1`. An error has a reason in `google.rpc.ErrorInfo` "
+             "(domain `lwq.dev`), which [Troubleshooting](troubleshooting.md) lists, and wrong fields in `google.rpc.BadRequest`. A call that changes something takes a "
+             "`request_id`: sent twice with the same one it is done once. `WorkerService` is for workers alone.", ""]
+    for service in services:
+        lines += proto_docs.table(service, known, cell)
+    for name in proto_docs.reachable([e.name for e in services], known):
+        if known[name].kind != "service":
+            lines += proto_docs.table(known[name], known, cell)
+    return "\n".join(lines)
+
+
+PAGES = {"formats/report.md": report_page, "api.md": api_page, "metrics.md": metrics_page, "troubleshooting.md": troubleshooting_page, "methods.md": methods_page}
 
 
 def on_files(files, config):

@@ -1,6 +1,7 @@
 """The documentation: the pages made from the source hold all there is, the site builds without a broken link, and the commands
 that are marked as tested run."""
 import contextlib
+import json
 import os
 import re
 import signal
@@ -34,7 +35,51 @@ def check_generated():
         names = docs_pages.registered(folder, definition)
         registered = lines_of(f"{folder}/{kind}.def", macro)
         check(len(names) == registered, f"{len(names)} {kind} of {registered}: {', '.join(name for name, _ in names)}")
-    check(len(docs_pages.profiles()) >= 3, f"{len(docs_pages.profiles())} profiles")
+    made = len(re.findall(r'\{\.name = "', (ROOT / "worker/engine/plan/profile.cc").read_text()))
+    names = [name for name, _ in docs_pages.profiles()]
+    check(len(names) == made and "vllm-lowbit" in names, f"{len(names)} profiles of {made}: {', '.join(names)}")
+
+
+def keys_of(value, path=""):
+    """Of JSON: "files.name", whatever the index. Maps' own keys are left out."""
+    if isinstance(value, list):
+        return set().union(*(keys_of(v, path) for v in value))
+    if not isinstance(value, dict):
+        return set()
+    return set().union(*({f"{path}{key}"} | keys_of(v, f"{path}{key}.") for key, v in value.items()))
+
+
+def check_api():
+    """What protoc knows of the protos stands on the generated pages; and what a record of a real artifact holds (see main)."""
+    page, report = docs_pages.api_page(), docs_pages.report_page()
+    text = {path.name: path.read_text() for path in (ROOT / "proto/lwq/v1").glob("*.proto")}
+    calls = re.findall(r"rpc (\w+)\(", "".join(text.values()))
+    missing = [call for call in calls if f"| `{call}` |" not in page]
+    check(len(calls) > 25 and not missing, f"{len(calls)} calls are on the page API {missing or ''}")
+    for name in ("Job", "QuantizeSpec", "PlanSummary", "LayerReport", "KlResult", "Artifact", "Job.State", "WorkForecast"):
+        check(f"\n## {name}\n" in report, f"{name} is on the page of reports")
+    fields = re.findall(r"^  (?:repeated |optional )?[\w.<>, ]+ (\w+) = \d+;", text["job.proto"].split("message QuantizeSpec {")[1].split("\n}")[0], re.M)
+    part = report.split("\n## QuantizeSpec\n")[1].split("\n## ")[0]
+    missing = [field for field in fields if f"| `{field}` |" not in part]
+    check(len(fields) > 20 and not missing, f"each of {len(fields)} fields of QuantizeSpec {missing or ''}")
+    check("| `max_shard_bytes` | int64 | 0: one file |" in part, "with its comment")
+
+
+def check_records(folder):
+    """Of the artifact that the page first-job made."""
+    manifest = json.loads((folder / "lwq-manifest.json").read_text())
+    page = (ROOT / "docs/formats/manifest.md").read_text()
+    source = {f"provenance.source.files.{key}" for key in ("name", "bytes", "sha256")}
+    missing = sorted(key for key in keys_of(manifest) - source if f"| `{key}` |" not in page)
+    check(not missing, f"each key of a manifest is documented {missing or ''}")
+    told = re.findall(r"^\| `([\w.]+)` \|", page, re.M)
+    gone = sorted(set(told) - keys_of(manifest))
+    check(not gone, f"and each that is documented is there {gone or ''}")
+    report = json.loads((folder / "lwq-report.json").read_text())
+    names = {key.rsplit(".", 1)[-1] for key in keys_of(report) if not key.startswith("job.labels.")}
+    page = docs_pages.report_page()
+    missing = sorted(name for name in names if f"| `{name}` |" not in page)
+    check(len(names) > 50 and not missing, f"each of {len(names)} names in a report is documented {missing or ''}")
 
 
 def check_site():
@@ -71,10 +116,12 @@ def check_commands(page):
 
 def main():
     check_generated()
+    check_api()
     check_site()
     for program in ("lwqctl", "lwq-server", "lwq-worker"):
         lwq(program)
     check("below the smallest plan" in check_commands("first-job"), "a budget that cannot be kept says so")
+    check_records(TMP / "first-job/fast")
     check("SUCCEEDED" in check_commands("service"), "a job by the service")
 
 
