@@ -38,9 +38,12 @@ WORKDIR /data
 FROM common AS server
 RUN apt-get update && \
     apt-get install -y --no-install-recommends libsqlite3-0 libpq5 libcurl4 \
-      libprometheus-cpp-core1.0 libcivetweb1 && \
-    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
+      libprometheus-cpp-core1.0 libcivetweb1 openssl && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/* && \
+    install -d -o lwq -g lwq /authority /tls/server /tls/worker /tls/user
 COPY --from=build /out/lwq-server /usr/local/bin/
+# The step of docker-compose.yml that makes certificates is this image too.
+COPY deploy/kubernetes/make_certificates.sh /usr/local/bin/make_certificates
 USER 10001:10001
 EXPOSE 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["healthy", "9464"]

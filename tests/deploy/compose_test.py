@@ -3,20 +3,23 @@ it without containers, end a job that both Prometheus and the artifact show."""
 import http.client
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import urllib.parse
 
 import flags
 from postgres import start_postgres
-from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, free_port, get, lwq, lwqctl, need, skip, start, wait_for
+from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, free_port, get, lwq, lwqctl, need, run, skip, start, wait_for
 
 try:
     import yaml
 except ImportError:
     skip("this Python has no PyYAML")
 
+MAKE_CERTIFICATES = ROOT / "deploy/kubernetes/make_certificates.sh"
 PROGRAMS = {"server": "lwq-server", "worker-1": "lwq-worker", "worker-2": "lwq-worker"}
 
 
@@ -42,10 +45,38 @@ def check_file(compose):
     for name in ("worker-1", "worker-2"):
         check(services[name].get("hostname") == name, f"{name}: so it is called in lists and dashboards too")
     check(flags.wrong("lwq-worker", ["--no-such=1", "--server"]) == ["--no-such=1", "--server"], "a wrong flag is found out")
+    check_lasting(services)
+    check_secrets(services)
     for network in ("records", "blobs"):
         inside = sorted(n for n, s in services.items() if network in s.get("networks", []))
         check(compose["networks"][network]["internal"] and set(inside) <= {"server", "postgres", "objects", "bucket"}
               and len(inside) < 4, f"network {network} holds {inside}")
+
+
+def check_lasting(services):
+    """What runs for months: it is back after a reboot, which "on-failure" is not, and its logs do not fill the disk."""
+    awaited = {other for service in services.values() for other, how in service.get("depends_on", {}).items()
+               if how["condition"] == "service_completed_successfully"}
+    for name, service in services.items():
+        lasting = name not in awaited and "profiles" not in service
+        check(not lasting or service.get("restart") == "unless-stopped", f"{name}: is started again after a reboot")
+        limits = service.get("logging", {}).get("options", {})
+        check({"max-size", "max-file"} <= set(limits), f"{name}: its log has a limit")
+
+
+def check_secrets(services):
+    """Each holds its own key and nobody the authority's but the step that makes them; what leaves the networks is encrypted."""
+    held = {name: {volume.split(":")[0] for volume in service.get("volumes", [])} for name, service in services.items()}
+    check([name for name, volumes in held.items() if "authority" in volumes] == ["certificates"], "the authority's key lies with the step that makes it")
+    for name, role in (("server", "server"), ("worker-1", "worker"), ("worker-2", "worker"), ("lwqctl", "user")):
+        mine = {volume for volume in held[name] if volume.startswith("tls-")}
+        check(mine == {f"tls-{role}"}, f"{name} holds the certificate of a {role} alone: {sorted(mine)}")
+    words = services["server"]["command"]
+    check(any(word.startswith("--tls-client-ca=") for word in words), "the server lets in who has a certificate")
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            check(port.startswith("127.0.0.1:"), f"{name}: port {port} is this machine's alone")
+    check("outside" in services["server"]["networks"], "a published port needs a network that is not internal")
 
 
 def check_grafana(grafana):
@@ -77,18 +108,24 @@ def local(words, service, ports):
     replaced = []
     for word in words:
         for there, here in ((r"@postgres/", f"@127.0.0.1:{ports['postgres']}/"), (r"objects:8333", f"127.0.0.1:{ports['objects']}"),
-                            (r"0\.0\.0\.0:9464", f"127.0.0.1:{ports[service]}"), (r"=/data$", f"={TMP}/{service}"),
-                            (r"/run/lwq", f"{TMP}/run"), (r"=/models$", f"={SAMPLE.parent}")):
+                            (r"0\.0\.0\.0:9464", f"127.0.0.1:{ports.get(service)}"), (r"=/data$", f"={TMP}/{service}"),
+                            (r"0\.0\.0\.0:7421", f"127.0.0.1:{ports['api']}"), (r"^((--server=)?)server:7421$", rf"\1localhost:{ports['api']}"),
+                            (r"/tls/", f"{TMP}/tls-"), (r"/authority\b", f"{TMP}/authority"), (r"make_certificates", f"{MAKE_CERTIFICATES}"),
+                            (r"=/models$", f"={SAMPLE.parent}")):
             word = re.sub(there, here, word)
-        replaced.append(word)
+        replaced.append(word.replace("$$", "$"))
     return replaced
 
 
 def run_processes(services):
-    (TMP / "run").mkdir()
-    ports = {name: free_port() for name in PROGRAMS}
+    """In the order that the file asks for, each when those are healthy that it waits for."""
+    ports = {name: free_port() for name in (*PROGRAMS, "api")}
     ports["postgres"] = start_postgres()
     ports["objects"] = start_objects("lwq")
+    for volume in services["certificates"]["volumes"]:
+        (TMP / volume.split(":")[0]).mkdir()
+    for _ in range(2):  # as by a second `docker compose up`
+        run(local(services["certificates"]["entrypoint"], "certificates", ports))
     for name, program in PROGRAMS.items():
         service = services[name]
         threads = ["--threads=1"] if program == "lwq-worker" else []
@@ -131,7 +168,12 @@ def main():
     check_grafana(services["grafana"])
     ports = run_processes(services)
     prometheus = start_prometheus(services["prometheus"], ports)
-    address = services["lwqctl"]["environment"]["LWQ_SERVER"].replace("/run/lwq", f"{TMP}/run")
+    names, values = zip(*services["lwqctl"]["environment"].items())
+    os.environ.update(zip(names, local(values, "lwqctl", ports)))
+    address = os.environ["LWQ_SERVER"]
+    stranger = {**os.environ, "LWQ_TLS_CERT": f"{TMP}/tls-worker/worker.crt", "LWQ_TLS_KEY": f"{TMP}/tls-worker/worker.key"}
+    refused = subprocess.run([lwq("lwqctl"), "jobs", "--timeout", "20"], env=stranger, capture_output=True, text=True)
+    check(refused.returncode == 4 and "ROLE_REQUIRED" in refused.stderr, f"a worker's certificate works with no jobs: {refused.stderr.strip()[:100]}")
     lwqctl(address, "model", "add", SAMPLE, "--id", "sample")
     job = lwqctl(address, "submit", "sample", "--budget", "4.5bpw", *QUICK_JOB).strip()
     lwqctl(address, "watch", job)

@@ -1,6 +1,7 @@
 """The documentation: the pages made from the source hold all there is, the site builds without a broken link, and the commands
 that are marked as tested run."""
 import contextlib
+import functools
 import json
 import os
 import re
@@ -92,6 +93,43 @@ def check_site():
     check("LwqQueueStuck" in (TMP / "site/alerts/index.html").read_text(), "alerts are in it")
 
 
+def command_lines():
+    """(page, program, words) of each command line of lwq's that a page shows, in a block or in a sentence."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "client/python/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for page in pages:
+        text = page.read_text()
+        blocks = "".join(re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
+        for line in [*blocks, *re.findall(r"`((?:\S*/)?lwq(?:ctl|-server|-worker) [^`]*)`", text)]:
+            for program, rest in re.findall(r"(lwqctl|lwq-server|lwq-worker) ([^|)&;#]*)", line):
+                yield page.relative_to(ROOT), program, re.findall(r"[^\s\"`']+", rest)
+
+
+def wrong_words(program, words):
+    """Commands and flags among the words that the program's help does not name."""
+    if program != "lwqctl":
+        known = help_of(program, "store", "--help") if "store" in words else help_of(program, "--help")
+        return [word for word in words if word.startswith("--") and not re.search(rf"{re.escape(word.split('=')[0])}\b(?!-)", known)]
+    commands = re.findall(r"^  (\w+) {2,}", help_of("lwqctl", "--help"), re.M)
+    command = next((word for word in words if word in [*commands, "help"]), None)
+    if command is None:
+        return [] if {"--help"} & set(words) else words
+    known = help_of("lwqctl", "help", command) if command != "help" else ""
+    return [word for word in words if word.startswith("--") and word != "--help" and not re.search(rf"{re.escape(word.split('=')[0])}\b(?!-)", known)]
+
+
+@functools.lru_cache
+def help_of(*command):
+    return subprocess.run([lwq(command[0]), *command[1:]], capture_output=True, text=True).stdout
+
+
+def check_command_lines():
+    found = list(command_lines())
+    wrong = [(str(page), program, wrong_words(program, words)) for page, program, words in found if wrong_words(program, words)]
+    check(len(found) > 40 and not wrong, f"{len(found)} command lines in the pages have commands and flags that there are {wrong or ''}")
+    for program, words in (("lwqctl", ["jobs", "--no-such"]), ("lwqctl", ["jump"]), ("lwq-server", ["--lis=x"]), ("lwqctl", ["submit", "--eval"])):
+        check(wrong_words(program, words), f"a wrong one is found out: {program} {' '.join(words)}")
+
+
 def check_commands(page):
     """Runs the page's blocks as one shell would, each of them to its exit code."""
     out = TMP / page
@@ -120,6 +158,7 @@ def main():
     check_site()
     for program in ("lwqctl", "lwq-server", "lwq-worker"):
         lwq(program)
+    check_command_lines()
     check("below the smallest plan" in check_commands("first-job"), "a budget that cannot be kept says so")
     check_records(TMP / "first-job/fast")
     check("SUCCEEDED" in check_commands("service"), "a job by the service")

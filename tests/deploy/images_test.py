@@ -50,6 +50,10 @@ def main():
     for image, name in names.items():
         check_content(image, name)
 
+    run(in_image(names["lwq-server"], ["bash", "-ec", "make_certificates /tmp/ca 365 server >/dev/null; test -s /tmp/ca/user.key; test -w /tls/user"]),
+        env=ENVIRONMENT)
+    check(True, "the server's image makes the certificates of docker-compose.yml")
+
     for folder in ("run", "data", "work", "own"):
         (TMP / folder).mkdir()
         os.chown(TMP / folder, 10001, 10001)
