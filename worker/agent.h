@@ -18,6 +18,7 @@
 #include "worker/blob_cache.h"
 #include "worker/engine/device/device.h"
 #include "worker/lease_keeper.h"
+#include "worker/runner/calibration_tokens.h"
 #include "worker/worker_metrics.h"
 
 namespace lwq {
@@ -73,6 +74,7 @@ class Agent {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;
   std::unique_ptr<BlobCache> blobs_;
+  CalibrationTokens calibration_tokens_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
   WorkerMetrics metrics_;
   std::atomic<bool> registered_{false};

@@ -39,7 +39,7 @@ absl::Status CollectHead(const TaskContext& context, const Decoder& decoder,
 
 // The calibration tokens and their hidden states, where they stand.
 struct CalibrationState {
-  TokenBatch batch;
+  std::shared_ptr<const TokenBatch> batch;
   TokenBatch fitted, rest;  // the first of them are for statistics; see RunCalibrate
   MatrixView hidden;        // of all, [tokens, hidden_size]
 
@@ -52,7 +52,7 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
                         Collection& collection) {
   std::vector<double> cosines;
   if (collection.watches_directions()) {
-    cosines.resize(static_cast<size_t>(state.batch.num_tokens()));
+    cosines.resize(static_cast<size_t>(state.batch->num_tokens()));
   }
   const absl::Span<double> all = absl::MakeSpan(cosines);
   const size_t num_fitted = cosines.empty() ? 0 : static_cast<size_t>(state.fitted.num_tokens());
@@ -67,7 +67,7 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
         [&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
         all.first(num_fitted)));
   } else {
-    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, state.batch, state.hidden, nullptr, all));
+    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, *state.batch, state.hidden, nullptr, all));
   }
   if (cosines.empty()) return absl::OkStatus();
   // What is held out ranks no layer either: plans that follow such an order are judged on it.
@@ -78,10 +78,10 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
 // left them.
 absl::Status Start(const TaskContext& context, int first_layer, Decoder& decoder,
                    const CalibrationState& state) {
-  if (first_layer == 0) return decoder.Embed(state.batch.tokens, state.hidden);
+  if (first_layer == 0) return decoder.Embed(state.batch->tokens, state.hidden);
   LWQ_ASSIGN_OR_RETURN(std::string path,
                        FetchInputBlob(context, "calibrate", StateBlobName(first_layer)));
-  return ReadRowsBlob(path, state.batch.num_tokens(), 0, state.hidden);
+  return ReadRowsBlob(path, state.batch->num_tokens(), 0, state.hidden);
 }
 
 }  // namespace
@@ -91,14 +91,14 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(task.model()));
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   CalibrationState state;
-  LWQ_ASSIGN_OR_RETURN(state.batch, LoadCalibration(context, task.model().directory(), model.spec,
-                                                    task.calibration()));
+  LWQ_ASSIGN_OR_RETURN(state.batch,
+                       LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const std::vector<std::string> evidence(task.evidence().begin(), task.evidence().end());
   LWQ_ASSIGN_OR_RETURN(Collection collection, Collection::Find(evidence));
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  const int64_t num_tokens = state.batch.num_tokens();
-  const HeldOut held_out(state.batch, task.calibration().num_tokens(), task.held_out());
+  const int64_t num_tokens = state.batch->num_tokens();
+  const HeldOut held_out(*state.batch, task.calibration().num_tokens(), task.held_out());
   state.fitted = held_out.fitted();
   state.rest = held_out.rest();
   const int64_t held_out_rows = held_out.all().num_tokens();

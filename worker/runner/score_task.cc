@@ -104,9 +104,9 @@ absl::StatusOr<MappedMatrix> ReadHidden(const TaskContext& context, const Decode
 
 absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
                       const OpenedModel& model, ScoringText& text, UnitCostRequest& request) {
-  LWQ_ASSIGN_OR_RETURN(const TokenBatch all, LoadCalibration(context, task.model().directory(),
-                                                             model.spec, task.calibration()));
-  const HeldOut held_out(all, task.calibration().num_tokens(), task.held_out());
+  LWQ_ASSIGN_OR_RETURN(const auto all,
+                       LoadCalibration(context, task.model(), model.spec, task.calibration()));
+  const HeldOut held_out(*all, task.calibration().num_tokens(), task.held_out());
   HeldOutPart part = held_out.Part(HeldOutUse::kScore);
   const int64_t num_tokens = part.batch.num_tokens();
   if (request.place.in_layer()) {

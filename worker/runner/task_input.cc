@@ -11,6 +11,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "records/canonical.h"
 #include "worker/engine/eval/calibration.h"
 
 namespace lwq {
@@ -96,7 +97,9 @@ DatasetKind KindOf(v1::Dataset::Kind kind) {
   return kind == v1::Dataset::JSONL ? DatasetKind::kJsonLines : DatasetKind::kText;
 }
 
-absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std::string& directory,
+namespace {
+
+absl::StatusOr<TokenBatch> MakeCalibration(const TaskContext& context, const std::string& directory,
                                            const DecoderSpec& spec,
                                            const v1::CalibrationInput& calibration) {
   LWQ_ASSIGN_OR_RETURN(std::string bytes, ReadDataset(context, calibration.dataset()));
@@ -112,6 +115,23 @@ absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std
   TokenBatch batch;
   for (const std::vector<int32_t>& sequence : sequences) batch.Add(sequence);
   return batch;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const TokenBatch>> LoadCalibration(
+    const TaskContext& context, const v1::ModelInput& model, const DecoderSpec& spec,
+    const v1::CalibrationInput& calibration) {
+  const auto make = [&] { return MakeCalibration(context, model.directory(), spec, calibration); };
+  if (context.calibration_tokens == nullptr) {
+    LWQ_ASSIGN_OR_RETURN(TokenBatch batch, make());
+    return std::make_shared<const TokenBatch>(std::move(batch));
+  }
+  // The configuration bounds the sequences' length.
+  const std::string key =
+      absl::StrCat(CanonicalBytes(calibration), model.manifest().tokenizer_digest(),
+                   model.manifest().config_digest());
+  return context.calibration_tokens->Get(key, make);
 }
 
 HeldOut::HeldOut(const TokenBatch& text, int64_t num_tokens, const v1::HeldOutText& sizes)

@@ -51,10 +51,10 @@ absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text);
 absl::StatusOr<std::string> ReadDataset(const TaskContext& context, const v1::BlobRef& blob);
 DatasetKind KindOf(v1::Dataset::Kind kind);
 
-// The calibration sequences: the same for every task of a job.
-absl::StatusOr<TokenBatch> LoadCalibration(const TaskContext& context, const std::string& directory,
-                                           const DecoderSpec& spec,
-                                           const v1::CalibrationInput& calibration);
+// The calibration sequences: the same for every task of a job. `spec` is the model's.
+absl::StatusOr<std::shared_ptr<const TokenBatch>> LoadCalibration(
+    const TaskContext& context, const v1::ModelInput& model, const DecoderSpec& spec,
+    const v1::CalibrationInput& calibration);
 
 // How a job's calibration text is shared out, in whole sequences: the statistics' text in front,
 // and at the end what is held out from it, one part per use in the order of their names. A part

@@ -11,6 +11,7 @@
 #include "proto/lwq/v1/worker_service.pb.h"
 #include "worker/engine/device/device.h"
 #include "worker/runner/blob_access.h"
+#include "worker/runner/calibration_tokens.h"
 
 namespace lwq {
 
@@ -18,7 +19,8 @@ namespace lwq {
 struct TaskContext {
   Device* device = nullptr;
   BlobAccess* blobs = nullptr;
-  int64_t memory_bytes = 0;  // ceiling of the worker; 0: none
+  int64_t memory_bytes = 0;                         // ceiling of the worker; 0: none
+  CalibrationTokens* calibration_tokens = nullptr;  // of the worker; null: none are kept
   const v1::Lease* lease = nullptr;
   // Tells how far the task is; an error (CANCELLED, ABORTED "LEASE_LOST") must be returned at once.
   std::function<absl::Status(double fraction, const std::string& current)> progress;

@@ -52,9 +52,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(auto candidate,
                        Decoder::Create(model.spec, weights.get(), context.device, compute));
-  LWQ_ASSIGN_OR_RETURN(const TokenBatch text, LoadCalibration(context, task.model().directory(),
-                                                              model.spec, task.calibration()));
-  const HeldOut held_out(text, task.calibration().num_tokens(), task.held_out());
+  LWQ_ASSIGN_OR_RETURN(const auto text,
+                       LoadCalibration(context, task.model(), model.spec, task.calibration()));
+  const HeldOut held_out(*text, task.calibration().num_tokens(), task.held_out());
   const HeldOutPart part = held_out.Part(task.judge() ? HeldOutUse::kJudge : HeldOutUse::kTrial);
   const TokenBatch& batch = part.batch;
 
