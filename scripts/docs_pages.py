@@ -120,7 +120,7 @@ def api_page():
     services = [e for e in known.values() if e.kind == "service"]
     lines = ["# API", "", "gRPC, package `lwq.v1`, from `proto/lwq/v1`; the server has reflection and `grpc.health.v1`. An error has a reason in `google.rpc.ErrorInfo` "
              "(domain `lwq.dev`), which [Troubleshooting](troubleshooting.md) lists, and wrong fields in `google.rpc.BadRequest`. A call that changes something takes a "
-             "`request_id`: sent twice with the same one it is done once. `WorkerService` is for workers alone.", ""]
+             "`request_id`: sent twice with the same one it is done once. `WorkerService` is for workers alone. `examples/clients` has programs in Go and TypeScript.", ""]
     for service in services:
         lines += proto_docs.table(service, known, cell)
     for name in proto_docs.reachable([e.name for e in services], known):

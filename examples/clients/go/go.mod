@@ -1,0 +1,3 @@
+module lwq-example
+
+go 1.19
