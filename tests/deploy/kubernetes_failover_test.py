@@ -1,6 +1,6 @@
 """The processes of the overlay postgres-s3 with their own command lines, without a cluster: two servers on one PostgreSQL and
 workers that find them by one name with two addresses, under mutual TLS. The leader is killed, then drained, in the middle of
-jobs; so are workers. A stranger without a certificate is not let in."""
+jobs; so are workers; everything is rolled out anew; PostgreSQL goes away. A stranger without a certificate is not let in."""
 import re
 import signal
 import socket
@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import time
 
-from postgres import start_postgres
+from postgres import start_postgres, start_postgres_again, stop_postgres
 from processes import (QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, free_port, get, lwq, need, run, skip, start,
                        wait_for)
 
@@ -133,6 +133,46 @@ def end_workers(address, leader, worker, other):
         check((expired == 0) == (what == "evicted"), f"worker {what}: {expired} leases ran out")
         check(True, f"worker {what}: the job ended well {time.monotonic() - began:.1f} s after that began")
         worker, other = other, worker
+    return worker, other  # the first one runs
+
+
+def ended(process):
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(60)
+    process.returncode = 0  # as it should be, for wait_for
+    return code
+
+
+def roll_out(address, replicas, worker, other):
+    """A new version of everything in the middle of a job: one server at a time, as a StatefulSet does it, and the workers one by one,
+    a new one first."""
+    job = submit(address, tokens="8192")
+    began = time.monotonic()
+    codes = []
+    for replica in reversed(replicas):
+        codes.append(ended(replica.process))
+        replica.run()  # ready when it lives, so that the next one follows
+    other.run()
+    codes.append(ended(worker.process))
+    ctl(address, "watch", job)
+    check(codes == [0, 0, 0], f"a rollout: each process ends with 0: {codes}")
+    check(True, f"a rollout: the job ended well {time.monotonic() - began:.1f} s after it began")
+
+
+def lose_postgres(address, replicas, seconds=20):
+    """Longer than a term lasts, so that no server may believe that it leads."""
+    job = submit(address, tokens="8192")
+    began = time.monotonic()
+    stop_postgres()
+    wait_for("the leader to step down", lambda: not any(r.leads() for r in replicas))
+    check(True, f"PostgreSQL is away: nobody says that it leads after {time.monotonic() - began:.1f} s")
+    time.sleep(max(0, began + seconds - time.monotonic()))
+    start_postgres_again()
+    wait_for("somebody to lead again", lambda: any(r.leads() for r in replicas))
+    again = time.monotonic() - began
+    ctl(address, "watch", job)
+    check(all(r.process.poll() is None for r in replicas), "PostgreSQL is away: no server ends")
+    check(True, f"PostgreSQL is away for {seconds} s: one leads after {again:.1f} s, the job ended well after {time.monotonic() - began:.1f} s")
 
 
 def main():
@@ -169,7 +209,9 @@ def main():
         check(seconds < (90 if what == "killed" else 30), f"leader {what}: the job ended well {seconds:.1f} s after that began")
         leader.run()
         leader, standby = standby, leader
-    end_workers(address, leader, worker, other)
+    worker, other = end_workers(address, leader, worker, other)
+    roll_out(address, replicas, worker, other)
+    lose_postgres(address, replicas)
 
 
 main()

@@ -1,11 +1,14 @@
 """A PostgreSQL of the test's own, from Debian's packages."""
 import os
 import pathlib
+import signal
 import subprocess
 
 from processes import TMP, free_port, run, skip, start, wait_for
 
 NOBODY = 65534
+_begin = None  # starts it
+_process = None
 
 
 def start_postgres():
@@ -22,9 +25,22 @@ def start_postgres():
         os.chown(data, NOBODY, NOBODY)
     run([bin_directory / "initdb", "-D", data / "db", "-U", "lwq", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
         cwd=data, **user)
+    global _begin, _process
     port = free_port()
-    start("postgres", [bin_directory / "postgres", "-D", data / "db", "-p", port, "-k", data, "-c", "fsync=off",
-                       "-c", "listen_addresses=127.0.0.1"], cwd=data, **user)
+    words = [bin_directory / "postgres", "-D", data / "db", "-p", port, "-k", data, "-c", "fsync=off", "-c", "listen_addresses=127.0.0.1"]
+    _begin = lambda: start("postgres", words, cwd=data, **user)
+    _process = _begin()
     make = [str(bin_directory / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "lwq", "lwq"]
     wait_for("PostgreSQL", lambda: subprocess.run(make, capture_output=True).returncode == 0)
     return port
+
+
+def stop_postgres():
+    """Breaks off what is connected."""
+    _process.send_signal(signal.SIGINT)
+    _process.wait(60)
+
+
+def start_postgres_again():
+    global _process
+    _process = _begin()
