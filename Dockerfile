@@ -21,11 +21,10 @@ RUN scripts/build.sh release lwq-server lwq-worker lwqctl && mkdir /out && \
 # What all of them stand on: libraries, a user without rights, folders of its own.
 FROM ${BASE} AS common
 ARG VERSION=0.1.0
-ARG REVISION=unknown
+# The revision is given with --label: here it would have all packages installed anew at each commit.
 LABEL org.opencontainers.image.title="lwq" \
       org.opencontainers.image.description="Quantizes language models to a memory budget" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
 RUN apt-get update && \
     apt-get install -y --no-install-recommends ca-certificates libgrpc++1.51 libspdlog1.10 && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/* && \

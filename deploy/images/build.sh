@@ -63,7 +63,7 @@ for target in "${targets[@]}"; do
   echo "== building $name"
   # Docker's format, because OCI's has no health checks.
   buildah build --quiet --layers --format docker --build-arg "BASE=$base" \
-    --build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+    --label "org.opencontainers.image.revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
     "${context[@]}" --target "$target" --tag "$name" . >/dev/null
 done
 buildah images --filter 'reference=lwq*' --format '{{.Name}} {{.Size}}'

@@ -25,13 +25,13 @@ class Pod:
         self.grace = pod["terminationGracePeriodSeconds"]
         self.name, self.folder, self.options = name, TMP / name, list(options)
         self.folder.mkdir()
-        self.address = f"unix:{self.folder}/server.sock"
+        self.address = f"127.0.0.1:{free_port()}"
         self.ports = {"server": free_port(), "worker": free_port()}
 
     def local(self, container):
         replaced = []
         for word in self.words[container]:
-            for there, here in ((r"unix:/run/lwq/server.sock", self.address), (r"=/data$", f"={self.folder}/{container}"),
+            for there, here in ((r"127\.0\.0\.1:7421$", self.address), (r"=/data$", f"={self.folder}/{container}"),
                                 (r"0\.0\.0\.0:\d+", f"127.0.0.1:{self.ports[container]}"), (r"=/models$", f"={SAMPLE.parent}"),
                                 (r"\$\(POD\)", self.name)):
                 word = re.sub(there, here, word)

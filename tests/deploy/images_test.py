@@ -30,6 +30,7 @@ def check_content(image, name):
     config = json.loads(run(["buildah", "inspect", "--type", "image", image]))["Docker"]["config"]
     check(config["User"] == "10001:10001", f"{image}: runs as {config['User']}")
     check(config["Labels"]["org.opencontainers.image.version"] == "0.1.0", f"{image}: labelled with its version")
+    check(config["Labels"].get("org.opencontainers.image.revision"), f"{image}: and its revision")
     if image in ("lwq-server", "lwq-worker-cpu"):
         check(config.get("Healthcheck", {}).get("Test") == ["CMD", "healthy", "9464"], f"{image}: has a health check")
     root = run(["buildah", "mount", name]).strip()

@@ -102,6 +102,14 @@ def disk_objections(pod):
     return wrong
 
 
+def way_in(pod):
+    """The port of the API, which `kubectl port-forward` reaches also on the loopback; None where there is only a socket in the pod."""
+    server = next((c for c in pod["containers"] if c["image"].startswith("lwq-server:")), None)
+    words = dict(word.split("=", 1) for word in server["args"]) if server else {}
+    match = re.fullmatch(r"(\S+):(\d+)", words.get("--listen", ""))
+    return int(match[2]) if match and not match[1].startswith("unix") else None
+
+
 def check_claims(resources):
     """Somebody has to be able to put the models there."""
     for claim in (r for r in resources if r["kind"] == "PersistentVolumeClaim"):
@@ -194,6 +202,8 @@ def check_overlay(overlay, resources):
         for space, cache in work_space(pod_of(resource)):
             check(space >= 3 * cache, f"  {name}: {space >> 30} GiB hold a cache of {cache >> 30} GiB and what a task needs beside it")
     check_claims(resources)
+    ports = [way_in(pod_of(r)) for r in pods if r["kind"] == "StatefulSet"]
+    check(ports == [7421], f"  lwqctl on a user's machine finds a way in, by port {ports}")
     if overlay == "embedded":
         check(pods[0]["spec"]["replicas"] == 1, "  one server on one SQLite store")
 

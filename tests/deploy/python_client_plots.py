@@ -32,6 +32,7 @@ def example(bits=3.25, kl=0.01):
     job.plan.units.add(unit="lm_head", layer=-1, format="dense")
     for i in range(4):
         job.trials.add(origin=f"plan {i}", plan_bytes=5_900_000 + i, kl=0.02 - i / 1000, standard_error=0.001)
+    job.trials.add(origin="to learn from", plan_bytes=6_500_000, kl=0.001)
     job.trials.add(origin="judged", plan_bytes=1, kl=9, judged=True)
     result = job.evaluations.add(subject="artifact", dataset="datasets/d")
     result.text.kl.mean = kl
@@ -47,8 +48,9 @@ def pictures():
     cells = axes.collections[0].get_array().reshape(4, 7)
     ok(list(cells[0][:6]) == [1, 0, 1, 0, 1, 0] and cells[3][6] == 2, "each unit in its place")
     axes = lwq.plots.trials(job)
-    ok(len(axes.lines[0].get_xdata()) == 4, "trials, without what judged them")
-    ok(list(axes.lines[-2].get_ydata()) == [0.017] or any(list(line.get_ydata()) == [0.017] for line in axes.lines), "the least is marked")
+    lines = {line.get_label(): line for line in axes.lines}
+    ok(len(axes.lines[0].get_xdata()) == 5, "trials, without what judged them")
+    ok(list(lines["least within the budget"].get_ydata()) == [0.017], "the least that the budget allows is marked")
     axes = lwq.plots.frontier([example(4, 0.002), example(3, 0.02)], axes)
     ok(list(axes.lines[-1].get_xdata()) == [3, 4] and list(axes.lines[-1].get_ydata()) == [0.02, 0.002], "the frontier goes by size")
     for draw in (lambda: lwq.plots.plan(Job(name="jobs/y")), lambda: lwq.plots.trials(Job()), lambda: lwq.plots.frontier([Job()])):

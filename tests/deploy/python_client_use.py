@@ -58,7 +58,8 @@ def use_quantize(client):
     report = json.loads((DIR / "artifact/lwq-report.json").read_text())
     ok(report["lwq_report"] == 1 and report["job"]["plan"]["units"] and report["artifact"]["files"], "with the job's report")
     card = (DIR / "artifact/README.md").read_text()
-    ok(DIGEST in card and "KL to the source" in card and "4.5 bits per weight" in card, "and a model card")
+    ok(DIGEST in card and "KL to the source, held-out.txt: mean" in card and "4.5 bits per weight" in card, "and a model card")
+    ok(f"# {MODEL.name} at " in card, "that names the model and the text as people do")
     fractions = [p.fraction for p in seen]
     ok(len(seen) > 1 and fractions == sorted(fractions) and fractions[-1] == 1, f"{len(seen)} steps of progress, never back")
     ok(job.evaluations and any(e.text.kl.mean > 0 for e in job.evaluations), "measured on the text that was sent")

@@ -222,7 +222,8 @@ class Client:
     async def _next(self, stream: Any) -> JobEvent | None:
         """None at the end."""
         try:
-            event = await asyncio.wait_for(stream.read(), IDLE_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):  # wait_for() of Python 3.11 may lose a cancellation
+                event = await stream.read()
         except TimeoutError:
             raise Unavailable("UNAVAILABLE", "UNAVAILABLE", f"the stream of events said nothing for {IDLE_SECONDS:g} s") from None
         return event if isinstance(event, JobEvent) else None
@@ -276,7 +277,15 @@ class Client:
             job = await self.job(artifact.job)
         except NotFound:
             return  # deleted; its artifact stayed
-        report.write(job, artifact, staging)
+        titles = {}
+        with contextlib.suppress(NotFound):
+            ask = model_service_pb2.GetModelRequest(name=job.spec.quantize.model)
+            titles[ask.name] = os.path.basename((await self._call(self._models.GetModel, ask, Model)).source.directory)
+        for name in {result.dataset for result in job.evaluations}:
+            with contextlib.suppress(NotFound):
+                dataset = model_service_pb2.GetDatasetRequest(name=name)
+                titles[name] = (await self._call(self._datasets.GetDataset, dataset, Dataset)).display_name or name
+        report.write(job, artifact, staging, titles)
 
     async def workers(self) -> Sequence[Worker]:
         return await self._all(self._admin.ListWorkers, admin_service_pb2.ListWorkersRequest(), admin_service_pb2.ListWorkersResponse, "workers")

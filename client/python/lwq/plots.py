@@ -58,12 +58,15 @@ def trials(job: Job, axes: Axes | None = None) -> Axes:
     if not tried:
         raise invalid("STATE_CONFLICT", f"{job.name} has measured no plans: its allocator is {job.spec.quantize.allocator or 'another'}")
     drawn = _axes(axes, 6, 4)
-    drawn.errorbar([trial.plan_bytes for trial in tried], [trial.kl for trial in tried], yerr=[trial.standard_error for trial in tried],
-                   fmt="o", capsize=2, label="tried")
-    best = min(tried, key=lambda trial: trial.kl)
-    drawn.plot([best.plan_bytes], [best.kl], "o", markersize=12, fillstyle="none", label=best.origin or "least")
-    drawn.axvline(job.plan.budget_bytes, linestyle="--", color="grey", label="budget")
-    return _labelled(drawn, "bytes of the plan, in the budget's measure")
+    drawn.errorbar([trial.plan_bytes / 1e6 for trial in tried], [trial.kl for trial in tried], yerr=[trial.standard_error for trial in tried],
+                   fmt="o", markersize=4, capsize=2, label="tried")
+    # Larger ones were tried to learn from.
+    within = [trial for trial in tried if trial.plan_bytes <= job.plan.budget_bytes]
+    if within:
+        best = min(within, key=lambda trial: trial.kl)
+        drawn.plot([best.plan_bytes / 1e6], [best.kl], "o", markersize=12, fillstyle="none", label="least within the budget")
+    drawn.axvline(job.plan.budget_bytes / 1e6, linestyle="--", color="grey", label="budget")
+    return _labelled(drawn, "MB of the plan, in the budget's measure")
 
 
 def frontier(jobs: Sequence[Job], axes: Axes | None = None) -> Axes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 import pathlib
+from collections.abc import Mapping
 
 from google.protobuf.json_format import MessageToDict
 
@@ -14,33 +14,35 @@ from lwq.types import Artifact, Budget, EvaluationResult, Job
 REPORT, CARD = "lwq-report.json", "README.md"
 
 
-def write(job: Job, artifact: Artifact, folder: pathlib.Path) -> None:
-    """Neither where the artifact brings it."""
+def write(job: Job, artifact: Artifact, folder: pathlib.Path, titles: Mapping[str, str]) -> None:
+    """Neither where the artifact brings it. titles: what people call the model and the datasets, by name."""
     names = {file.name for file in artifact.files}
     if REPORT not in names:
         report = {"lwq_report": 1, "job": _record(job), "artifact": _record(artifact)}
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
     if CARD not in names:
-        (folder / CARD).write_text(model_card(job, artifact))
+        (folder / CARD).write_text(model_card(job, artifact, titles))
 
 
 def _record(message: Job | Artifact) -> object:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def model_card(job: Job, artifact: Artifact) -> str:
+def model_card(job: Job, artifact: Artifact, titles: Mapping[str, str] | None = None) -> str:
     """Markdown with the front matter that model hubs read."""
     plan, spec = job.plan, job.spec.quantize
+    titles = titles or {}
+    model = titles.get(spec.model, spec.model.removeprefix("models/"))
     kind = plan.artifact_format or "compressed-tensors"
     formats = collections.Counter(unit.format or "dropped" for unit in plan.units)
     lines = ["---", f"tags: [lwq, quantized, {kind}]", "---", "",
-             f"# {spec.model.removeprefix('models/')} at {plan.bits_per_weight:.3f} bits per weight", "",
-             f"Made by lwq from `{spec.model}` within a budget of {budget_text(spec.budget)}: {plan.weight_file_bytes:,} bytes of weights"
+             f"# {_line(model)} at {plan.bits_per_weight:.3f} bits per weight", "",
+             f"Made by lwq from {_line(model)} within a budget of {budget_text(spec.budget)}: {plan.weight_file_bytes:,} bytes of weights"
              + (f", {plan.weight_file_bytes / plan.source_bytes:.1%} of the source's" if plan.source_bytes else "") + ".", "",
              "| weights | units |", "| --- | --- |", *(f"| {name} | {count} |" for name, count in sorted(formats.items()))]
     if plan.explanation:
         lines += ["", f"How the formats were chosen: {_line(plan.explanation)}"]
-    rows = _measures(job)
+    rows = _measures(job, titles)
     if rows:
         subjects = sorted({subject for row in rows.values() for subject in row}, reverse=True)  # the source first
         lines += ["", "| measure | " + " | ".join(subjects) + " |", "| --- |" + " --- |" * len(subjects)]
@@ -74,17 +76,16 @@ def budget_text(budget: Budget) -> str:
             return "none"
 
 
-def _measures(job: Job) -> dict[str, dict[str, str]]:
+def _measures(job: Job, titles: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """measure -> subject -> text."""
     rows: dict[str, dict[str, str]] = {}
     for result in job.evaluations:
-        for measure, text in _of(result):
+        for measure, text in _of(result, _line(titles.get(result.dataset, result.dataset.removeprefix("datasets/")))):
             rows.setdefault(measure, {})[result.subject] = text
     return rows
 
 
-def _of(result: EvaluationResult) -> list[tuple[str, str]]:
-    name = os.path.basename(result.dataset)
+def _of(result: EvaluationResult, name: str) -> list[tuple[str, str]]:
     if result.HasField("choice"):
         return [(f"accuracy, {name} ({result.choice.num_items} items)", f"{result.choice.acc:.1%}")]
     found = [(f"perplexity per token, {name}", f"{result.text.token_perplexity:.4f}"),
