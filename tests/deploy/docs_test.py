@@ -100,7 +100,7 @@ def command_lines():
         text = page.read_text()
         blocks = "".join(re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
         for line in [*blocks, *re.findall(r"`((?:\S*/)?lwq(?:ctl|-server|-worker) [^`]*)`", text)]:
-            for program, rest in re.findall(r"(lwqctl|lwq-server|lwq-worker) ([^|)&;#]*)", line):
+            for program, rest in re.findall(r"(lwqctl|lwq-server|lwq-worker) ([^|)&;#]*)", line.replace("$(", ";")):
                 yield page.relative_to(ROOT), program, re.findall(r"[^\s\"`']+", rest)
 
 
