@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -25,7 +26,9 @@ constexpr std::array<FlagDef, 30> kSpecFlags = {{
     {"budget", "BUDGET",
      "3.25bpw, 900MiB, 5200000 (bytes), 20GB@8192x4 (device memory) or Q4_K_M (no larger than "
      "llama.cpp's file of that name)"},
-    {"calibration", "FILE", "text or JSON lines for the statistics (default: built in)"},
+    {"calibration", "FILE",
+     "text or JSON lines for the statistics, or datasets/NAME of the server (default: "
+     "datasets/builtin-mixed)"},
     {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
     {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
     {"eval-limit", "N", "first N items of each task file (default: all)"},
@@ -151,15 +154,20 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   return absl::OkStatus();
 }
 
+// A dataset that the server has already, and no file.
+bool IsDatasetName(absl::string_view text) { return absl::StartsWith(text, "datasets/"); }
+
 absl::StatusOr<std::string> UploadNamed(Client* client, const std::string& path,
                                         std::map<std::string, std::string>* names) {
+  if (IsDatasetName(path)) return path;
   LWQ_ASSIGN_OR_RETURN(const v1::Dataset dataset, UploadDataset(client, path));
   (*names)[dataset.name()] = Basename(path);
   return dataset.name();
 }
 
 absl::Status CheckFile(absl::string_view flag, const std::string& path) {
-  if (path.empty() || (FileExists(path) && !IsDirectory(path))) return absl::OkStatus();
+  if (path.empty() || IsDatasetName(path)) return absl::OkStatus();
+  if (FileExists(path) && !IsDirectory(path)) return absl::OkStatus();
   return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
                  absl::StrCat("--", flag, ": there is no file ", LogSafe(path)));
 }

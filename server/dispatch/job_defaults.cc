@@ -5,7 +5,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kBuiltinDataset[] = "datasets/builtin-books";
+constexpr char kBuiltinDataset[] = "datasets/builtin-mixed";
 
 }  // namespace
 

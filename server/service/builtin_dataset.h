@@ -1,11 +1,19 @@
-// The calibration text that is part of the binary: examples/calibration/books.txt.
+// The calibration texts that are part of the binary: examples/calibration.
 #pragma once
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace lwq {
 
-// "" in a build from a tree without the file.
-absl::string_view BuiltinBooksText();
+struct BuiltinDataset {
+  absl::string_view name;  // of the resource: "datasets/builtin-mixed"
+  absl::string_view file;  // "mixed.txt"
+  absl::string_view description;
+  absl::string_view text;
+};
+
+// The first is what jobs calibrate on that name none.
+absl::Span<const BuiltinDataset> BuiltinDatasets();
 
 }  // namespace lwq

@@ -50,17 +50,15 @@ void ApplySettings(grpc::ServerBuilder& builder) {
   builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
 }
 
-absl::Status RegisterBuiltinDataset(Scheduler& scheduler) {
-  const absl::string_view text = BuiltinBooksText();
-  if (text.empty()) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(const BlobId blob, scheduler.blobs().Put(text));
+absl::Status Register(const BuiltinDataset& builtin, Scheduler& scheduler) {
+  LWQ_ASSIGN_OR_RETURN(const BlobId blob, scheduler.blobs().Put(builtin.text));
   v1::Dataset dataset;
-  dataset.set_name("datasets/builtin-books");
+  dataset.set_name(std::string(builtin.name));
   dataset.mutable_blob()->set_sha256(blob.sha256);
   dataset.mutable_blob()->set_size_bytes(blob.size_bytes);
   dataset.set_kind(v1::Dataset::TEXT);
-  dataset.set_display_name("books.txt");
-  dataset.set_description("Excerpts of public-domain books, for calibration without a network.");
+  dataset.set_display_name(std::string(builtin.file));
+  dataset.set_description(std::string(builtin.description));
   absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
   if (existing.ok() && existing->blob().sha256() == blob.sha256) return absl::OkStatus();
   return PutDataset(scheduler, dataset);
@@ -130,7 +128,9 @@ absl::Status Server::State::Open() {
   scheduler = std::make_unique<Scheduler>(store.get(), blobs.get(), options.clock, &metrics,
                                           cpu.get(), options.dispatch);
   collector = std::make_unique<Collector>(scheduler.get(), blobs.get(), options.retention);
-  LWQ_RETURN_IF_ERROR(RegisterBuiltinDataset(*scheduler));
+  for (const BuiltinDataset& builtin : BuiltinDatasets()) {
+    LWQ_RETURN_IF_ERROR(Register(builtin, *scheduler));
+  }
   LWQ_RETURN_IF_ERROR(scheduler->Start());
   env.scheduler = scheduler.get();
   env.write = write.get();

@@ -1,4 +1,4 @@
-"""What lies beside an artifact for people and programs: lwq-report.json, the whole record of its job (docs/formats/report.md), and
+"""What lies beside an artifact for people and programs: lwq-report.json, the whole record of its job (formats/report.md of the documentation), and
 README.md, a model card."""
 from __future__ import annotations
 

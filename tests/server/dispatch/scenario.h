@@ -58,7 +58,7 @@ class Scenario {
  public:
   explicit Scenario(int layers = 3) : model(SmallModel(layers)), state_(Options()) {
     state_.Load(model);
-    dataset_.set_name("datasets/builtin-books");
+    dataset_.set_name("datasets/builtin-mixed");
     dataset_.mutable_blob()->set_sha256(Sha256Hex("books"));
     dataset_.set_kind(v1::Dataset::TEXT);
   }
@@ -142,7 +142,7 @@ class Scenario {
     }
     const auto record = records.find(job);
     if (record != records.end()) input.engine = record->second.engine();
-    input.datasets["datasets/builtin-books"] = dataset_;
+    input.datasets["datasets/builtin-mixed"] = dataset_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
     auto rounds = trial_bits.find(job);
@@ -166,7 +166,7 @@ class Scenario {
     q.set_scorer(scorer);
     q.mutable_budget()->set_file_bytes(budget);
     FillDefaults(model.manifest(), q);
-    q.mutable_evaluation()->set_text_dataset("datasets/builtin-books");
+    q.mutable_evaluation()->set_text_dataset("datasets/builtin-mixed");
     return spec;
   }
 
