@@ -46,15 +46,21 @@ def raised(error, reason, call):
 
 
 class Models(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self):
+    """state: VERIFYING is that of a service without workers."""
+
+    def __init__(self, state=Model.ACTIVE):
         self.created = []
+        self.state = state
 
     async def CreateModel(self, request, context):
         self.created.append(request.source.directory)
-        return Model(name="models/m", state=Model.ACTIVE)
+        return Model(name="models/m", state=self.state)
 
     async def GetModel(self, request, context):
-        await context.abort(grpc.StatusCode.NOT_FOUND, "deleted")
+        if self.state == Model.ACTIVE:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "deleted")
+        await asyncio.sleep(0.2)
+        return Model(name="models/m", state=self.state)
 
 
 class Jobs(job_service_pb2_grpc.JobServiceServicer):
@@ -213,6 +219,10 @@ def waits_end_in_time():
             ended = within(15, call)
             ok(isinstance(ended, lwq.Timeout) and isinstance(ended, TimeoutError) and ended.reason == "TIMEOUT", f"{what} ends: {ended!r}")
         ok("jobs/x" in str(ended), "and says which job goes on")
+    with served(jobs, Models(Model.VERIFYING)) as address, lwq.Client(address) as client:
+        for what, call in (("quantize", lambda: client.quantize("/m", "4bpw", timeout=0.5)), ("add_model", lambda: client.add_model("/m", timeout=0.5))):
+            ended = within(15, call)
+            ok(isinstance(ended, lwq.Timeout) and "models/m" in str(ended), f"{what} ends where no worker checks the model: {ended!r}")
 
 
 def abandoned_clients_end():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import textwrap
 import threading
 import zipfile
 
@@ -63,6 +64,19 @@ def check_content(wheel):
     check(found == expected, f"the wheel holds the package, its types and the stubs, {len(names)} files {sorted(found ^ expected)[:5] or ''}")
 
 
+def documented():
+    """The Python of docs/python.md and the package's README, as one program."""
+    blocks = [block for page in ("docs/python.md", "client/python/README.md")
+              for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)]
+    names = "import asyncio\nimport lwq\nimport lwq.plots\njob: lwq.types.Job\njobs: list[lwq.types.Job]\n"
+    return len(blocks), names + "".join(f"async def block_{i}() -> None:\n{textwrap.indent(_unshadowed(block), '    ')}\n" for i, block in enumerate(blocks))
+
+
+def _unshadowed(block):
+    """A block that uses what an earlier one made has it from the module; one that makes it has its own."""
+    return block if re.search(r"^\s*(job|jobs) = ", block, re.M) else f"global job, jobs\n{block}"
+
+
 def check_types(python):
     """By mypy, of the package and of a program that uses it."""
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "mypy", "types-grpcio", "types-protobuf"]
@@ -77,6 +91,10 @@ def check_types(python):
 
     said = mypy("-p", "lwq")
     check("Success: no issues found" in said, f"mypy --strict finds nothing in the package {said[-1500:] if 'Success' not in said else ''}")
+    number, program = documented()
+    (TMP / "documented.py").write_text(program)
+    said = mypy("documented.py")
+    check(number >= 5 and "Success" in said, f"nor in {number} blocks of the pages {said[-1500:] if 'Success' not in said else ''}")
     (TMP / "typed.py").write_text(TYPED)
     said = mypy("typed.py")
     lines = [line.split(":")[1] for line in said.splitlines() if ": error:" in line]

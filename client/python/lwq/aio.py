@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
@@ -108,14 +109,16 @@ class Client:
             output.check(out)
         if priority not in _PRIORITIES:
             raise invalid("FLAG_INVALID", f'priority "{priority}": expected low, normal or high')
-        spec = await self._spec(model, budget, options)
+        began = time.monotonic()
+        spec = await self._spec(model, budget, options, timeout)
         request = job_service_pb2.CreateJobRequest(job_id=job_id, request_id=_new_id())
         request.job.spec.quantize.CopyFrom(spec)
         request.job.labels.update(labels or {})
         request.job.priority = _PRIORITIES[priority]
         job = await self._call(self._jobs.CreateJob, request, Job)
         if wait:
-            job = await self.wait(job.name, progress=progress, timeout=timeout)
+            left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+            job = await self.wait(job.name, progress=progress, timeout=left)
         if out is not None:
             await self.download(job, out)
         return job
@@ -125,12 +128,12 @@ class Client:
         request = job_service_pb2.PlanJobRequest(spec=await self._spec(model, budget, options))
         return await self._call(self._jobs.PlanJob, request, PlanJobResponse)
 
-    async def _spec(self, model: Path, budget: str | int | Budget, options: Options) -> QuantizeSpec:
+    async def _spec(self, model: Path, budget: str | int | Budget, options: Options, timeout: float | None = None) -> QuantizeSpec:
         """All that this side can refuse is refused before anything is sent."""
         spec = make_spec(str(model), budget, options)
         check_files(options)
         if not spec.model.startswith("models/"):
-            spec.model = (await self.add_model(model)).name
+            spec.model = (await self.add_model(model, timeout=timeout)).name
         await self._send_datasets(spec, options)
         return spec
 
