@@ -58,6 +58,27 @@ absl::Status CheckGather(HostView<const T> from, absl::Span<const int32_t> colum
                                                  ", ", to.cols, "]"));
 }
 
+// Rows that are gathered from, or added to, one of `limit` rows each.
+inline absl::Status CheckRows(absl::Span<const int32_t> rows, int64_t expected, int64_t limit) {
+  const auto outside = [&](int32_t row) { return row < 0 || row >= limit; };
+  if (static_cast<int64_t>(rows.size()) == expected &&
+      std::none_of(rows.begin(), rows.end(), outside)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(rows.size(), " numbers of rows for ", expected, ", each below ", limit));
+}
+
+inline absl::Status CheckChosenExperts(DeviceView<const float> logits, DeviceView<int32_t> chosen,
+                                       DeviceView<float> share) {
+  if (chosen.cols < 1 || chosen.cols > logits.cols) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("choosing ", chosen.cols, " of ", logits.cols, " experts"));
+  }
+  const absl::Status numbers = CheckShape("chosen experts", chosen, logits.rows, chosen.cols);
+  return numbers.ok() ? CheckShape("shares of experts", share, logits.rows, chosen.cols) : numbers;
+}
+
 // Segments must lie inside `rows` and name only earlier parents.
 inline absl::Status CheckSegments(absl::Span<const Segment> segments, int64_t rows) {
   for (size_t i = 0; i < segments.size(); ++i) {

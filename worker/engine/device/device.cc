@@ -13,4 +13,29 @@ absl::Status Device::SameShape(absl::string_view what, int64_t from_rows, int64_
                                                  "] to [", to_rows, ", ", to_cols, "]"));
 }
 
+namespace {
+
+absl::Status NoExperts(absl::string_view device) {
+  return absl::UnimplementedError(
+      absl::StrCat("device ", device, " does not do mixtures of experts"));
+}
+
+}  // namespace
+
+absl::Status Device::ChooseExperts(DeviceView<const float>, bool, DeviceView<int32_t>,
+                                   DeviceView<float>) {
+  return NoExperts(name());
+}
+absl::Status Device::GatherRows(DeviceView<const float>, DeviceSpan<const int32_t>,
+                                DeviceView<float>) {
+  return NoExperts(name());
+}
+absl::Status Device::ScatterAddRows(DeviceView<const float>, DeviceSpan<const int32_t>,
+                                    DeviceSpan<const float>, DeviceView<float>) {
+  return NoExperts(name());
+}
+absl::Status Device::SigmoidRows(DeviceSpan<const float>, DeviceView<float>) {
+  return NoExperts(name());
+}
+
 }  // namespace lwq

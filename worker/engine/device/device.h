@@ -1,4 +1,4 @@
-// What the engine asks of a compute device, and nothing else: some forty coarse operations on
+// What the engine asks of a compute device, and nothing else: some fifty coarse operations on
 // matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu`
 // and, later, `cuda` implement it.
 //
@@ -284,6 +284,19 @@ class Device {
   // out = activation(gate) * up; out may be one of them.
   virtual absl::Status Gate(DeviceView<const float> gate, DeviceView<const float> up,
                             Activation activation, DeviceView<float> out) = 0;
+  // A mixture of experts, for devices that do them; others answer UNIMPLEMENTED. Of each row of logits [T, experts] the `chosen.cols` greatest, in falling
+  // order, of equal ones the first: their numbers, and their shares of the softmax over all, which
+  // with `normalized` are divided by their sum. chosen and share [T, at most experts].
+  virtual absl::Status ChooseExperts(DeviceView<const float> logits, bool normalized,
+                                     DeviceView<int32_t> chosen, DeviceView<float> share);
+  // to[i] = from[rows[i]]; rows [to.rows] must lie in [0, from.rows).
+  virtual absl::Status GatherRows(DeviceView<const float> from, DeviceSpan<const int32_t> rows,
+                                  DeviceView<float> to);
+  // to[rows[i]] += scale[i] * from[i]; rows and scale [from.rows], no row twice.
+  virtual absl::Status ScatterAddRows(DeviceView<const float> from, DeviceSpan<const int32_t> rows,
+                                      DeviceSpan<const float> scale, DeviceView<float> to);
+  // x[r] = x[r] / (1 + exp(-gate[r])); gate [x.rows].
+  virtual absl::Status SigmoidRows(DeviceSpan<const float> gate, DeviceView<float> x);
   // Each x becomes cap * tanh(x / cap); cap > 0.
   virtual absl::Status SoftCap(float cap, DeviceView<float> x) = 0;
   // y += x.

@@ -83,6 +83,15 @@ class CpuDevice : public Device {
   absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
                          DeviceSpan<double> out) override;
 
+  // cpu_expert_ops.cc
+  absl::Status ChooseExperts(DeviceView<const float> logits, bool normalized,
+                             DeviceView<int32_t> chosen, DeviceView<float> share) override;
+  absl::Status GatherRows(DeviceView<const float> from, DeviceSpan<const int32_t> rows,
+                          DeviceView<float> to) override;
+  absl::Status ScatterAddRows(DeviceView<const float> from, DeviceSpan<const int32_t> rows,
+                              DeviceSpan<const float> scale, DeviceView<float> to) override;
+  absl::Status SigmoidRows(DeviceSpan<const float> gate, DeviceView<float> x) override;
+
   // cpu_quantize.cc: Highway
   absl::Status FitGrid(DeviceView<const float> weight, const GridSpec& grid,
                        DeviceSpan<const float> column_weight, DeviceView<float> scales,
