@@ -29,6 +29,11 @@ def cases(trained, window, pairs, head_dim):
         "llama-yarn": ("Llama", dict(attention_bias=True, mlp_bias=True, **rope("yarn", theta=10.0, **yarn))),
         "llama-longrope": ("Llama", dict(attention_bias=True, mlp_bias=True, **rope("longrope", **longrope))),
         "mistral": ("Mistral", dict(sliding_window=window)),
+        "mixtral": ("Mixtral", dict(num_local_experts=5, num_experts_per_tok=2, sliding_window=window)),
+        "qwen2_moe": ("Qwen2Moe", dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=64, shared_expert_intermediate_size=96,
+                                       mlp_only_layers=[1], use_sliding_window=True, sliding_window=window, max_window_layers=1)),
+        "qwen3_moe": ("Qwen3Moe", dict(head_dim=head_dim, num_experts=7, num_experts_per_tok=3, moe_intermediate_size=64, norm_topk_prob=True,
+                                       decoder_sparse_step=2, attention_bias=True, use_sliding_window=True, sliding_window=window)),
         "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=window, max_window_layers=1, tie_word_embeddings=True)),
         "qwen3": ("Qwen3", dict(head_dim=head_dim, attention_bias=True, use_sliding_window=True, sliding_window=window, layer_types=mixed)),
         "phi3": ("Phi3", dict(sliding_window=window, original_max_position_embeddings=trained, **rope("longrope", partial_rotary_factor=.5, **{

@@ -49,7 +49,7 @@ struct CalibrationState {
 
 // Runs one layer over all tokens while the collectors watch.
 absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationState& state,
-                        Collection& collection) {
+                        Collection& collection, EvidenceSink& sink) {
   std::vector<double> cosines;
   if (collection.watches_directions()) {
     cosines.resize(static_cast<size_t>(state.batch->num_tokens()));
@@ -64,7 +64,8 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
     }
     LWQ_RETURN_IF_ERROR(decoder.RunLayer(
         weights, state.fitted, state.fitted_rows(),
-        [&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
+        {[&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
+         [&](size_t input) { return collection.FinishInput(input, sink); }},
         all.first(num_fitted)));
   } else {
     LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, *state.batch, state.hidden, nullptr, all));
@@ -107,6 +108,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   state.hidden = hidden.view();
+  decoder->set_scratch_directory(scratch);
   LWQ_RETURN_IF_ERROR(Start(context, task.first_layer(), *decoder, state));
 
   v1::TaskOutput output;
@@ -125,8 +127,8 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
     }
     const LayerSpec& spec = model.spec.layers[static_cast<size_t>(layer)];
     LWQ_RETURN_IF_ERROR(collection.Begin({context.device, compute, spec.inputs}));
-    LWQ_RETURN_IF_ERROR(RunWatched(*decoder, layer, state, collection));
     BlobEvidenceSink sink(&context, Place::Layer(layer), &output);
+    LWQ_RETURN_IF_ERROR(RunWatched(*decoder, layer, state, collection, sink));
     LWQ_RETURN_IF_ERROR(collection.Finish(sink));
   }
 

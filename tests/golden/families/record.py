@@ -1,7 +1,7 @@
 """Records logits of transformers for tests/worker/engine/model/families_golden_test.cc.
 
 Run from the repository root with the peers' Python (scripts/make_peers_venv.sh):
-    python tests/golden/families/record.py
+    python tests/golden/families/record.py [CASE...]
 Writes a folder per family, and per kind of rotary embedding one that has the weights of "llama": config.json,
 model.safetensors (F16, random) and logits.safetensors: tokens I32 [n], lengths I32 [sequences], logits F32 [n, vocabulary].
 """
@@ -21,6 +21,8 @@ SIZES = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_lay
              max_position_embeddings=96, bos_token_id=1, eos_token_id=2, pad_token_id=None, tie_word_embeddings=False, initializer_range=.2)
 
 for name, (kind, options) in family_models.cases(trained=24, window=8, pairs=4, head_dim=16).items():
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        continue
     directory = os.path.join(HERE, name)
     model = family_models.make(kind, options, SIZES, torch.float16)
     tokens = torch.randint(0, SIZES["vocab_size"], (sum(LENGTHS),), generator=torch.Generator().manual_seed(2))

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -48,8 +49,25 @@ std::string AnyOf(const std::vector<std::string>& names) {
                       "(?:", absl::StrJoin(names, "|", add_rest), ")");
 }
 
+// The linears of all experts: by their names, by those that vLLM gives to every family's, and the
+// module that fuses them all.
+std::string PatternOfExperts(const AllocationUnit& unit) {
+  std::vector<std::string> names;
+  const auto add = [&names](absl::string_view name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
+  };
+  for (const LinearShape& linear : unit.linears) {
+    absl::string_view name = linear.name;
+    absl::ConsumePrefix(&name, absl::StrCat(unit.kind, "."));
+    add(name);
+  }
+  for (const char* name : {"gate_proj", "up_proj", "down_proj"}) add(name);
+  return absl::StrCat(EscapeRegex(unit.kind), "(?:\\.\\d+\\.", AnyOf(names), ")?");
+}
+
 // What matches the linears of a unit inside its layer: shard names and the fused one.
 std::string PatternInLayer(const AllocationUnit& unit) {
+  if (unit.of_experts()) return PatternOfExperts(unit);
   std::vector<std::string> names;
   for (const LinearShape& linear : unit.linears) names.push_back(linear.name);
   if (std::find(names.begin(), names.end(), unit.kind) == names.end()) names.push_back(unit.kind);
@@ -128,6 +146,11 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
   }
   std::vector<std::string> ignore =
       Targets(model, [&](size_t i) { return plan[i] != nullptr && plan[i]->dense(); });
+  for (const DenseTensor& tensor : model.dense) {  // routers of experts
+    if (tensor.place.in_layer() && tensor.shape.size() == 2) {
+      ignore.emplace_back(absl::StripSuffix(tensor.name, ".weight"));
+    }
+  }
   if (!HasHeadUnit(model)) ignore.insert(ignore.begin(), "lm_head");  // a tied head stays dense
   return {{"quant_method", kMethod},
           {"format", kFormat},

@@ -52,8 +52,15 @@ class Collector {
                                          absl::Span<const double> /*cosines*/) {
     return absl::OkStatus();
   }
+  // A routed input is over: what is large of it may be handed over now, and let go.
+  virtual absl::Status FinishInput(size_t /*input*/, EvidenceSink& /*sink*/) {
+    return absl::OkStatus();
+  }
   virtual absl::Status Finish(EvidenceSink& sink) = 0;
 };
+
+// The number of a layer that says how many tokens came to a routed input.
+std::string RoutedTokensName(const InputSpec& input);
 
 struct CollectorDef {
   absl::string_view name;  // in keys and in names of blobs: never rename
@@ -81,6 +88,8 @@ class Collection {
   // Makes the collectors of the next layer, or with `inputs_only` those that watch inputs.
   absl::Status Begin(const CollectorContext& context, bool inputs_only = false);
   absl::Status ObserveInput(size_t input, DeviceView<const float> x);
+  // Of a routed input; leaves its number of tokens as well.
+  absl::Status FinishInput(size_t input, EvidenceSink& sink);
   absl::Status ObserveDirections(const TokenBatch& batch, absl::Span<const double> cosines);
   // Hands over what was collected and lets go of it, one collector after the other.
   absl::Status Finish(EvidenceSink& sink);
@@ -88,6 +97,8 @@ class Collection {
  private:
   std::vector<const CollectorDef*> defs_;
   std::vector<std::unique_ptr<Collector>> collectors_;
+  absl::Span<const InputSpec> inputs_;
+  std::vector<int64_t> num_tokens_;  // seen, by input
 };
 
 }  // namespace lwq

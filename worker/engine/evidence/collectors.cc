@@ -45,6 +45,10 @@ absl::StatusOr<Collection> Collection::Find(absl::Span<const std::string> names)
   return collection;
 }
 
+std::string RoutedTokensName(const InputSpec& input) {
+  return absl::StrCat("routed-tokens.", input.name);
+}
+
 bool Collection::watches_inputs() const {
   return std::any_of(defs_.begin(), defs_.end(),
                      [](const CollectorDef* def) { return def->watches_inputs; });
@@ -57,6 +61,8 @@ bool Collection::watches_directions() const {
 
 absl::Status Collection::Begin(const CollectorContext& context, bool inputs_only) {
   collectors_.clear();
+  inputs_ = context.inputs;
+  num_tokens_.assign(context.inputs.size(), 0);
   for (const CollectorDef* def : defs_) {
     if (inputs_only && !def->watches_inputs) continue;
     LWQ_ASSIGN_OR_RETURN(collectors_.emplace_back(), def->make(context));
@@ -68,7 +74,15 @@ absl::Status Collection::ObserveInput(size_t input, DeviceView<const float> x) {
   for (const auto& collector : collectors_) {
     LWQ_RETURN_IF_ERROR(collector->ObserveInput(input, x));
   }
+  num_tokens_[input] += x.rows;
   return absl::OkStatus();
+}
+
+absl::Status Collection::FinishInput(size_t input, EvidenceSink& sink) {
+  for (const auto& collector : collectors_) {
+    LWQ_RETURN_IF_ERROR(collector->FinishInput(input, sink));
+  }
+  return sink.AddValue(RoutedTokensName(inputs_[input]), static_cast<double>(num_tokens_[input]));
 }
 
 absl::Status Collection::ObserveDirections(const TokenBatch& batch,

@@ -15,28 +15,43 @@ class SecondMoments : public Collector {
  public:
   static absl::StatusOr<std::unique_ptr<Collector>> Make(const CollectorContext& context) {
     auto out = std::make_unique<SecondMoments>(context);
-    for (const InputSpec& input : context.inputs) {
-      LWQ_ASSIGN_OR_RETURN(auto gram, context.device->NewMatrix(input.features, input.features));
-      LWQ_RETURN_IF_ERROR(context.device->FillZero(gram->view()));
-      out->grams_.push_back(std::move(gram));
+    for (size_t i = 0; i < context.inputs.size(); ++i) {
+      // Those of experts come one after the other.
+      if (!context.inputs[i].routed) LWQ_RETURN_IF_ERROR(out->Reserve(i));
     }
     return out;
   }
-  explicit SecondMoments(const CollectorContext& context) : context_(context) {}
+  explicit SecondMoments(const CollectorContext& context)
+      : context_(context), grams_(context.inputs.size()) {}
 
   absl::Status ObserveInput(size_t input, DeviceView<const float> x) override {
+    if (grams_[input] == nullptr) LWQ_RETURN_IF_ERROR(Reserve(input));
     return context_.device->AccumulateGram(x, context_.compute, grams_[input]->view());
   }
+  absl::Status FinishInput(size_t input, EvidenceSink& sink) override {
+    if (grams_[input] == nullptr) LWQ_RETURN_IF_ERROR(Reserve(input));  // no token came: zeros
+    return Give(input, sink);
+  }
   absl::Status Finish(EvidenceSink& sink) override {
-    for (size_t i = 0; i < grams_.size(); ++i) {
-      LWQ_RETURN_IF_ERROR(
-          sink.AddTriangle(second_moments_collector.name, context_.inputs[i], grams_[i]->view()));
-      grams_[i].reset();
-    }
+    for (size_t i = 0; i < grams_.size(); ++i) LWQ_RETURN_IF_ERROR(Give(i, sink));
     return absl::OkStatus();
   }
 
  private:
+  absl::Status Reserve(size_t input) {
+    const int64_t features = context_.inputs[input].features;
+    LWQ_ASSIGN_OR_RETURN(grams_[input], context_.device->NewMatrix(features, features));
+    return context_.device->FillZero(grams_[input]->view());
+  }
+  // Nothing where it was given already.
+  absl::Status Give(size_t input, EvidenceSink& sink) {
+    if (grams_[input] == nullptr) return absl::OkStatus();
+    LWQ_RETURN_IF_ERROR(sink.AddTriangle(second_moments_collector.name, context_.inputs[input],
+                                         grams_[input]->view()));
+    grams_[input].reset();
+    return absl::OkStatus();
+  }
+
   const CollectorContext context_;
   std::vector<std::unique_ptr<DeviceMatrix>> grams_;  // by input: the lower triangles
 };

@@ -139,6 +139,22 @@ absl::StatusOr<std::vector<double>> ConfigReader::Numbers(absl::string_view fiel
   return numbers;
 }
 
+absl::StatusOr<std::vector<int64_t>> ConfigReader::Ints(absl::string_view field, int64_t min,
+                                                        int64_t max) const {
+  std::vector<int64_t> numbers;
+  const nlohmann::json* value = json_->Find(field);
+  if (value == nullptr) return numbers;
+  const std::string accepted = absl::StrCat("a list of whole numbers from ", min, " to ", max);
+  if (!value->is_array()) return Refuse(field, accepted);
+  for (const nlohmann::json& element : *value) {
+    if (!element.is_number_integer() || element < min || element > max) {
+      return Refuse(field, accepted);
+    }
+    numbers.push_back(element.get<int64_t>());
+  }
+  return numbers;
+}
+
 absl::StatusOr<int64_t> ConfigReader::TokenId(absl::string_view field, int64_t vocab_size) const {
   const nlohmann::json* value = json_->Find(field);
   if (value == nullptr) return -1;

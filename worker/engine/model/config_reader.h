@@ -37,6 +37,9 @@ class ConfigReader {
   // An array of `count` numbers.
   absl::StatusOr<std::vector<double>> Numbers(absl::string_view field, size_t count, double min,
                                               double max) const;
+  // An array of whole numbers; empty when absent.
+  absl::StatusOr<std::vector<int64_t>> Ints(absl::string_view field, int64_t min,
+                                            int64_t max) const;
   // A token id: a number, or a list of them of which the first counts; -1 when absent.
   absl::StatusOr<int64_t> TokenId(absl::string_view field, int64_t vocab_size) const;
   // A nested object; its fields are named "field.inner" in errors.

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/model/layer_run.h"
 #include "worker/engine/model/rope.h"
+#include "worker/engine/model/sparse_run.h"
 #include "worker/engine/model/token_chunks.h"
 
 namespace lwq {
@@ -30,10 +31,13 @@ absl::Status CheckSizes(const DecoderSpec& spec) {
   return absl::OkStatus();
 }
 
+// Adding up experts' answers has no place for a norm behind them yet.
 absl::Status CheckSpec(const DecoderSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
+    if (!layer.experts.has_value()) continue;
+    if (layer.FindNorm(NormRole::kPostMlp).has_value()) return CannotDo("norms of", "experts");
     for (const LinearSpec& linear : layer.linears) {
-      if (linear.expert.has_value()) return CannotDo("the expert", linear.shape.module);
+      if (linear.expert.has_value() && linear.bias) return CannotDo("a bias of", "experts");
     }
   }
   return CheckSizes(spec);
@@ -139,21 +143,44 @@ absl::StatusOr<LayerWeights> Decoder::LoadLayer(int layer) const {
   const LayerSpec& spec = spec_.layers[static_cast<size_t>(layer)];
   LayerWeights weights;
   weights.layer = layer;
+  weights.load_expert = [this, &spec](size_t at) { return LoadLinear(spec.linears[at]); };
   for (const LinearSpec& linear : spec.linears) {
-    const LinearShape& shape = linear.shape;
-    const auto load = [&](DeviceView<float> weight) {
-      return weights_->LoadLinear(shape.module, device_, weight);
-    };
-    LWQ_ASSIGN_OR_ANNOTATE(weights.linears.emplace_back(),
-                           Prepare(shape.out_features, shape.in_features, load), shape.module);
+    std::shared_ptr<const PreparedWeight>& weight = weights.linears.emplace_back();
     std::shared_ptr<DeviceMatrix>& bias = weights.biases.emplace_back();
+    if (linear.expert.has_value()) continue;
+    LWQ_ASSIGN_OR_RETURN(weight, LoadLinear(linear));
     if (!linear.bias) continue;
-    LWQ_ASSIGN_OR_RETURN(bias, LoadVector(linear.bias_name(), shape.out_features, 0));
+    LWQ_ASSIGN_OR_RETURN(bias, LoadVector(linear.bias_name(), linear.shape.out_features, 0));
   }
   for (const NormSpec& norm : spec.norms) {
     LWQ_ASSIGN_OR_RETURN(weights.norms.emplace_back(), LoadNorm(norm));
   }
+  if (!spec.experts.has_value()) return weights;
+  LWQ_ASSIGN_OR_RETURN(weights.router, LoadRouter(spec.experts->router, spec.experts->num_experts));
+  if (spec.experts->shared_gate.empty()) return weights;
+  LWQ_ASSIGN_OR_RETURN(weights.shared_gate, LoadRouter(spec.experts->shared_gate, 1));
   return weights;
+}
+
+absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::LoadLinear(
+    const LinearSpec& linear) const {
+  const LinearShape& shape = linear.shape;
+  const auto load = [&](DeviceView<float> weight) {
+    return weights_->LoadLinear(shape.module, device_, weight);
+  };
+  LWQ_ASSIGN_OR_ANNOTATE(auto weight, Prepare(shape.out_features, shape.in_features, load),
+                         shape.module);
+  return weight;
+}
+
+// In F32 always: what it says decides more than it weighs.
+absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::LoadRouter(const std::string& tensor,
+                                                                          int64_t rows) const {
+  LWQ_ASSIGN_OR_RETURN(auto weight, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_RETURN_IF_ERROR(weights_->LoadDense(tensor, 0, device_, weight->view()));
+  LWQ_ASSIGN_OR_ANNOTATE(std::unique_ptr<PreparedWeight> prepared,
+                         device_->PrepareWeight(weight->view(), ComputeType::kF32), tensor);
+  return std::shared_ptr<const PreparedWeight>(std::move(prepared));
 }
 
 absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
@@ -163,11 +190,27 @@ absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
   for (size_t l = 0; l < slots_.size(); ++l) {
     widest = std::max(widest, InnerWidth(spec_, spec_.layers[l], slots_[l]));
   }
+  rows = RoundUpForExperts(rows);
   const int64_t inner = rows * widest;
   LWQ_ASSIGN_OR_RETURN(workspace_.hidden, device_->NewMatrix(rows, spec_.hidden_size));
   LWQ_ASSIGN_OR_RETURN(workspace_.normed, device_->NewMatrix(rows, spec_.hidden_size));
   LWQ_ASSIGN_OR_RETURN(workspace_.inner, device_->NewMatrix(1, inner));
+  LWQ_RETURN_IF_ERROR(ReserveForExperts(rows));
   workspace_.rows = rows;
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::ReserveForExperts(int64_t rows) const {
+  int64_t experts = 0;
+  for (const LayerSlots& slots : slots_) {
+    experts = std::max(experts, static_cast<int64_t>(slots.experts.size()));
+  }
+  if (experts == 0) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(workspace_.gathered, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(workspace_.answer, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(workspace_.sum, device_->NewMatrix(rows, spec_.hidden_size));
+  LWQ_ASSIGN_OR_RETURN(workspace_.logits, device_->NewMatrix(rows, experts));
+  LWQ_ASSIGN_OR_RETURN(workspace_.gates, device_->NewMatrix(rows, 1));
   return absl::OkStatus();
 }
 
@@ -239,20 +282,27 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
   }
   const size_t index = static_cast<size_t>(layer.layer);
   if (rope_tables_.size() > kMaxRopeTables) rope_tables_.clear();
+  const auto rope_of = [&](const PreparedBatch::Chunk& chunk) {
+    return RopeFor(index, chunk.rope_length, batch.num_positions);
+  };
   LayerRun run(*this, layer, slots_[index], observer, workspace_);
-  for (const PreparedBatch::Chunk& chunk : batch.chunks) {
-    LWQ_ASSIGN_OR_RETURN(const RopeTable* rope,
-                         RopeFor(index, chunk.rope_length, batch.num_positions));
-    const DeviceView<float> out = workspace_.hidden->Rows(0, chunk.size);
-    LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, out));
-    LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk, *rope), "layer ", layer.layer));
-    if (cosine != nullptr) {
-      const DeviceView<float> in = workspace_.normed->Rows(0, chunk.size);
-      LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, in));
-      LWQ_RETURN_IF_ERROR(
-          device_->RowCosine(in, out, cosine->span().Part(chunk.begin, chunk.size)));
+  if (slots_[index].sparse()) {
+    SparseRun sparse(*this, layer, slots_[index], observer, scratch_directory_, workspace_, run);
+    LWQ_RETURN_IF_ERROR(Annotate(sparse.Run(batch, states, rope_of, cosine.get()), "layer ", index));
+  } else {
+    for (const PreparedBatch::Chunk& chunk : batch.chunks) {
+      LWQ_ASSIGN_OR_RETURN(const RopeTable* rope, rope_of(chunk));
+      const DeviceView<float> out = workspace_.hidden->Rows(0, chunk.size);
+      LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, out));
+      LWQ_RETURN_IF_ERROR(Annotate(run.Run(chunk, *rope), "layer ", layer.layer));
+      if (cosine != nullptr) {
+        const DeviceView<float> in = workspace_.normed->Rows(0, chunk.size);
+        LWQ_RETURN_IF_ERROR(states.Load(chunk.begin, in));
+        LWQ_RETURN_IF_ERROR(
+            device_->RowCosine(in, out, cosine->span().Part(chunk.begin, chunk.size)));
+      }
+      LWQ_RETURN_IF_ERROR(states.Store(out, chunk.begin));
     }
-    LWQ_RETURN_IF_ERROR(states.Store(out, chunk.begin));
   }
   return cosine == nullptr ? absl::OkStatus() : device_->Download(cosine->span(), cosines);
 }

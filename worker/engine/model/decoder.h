@@ -2,12 +2,14 @@
 // activations, whatever the model's size. Hidden states live with the caller (state_store.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -45,15 +47,38 @@ struct PreparedBatch {
   int64_t num_positions = 0;  // one more than the largest that a token has
 };
 
-// Sees each input of a layer's linears while the layer runs: X [T, features];
-// `input` is of LayerSpec::inputs. Called on the caller's thread, chunk after chunk in token order.
-using LinearInputObserver = std::function<absl::Status(size_t input, DeviceView<const float> x)>;
+// Sees each input of a layer's linears while the layer runs, on the caller's thread. A function of
+// `observe`'s kind will do where nothing needs to know when an input is done.
+struct LinearInputObserver {
+  using Observe = std::function<absl::Status(size_t input, DeviceView<const float> x)>;
+  using Finished = std::function<absl::Status(size_t input)>;
+
+  LinearInputObserver() = default;
+  LinearInputObserver(std::nullptr_t) {}  // NOLINT: none
+  template <typename F>
+    requires std::is_invocable_r_v<absl::Status, F, size_t, DeviceView<const float>>
+  LinearInputObserver(F f) : observe(std::move(f)) {}  // NOLINT
+  LinearInputObserver(Observe o, Finished f) : observe(std::move(o)), finished(std::move(f)) {}
+
+  // X [T, features] of LayerSpec::inputs[input], chunk after chunk in token order.
+  Observe observe;
+  // A routed input has been seen whole; also one that no token came to. Expert after expert, so
+  // that what is kept of an input can go before the next one comes.
+  Finished finished;
+};
 
 // One layer's weights, ready to multiply, in the order of its LayerSpec. Cheap to copy; linears can
 // be exchanged one by one.
 struct LayerWeights {
+  // Makes the weight of an expert's linear when the expert's turn comes: a layer may have more of
+  // them than there is memory.
+  using LoadExpert =
+      std::function<absl::StatusOr<std::shared_ptr<const PreparedWeight>>(size_t linear)>;
+
   int layer = 0;
-  std::vector<std::shared_ptr<const PreparedWeight>> linears;
+  std::vector<std::shared_ptr<const PreparedWeight>> linears;  // null where `load_expert` is for it
+  LoadExpert load_expert;
+  std::shared_ptr<const PreparedWeight> router, shared_gate;  // of a mixture of experts
   std::vector<std::shared_ptr<DeviceMatrix>> biases;  // by linear; null where there is none
   std::vector<std::shared_ptr<DeviceMatrix>> norms;
 };
@@ -66,12 +91,19 @@ struct HeadWeights {
 // Where the decoder finds what it needs in a layer's lists. Where one linear does the work of
 // several, they are the same.
 struct LayerSlots {
-  size_t query, key, value, output, gate, up, down;
+  struct Expert {
+    size_t gate, up, down;
+  };
+  size_t query, key, value, output;
+  bool has_mlp = true;  // for all tokens; beside experts it is their shared one
+  size_t gate = 0, up = 0, down = 0;
+  std::vector<Expert> experts;
   size_t attention_norm, mlp_norm;
   std::optional<size_t> query_norm, key_norm, post_attention_norm, post_mlp_norm;
 
   bool fused_attention() const { return query == key; }
-  bool fused_mlp() const { return gate == up; }
+  bool fused_mlp() const { return has_mlp && gate == up; }
+  bool sparse() const { return !experts.empty(); }
 };
 
 // Activations of one chunk, in device memory.
@@ -80,6 +112,9 @@ struct DecoderWorkspace {
   std::unique_ptr<DeviceMatrix> hidden, normed;  // [rows, hidden_size]
   // Flat: queries, keys, values and what attention answers, then the inputs of the down projection.
   std::unique_ptr<DeviceMatrix> inner;
+  // For experts: what one of them reads and answers, and the sum of all answers [rows,
+  // hidden_size]; the router's logits [rows, experts]; the shared expert's gates [rows, 1].
+  std::unique_ptr<DeviceMatrix> gathered, answer, sum, logits, gates;
 };
 
 // One caller at a time: layers run in a workspace that is kept from call to call.
@@ -90,6 +125,10 @@ class Decoder {
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(DecoderSpec spec,
                                                          const WeightSource* weights,
                                                          Device* device, ComputeType compute);
+
+  // A layer with experts keeps up to two more matrices of hidden states while it runs: in files of
+  // this folder instead of memory.
+  void set_scratch_directory(std::string directory) { scratch_directory_ = std::move(directory); }
 
   const DecoderSpec& spec() const { return spec_; }
   Device* device() const { return device_; }
@@ -128,7 +167,11 @@ class Decoder {
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadNorm(const NormSpec& norm) const;
   absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadVector(const std::string& tensor, int64_t size,
                                                            double offset) const;
+  absl::StatusOr<std::shared_ptr<const PreparedWeight>> LoadLinear(const LinearSpec& linear) const;
+  absl::StatusOr<std::shared_ptr<const PreparedWeight>> LoadRouter(const std::string& tensor,
+                                                                   int64_t rows) const;
   absl::Status ReserveWorkspace(int64_t rows) const;
+  absl::Status ReserveForExperts(int64_t rows) const;
   // The rotations of a layer for at least so many positions, in sequences of a RopeLengthOf.
   absl::StatusOr<const RopeTable*> RopeFor(size_t layer, int64_t rope_length,
                                            int64_t num_positions) const;
@@ -139,6 +182,7 @@ class Decoder {
   const WeightSource* const weights_;
   Device* const device_;
   const ComputeType compute_;
+  std::string scratch_directory_;
   // The rotary embeddings that layers have, and which one that is, by layer.
   std::vector<RopeSpec> ropes_;
   std::vector<size_t> rope_of_layer_;

@@ -83,7 +83,11 @@ absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) 
   limits.reason = "CONFIG_INVALID";
   LWQ_ASSIGN_OR_RETURN(const std::string text,
                        ReadJsonFile(JoinPath(model_directory, "config.json"), limits));
-  LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(text));
+  return ParseDecoderSpec(text);
+}
+
+absl::StatusOr<DecoderSpec> ParseDecoderSpec(absl::string_view config_json) {
+  LWQ_ASSIGN_OR_RETURN(const ConfigReader config, ConfigReader::Parse(config_json));
   LWQ_ASSIGN_OR_RETURN(const auto family, FindFamily(config));
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, Parse(*family.first, config));
   spec.family = std::string(family.first->name);

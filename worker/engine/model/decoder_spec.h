@@ -56,6 +56,8 @@ struct DecoderSpec {
 // the families, or the fields that the family does not have. Limits: 4 MiB, depth 32, 4,096 layers,
 // hidden 131,072, vocabulary 4 M.
 absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory);
+// The same from the file's content.
+absl::StatusOr<DecoderSpec> ParseDecoderSpec(absl::string_view config_json);
 
 // Checks that every tensor of the spec is in the checkpoint with the right shape and a float dtype
 // ("TENSOR_MISSING", "CONFIG_MISMATCH" with both values) and describes the model for the planner.

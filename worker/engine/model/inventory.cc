@@ -104,7 +104,14 @@ class InventoryTaker {
       }
     }
     for (const NormSpec& norm : layer.norms) LWQ_RETURN_IF_ERROR(TakeNorm(norm, place));
-    return absl::OkStatus();
+    return layer.experts.has_value() ? TakeRouter(*layer.experts, place) : absl::OkStatus();
+  }
+
+  absl::Status TakeRouter(const ExpertsSpec& experts, Place place) {
+    LWQ_RETURN_IF_ERROR(
+        TakeDense(experts.router, {experts.num_experts, spec_.hidden_size}, place));
+    if (experts.shared_gate.empty()) return absl::OkStatus();
+    return TakeDense(experts.shared_gate, {1, spec_.hidden_size}, place);
   }
 
   // A tensor the decoder would not read means that the model is not what config.json says. Two are

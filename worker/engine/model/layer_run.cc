@@ -29,6 +29,34 @@ DeviceView<float> HeadsAsRows(DeviceView<float> m, int head_dim) {
   return {m.data, m.rows * (m.cols / head_dim), head_dim, head_dim};
 }
 
+absl::Status FindExperts(const LayerSpec& layer, LayerSlots& slots) {
+  using enum LinearRole;
+  for (int e = 0; e < layer.experts->num_experts; ++e) {
+    LayerSlots::Expert& expert = slots.experts.emplace_back();
+    LWQ_ASSIGN_OR_RETURN(expert.gate, Need(layer.FindExpert(e, kGate), "experts' gates"));
+    LWQ_ASSIGN_OR_RETURN(expert.up, Need(layer.FindExpert(e, kUp), "experts' ups"));
+    LWQ_ASSIGN_OR_RETURN(expert.down, Need(layer.FindExpert(e, kDown), "experts' downs"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FindMlp(const LayerSpec& layer, LayerSlots& slots) {
+  using enum LinearRole;
+  if (layer.experts.has_value()) {
+    LWQ_RETURN_IF_ERROR(FindExperts(layer, slots));
+    slots.has_mlp = !layer.experts->shared_gate.empty();
+    if (!slots.has_mlp) return absl::OkStatus();
+  }
+  if (const auto fused = layer.FindLinear(kGateUp); fused.has_value()) {
+    slots.gate = slots.up = *fused;
+  } else {
+    LWQ_ASSIGN_OR_RETURN(slots.gate, Need(layer.FindLinear(kGate), "gate projection"));
+    LWQ_ASSIGN_OR_RETURN(slots.up, Need(layer.FindLinear(kUp), "up projection"));
+  }
+  LWQ_ASSIGN_OR_RETURN(slots.down, Need(layer.FindLinear(kDown), "down projection"));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
@@ -41,14 +69,8 @@ absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
     LWQ_ASSIGN_OR_RETURN(slots.key, Need(layer.FindLinear(kKey), "key projection"));
     LWQ_ASSIGN_OR_RETURN(slots.value, Need(layer.FindLinear(kValue), "value projection"));
   }
-  if (const auto fused = layer.FindLinear(kGateUp); fused.has_value()) {
-    slots.gate = slots.up = *fused;
-  } else {
-    LWQ_ASSIGN_OR_RETURN(slots.gate, Need(layer.FindLinear(kGate), "gate projection"));
-    LWQ_ASSIGN_OR_RETURN(slots.up, Need(layer.FindLinear(kUp), "up projection"));
-  }
   LWQ_ASSIGN_OR_RETURN(slots.output, Need(layer.FindLinear(kOutput), "output projection"));
-  LWQ_ASSIGN_OR_RETURN(slots.down, Need(layer.FindLinear(kDown), "down projection"));
+  LWQ_RETURN_IF_ERROR(FindMlp(layer, slots));
   LWQ_ASSIGN_OR_RETURN(slots.attention_norm,
                        Need(layer.FindNorm(NormRole::kAttention), "attention norm"));
   LWQ_ASSIGN_OR_RETURN(slots.mlp_norm, Need(layer.FindNorm(NormRole::kMlp), "mlp norm"));
@@ -64,7 +86,10 @@ absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
 }
 
 int64_t InnerWidth(const DecoderSpec& spec, const LayerSpec& layer, const LayerSlots& slots) {
-  const int64_t mlp = MlpCols(layer, slots) * (slots.fused_mlp() ? 2 : 1);
+  int64_t mlp = slots.has_mlp ? MlpCols(layer, slots) * (slots.fused_mlp() ? 2 : 1) : 0;
+  if (slots.sparse()) {
+    mlp = std::max(mlp, layer.linears[slots.experts.front().down].shape.in_features);
+  }
   return std::max(2 * (QueryCols(layer, slots) + KeyCols(spec)), mlp);
 }
 
@@ -79,23 +104,36 @@ LayerRun::LayerRun(const Decoder& decoder, const LayerWeights& weights, const La
       w_(workspace) {}
 
 absl::Status LayerRun::Run(const PreparedBatch::Chunk& chunk, const RopeTable& rope) {
+  LWQ_RETURN_IF_ERROR(RunAttention(chunk, rope));
+  LWQ_ASSIGN_OR_RETURN(const DeviceView<float> normed, MlpInput(chunk.size));
+  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
+  LWQ_ASSIGN_OR_RETURN(const DeviceView<float> inner, GateUp(normed));
+  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
+  return AddOutput(inner, slots_.down, slots_.post_mlp_norm, w_.hidden->Rows(0, chunk.size));
+}
+
+absl::Status LayerRun::RunAttention(const PreparedBatch::Chunk& chunk, const RopeTable& rope) {
   const DeviceView<float> hidden = w_.hidden->Rows(0, chunk.size);
   const DeviceView<float> normed = w_.normed->Rows(0, chunk.size);
   LWQ_RETURN_IF_ERROR(Normalize(hidden, slots_.attention_norm, normed));
   LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.query, normed));
   LWQ_ASSIGN_OR_RETURN(const DeviceView<float> attended, Attend(chunk, rope, normed));
   LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.output, attended));
-  LWQ_RETURN_IF_ERROR(AddOutput(attended, slots_.output, slots_.post_attention_norm, hidden));
+  return AddOutput(attended, slots_.output, slots_.post_attention_norm, hidden);
+}
 
-  LWQ_RETURN_IF_ERROR(Normalize(hidden, slots_.mlp_norm, normed));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
-  LWQ_ASSIGN_OR_RETURN(const DeviceView<float> inner, GateUp(normed));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
-  return AddOutput(inner, slots_.down, slots_.post_mlp_norm, hidden);
+absl::StatusOr<DeviceView<float>> LayerRun::MlpInput(int64_t rows) {
+  const DeviceView<float> normed = w_.normed->Rows(0, rows);
+  LWQ_RETURN_IF_ERROR(Normalize(w_.hidden->Rows(0, rows), slots_.mlp_norm, normed));
+  return normed;
+}
+
+absl::Status LayerRun::ObserveInput(size_t input, DeviceView<const float> x) const {
+  return observer_.observe ? observer_.observe(input, x) : absl::OkStatus();
 }
 
 absl::Status LayerRun::ObserveInputOf(size_t linear, DeviceView<const float> x) const {
-  return observer_ ? observer_(layer_.linears[linear].input, x) : absl::OkStatus();
+  return ObserveInput(layer_.linears[linear].input, x);
 }
 
 BiasedWeight LayerRun::Weight(size_t linear) const {

@@ -20,6 +20,16 @@ class LayerRun {
   // Over the chunk's hidden states, which are in the workspace's `hidden`.
   absl::Status Run(const PreparedBatch::Chunk& chunk, const RopeTable& rope);
 
+  // Its parts, for layers that put something else in between. Hidden states become those behind
+  // attention.
+  absl::Status RunAttention(const PreparedBatch::Chunk& chunk, const RopeTable& rope);
+  // What the MLP reads, of hidden states behind attention, in the workspace's `normed`.
+  absl::StatusOr<DeviceView<float>> MlpInput(int64_t rows);
+  // What the MLP's last linear reads.
+  absl::StatusOr<DeviceView<float>> GateUp(DeviceView<const float> normed);
+  absl::Status ObserveInput(size_t input, DeviceView<const float> x) const;
+  BiasedWeight Weight(size_t linear) const;
+
  private:
   struct Projections {
     DeviceView<float> query, key, value, attended;
@@ -28,13 +38,11 @@ class LayerRun {
   absl::Status Project(DeviceView<const float> normed, const Projections& to) const;
   absl::StatusOr<DeviceView<float>> Attend(const PreparedBatch::Chunk& chunk, const RopeTable& rope,
                                            DeviceView<const float> normed);
-  absl::StatusOr<DeviceView<float>> GateUp(DeviceView<const float> normed);
   absl::Status AddOutput(DeviceView<const float> x, size_t linear, std::optional<size_t> norm,
                          DeviceView<float> hidden);
 
   absl::Status Normalize(DeviceView<const float> x, size_t norm, DeviceView<float> out) const;
   absl::Status ObserveInputOf(size_t linear, DeviceView<const float> x) const;
-  BiasedWeight Weight(size_t linear) const;
 
   const DecoderSpec& spec_;
   const LayerSpec& layer_;

@@ -19,6 +19,12 @@ std::optional<size_t> LayerSpec::FindLinear(LinearRole role) const {
   });
 }
 
+std::optional<size_t> LayerSpec::FindExpert(int expert, LinearRole role) const {
+  return IndexOf(linears, [&](const LinearSpec& linear) {
+    return linear.role == role && linear.expert == expert;
+  });
+}
+
 std::optional<size_t> LayerSpec::FindLinear(const std::string& module) const {
   return IndexOf(linears,
                  [&module](const LinearSpec& linear) { return linear.shape.module == module; });

@@ -58,6 +58,9 @@ struct AttentionSpec {
 struct InputSpec {
   std::string name;  // "mlp_hidden"; part of the names of stored statistics: never rename
   int64_t features = 0;
+  bool routed = false;  // an expert's: only of the tokens that go to it
+  // Of a routed one, where all tokens make the same of it: that input, of LayerSpec::inputs.
+  std::optional<size_t> pooled = std::nullopt;
 };
 
 struct LinearSpec {
@@ -103,6 +106,18 @@ struct ScaleEdge {
   }
 };
 
+// A mixture of experts in place of the MLP: of the experts' linears, each token goes through those of
+// the few that a router chooses for it, and their answers are added by their shares. A layer may
+// have a shared expert beside them, which all tokens go through: its linears are no expert's.
+struct ExpertsSpec {
+  int num_experts = 0;
+  int per_token = 0;
+  size_t input = 0;         // of LayerSpec::inputs: what the router reads, of all tokens
+  bool normalized = true;   // the shares of the chosen are divided by their sum
+  std::string router;       // [num_experts, hidden], dense: its logits choose
+  std::string shared_gate;  // [1, hidden], dense: how much of the shared expert; empty: there is none
+};
+
 struct LayerSpec {
   std::vector<InputSpec> inputs;
   std::vector<LinearSpec> linears;  // by unit, in the order they are stored
@@ -110,9 +125,11 @@ struct LayerSpec {
   std::vector<UnitSpec> units;
   std::vector<ScaleEdge> edges;
   AttentionSpec attention;
+  std::optional<ExpertsSpec> experts;
 
   // The linear of the role that is no expert's; the linear of the module; the norm of the role.
   std::optional<size_t> FindLinear(LinearRole role) const;
+  std::optional<size_t> FindExpert(int expert, LinearRole role) const;
   std::optional<size_t> FindLinear(const std::string& module) const;
   std::optional<size_t> FindNorm(NormRole role) const;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,6 +33,21 @@ struct LlamaLayerOptions {
   bool sandwich_norms = false;  // Gemma 2 and 3: norms also behind attention and MLP
 };
 
+// A mixture of experts in place of the MLP of some layers.
+struct LlamaExperts {
+  int num_experts = 0;
+  int per_token = 0;
+  bool normalized = true;
+  int64_t intermediate_size = 0;         // of each expert
+  int64_t shared_intermediate_size = 0;  // 0: no shared expert
+  std::vector<bool> layers;              // which have it
+  // Names in checkpoints: "mlp.gate", "mlp.experts.3.up_proj".
+  const char* block = "mlp";
+  const char* gate = "gate_proj";
+  const char* up = "up_proj";
+  const char* down = "down_proj";
+};
+
 // Sizes, norms and token ids. Rotary embeddings, windows and options are still to be set, and the
 // layers to be made.
 struct LlamaShapedConfig {
@@ -39,6 +55,7 @@ struct LlamaShapedConfig {
   bool tied_embeddings = false;
   LlamaLayerOptions options;
   std::vector<AttentionSpec> attention;  // of each layer
+  std::optional<LlamaExperts> experts;
 
   RopeDefaults rope_defaults() const;
 };

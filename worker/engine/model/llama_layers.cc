@@ -1,5 +1,6 @@
 // The layers of the Llama-shaped families: names as in Hugging Face's checkpoints, fused groups as
 // inference engines fuse them.
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,10 +18,15 @@ class LayerMaker {
         unit_prefix_(absl::StrCat("layers.", layer, ".")),
         prefix_(absl::StrCat("model.", unit_prefix_)) {}
 
-  LayerSpec Make(const AttentionSpec& attention) {
+  // `experts`: null where the layer has an MLP.
+  LayerSpec Make(const AttentionSpec& attention, const LlamaExperts* experts) {
     layer_.attention = attention;
     AddAttention();
-    AddMlp();
+    if (experts == nullptr) {
+      AddMlp();
+    } else {
+      AddExperts(*experts);
+    }
     for (LinearSpec& linear : layer_.linears) linear.bias = HasBias(linear.role);
     AddInnerNorms();
     return std::move(layer_);
@@ -78,6 +84,49 @@ class LayerMaker {
     layer_.edges.push_back({ScaleEdge::Source::kLinear, readers.back(), {down}, inner});
   }
 
+  // Besides the experts the router reads the norm, so no scale may move from there. What all tokens
+  // make of that input is watched too: it stands in for an expert that few tokens reach.
+  void AddExperts(const LlamaExperts& experts) {
+    using enum LinearRole;
+    const int64_t hidden = spec_.hidden_size;
+    const std::string block = absl::StrCat(experts.block, ".");
+    const size_t input = AddInput("mlp", hidden);
+    AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
+    const std::string shared = block + "shared_expert";
+    ExpertsSpec& spec = layer_.experts.emplace();
+    spec = {experts.num_experts, experts.per_token, input, experts.normalized,
+            absl::StrCat(prefix_, block, "gate.weight"), ""};
+    AddUnit(block + "experts");
+    for (int e = 0; e < experts.num_experts; ++e) {
+      const size_t routed = AddInput(absl::StrCat("experts.", e), hidden);
+      const size_t inner = AddInput(absl::StrCat("experts_hidden.", e), experts.intermediate_size);
+      layer_.inputs[routed].routed = layer_.inputs[inner].routed = true;
+      layer_.inputs[routed].pooled = input;
+      const auto add = [&](LinearRole role, const char* name, int64_t out_features, size_t reads) {
+        const size_t at =
+            AddLinear(role, absl::StrCat(block, "experts.", e, ".", name), out_features, reads);
+        layer_.linears[at].expert = e;
+        layer_.linears[at].shape.name = absl::StrCat(block, "experts.", name);
+        return at;
+      };
+      add(kGate, experts.gate, experts.intermediate_size, routed);
+      const size_t up = add(kUp, experts.up, experts.intermediate_size, routed);
+      const size_t down = add(kDown, experts.down, hidden, inner);
+      layer_.edges.push_back(
+          {ScaleEdge::Source::kLinear, up, {down}, experts.intermediate_size});
+    }
+    if (experts.shared_intermediate_size == 0) return;
+    spec.shared_gate = absl::StrCat(prefix_, shared, "_gate.weight");
+    const size_t inner = AddInput("mlp_hidden", experts.shared_intermediate_size);
+    AddUnit(shared + ".gate_up_proj");
+    AddLinear(kGate, shared + ".gate_proj", experts.shared_intermediate_size, input);
+    const size_t up = AddLinear(kUp, shared + ".up_proj", experts.shared_intermediate_size, input);
+    AddUnit(shared + ".down_proj");
+    const size_t down = AddLinear(kDown, shared + ".down_proj", hidden, inner);
+    layer_.edges.push_back(
+        {ScaleEdge::Source::kLinear, up, {down}, experts.shared_intermediate_size});
+  }
+
   // Norms of which no linear reads the output.
   void AddInnerNorms() {
     if (options_.sandwich_norms) {
@@ -90,13 +139,13 @@ class LayerMaker {
     }
   }
 
-  size_t AddInput(const char* name, int64_t features) {
-    layer_.inputs.push_back({name, features});
+  size_t AddInput(std::string name, int64_t features) {
+    layer_.inputs.push_back({std::move(name), features});
     return layer_.inputs.size() - 1;
   }
-  void AddUnit(const char* kind) { layer_.units.push_back({unit_prefix_ + kind, kind}); }
+  void AddUnit(const std::string& kind) { layer_.units.push_back({unit_prefix_ + kind, kind}); }
   // Of the unit added last.
-  size_t AddLinear(LinearRole role, const char* name, int64_t out_features, size_t input) {
+  size_t AddLinear(LinearRole role, const std::string& name, int64_t out_features, size_t input) {
     LinearSpec& linear = layer_.linears.emplace_back();
     linear.shape = {prefix_ + name, out_features, layer_.inputs[input].features, name};
     linear.role = role;
@@ -148,7 +197,9 @@ DecoderSpec MakeLlamaShaped(LlamaShapedConfig config) {
   DecoderSpec spec = std::move(config.spec);
   spec.embedding.tensor = "model.embed_tokens.weight";
   for (const AttentionSpec& attention : config.attention) {
-    spec.layers.push_back(LayerMaker(spec, config.options, spec.num_layers()).Make(attention));
+    const bool sparse = config.experts.has_value() && config.experts->layers[spec.layers.size()];
+    spec.layers.push_back(LayerMaker(spec, config.options, spec.num_layers())
+                              .Make(attention, sparse ? &*config.experts : nullptr));
   }
   spec.head = MakeHead(spec, config.tied_embeddings);
   return spec;

@@ -27,6 +27,8 @@ constexpr int64_t kSmallestGroup = 32;
 constexpr int64_t kSlabBytesPerInput = 2048 * 12;
 // Allowance for libraries, code, RPC buffers and oneDNN's scratchpads; preflight measures.
 constexpr int64_t kFixedBytes = int64_t{200} << 20;
+// Experts of a layer that are loaded together (model/sparse_run.h).
+constexpr int64_t kExpertsAtOnce = 4;
 constexpr int64_t kF32 = 4;
 
 struct LayerSizes {
@@ -48,11 +50,35 @@ int64_t StoredBytes(const AllocationUnit& unit, absl::Span<const WeightFormat* c
   return bytes;
 }
 
+// How many of a unit's linears are held at a time: of experts' few, the others all.
+int64_t HeldLinears(const AllocationUnit& unit) {
+  const int64_t all = static_cast<int64_t>(unit.linears.size());
+  if (!unit.of_experts()) return all;
+  const int64_t experts = std::count_if(
+      unit.linears.begin(), unit.linears.end(),
+      [&](const LinearShape& linear) { return linear.name == unit.linears.front().name; });
+  return all / experts * std::min(experts, kExpertsAtOnce);
+}
+
+// Of what a unit's linears read, F32 [K, K] each: experts have inputs of their own, and one that
+// all tokens make.
+int64_t GramBytes(const AllocationUnit& unit, int64_t widest_input) {
+  const int64_t widest = kF32 * widest_input * widest_input;
+  if (!unit.of_experts()) return widest;
+  int64_t bytes = widest;
+  for (int64_t i = 0; i < HeldLinears(unit); ++i) {
+    const int64_t input = unit.linears[static_cast<size_t>(i)].in_features;
+    bytes += kF32 * input * input;
+  }
+  return bytes;
+}
+
 struct ModelSizes {
   LayerSizes largest;  // each of the layer that has most of it
   int64_t widest_linear = 0, widest_input = 0;
   int64_t widest_gates = 0;  // of a linear that gives gates and what is gated side by side
   int64_t head_weights = 0;
+  bool experts = false;  // some layer has them
   int64_t table_bytes = 0;  // of the embedding in all formats, where it is a unit
 };
 
@@ -61,7 +87,8 @@ ModelSizes SizesOf(const ModelInventory& model, absl::Span<const WeightFormat* c
   std::map<int, LayerSizes> layers;
   for (const AllocationUnit& unit : model.units) {
     if (unit.place.in_layer()) {
-      layers[unit.place.layer].weights += unit.num_weights();
+      layers[unit.place.layer].weights +=
+          unit.num_weights() * HeldLinears(unit) / static_cast<int64_t>(unit.linears.size());
       layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
     } else {
       all.head_weights = unit.num_weights();
@@ -79,7 +106,8 @@ ModelSizes SizesOf(const ModelInventory& model, absl::Span<const WeightFormat* c
       }
     }
     all.widest_input = std::max(all.widest_input, input);
-    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += kF32 * input * input;
+    all.experts |= unit.of_experts();
+    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += GramBytes(unit, input);
   }
   for (const auto& [layer, sizes] : layers) {
     all.largest.weights = std::max(all.largest.weights, sizes.weights);
@@ -122,6 +150,8 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
   f.activation_bytes =
       kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * sizes.widest_input);
   if (calibrated) f.activation_bytes += kChunkTokens * kF32 * sizes.widest_input;
+  // What an expert reads and answers, and the sum.
+  if (sizes.experts) f.activation_bytes += kChunkTokens * kF32 * 3 * model.hidden_size;
   f.fixed_bytes = kFixedBytes;
 
   // The linear as read and on the device; per format a working copy, its codes, scales and zeros;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,13 +33,18 @@ struct LinearShape {
   std::string module;
   int64_t out_features = 0;
   int64_t in_features = 0;
-  std::string name;  // in its layer: "self_attn.q_proj"; of the head "lm_head"
+  // In its layer: "self_attn.q_proj"; of the head "lm_head". Those of a layer's experts share one,
+  // "mlp.experts.up_proj", in which GGUF files stack them.
+  std::string name;
+  // Of its weight in the source, where that is not the model's weight_dtype: an embedding may have
+  // one of its own.
+  std::optional<DType> own_dtype;
 
   int64_t num_weights() const { return out_features * in_features; }
 };
 
 // Linears that must share one format because inference engines fuse them: q+k+v, o, gate+up, down,
-// or an untied lm_head. Where they fuse nothing (artifact_format.h): one linear, or the embedding.
+// all experts of a layer, or an untied lm_head. Where they fuse nothing (artifact_format.h): one linear, or the embedding.
 struct AllocationUnit {
   std::string name;  // "layers.3.self_attn.qkv_proj"
   Place place;       // a layer, the head or the embedding
@@ -50,6 +56,14 @@ struct AllocationUnit {
     int64_t n = 0;
     for (const LinearShape& l : linears) n += l.num_weights();
     return n;
+  }
+  // Whether its linears are those of a layer's experts, in their order, of which few are held at a
+  // time: they share names.
+  bool of_experts() const {
+    for (size_t i = 1; i < linears.size(); ++i) {
+      if (linears[i].name == linears.front().name) return true;
+    }
+    return false;
   }
 };
 

@@ -1,6 +1,7 @@
 #include "worker/engine/score/swap_kl.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,10 +96,23 @@ class SwapKlRun {
                                         const Candidate& candidate) const {
     const LayerSpec& layer_spec = spec_.at(request_.place);
     LayerWeights layer = clean;
+    std::map<size_t, const LinearShape*> of_experts;
     for (const LinearShape& linear : request_.units[candidate.unit].linears) {
       LWQ_ASSIGN_OR_RETURN(const size_t slot, SlotOf(layer_spec, linear));
+      if (layer_spec.linears[slot].expert.has_value()) {
+        of_experts[slot] = &linear;
+        continue;
+      }
       LWQ_ASSIGN_OR_RETURN(layer.linears[slot], Replacement(candidate, linear));
     }
+    if (of_experts.empty()) return layer;
+    // In their turn, as the layer runs.
+    layer.load_expert = [this, candidate, load_clean = clean.load_expert,
+                         exchanged = std::move(of_experts)](size_t slot)
+        -> absl::StatusOr<std::shared_ptr<const PreparedWeight>> {
+      const auto found = exchanged.find(slot);
+      return found == exchanged.end() ? load_clean(slot) : Replacement(candidate, *found->second);
+    };
     return layer;
   }
 

@@ -65,6 +65,35 @@ std::vector<std::string> WhereMatched(const Json& config, const std::string& mod
   return found;
 }
 
+// A layer of experts: those with two digits too, the fused module, and the names that vLLM gives to
+// all; the router and the shared expert are none of them.
+TEST(QuantizationConfigTest, ExpertsAreMatchedByAllTheirNamesAndRoutersIgnored) {
+  ModelInventory model = Model(1, false);
+  AllocationUnit& unit = model.units.emplace_back();
+  unit.kind = "block_sparse_moe.experts";
+  unit.name = "layers.0.block_sparse_moe.experts";
+  unit.place = Place::Layer(0);
+  for (int e = 0; e < 12; ++e) {
+    for (const char* leaf : {"w1", "w3", "w2"}) {
+      unit.linears.push_back({absl::StrCat("model.layers.0.", unit.kind, ".", e, ".", leaf), 64, 64,
+                              absl::StrCat(unit.kind, ".", leaf)});
+    }
+  }
+  const std::string router = "model.layers.0.block_sparse_moe.gate";
+  model.dense.push_back({{router + ".weight", DType::kF16, {12, 64}}, Place::Layer(0), ""});
+  Plan plan(model.units.size(), Int(4, 32));
+  plan.back() = Int(8, 32);
+  const Json config = Json::parse(QuantizationConfigJson(model, plan));
+  using ::testing::ElementsAre;
+  for (const char* name : {"model.layers.0.block_sparse_moe.experts.11.w2",
+                           "model.layers.0.block_sparse_moe.experts.0.gate_proj",
+                           "model.layers.0.block_sparse_moe.experts"}) {
+    EXPECT_THAT(WhereMatched(config, name), ElementsAre("group_w8_g32")) << name;
+  }
+  EXPECT_THAT(WhereMatched(config, router), ElementsAre("ignore"));
+  EXPECT_THAT(WhereMatched(config, "model.layers.0.block_sparse_moe.experts.x.w1"), ElementsAre());
+}
+
 TEST(QuantizationConfigTest, EveryLinearAndFusedNameMatchesExactlyOnce) {
   const ModelInventory model = Model(12, true);
   Plan formats;

@@ -77,6 +77,33 @@ TEST_F(CollectorsTest, InputsAreSummedChannelByChannelAndPairByPair) {
   EXPECT_EQ(unseen.Row(kMeanSquare)[1], 0) << "nothing seen is zero, not a quotient of zeros";
 }
 
+// An expert's moments go when its tokens are through; those of one that no token came to are zero.
+TEST_F(CollectorsTest, RoutedInputsAreGivenAsTheyFinish) {
+  const std::vector<InputSpec> inputs = {{"all", 5}, {"experts.0", 5, true}, {"experts.1", 5, true}};
+  LWQ_ASSERT_OK_AND_ASSIGN(Collection collection, Collection::Find({"second-moments"}));
+  ASSERT_OK(collection.Begin({device_.get(), ComputeType::kF32, inputs}));
+  const Matrix x = SmallInput();
+  ASSERT_OK(Observe(collection, 1, x, 130));
+  CollectedEvidence evidence(device_.get());
+  ASSERT_OK(collection.FinishInput(1, evidence));
+  ASSERT_OK(collection.FinishInput(2, evidence));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix moments, evidence.Table("second-moments", inputs[1], 5));
+  double square = 0;
+  for (int64_t r = 0; r < x.rows(); ++r) square += double{x.Row(r)[4]} * x.Row(r)[4];
+  EXPECT_EQ(moments.Row(4)[4], static_cast<float>(square));
+  EXPECT_EQ(evidence.values.at(RoutedTokensName(inputs[1])), 300);
+  EXPECT_EQ(evidence.values.at(RoutedTokensName(inputs[2])), 0);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix none, evidence.Table("second-moments", inputs[2], 5));
+  EXPECT_EQ(none.Row(4)[4], 0);
+  EXPECT_FALSE(evidence.Table("second-moments", inputs[0], 5).ok()) << "not finished yet";
+  CollectedEvidence rest(device_.get());
+  ASSERT_OK(collection.Finish(rest));
+  EXPECT_OK(rest.Table("second-moments", inputs[0], 5));
+  EXPECT_FALSE(rest.Table("second-moments", inputs[1], 5).ok()) << "given already";
+  EXPECT_FALSE(rest.Table("second-moments", inputs[2], 5).ok());
+  EXPECT_TRUE(rest.values.empty());
+}
+
 TEST_F(CollectorsTest, DirectionsAreMeansOfCosinesAndOfLastTokensAngles) {
   LWQ_ASSERT_OK_AND_ASSIGN(Collection collection,
                            Collection::Find({"layer-angle", "layer-cosine"}));

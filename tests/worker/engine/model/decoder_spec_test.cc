@@ -295,7 +295,13 @@ TEST_F(InventoryTest, ADecoderRefusesWhatItCannotDo) {
   DecoderSpec spec = spec_;
   spec.layers[1].linears[4].expert = 7;
   EXPECT_THAT(Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32),
-              FailsWith("ARCH_UNSUPPORTED", HasSubstr("expert model.layers.1.mlp.gate_proj")));
+              FailsWith("ARCH_UNSUPPORTED", HasSubstr("without its gate projection")));
+  spec.layers[1].experts.emplace().num_experts = 8;
+  EXPECT_THAT(Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32),
+              FailsWith("ARCH_UNSUPPORTED", HasSubstr("without its experts' gates")));
+  spec.layers[1].norms[0].role = NormRole::kPostMlp;
+  EXPECT_THAT(Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32),
+              FailsWith("ARCH_UNSUPPORTED", HasSubstr("norms of experts")));
 }
 
 }  // namespace

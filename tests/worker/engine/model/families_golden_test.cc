@@ -89,7 +89,8 @@ TEST_P(FamilyGolden, GivesTheLogitsOfTransformers) {
 
 constexpr const char* kCases[] = {"llama",      "llama-linear", "llama-dynamic",  "llama-llama3",
                                   "llama-yarn", "mistral",      "llama-longrope", "qwen2",
-                                  "qwen3",      "phi3",         "gemma2",         "gemma3"};
+                                  "qwen3",      "phi3",         "gemma2",         "gemma3",
+                                  "mixtral",    "qwen2_moe",    "qwen3_moe"};
 
 INSTANTIATE_TEST_SUITE_P(Cases, FamilyGolden, ::testing::ValuesIn(kCases), [](const auto& info) {
   std::string name = info.param;
@@ -116,6 +117,11 @@ TEST(FamilyGoldenCases, EveryQuirkIsFelt) {
        "\"original_max_position_embeddings\": 44"},
       {"mistral", "\"sliding_window\": 8", "\"sliding_window\": 9"},
       {"qwen2", "\"sliding_window\": 8", "\"sliding_window\": 9"},
+      {"mixtral", "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 3"},
+      {"qwen2_moe", "\"norm_topk_prob\": false", "\"norm_topk_prob\": true"},
+      {"qwen2_moe", "\"sliding_window\": 8", "\"sliding_window\": 9"},
+      {"qwen3_moe", "\"norm_topk_prob\": true", "\"norm_topk_prob\": false"},
+      {"qwen3_moe", "\"sliding_window\": 8", "\"sliding_window\": 9"},
       {"phi3", "\"sliding_window\": 8", "\"sliding_window\": null"},
       {"phi3", "\"rope_theta\": 1000.0", "\"rope_theta\": 900.0"},
       {"gemma2", "\"attn_logit_softcapping\": 4.0", "\"attn_logit_softcapping\": null"},

@@ -80,7 +80,8 @@ absl::StatusOr<Matrix> LastHidden(const DecoderSpec& spec, const WeightSource& w
 }
 
 // A model's checkpoint and the number of edges that its layers have: where q, k and v are one
-// linear, and gate and up another, only those that begin at a norm.
+// linear, and gate and up another, only those that begin at a norm; with experts, whose norm the
+// router reads too, one in each of them.
 struct EdgeCase {
   std::string model;
   size_t num_edges;
@@ -92,7 +93,8 @@ TEST(LayerSpecTest, AScaleMovedAlongAnyEdgeChangesNothing) {
   for (const EdgeCase& c :
        {EdgeCase{TinyModel(), 4}, EdgeCase{families + "llama", 4}, EdgeCase{families + "qwen2", 4},
         EdgeCase{families + "qwen3", 4}, EdgeCase{families + "phi3", 2},
-        EdgeCase{families + "gemma2", 4}, EdgeCase{families + "gemma3", 4}}) {
+        EdgeCase{families + "gemma2", 4}, EdgeCase{families + "gemma3", 4},
+        EdgeCase{families + "mixtral", 2 + 5}}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(c.model));
     LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(c.model));
     const auto weights = MakeCheckpointWeights(checkpoint.get());

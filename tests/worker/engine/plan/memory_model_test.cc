@@ -29,6 +29,31 @@ TEST(MemoryModelTest, DoesNotGrowWithDepth) {
   EXPECT_EQ(shallow.total_bytes, deep.total_bytes);
 }
 
+// A layer whose MLP is so many experts.
+ModelInventory WithExperts(int num_experts) {
+  ModelInventory model =
+      testing::LlamaInventory({.layers = 1, .hidden = 2048, .intermediate = 768, .vocab = 32000});
+  AllocationUnit experts{"layers.0.mlp.experts", Place::Layer(0), {}, "mlp.experts"};
+  for (int e = 0; e < num_experts; ++e) {
+    const std::string module = absl::StrCat("model.layers.0.mlp.experts.", e, ".");
+    experts.linears.push_back({module + "up_proj", 768, 2048, "mlp.experts.up_proj"});
+    experts.linears.push_back({module + "down_proj", 2048, 768, "mlp.experts.down_proj"});
+  }
+  model.units.back() = experts;
+  return model;
+}
+
+// Weights, statistics and results of a layer's experts come and go.
+TEST(MemoryModelTest, DoesNotGrowWithTheNumberOfExperts) {
+  for (const bool calibrated : {false, true}) {
+    const auto few = Forecast(WithExperts(8), calibrated, false);
+    const auto many = Forecast(WithExperts(128), calibrated, false);
+    EXPECT_EQ(few.layer_bytes, many.layer_bytes);
+    EXPECT_EQ(few.hessian_bytes, many.hessian_bytes);
+    EXPECT_GE(few.layer_bytes, 4 * 8 * int64_t{768} * 2048);  // four experts
+  }
+}
+
 TEST(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
   const testing::LlamaShape shape{
       .layers = 2, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
