@@ -7,7 +7,7 @@
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/gguf/made_gguf.h"
-#include "worker/engine/gguf/gguf_model_keys.h"
+#include "worker/engine/artifact/gguf_model_keys.h"
 #include "worker/engine/gguf/gguf_reader.h"
 #include "worker/engine/gguf/gguf_tokenizer.h"
 #include "worker/engine/io/json_file.h"
@@ -109,7 +109,8 @@ TEST(GgufFuzzTest, MutantsOfConfigAndTokenizerJsonAreRefusedOrRead) {
     files.tokenizer_json = files.tokenizer_config = files.config = mutant;
     GgufMetadata metadata;
     const absl::Status set = SetGgufTokenizer(files, 64, &metadata);
-    const absl::Status model = ReadGgufModel(mutant, "").status();
+    const absl::StatusOr<DecoderSpec> spec = ParseDecoderSpec(mutant);
+    const absl::Status model = spec.ok() ? MakeGgufModel(*spec, "").status() : spec.status();
     ASSERT_FALSE(absl::IsInternal(set) || absl::IsInternal(model)) << set << model;
     read += set.ok() || model.ok() ? 1 : 0;
   }

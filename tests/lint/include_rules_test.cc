@@ -49,8 +49,8 @@ const std::vector<FolderRule>& FolderRules() {
         "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
       {"worker/engine/artifact",
        {"worker/engine/quant", "worker/engine/plan", "worker/engine/format", "worker/engine/gguf",
-        "worker/engine/model", "worker/engine/io", "worker/engine/device/device.h",
-        "worker/engine/tensor", "base"}},
+        "worker/engine/model", "worker/engine/io", "worker/engine/tokenizer/tokenizer.h",
+        "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
       // Between the records and the planner, for the server and the worker alike.
       {"records", {"worker/engine/plan", "proto", "base"}},
       {"worker/runner", {"worker/engine", "records", "proto", "base"}},

@@ -26,12 +26,18 @@ CASES = {
     "llama, biases, linear rope": ("Llama", dict(attention_bias=True, mlp_bias=True, rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=10000.0))),
     "llama, yarn": ("Llama", dict(rope_parameters=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=128, rope_theta=10000.0))),
     "mistral": ("Mistral", dict(sliding_window=None)),
+    "mistral, within its window": ("Mistral", dict(sliding_window=64)),
     "mixtral": ("Mixtral", dict(num_local_experts=8, num_experts_per_tok=2, sliding_window=None)),
     "qwen2, biases, tied": ("Qwen2", dict(tie_word_embeddings=True)),
+    "qwen2_moe, shared expert": ("Qwen2Moe", dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=64, shared_expert_intermediate_size=128)),
     "qwen3": ("Qwen3", dict(head_dim=64)),
     "qwen3_moe": ("Qwen3Moe", dict(head_dim=64, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=64, norm_topk_prob=True, decoder_sparse_step=1)),
     "gemma3": ("Gemma3", dict(num_hidden_layers=7, head_dim=64, query_pre_attn_scalar=64, sliding_window=16, tie_word_embeddings=True)),
+    "gemma3, linear rope": ("Gemma3", dict(num_hidden_layers=7, head_dim=64, query_pre_attn_scalar=64, sliding_window=16, tie_word_embeddings=True, rope_parameters=dict(
+        full_attention=dict(rope_type="linear", factor=4.0, rope_theta=50000.0), sliding_attention=dict(rope_type="default", rope_theta=1000.0)))),
     "phi3": ("Phi3", dict(sliding_window=None)),
+    "phi3, longrope with a factor of its own, within its window": ("Phi3", dict(sliding_window=300, original_max_position_embeddings=256, rope_parameters=dict(
+        rope_type="longrope", rope_theta=10000.0, attention_factor=1.3, short_factor=[1 + i / 16 for i in range(16)], long_factor=[2 + i / 4 for i in range(16)]))),
     "phi3, longrope": ("Phi3", dict(original_max_position_embeddings=256, rope_parameters=dict(
         rope_type="longrope", rope_theta=10000.0, short_factor=[1 + i / 16 for i in range(16)], long_factor=[2 + i / 4 for i in range(16)]))),
 }

@@ -23,6 +23,7 @@ FAMILIES = {
     "MistralForCausalLM": ("LLAMA", LAYER + MLP),
     "MixtralForCausalLM": ("LLAMA", LAYER + ["block_sparse_moe.gate"] + [f"block_sparse_moe.experts.3.w{i}" for i in (1, 2, 3)]),
     "Qwen2ForCausalLM": ("QWEN2", LAYER + MLP),
+    "Qwen2MoeForCausalLM": ("QWEN2MOE", LAYER + ["mlp.gate", "mlp.shared_expert_gate"] + [m.replace("mlp.", "mlp.experts.3.") for m in MLP] + [m.replace("mlp.", "mlp.shared_expert.") for m in MLP]),
     "Qwen3ForCausalLM": ("QWEN3", LAYER + MLP + NORMS),
     "Qwen3MoeForCausalLM": ("QWEN3MOE", LAYER + NORMS + ["mlp.gate"] + [m.replace("mlp.", "mlp.experts.3.") for m in MLP]),
     "Gemma3ForCausalLM": ("GEMMA3", LAYER + MLP + NORMS + ["pre_feedforward_layernorm", "post_feedforward_layernorm"]),

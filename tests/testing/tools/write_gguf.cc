@@ -12,13 +12,14 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/gguf_model_keys.h"
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/gguf_family.h"
-#include "worker/engine/gguf/gguf_model_keys.h"
 #include "worker/engine/gguf/gguf_tokenizer.h"
 #include "worker/engine/gguf/gguf_writer.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/tensor/widen.h"
+#include "worker/engine/tokenizer/tokenizer.h"
 
 namespace lwq {
 namespace {
@@ -44,6 +45,9 @@ absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directo
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadIfThere(directory, "tokenizer_config.json"));
   LWQ_ASSIGN_OR_RETURN(files.config, ReadIfThere(directory, "config.json"));
   LWQ_ASSIGN_OR_RETURN(files.chat_template, ReadIfThere(directory, "chat_template.jinja"));
+  LWQ_ASSIGN_OR_RETURN(const auto loaded, LoadTokenizer(directory));
+  files.adds_bos = loaded->adds_bos();
+  files.bos_id = loaded->bos_id();
   return files;
 }
 
@@ -115,7 +119,8 @@ absl::Status Run(const std::string& directory, const std::string& out, const Ggu
                  const GgufTypeDef* embeddings) {
   LWQ_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(directory));
   LWQ_ASSIGN_OR_RETURN(const GgufTokenizerFiles files, ReadTokenizerFiles(directory));
-  LWQ_ASSIGN_OR_RETURN(GgufModel model, ReadGgufModel(files.config, Basename(directory)));
+  LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ParseDecoderSpec(files.config));
+  LWQ_ASSIGN_OR_RETURN(GgufModel model, MakeGgufModel(spec, Basename(directory)));
   std::vector<Source> sources;
   std::vector<GgufTensorSpec> specs;
   int64_t vocab_size = 0;

@@ -37,23 +37,32 @@ absl::Status GiveRows(Piece bytes, int64_t rows, int64_t heads, TakePiece take) 
   return absl::OkStatus();
 }
 
-// A linear of a unit: the blob's blocks, or the source's own bytes.
-absl::Status GiveLinear(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
-                        const GgufTensorSpec& spec, TakePiece take) {
-  Piece bytes;
-  if (tensor.format->dense()) {
-    LWQ_ASSIGN_OR_RETURN(const TensorView source, plan.source->Get(tensor.tensor));
-    bytes = source.bytes;
-  } else {
-    LWQ_ASSIGN_OR_RETURN(const StoredLinear stored, plan.blobs->Find(tensor.module, tensor.format));
-    bytes = stored.parts[0].bytes;
+// One linear of a unit: the blob's blocks, or the source's own bytes.
+absl::StatusOr<Piece> BytesOfLinear(const ArtifactPlan& plan, const std::string& module,
+                                    const WeightFormat& format) {
+  if (format.dense()) {
+    LWQ_ASSIGN_OR_RETURN(const TensorView source,
+                         plan.source->Get(absl::StrCat(module, ".weight")));
+    return source.bytes;
   }
-  if (static_cast<int64_t>(bytes.size()) != spec.size_bytes()) {
-    return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
-                   absl::StrCat("tensor ", tensor.tensor, " has ", bytes.size(),
-                                " bytes, planned were ", spec.size_bytes()));
+  LWQ_ASSIGN_OR_RETURN(const StoredLinear stored, plan.blobs->Find(module, &format));
+  return stored.parts[0].bytes;
+}
+
+// A unit's linear, or the experts' one after the other.
+absl::Status GiveUnit(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
+                      const GgufTensorSpec& spec, TakePiece take) {
+  const int64_t num_linears = static_cast<int64_t>(tensor.modules.size());
+  for (const std::string& module : tensor.modules) {
+    LWQ_ASSIGN_OR_RETURN(const Piece bytes, BytesOfLinear(plan, module, *tensor.format));
+    if (static_cast<int64_t>(bytes.size()) * num_linears != spec.size_bytes()) {
+      return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
+                     absl::StrCat(module, " has ", bytes.size(), " bytes, planned were ",
+                                  spec.size_bytes() / num_linears));
+    }
+    LWQ_RETURN_IF_ERROR(GiveRows(bytes, spec.shape[spec.shape.size() - 2], tensor.heads, take));
   }
-  return GiveRows(bytes, spec.shape[0], tensor.heads, take);
+  return absl::OkStatus();
 }
 
 // Everything else is F32.
@@ -76,8 +85,8 @@ absl::Status GiveTensor(const ArtifactPlan& plan, const GgufFilePlan& file, size
                         TakePiece take) {
   const GgufTensorPlan& tensor = file.tensors[i];
   const GgufTensorSpec& spec = file.layout.tensors[i];
-  return tensor.module.empty() ? GiveDense(plan, tensor, spec, take)
-                               : GiveLinear(plan, tensor, spec, take);
+  return tensor.modules.empty() ? GiveDense(plan, tensor, spec, take)
+                                : GiveUnit(plan, tensor, spec, take);
 }
 
 absl::StatusOr<std::vector<WrittenFile>> Write(const ArtifactPlan& plan,

@@ -11,6 +11,7 @@
 #include "worker/engine/gguf/gguf_tokenizer.h"
 #include "worker/engine/io/json_file.h"
 #include "worker/engine/plan/artifact_format.h"
+#include "worker/engine/tokenizer/tokenizer.h"
 
 namespace lwq {
 namespace {
@@ -42,6 +43,9 @@ absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directo
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadJsonIfThere(directory, "tokenizer.json"));
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadJsonIfThere(directory, "tokenizer_config.json"));
   LWQ_ASSIGN_OR_RETURN(files.chat_template, ReadIfThere(directory, "chat_template.jinja"));
+  LWQ_ASSIGN_OR_RETURN(const auto loaded, LoadTokenizer(directory));
+  files.adds_bos = loaded->adds_bos();
+  files.bos_id = loaded->bos_id();
   return files;
 }
 
@@ -75,9 +79,7 @@ class FilePlanner {
     }
     for (size_t u = 0; u < model_.units.size(); ++u) {
       if (!(model_.units[u].place == place)) continue;
-      for (const LinearShape& linear : model_.units[u].linears) {
-        LWQ_RETURN_IF_ERROR(AddLinear(linear, plan_[u]));
-      }
+      LWQ_RETURN_IF_ERROR(AddUnit(model_.units[u], plan_[u]));
     }
     return absl::OkStatus();
   }
@@ -94,11 +96,6 @@ class FilePlanner {
     GgufTensorPlan plan;
     plan.tensor = tensor;
     LWQ_ASSIGN_OR_RETURN(plan.name, NameInGguf(*file_.model.family, tensor));
-    if (plan.name.expert >= 0) {
-      return Unsupported(
-          "the experts of a layer are one tensor in a GGUF file, which is not "
-          "planned yet");
-    }
     if (plan.name.permuted_query) plan.heads = file_.model.num_heads;
     if (plan.name.permuted_key) plan.heads = file_.model.num_kv_heads;
     return plan;
@@ -107,25 +104,41 @@ class FilePlanner {
   // Norms and biases, F32 whatever the source has.
   absl::Status AddDense(const DenseTensor& tensor) {
     LWQ_ASSIGN_OR_RETURN(GgufTensorPlan plan, Named(tensor.name));
-    specs_.push_back({plan.name.name, GgufType::kF32, tensor.shape});
+    std::vector<int64_t> shape = tensor.shape;
+    // The gate of a shared expert is a vector in llama.cpp.
+    if (shape.size() == 2 && shape.front() == 1) shape.erase(shape.begin());
+    specs_.push_back({plan.name.name, GgufType::kF32, std::move(shape)});
     file_.tensors.push_back(std::move(plan));
     return absl::OkStatus();
   }
 
-  absl::Status AddLinear(const LinearShape& linear, const WeightFormat* format) {
+  // One linear, or those of all experts: [experts, out, in].
+  absl::Status AddUnit(const AllocationUnit& unit, const WeightFormat* format) {
+    const LinearShape& linear = unit.linears.front();
     LWQ_ASSIGN_OR_RETURN(GgufTensorPlan plan, Named(linear.module + ".weight"));
-    plan.module = linear.module;
+    for (size_t e = 0; e < unit.linears.size(); ++e) {
+      const std::string& module = unit.linears[e].module;
+      LWQ_ASSIGN_OR_RETURN(const GgufTensorName name,
+                           NameInGguf(*file_.model.family, module + ".weight"));
+      const int64_t expert = unit.of_experts() ? static_cast<int64_t>(e) : -1;
+      if (name.name != plan.name.name || name.expert != expert) {
+        return Unsupported(absl::StrCat(module, " is not expert ", e, " of ", unit.name));
+      }
+      plan.modules.push_back(module);
+    }
     plan.format = format;
     GgufType type = GgufType::kF32;
     if (format != nullptr && format->gguf() != nullptr) {
       type = format->gguf()->type().type;
     } else if (format != nullptr && format->dense()) {
-      LWQ_ASSIGN_OR_RETURN(type, TypeOf(model_.weight_dtype, plan.tensor));
+      LWQ_ASSIGN_OR_RETURN(type, TypeOf(linear.own_dtype.value_or(model_.weight_dtype), plan.tensor));
     } else {
       return Unsupported(absl::StrCat(linear.module, " in a GGUF file as ",
                                       format == nullptr ? "nothing at all" : format->id()));
     }
-    specs_.push_back({plan.name.name, type, {linear.out_features, linear.in_features}});
+    std::vector<int64_t> shape = {linear.out_features, linear.in_features};
+    if (unit.of_experts()) shape.insert(shape.begin(), static_cast<int64_t>(unit.linears.size()));
+    specs_.push_back({plan.name.name, type, std::move(shape)});
     file_.tensors.push_back(std::move(plan));
     return absl::OkStatus();
   }
@@ -141,6 +154,7 @@ bool IsRefusal(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnimplemented ||
          HasReason(status, reasons::kTensorUnknown) || HasReason(status, reasons::kGgufTensor) ||
          HasReason(status, reasons::kTokenizerInvalid) ||
+         HasReason(status, reasons::kTokenizerUnsupported) ||
          HasReason(status, reasons::kConfigInvalid);
 }
 
@@ -157,7 +171,8 @@ absl::StatusOr<std::unique_ptr<GgufFilePlan>> PlanGgufFile(const ModelInventory&
   auto file = std::make_unique<GgufFilePlan>();
   LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
                                                         {.reason = "CONFIG_INVALID"}));
-  LWQ_ASSIGN_OR_RETURN(file->model, ReadGgufModel(config, /*name=*/""));
+  LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ParseDecoderSpec(config));
+  LWQ_ASSIGN_OR_RETURN(file->model, MakeGgufModel(spec, /*name=*/""));
   LWQ_ASSIGN_OR_RETURN(const GgufTokenizerFiles tokenizer,
                        ReadTokenizerFiles(directory, std::move(config)));
   LWQ_RETURN_IF_ERROR(SetGgufTokenizer(tokenizer, model.vocab_size, &file->model.metadata));

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "worker/engine/artifact/gguf_model_keys.h"
 #include "worker/engine/gguf/gguf_family.h"
 #include "worker/engine/gguf/gguf_layout.h"
-#include "worker/engine/gguf/gguf_model_keys.h"
 #include "worker/engine/plan/artifact_layout.h"
 
 namespace lwq {
@@ -21,7 +21,7 @@ inline constexpr char kGgufFileName[] = "model.gguf";
 struct GgufTensorPlan {
   GgufTensorName name;
   std::string tensor;                    // of the source; empty: made from config.json
-  std::string module;                    // of a unit's linear; else empty
+  std::vector<std::string> modules;      // of a unit's linears: one, or those of all experts
   const WeightFormat* format = nullptr;  // of a unit's linear
   std::vector<float> made;
 
@@ -36,7 +36,7 @@ struct GgufFilePlan {
 };
 
 // `model` is planned as GGUF (plan/artifact_format.h); `directory` has its config.json and
-// tokenizer. Errors: those of ReadGgufModel, SetGgufTokenizer and NameInGguf; UNIMPLEMENTED
+// tokenizer. Errors: those of MakeGgufModel, LoadTokenizer, SetGgufTokenizer and NameInGguf; UNIMPLEMENTED
 // "GGUF_UNSUPPORTED" for what the writer cannot say.
 absl::StatusOr<std::unique_ptr<GgufFilePlan>> PlanGgufFile(const ModelInventory& model,
                                                            const Plan& plan,

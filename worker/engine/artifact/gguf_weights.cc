@@ -1,5 +1,6 @@
 #include "worker/engine/artifact/gguf_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -10,7 +11,6 @@
 #include "base/status_macros.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
 #include "worker/engine/gguf/gguf_reader.h"
-#include "worker/engine/io/json_file.h"
 
 namespace lwq {
 namespace {
@@ -33,19 +33,25 @@ class GgufWeights : public WeightSource {
                      absl::StrCat("the GGUF file has no tensor ", name.name, " (", tensor, ")"));
     }
     const GgufTensorSpec& spec = file_->header().tensors[static_cast<size_t>(index)];
-    const bool vector = spec.shape.size() == 1;
-    const int64_t rows = vector ? 1 : spec.shape.empty() ? 0 : spec.shape[0];
-    if (spec.shape.empty() || spec.shape.size() > 2 || out.cols != spec.shape.back() ||
-        first_row < 0 || out.rows < 0 || first_row > rows - out.rows) {
+    const size_t dims = spec.shape.size();
+    const int64_t rows = dims == 0 ? 0 : dims == 1 ? 1 : spec.shape[dims - 2];
+    const int64_t experts = dims == 3 ? spec.shape[0] : 1;
+    const int64_t expert = std::max<int64_t>(name.expert, 0);
+    if (dims == 0 || dims > 3 || (dims == 3) != (name.expert >= 0) || expert >= experts ||
+        out.cols != spec.shape.back() || first_row < 0 || out.rows < 0 ||
+        first_row > rows - out.rows) {
       return InvalidFailure(
           "CONFIG_MISMATCH",
           absl::StrCat("tensor ", name.name, " is [", absl::StrJoin(spec.shape, ", "), "], rows ",
-                       first_row, " to ", first_row + out.rows, " of ", out.cols, " are needed"));
+                       first_row, " to ", first_row + out.rows, " of ", out.cols,
+                       " are needed for ", tensor));
     }
     const int64_t heads = name.permuted_query ? model_.num_heads
                           : name.permuted_key ? model_.num_kv_heads
                                               : 0;
-    return Read(spec, file_->Bytes(index).data(), name.plus_one, heads, first_row, out);
+    const uint8_t* bytes = file_->Bytes(index).data() +
+                           expert * rows * DefOf(spec.type).RowBytes(spec.shape.back());
+    return Read(spec, bytes, name.plus_one, heads, first_row, out);
   }
 
   bool HasDense(absl::string_view tensor) const override {
@@ -66,7 +72,7 @@ class GgufWeights : public WeightSource {
         out.data[heads > 0 ? PermutedRow(i, out.cols, heads) : i] = values[static_cast<size_t>(i)];
       }
     } else {
-      const int64_t rows = spec.shape[0];
+      const int64_t rows = spec.shape[spec.shape.size() - 2];
       // Where rows are reordered, all are gone through to find those wanted.
       const int64_t begin = heads > 0 ? 0 : first_row;
       const int64_t end = heads > 0 ? rows : first_row + out.rows;
@@ -100,10 +106,8 @@ class GgufWeights : public WeightSource {
 
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenGgufWeights(const std::string& directory,
                                                               const std::string& source_directory) {
-  LWQ_ASSIGN_OR_RETURN(
-      const std::string config,
-      ReadJsonFile(JoinPath(source_directory, "config.json"), {.reason = "CONFIG_INVALID"}));
-  LWQ_ASSIGN_OR_RETURN(GgufModel model, ReadGgufModel(config, /*name=*/""));
+  LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(source_directory));
+  LWQ_ASSIGN_OR_RETURN(GgufModel model, MakeGgufModel(spec, /*name=*/""));
   LWQ_ASSIGN_OR_RETURN(auto file, GgufFile::Open(JoinPath(directory, kGgufFileName)));
   return std::make_unique<GgufWeights>(std::move(file), std::move(model));
 }

@@ -12,7 +12,7 @@ namespace lwq {
 
 // Reads model.gguf in `directory`; `source_directory` has the config.json that says how rows are
 // ordered. Every tensor is dequantized as it is read. Errors: those of GgufFile::Open and
-// ReadGgufModel.
+// MakeGgufModel.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenGgufWeights(const std::string& directory,
                                                               const std::string& source_directory);
 

@@ -12,8 +12,6 @@
 namespace lwq {
 namespace {
 
-using Kind = GgufConfigKey::Kind;
-
 constexpr GgufModuleName kModelModules[] = {
     {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
 
@@ -45,39 +43,21 @@ constexpr GgufModuleName kQwen3MoeModules[] = {{"self_attn.q_norm", "attn_q_norm
                                                {"mlp.experts.*.up_proj", "ffn_up_exps"},
                                                {"mlp.experts.*.down_proj", "ffn_down_exps"}};
 
-constexpr GgufConfigKey kLlamaKeys[] = {{"vocab_size", "vocab_size"}};
-constexpr GgufConfigKey kMixtralKeys[] = {{"vocab_size", "vocab_size"},
-                                          {"expert_count", "num_local_experts"},
-                                          {"expert_used_count", "num_experts_per_tok"}};
-constexpr GgufConfigKey kQwen3MoeKeys[] = {
-    {"expert_count", "num_experts", Kind::kU32, true, "num_local_experts"},
-    {"expert_used_count", "num_experts_per_tok"},
-    {"expert_feed_forward_length", "moe_intermediate_size"}};
-constexpr GgufConfigKey kGemma3Keys[] = {
-    {"attention.sliding_window", "sliding_window"},
-    {"final_logit_softcapping", "final_logit_softcapping", Kind::kF32, false}};
-constexpr GgufConfigKey kPhi3Keys[] = {
-    {"rope.scaling.original_context_length", "original_max_position_embeddings", Kind::kU32, false},
-    {"attention.sliding_window", "sliding_window", Kind::kU32, false}};
-
-constexpr GgufExpectation kSilu[] = {{"hidden_act", "\"silu\""}};
-constexpr GgufExpectation kQwen2Expects[] = {{"hidden_act", "\"silu\""},
-                                             {"use_sliding_window", "false"}};
-constexpr GgufExpectation kQwen3Expects[] = {
-    {"hidden_act", "\"silu\""}, {"use_sliding_window", "false"}, {"attention_bias", "false"}};
-constexpr GgufExpectation kQwen3MoeExpects[] = {
-    {"hidden_act", "\"silu\""}, {"use_sliding_window", "false"}, {"attention_bias", "false"},
-    {"norm_topk_prob", "true"}, {"decoder_sparse_step", "1"},    {"mlp_only_layers", "[]"}};
-constexpr GgufExpectation kGemma3Expects[] = {{"hidden_activation", "\"gelu_pytorch_tanh\""},
-                                              {"attention_bias", "false"},
-                                              {"attn_logit_softcapping", "null"},
-                                              {"sliding_window_pattern", "6"},
-                                              {"_sliding_window_pattern", "6"}};
+constexpr GgufModuleName kQwen2MoeModules[] = {
+    {"mlp.gate", "ffn_gate_inp"},
+    {"mlp.experts.*.gate_proj", "ffn_gate_exps"},
+    {"mlp.experts.*.up_proj", "ffn_up_exps"},
+    {"mlp.experts.*.down_proj", "ffn_down_exps"},
+    {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
+    {"mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
+    {"mlp.shared_expert.up_proj", "ffn_up_shexp"},
+    {"mlp.shared_expert.down_proj", "ffn_down_shexp"}};
 
 constexpr absl::string_view kLlamaClasses[] = {"LlamaForCausalLM", "MistralForCausalLM"};
 constexpr absl::string_view kMixtralClasses[] = {"MixtralForCausalLM"};
 constexpr absl::string_view kQwen2Classes[] = {"Qwen2ForCausalLM"};
 constexpr absl::string_view kQwen3Classes[] = {"Qwen3ForCausalLM"};
+constexpr absl::string_view kQwen2MoeClasses[] = {"Qwen2MoeForCausalLM"};
 constexpr absl::string_view kQwen3MoeClasses[] = {"Qwen3MoeForCausalLM"};
 constexpr absl::string_view kGemma3Classes[] = {"Gemma3ForCausalLM"};
 constexpr absl::string_view kPhi3Classes[] = {"Phi3ForCausalLM"};
@@ -86,52 +66,60 @@ constexpr GgufFamilyDef kFamilies[] = {
     {.name = "llama",
      .architecture = "llama",
      .model_classes = kLlamaClasses,
-     .keys = kLlamaKeys,
-     .expectations = kSilu,
+     .biases = GgufBiases::kAll,
+     .rope = GgufRope::kLlama3,
      .interleaved_rope = true,
-     .rope_dimension = true},
+     .rope_dimension = true,
+     .vocab_size = true},
     {.name = "mixtral",
      .architecture = "llama",
      .model_classes = kMixtralClasses,
      .modules = kMixtralModules,
-     .keys = kMixtralKeys,
-     .expectations = kSilu,
+     .rope = GgufRope::kLlama3,
      .interleaved_rope = true,
-     .rope_dimension = true},
+     .rope_dimension = true,
+     .vocab_size = true,
+     .experts = true},
     {.name = "qwen2",
      .architecture = "qwen2",
      .model_classes = kQwen2Classes,
-     .expectations = kQwen2Expects,
+     .biases = GgufBiases::kQueryKeyValue,
      .head_dim_follows = true},
+    {.name = "qwen2_moe",
+     .architecture = "qwen2moe",
+     .model_classes = kQwen2MoeClasses,
+     .modules = kQwen2MoeModules,
+     .biases = GgufBiases::kQueryKeyValue,
+     .head_dim_follows = true,
+     .experts = true,
+     .expert_sizes = true,
+     .shares_normalized = false},
     {.name = "qwen3",
      .architecture = "qwen3",
      .model_classes = kQwen3Classes,
      .modules = kHeadNorms,
-     .expectations = kQwen3Expects,
      .always_head_dim = true},
     {.name = "qwen3_moe",
      .architecture = "qwen3moe",
      .model_classes = kQwen3MoeClasses,
      .modules = kQwen3MoeModules,
-     .keys = kQwen3MoeKeys,
-     .expectations = kQwen3MoeExpects,
-     .always_head_dim = true},
+     .always_head_dim = true,
+     .experts = true,
+     .expert_sizes = true},
     {.name = "gemma3",
      .architecture = "gemma3",
      .model_classes = kGemma3Classes,
      .modules = kGemma3Modules,
-     .keys = kGemma3Keys,
-     .expectations = kGemma3Expects,
-     .norms_plus_one = true,
+     .rope = GgufRope::kTwo,
+     .gemma = true,
      .always_head_dim = true},
     {.name = "phi3",
      .architecture = "phi3",
      .model_classes = kPhi3Classes,
      .modules = kPhi3Modules,
-     .keys = kPhi3Keys,
-     .expectations = kSilu,
-     .rope_dimension = true,
-     .rope_short_and_long = true},
+     .rope = GgufRope::kLong,
+     .head_dim_follows = true,
+     .rope_dimension = true},
 };
 
 const GgufModuleName* Lookup(absl::Span<const GgufModuleName> names, absl::string_view module) {
@@ -206,7 +194,7 @@ absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::str
   result.name = absl::StrCat(prefix, found->name, ".", kind);
   result.permuted_query = family.interleaved_rope && found->name == "attn_q";
   result.permuted_key = family.interleaved_rope && found->name == "attn_k";
-  result.plus_one = family.norms_plus_one && absl::EndsWith(found->name, "_norm");
+  result.plus_one = family.gemma && absl::EndsWith(found->name, "_norm");
   return result;
 }
 

@@ -18,21 +18,14 @@ struct GgufModuleName {
   absl::string_view name;
 };
 
-// A metadata key "<architecture>.<key>" that is a number of config.json.
-struct GgufConfigKey {
-  enum class Kind { kU32, kF32 };
-  absl::string_view key;
-  absl::string_view field;
-  Kind kind = Kind::kU32;
-  bool required = true;
-  absl::string_view other_field = {};  // where a later transformers renamed it
-};
-
-// A field that must have this value, as JSON text, where config.json has it: llama.cpp's graph of
-// the architecture does nothing else.
-struct GgufExpectation {
-  absl::string_view field;
-  absl::string_view value;
+// What llama.cpp's graph of an architecture can do where others cannot. What a model has beyond it
+// is refused.
+enum class GgufBiases { kNone, kQueryKeyValue, kAll };
+enum class GgufRope {
+  kPlain,   // linear and yarn scaling, which all do that have one rotary embedding
+  kLlama3,  // and llama3, by divisors in a tensor
+  kLong,    // longrope, by tensors, and nothing else
+  kTwo      // Gemma 3: one for layers with a window, one, which linear may scale, for the others
 };
 
 struct GgufFamilyDef {
@@ -40,14 +33,17 @@ struct GgufFamilyDef {
   absl::string_view architecture;                     // GGUF's own name
   absl::Span<const absl::string_view> model_classes;  // "architectures" of config.json
   absl::Span<const GgufModuleName> modules;           // besides those that all families have
-  absl::Span<const GgufConfigKey> keys;               // likewise
-  absl::Span<const GgufExpectation> expectations;
+  GgufBiases biases = GgufBiases::kNone;
+  GgufRope rope = GgufRope::kPlain;
   bool interleaved_rope = false;  // llama.cpp rotates adjacent rows: those of q and k are permuted
-  bool norms_plus_one = false;    // norms are stored with the 1 that the model adds
+  bool gemma = false;             // norms are stored with the 1 that the model adds; GELU; windows
   bool always_head_dim = false;   // key_length and value_length even where they follow
   bool head_dim_follows = false;  // llama.cpp's graph has no other than hidden / heads
   bool rope_dimension = false;    // rope.dimension_count
-  bool rope_short_and_long = false;  // longrope's factors are tensors
+  bool vocab_size = false;        // is a key
+  bool experts = false;           // in every layer
+  bool expert_sizes = false;      // expert_feed_forward_length is a key
+  bool shares_normalized = true;  // experts' shares are divided by their sum
 };
 
 absl::Span<const GgufFamilyDef> GgufFamilies();

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -73,8 +74,10 @@ class TokenTable {
     return absl::OkStatus();
   }
   bool Holds(int64_t id) const { return id >= 0 && id < static_cast<int64_t>(tokens_.size()); }
-  bool Has(int64_t id) const {
-    return Holds(id) && tokens_[static_cast<size_t>(id)].type != kUnused;
+  // Of an id that it holds.
+  int32_t TypeOf(int64_t id) const { return tokens_[static_cast<size_t>(id)].type; }
+  void Rename(int64_t id, std::string text) {
+    tokens_[static_cast<size_t>(id)].text = std::move(text);
   }
 
   // Sets tokens and types, and scores if asked for.
@@ -147,11 +150,17 @@ std::vector<AddedToken> AddedTokens(const Sources& sources) {
   return tokens;
 }
 
-absl::Status SetAddedTokens(const std::vector<AddedToken>& added, bool replace, TokenTable* table) {
+// They come over the model's own tokens, which may be renamed or made special; but what is unknown,
+// or a byte, stays so.
+absl::Status SetAddedTokens(const std::vector<AddedToken>& added, TokenTable* table) {
   for (const AddedToken& token : added) {
     // Of a model with more inputs than text, such as Gemma 3's images: it has no embedding here.
     if (!table->Holds(token.id)) continue;
-    if (!replace && table->Has(token.id)) continue;
+    const int32_t before = table->TypeOf(token.id);
+    if (before == kUnknown || before == kByte) {
+      table->Rename(token.id, token.text);
+      continue;
+    }
     // llama.cpp looks for user-defined tokens in the text as it was.
     const std::string text =
         token.special ? token.text : absl::StrReplaceAll(token.text, {{"\xe2\x96\x81", " "}});
@@ -165,13 +174,17 @@ absl::Status SetFromSentencePiece(const std::string& serialized, const Sources& 
                                   int64_t vocab_size, GgufMetadata* metadata) {
   LWQ_ASSIGN_OR_RETURN(SentencePieces model, ReadSentencePieces(serialized));
   if (model.model_type != 2) return Unsupported("its SentencePiece model is no BPE");
+  if (model.normalizes) return Unsupported("its SentencePiece model normalizes texts");
+  if (model.remove_extra_whitespaces) {
+    return Unsupported("its SentencePiece model takes out blanks, which llama.cpp does not");
+  }
   TokenTable table(vocab_size);
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     SentencePieces::Piece& piece = model.pieces[id];
     LWQ_RETURN_IF_ERROR(
         table.Set(static_cast<int64_t>(id), std::move(piece.text), piece.score, piece.type));
   }
-  LWQ_RETURN_IF_ERROR(SetAddedTokens(AddedTokens(sources), /*replace=*/false, &table));
+  LWQ_RETURN_IF_ERROR(SetAddedTokens(AddedTokens(sources), &table));
   metadata->Set("tokenizer.ggml.model", std::string("llama"));
   metadata->Set("tokenizer.ggml.pre", std::string("default"));
   LWQ_RETURN_IF_ERROR(table.Write(/*with_scores=*/true, metadata));
@@ -215,11 +228,7 @@ absl::Status SetFromByteFallback(const Sources& sources, int64_t vocab_size,
     const int32_t type = text == unknown ? kUnknown : IsByteToken(text) ? kByte : kNormal;
     LWQ_RETURN_IF_ERROR(table.Set(id.get<int64_t>(), text, type == kNormal ? score : 0, type));
   }
-  std::vector<AddedToken> added = AddedTokens(sources);
-  added.erase(std::remove_if(added.begin(), added.end(),
-                             [&](const AddedToken& token) { return token.text == unknown; }),
-              added.end());
-  LWQ_RETURN_IF_ERROR(SetAddedTokens(added, /*replace=*/true, &table));
+  LWQ_RETURN_IF_ERROR(SetAddedTokens(AddedTokens(sources), &table));
   LWQ_ASSIGN_OR_RETURN(const bool prefix, AddsSpacePrefix(sources.steps));
   metadata->Set("tokenizer.ggml.model", std::string("llama"));
   metadata->Set("tokenizer.ggml.pre", std::string("default"));
@@ -237,7 +246,7 @@ absl::Status SetFromByteLevel(const Sources& sources, int64_t vocab_size, GgufMe
     if (!id.is_number_integer()) return Invalid("tokenizer.json has an id that is no number");
     LWQ_RETURN_IF_ERROR(table.Set(id.get<int64_t>(), text, 0, kNormal));
   }
-  LWQ_RETURN_IF_ERROR(SetAddedTokens(AddedTokens(sources), /*replace=*/true, &table));
+  LWQ_RETURN_IF_ERROR(SetAddedTokens(AddedTokens(sources), &table));
   std::vector<std::string> texts;
   for (const auto& [left, right] : merges) {
     // A blank inside a piece would part it; U+0120 is how the byte alphabet writes one.
@@ -281,13 +290,43 @@ void SetSpecialTokens(const Sources& sources, int64_t vocab_size, GgufMetadata* 
   }
 }
 
-// What is put around a text: tokenizer_config.json says it, or the template of tokenizer.json.
-void SetAddedAround(const Sources& sources, GgufMetadata* metadata) {
+// What is put around a text: tokenizer_config.json says it, or the template of tokenizer.json; else
+// the tokenizer does as it does.
+void SetAddedAround(const GgufTokenizerFiles& files, const Sources& sources,
+                    GgufMetadata* metadata) {
   const Json& bos = FieldOf(sources.tokenizer_config, "add_bos_token");
   const Json& eos = FieldOf(sources.tokenizer_config, "add_eos_token");
   const AroundText around = AddedAroundText(sources.steps);
-  metadata->Set("tokenizer.ggml.add_bos_token", bos.is_boolean() ? bos.get<bool>() : around.before);
+  metadata->Set("tokenizer.ggml.add_bos_token",
+                bos.is_boolean() ? bos.get<bool>() : around.before || files.adds_bos);
+  const bool named = metadata->Find("tokenizer.ggml.bos_token_id") != nullptr;
+  if (!named && files.bos_id >= 0) {
+    metadata->Set("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(files.bos_id));
+  }
   metadata->Set("tokenizer.ggml.add_eos_token", eos.is_boolean() ? eos.get<bool>() : around.after);
+}
+
+// A key takes letters, digits and underscores.
+std::string KeyPart(std::string name) {
+  for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) ? c : '_';
+  return name;
+}
+
+// A file of its own, a text, or a list of named ones of which "default" is the model's.
+void SetChatTemplates(const std::string& file, const Json& field, GgufMetadata* metadata) {
+  std::string chosen = file.empty() ? TextOf(field) : file;
+  std::vector<std::string> names;
+  for (const Json& one : field.is_array() ? field : Json::array()) {
+    const std::string name = TextOf(FieldOf(one, "name")), text = TextOf(FieldOf(one, "template"));
+    if (name == "default") {
+      if (file.empty()) chosen = text;
+    } else if (!name.empty() && !text.empty()) {
+      names.push_back(KeyPart(name));
+      metadata->Set(absl::StrCat("tokenizer.chat_template.", names.back()), text);
+    }
+  }
+  if (!names.empty()) metadata->Set("tokenizer.chat_templates", names);
+  if (!chosen.empty()) metadata->Set("tokenizer.chat_template", chosen);
 }
 
 }  // namespace
@@ -304,6 +343,7 @@ absl::Status SetGgufTokenizer(const GgufTokenizerFiles& files, int64_t vocab_siz
   for (const char* part : {"normalizer", "pre_tokenizer", "post_processor"}) {
     steps[part] = FieldOf(sources.tokenizer, part);
   }
+  steps["model"]["ignore_merges"] = FieldOf(model, "ignore_merges");
   sources.steps = steps.dump();
   if (!files.tokenizer_model.empty()) {
     LWQ_RETURN_IF_ERROR(SetFromSentencePiece(files.tokenizer_model, sources, vocab_size, metadata));
@@ -318,10 +358,9 @@ absl::Status SetGgufTokenizer(const GgufTokenizerFiles& files, int64_t vocab_siz
     LWQ_RETURN_IF_ERROR(SetFromByteLevel(sources, vocab_size, metadata));
   }
   SetSpecialTokens(sources, vocab_size, metadata);
-  SetAddedAround(sources, metadata);
-  const std::string chat = TextOf(FieldOf(sources.tokenizer_config, "chat_template"));
-  const std::string& chosen = files.chat_template.empty() ? chat : files.chat_template;
-  if (!chosen.empty()) metadata->Set("tokenizer.chat_template", chosen);
+  SetAddedAround(files, sources, metadata);
+  SetChatTemplates(files.chat_template, FieldOf(sources.tokenizer_config, "chat_template"),
+                   metadata);
   return absl::OkStatus();
 }
 

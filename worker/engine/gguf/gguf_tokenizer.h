@@ -18,6 +18,10 @@ struct GgufTokenizerFiles {
   std::string tokenizer_config;  // tokenizer_config.json
   std::string config;            // config.json
   std::string chat_template;     // chat_template.jinja
+  // What the model's tokenizer does, for where the files do not say it: whether it puts a token
+  // before a text, and which. -1: none.
+  bool adds_bos = false;
+  int64_t bos_id = -1;
 };
 
 // Sets tokenizer.* for a model whose embedding has `vocab_size` rows; ids without a token become

@@ -14,6 +14,8 @@ using Json = nlohmann::json;
 struct KnownPreTokenizer {
   const char* name;
   std::vector<std::string> steps;  // as StepText writes them
+  // Whether a word that is a token stays whole, whatever merges there are.
+  bool ignore_merges = false;
 };
 
 // Patterns are split points ("isolated" matches) unless said otherwise.
@@ -21,13 +23,18 @@ const std::vector<KnownPreTokenizer>& Known() {
   static const auto& known = *new std::vector<KnownPreTokenizer>{
       {"llama-bpe",
        {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+        "bytes"},
+       /*ignore_merges=*/true},
+      {"dbrx",
+       {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
         "bytes"}},
       {"qwen2",
        {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
         "bytes"}},
       {"tekken",
        {R"(split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-        "bytes"}},
+        "bytes"},
+       /*ignore_merges=*/true},
       {"smollm", {"single digits", "words and bytes"}},
       {"gpt-2", {"words and bytes"}}};
   return known;
@@ -86,12 +93,16 @@ absl::StatusOr<std::string> PreTokenizerName(absl::string_view tokenizer_json) {
   for (const Json& step : StepsOf(FieldOf(tokenizer, "pre_tokenizer"), "pretokenizers")) {
     steps.push_back(StepText(step));
   }
+  const bool ignore_merges = Is(FieldOf(tokenizer, "model"), "ignore_merges", false);
   std::string names;
   for (const KnownPreTokenizer& known : Known()) {
-    if (known.steps == steps) return std::string(known.name);
+    if (known.steps == steps && known.ignore_merges == ignore_merges) {
+      return std::string(known.name);
+    }
     absl::StrAppend(&names, names.empty() ? "" : ", ", known.name);
   }
-  return Unsupported(absl::StrCat("its pre-tokenizer is none of ", names));
+  return Unsupported(absl::StrCat("its pre-tokenizer, with ignore_merges ",
+                                  ignore_merges ? "on" : "off", ", is none of ", names));
 }
 
 absl::StatusOr<bool> AddsSpacePrefix(absl::string_view tokenizer_json) {

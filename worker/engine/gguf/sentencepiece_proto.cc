@@ -108,10 +108,21 @@ absl::Status ReadNumbers(absl::string_view message, uint32_t first_field, int64_
   return absl::OkStatus();
 }
 
+// Whether a field of a message is there and not empty.
+absl::StatusOr<bool> HasBytes(absl::string_view message, uint32_t number) {
+  bool found = false;
+  FieldReader fields(message);
+  while (!fields.done()) {
+    LWQ_ASSIGN_OR_RETURN(const Field field, fields.Next());
+    found |= field.number == number && !field.bytes.empty();
+  }
+  return found;
+}
+
 }  // namespace
 
 absl::StatusOr<SentencePieces> ReadSentencePieces(absl::string_view serialized) {
-  constexpr uint32_t kPieces = 1, kTrainer = 2, kNormalizer = 3;
+  constexpr uint32_t kPieces = 1, kTrainer = 2, kNormalizer = 3, kCharacterMap = 2;
   SentencePieces model;
   int64_t model_type = 1, prefix = 1, whitespaces = 1, ignored = 0;
   FieldReader fields(serialized);
@@ -124,6 +135,7 @@ absl::StatusOr<SentencePieces> ReadSentencePieces(absl::string_view serialized) 
       LWQ_RETURN_IF_ERROR(ReadNumbers(field.bytes, 3, &model_type, 0, &ignored));
     } else if (field.number == kNormalizer) {
       LWQ_RETURN_IF_ERROR(ReadNumbers(field.bytes, 3, &prefix, 4, &whitespaces));
+      LWQ_ASSIGN_OR_RETURN(model.normalizes, HasBytes(field.bytes, kCharacterMap));
     }
   }
   model.model_type = static_cast<int32_t>(model_type);

@@ -22,6 +22,7 @@ struct SentencePieces {
   int32_t model_type = 1;  // 1 unigram, 2 BPE, 3 word, 4 char
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
+  bool normalizes = false;  // characters, by a map
 };
 
 // `serialized` is the file's content. INVALID_ARGUMENT "TOKENIZER_INVALID" for damage.

@@ -79,7 +79,8 @@ class Grouper {
 std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFormat& format,
                                       DType weight_dtype) {
   std::vector<TensorSpec> tensors;
-  for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, weight_dtype)) {
+  const DType dtype = linear.own_dtype.value_or(weight_dtype);
+  for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, dtype)) {
     tensors.push_back(
         {absl::StrCat(linear.module, SuffixOf(part.name)), part.dtype, std::move(part.shape)});
   }

@@ -1,5 +1,5 @@
 // GGUF for the planner: llama.cpp fuses nothing, so every linear and the embedding are units of
-// their own; and of a file's bytes only those of the units' tensors depend on the plan, because
+// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of the units' tensors depend on the plan, because
 // what the header says of a tensor takes the same space for every type.
 #include <algorithm>
 #include <utility>
@@ -23,6 +23,20 @@ AllocationUnit UnitOf(const LinearShape& linear, Place place) {
   return {UnitName(linear.module), place, {linear}, linear.name};
 }
 
+// "layers.3.mlp.experts.up_proj" and its like, in the order in which the first expert has them.
+void AddStacks(const AllocationUnit& experts, std::vector<AllocationUnit>& units) {
+  const size_t first = units.size();
+  for (const LinearShape& linear : experts.linears) {
+    size_t at = first;
+    while (at < units.size() && units[at].kind != linear.name) ++at;
+    if (at == units.size()) {
+      const std::string layer(absl::StripSuffix(experts.name, experts.kind));
+      units.push_back({absl::StrCat(layer, linear.name), experts.place, {}, linear.name});
+    }
+    units[at].linears.push_back(linear);
+  }
+}
+
 bool IsEmbeddingTable(const DenseTensor& tensor) {
   return tensor.place == Place::Embedding() && tensor.shape.size() == 2 && tensor.bias_of.empty();
 }
@@ -32,12 +46,17 @@ ModelInventory UnitsOf(ModelInventory model) {
   for (const DenseTensor& tensor : model.dense) {
     if (!IsEmbeddingTable(tensor)) continue;
     const std::string module(absl::StripSuffix(tensor.name, ".weight"));
-    units.push_back(
-        UnitOf({module, tensor.shape[0], tensor.shape[1], UnitName(module)}, tensor.place));
+    LinearShape table = {module, tensor.shape[0], tensor.shape[1], UnitName(module)};
+    if (tensor.dtype != model.weight_dtype) table.own_dtype = tensor.dtype;
+    units.push_back(UnitOf(table, tensor.place));
   }
   model.dense.erase(std::remove_if(model.dense.begin(), model.dense.end(), &IsEmbeddingTable),
                     model.dense.end());
   for (const AllocationUnit& unit : model.units) {
+    if (unit.of_experts()) {
+      AddStacks(unit, units);
+      continue;
+    }
     for (const LinearShape& linear : unit.linears) units.push_back(UnitOf(linear, unit.place));
   }
   model.units = std::move(units);

@@ -88,9 +88,15 @@ GgufType Fitting(GgufType type, int64_t in_features) {
   }
 }
 
+// Llama and Qwen2 of 80 layers: eight heads share a value, so that attn_v is small.
+bool Is70B(const Tensor& tensor) { return tensor.num_layers == 80; }
+
 GgufType InLayer(const Recipe& recipe, absl::string_view kind, const Tensor& tensor) {
   const auto by = [&](Rule rule) { return rule == nullptr ? recipe.most : rule(tensor); };
-  if (absl::EndsWith(kind, "v_proj") && !absl::EndsWith(kind, "qkv_proj")) return by(recipe.value);
+  if (absl::EndsWith(kind, "v_proj") && !absl::EndsWith(kind, "qkv_proj")) {
+    const GgufType type = by(recipe.value);
+    return Is70B(tensor) && (type == kQ3_K || type == kQ4_K) ? kQ5_K : type;
+  }
   if (absl::EndsWith(kind, "down_proj")) return by(recipe.down);
   if (absl::EndsWith(kind, "o_proj")) return recipe.output_projection;
   if (absl::EndsWith(kind, "qkv_proj")) return recipe.fused_attention;

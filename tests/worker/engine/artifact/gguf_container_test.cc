@@ -13,6 +13,7 @@
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/gguf_reader.h"
+#include "worker/engine/tensor/widen.h"
 
 namespace lwq {
 namespace {
@@ -37,6 +38,11 @@ class GgufContainerTest : public ::testing::TestWithParam<DType> {
     made_.scratch = std::make_unique<TempDirectory>(std::move(scratch));
     source_ = made_.Directory("model");
     ASSERT_OK(WriteTinyModel(options, source_));
+    PlanModel(kCycle);
+  }
+
+  // The model in `source_`: types go round, and every sixth unit stays as it is.
+  void PlanModel(absl::Span<const GgufType> types) {
     LWQ_ASSERT_OK_AND_ASSIGN(made_.source, Checkpoint::Open(source_));
     LWQ_ASSERT_OK_AND_ASSIGN(spec_, ReadDecoderSpec(source_));
     LWQ_ASSERT_OK_AND_ASSIGN(ModelInventory model, TakeInventory(spec_, *made_.source));
@@ -44,34 +50,40 @@ class GgufContainerTest : public ::testing::TestWithParam<DType> {
     ASSERT_OK(ArtifactFormatDefs::gguf.check(model));
     made_.model = PlannedAs(ArtifactFormatDefs::gguf, std::move(model));
     weights_ = MakeCheckpointWeights(made_.source.get());
-    // Types go round, and every sixth unit stays as it is.
     for (size_t u = 0; u < made_.model.units.size(); ++u) {
-      made_.plan.push_back(
-          u % 6 == 5 ? DenseFormat()
-                     : static_cast<const WeightFormat*>(GgufFormat::Find(DefOf(kCycle[u % 6]))));
+      made_.plan.push_back(u % 6 == 5 ? DenseFormat()
+                                      : static_cast<const WeightFormat*>(
+                                            GgufFormat::Find(DefOf(types[u % 6 % types.size()]))));
       ASSERT_NO_FATAL_FAILURE(MakeBlob(made_.model.units[u], made_.plan.back()));
     }
   }
 
   void MakeBlob(const AllocationUnit& unit, const WeightFormat* format) {
     if (format->dense()) return;
-    const GgufTypeDef& type = format->gguf()->type();
-    const LinearShape& shape = unit.linears[0];
-    Matrix weight(shape.out_features, shape.in_features);
-    ASSERT_OK(weights_->ReadLinear(shape.module, weight.view()));
+    std::vector<EncodedModule> modules;
+    for (const LinearShape& shape : unit.linears) {
+      Matrix weight(shape.out_features, shape.in_features);
+      ASSERT_OK(weights_->ReadLinear(shape.module, weight.view()));
+      modules.push_back({shape.module, Encode(*format, weight)});
+    }
+    const std::string path = made_.Directory(absl::StrCat("blob-", made_.blobs.size()));
+    ASSERT_OK(WriteUnitBlob(path, modules));
+    LWQ_ASSERT_OK_AND_ASSIGN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
+    made_.blob_set.Add(blob.get());
+    made_.blobs.push_back(std::move(blob));
+  }
+
+  EncodedLinear Encode(const WeightFormat& format, const Matrix& weight) {
+    const GgufTypeDef& type = format.gguf()->type();
     EncodedLinear encoded;
-    encoded.push_back({format->Parts(shape.out_features, shape.in_features, GetParam())[0], ""});
+    encoded.push_back({format.Parts(weight.rows(), weight.cols(), GetParam())[0], ""});
     encoded[0].bytes.resize(static_cast<size_t>(encoded[0].spec.size_bytes()));
     for (int64_t r = 0; r < weight.rows(); ++r) {
       QuantizeRow(
           type, GgufFit::kReference, {weight.Row(r), static_cast<size_t>(weight.cols())}, {},
           reinterpret_cast<uint8_t*>(encoded[0].bytes.data()) + r * type.RowBytes(weight.cols()));
     }
-    const std::string path = made_.Directory(absl::StrCat("blob-", made_.blobs.size()));
-    ASSERT_OK(WriteUnitBlob(path, {{shape.module, std::move(encoded)}}));
-    LWQ_ASSERT_OK_AND_ASSIGN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
-    made_.blob_set.Add(blob.get());
-    made_.blobs.push_back(std::move(blob));
+    return encoded;
   }
 
   // Every weight of the model by both sources, to the bit.
@@ -81,22 +93,25 @@ class GgufContainerTest : public ::testing::TestWithParam<DType> {
           << name;
     };
     for (const AllocationUnit& unit : made_.model.units) {
-      const LinearShape& shape = unit.linears[0];
-      Matrix x(shape.out_features, shape.in_features), y(shape.out_features, shape.in_features);
-      if (unit.place == Place::Embedding()) {
-        ASSERT_OK(a.ReadDense(shape.module + ".weight", 0, x.view()));
-        ASSERT_OK(b.ReadDense(shape.module + ".weight", 0, y.view()));
-        Matrix row(1, shape.in_features);
-        ASSERT_OK(b.ReadDense(shape.module + ".weight", 77, row.view()));
-        EXPECT_EQ(std::memcmp(row.data(), x.Row(77), sizeof(float) * 256), 0);
-      } else {
-        ASSERT_OK(a.ReadLinear(shape.module, x.view()));
-        ASSERT_OK(b.ReadLinear(shape.module, y.view()));
+      for (const LinearShape& shape : unit.linears) {
+        Matrix x(shape.out_features, shape.in_features), y(shape.out_features, shape.in_features);
+        if (unit.place == Place::Embedding()) {
+          ASSERT_OK(a.ReadDense(shape.module + ".weight", 0, x.view()));
+          ASSERT_OK(b.ReadDense(shape.module + ".weight", 0, y.view()));
+          Matrix row(1, shape.in_features);
+          ASSERT_OK(b.ReadDense(shape.module + ".weight", 47, row.view()));
+          const size_t row_bytes = sizeof(float) * static_cast<size_t>(row.cols());
+          EXPECT_EQ(std::memcmp(row.data(), x.Row(47), row_bytes), 0);
+        } else {
+          ASSERT_OK(a.ReadLinear(shape.module, x.view()));
+          ASSERT_OK(b.ReadLinear(shape.module, y.view()));
+        }
+        compare(shape.module, x, y);
       }
-      compare(unit.name, x, y);
     }
     for (const DenseTensor& tensor : made_.model.dense) {
-      Matrix x(1, tensor.shape[0]), y(1, tensor.shape[0]);
+      const int64_t rows = tensor.shape.size() == 2 ? tensor.shape[0] : 1;
+      Matrix x(rows, tensor.shape.back()), y(rows, tensor.shape.back());
       EXPECT_TRUE(b.HasDense(tensor.name));
       ASSERT_OK(a.ReadDense(tensor.name, 0, x.view()));
       ASSERT_OK(b.ReadDense(tensor.name, 0, y.view()));
@@ -144,6 +159,89 @@ TEST_P(GgufContainerTest, TheFileIsTheForecastAndOpensWithThePlansWeights) {
     EXPECT_THAT(OpenArtifact(out, "").status(),
                 FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("config.json")));
   }
+}
+
+// A model as others wrote it, with a tokenizer of two letters.
+void CopyFamily(const char* family, const std::string& directory) {
+  ASSERT_OK(MakeDirectories(directory));
+  const std::string from = std::string(LWQ_SOURCE_DIR "/tests/golden/families/") + family;
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string content, ReadFile(JoinPath(from, name), 1 << 24));
+    ASSERT_OK(WriteFileAtomically(JoinPath(directory, name), content));
+  }
+  ASSERT_OK(WriteFileAtomically(
+      JoinPath(directory, "tokenizer.json"),
+      R"({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+          "decoder": {"type": "ByteLevel"},
+          "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}})"));
+}
+
+// The experts of a layer that lie in one tensor are one unit.
+TEST_P(GgufContainerTest, ExpertsAreStackedInTheirOrder) {
+  if (GetParam() != DType::kF16) return;  // the record's own
+  LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory scratch, TempDirectory::Create());
+  made_.scratch = std::make_unique<TempDirectory>(std::move(scratch));
+  source_ = made_.Directory("model");
+  ASSERT_NO_FATAL_FAILURE(CopyFamily("mixtral", source_));
+  ASSERT_NO_FATAL_FAILURE(PlanModel({GgufType::kQ8_0, GgufType::kQ4_0, GgufType::kIQ4_NL}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const AllocationUnit unit,
+                           FindUnit(made_.model, "layers.1.block_sparse_moe.experts.w2"));
+  EXPECT_EQ(unit.linears.size(), 5u);
+  const std::string out = made_.Directory("out");
+  ASSERT_OK(ContainerDefs::gguf.write(made_.Parts(), out, nullptr));
+  LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(JoinPath(out, "model.gguf")));
+  EXPECT_EQ(size, WeightFileBytes(made_.model, made_.plan, 0));
+  EXPECT_OK(ContainerDefs::gguf.verify(made_.Parts(), out));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(JoinPath(out, "model.gguf")));
+  const int index = file->Find("blk.1.ffn_down_exps.weight");
+  ASSERT_GE(index, 0);
+  EXPECT_THAT(file->header().tensors[static_cast<size_t>(index)].shape,
+              ::testing::ElementsAre(5, 32, 64));
+  LWQ_ASSERT_OK_AND_ASSIGN(const ReadableArtifact artifact, OpenArtifact(out, source_));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto planned, MakePlanWeights(weights_.get(), made_.model,
+                                                               made_.plan, made_.blob_set));
+  ExpectSameWeights(*planned, *artifact.weights);
+}
+
+// Rewrites the checkpoint with its embedding in F32.
+void WidenEmbedding(const std::string& directory) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto checkpoint, Checkpoint::Open(directory));
+  std::vector<TensorSpec> specs;
+  for (const std::string& name : checkpoint->tensor_names()) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const TensorView view, checkpoint->Get(name));
+    const bool embedding = name == "model.embed_tokens.weight";
+    specs.push_back({name, embedding ? DType::kF32 : view.dtype, view.shape});
+  }
+  const SafetensorsLayout layout = LayOutSafetensors(specs);
+  std::string file = layout.header;
+  for (const TensorSpec& spec : layout.tensors) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const TensorView view, checkpoint->Get(spec.name));
+    if (spec.dtype == view.dtype) {
+      file.append(reinterpret_cast<const char*>(view.bytes.data()), view.bytes.size());
+      continue;
+    }
+    Matrix wide(spec.shape[0], spec.shape[1]);
+    ASSERT_OK(WidenToFloat(spec.name, view, true, wide.view()));
+    file.append(reinterpret_cast<const char*>(wide.data()),
+                static_cast<size_t>(wide.size()) * sizeof(float));
+  }
+  ASSERT_OK(WriteFileAtomically(JoinPath(directory, "model.safetensors"), file));
+}
+
+TEST_P(GgufContainerTest, AnEmbeddingKeepsTheTypeThatItHas) {
+  ASSERT_NO_FATAL_FAILURE(Make(/*tied=*/true));
+  ASSERT_NO_FATAL_FAILURE(WidenEmbedding(source_));
+  made_.plan.clear();
+  ASSERT_NO_FATAL_FAILURE(PlanModel(kCycle));
+  made_.plan.assign(made_.plan.size(), DenseFormat());
+  const std::string out = made_.Directory("out");
+  ASSERT_OK(ContainerDefs::gguf.write(made_.Parts(), out, nullptr));
+  EXPECT_OK(ContainerDefs::gguf.verify(made_.Parts(), out));
+  LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(JoinPath(out, "model.gguf")));
+  EXPECT_EQ(size, WeightFileBytes(made_.model, made_.plan, 0));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(JoinPath(out, "model.gguf")));
+  const size_t index = static_cast<size_t>(file->Find("token_embd.weight"));
+  EXPECT_EQ(file->header().tensors[index].type, GgufType::kF32);
 }
 
 // llama.cpp rotates neighbours: the rows of q and k stand in another order than the source's.

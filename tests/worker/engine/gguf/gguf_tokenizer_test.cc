@@ -1,6 +1,7 @@
 #include "worker/engine/gguf/gguf_tokenizer.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/file.h"
 #include "nlohmann/json.hpp"
@@ -80,6 +81,70 @@ TEST(GgufTokenizerTest, ScoresFollowFromMerges) {
   EXPECT_GT(compared, 3000);
 }
 
+// Pieces of tokenizer.model are what tokenizer.json makes of them; unknown ones and bytes stay that.
+TEST(GgufTokenizerTest, AddedTokensComeOverThePiecesOfTokenizerModel) {
+  GgufTokenizerFiles files = SampleFiles();
+  Json tokenizer = Json::parse(files.tokenizer_json);
+  tokenizer["added_tokens"].push_back({{"id", 300}, {"content", "<|user|>"}, {"special", true}});
+  tokenizer["added_tokens"].push_back(
+      {{"id", 301}, {"content", "\xe2\x96\x81tool"}, {"special", false}});
+  tokenizer["added_tokens"].push_back({{"id", 5}, {"content", "<0x02>"}, {"special", false}});
+  tokenizer["added_tokens"][0]["content"] = "<unknown>";
+  files.tokenizer_json = tokenizer.dump();
+  GgufMetadata metadata;
+  ASSERT_OK(SetGgufTokenizer(files, 4096, &metadata));
+  const auto tokens = KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.tokens");
+  const auto types = KeyOf<std::vector<int32_t>>(metadata, "tokenizer.ggml.token_type");
+  EXPECT_EQ(tokens[300], "<|user|>");
+  EXPECT_EQ(types[300], 3);
+  EXPECT_EQ(tokens[301], " tool");
+  EXPECT_EQ(types[301], 4);
+  EXPECT_EQ(tokens[0], "<unknown>");
+  EXPECT_EQ(types[0], 2);
+  EXPECT_EQ(types[5], 6);
+}
+
+// A SentencePiece model of three pieces: BPE, a prefix; `more` goes into its normalizer.
+std::string SmallSentencePiece(const std::string& more) {
+  std::string model;
+  for (const char* text : {"<unk>", "<s>", "a"}) {
+    const std::string piece =
+        std::string("\x0a") + static_cast<char>(std::strlen(text)) + text;
+    model += std::string("\x0a") + static_cast<char>(piece.size()) + piece;
+  }
+  const std::string normalizer = std::string("\x18\x01", 2) + more;
+  return model + "\x12\x02\x18\x02\x1a" + static_cast<char>(normalizer.size()) + normalizer;
+}
+
+TEST(GgufTokenizerTest, WhatTheTokenizerAddsIsSaidWhereNoFileSaysIt) {
+  GgufTokenizerFiles files;
+  files.tokenizer_model = SmallSentencePiece(std::string("\x20\x00", 2));
+  GgufMetadata metadata;
+  ASSERT_OK(SetGgufTokenizer(files, 3, &metadata));
+  EXPECT_FALSE(KeyOf<bool>(metadata, "tokenizer.ggml.add_bos_token"));
+  EXPECT_EQ(metadata.Find("tokenizer.ggml.bos_token_id"), nullptr);
+  files.adds_bos = true;
+  files.bos_id = 1;
+  ASSERT_OK(SetGgufTokenizer(files, 3, &metadata));
+  EXPECT_TRUE(KeyOf<bool>(metadata, "tokenizer.ggml.add_bos_token"));
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.bos_token_id"), 1u);
+  files.tokenizer_config = R"({"add_bos_token": false, "bos_token": "a"})";
+  ASSERT_OK(SetGgufTokenizer(files, 3, &metadata));
+  EXPECT_FALSE(KeyOf<bool>(metadata, "tokenizer.ggml.add_bos_token"));
+  EXPECT_EQ(KeyOf<uint32_t>(metadata, "tokenizer.ggml.bos_token_id"), 2u);
+}
+
+TEST(GgufTokenizerTest, ASentencePieceModelThatChangesTextsIsRefused) {
+  GgufTokenizerFiles files;
+  GgufMetadata metadata;
+  files.tokenizer_model = SmallSentencePiece("");  // takes out blanks unless it says no
+  EXPECT_THAT(SetGgufTokenizer(files, 3, &metadata),
+              FailsWith("GGUF_TOKENIZER", HasSubstr("blanks")));
+  files.tokenizer_model = SmallSentencePiece(std::string("\x20\x00\x12\x02xy", 6));
+  EXPECT_THAT(SetGgufTokenizer(files, 3, &metadata),
+              FailsWith("GGUF_TOKENIZER", HasSubstr("normalizes")));
+}
+
 Json ByteLevelBpe() {
   return {
       {"added_tokens",
@@ -121,6 +186,19 @@ TEST(GgufTokenizerTest, ByteLevelBpeIsGpt2s) {
   EXPECT_THAT(KeyOf<std::vector<std::string>>(metadata, "tokenizer.ggml.merges"),
               ElementsAre("a b"));
   EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.chat_template"), "{{ y }}");
+}
+
+TEST(GgufTokenizerTest, SeveralChatTemplatesAreNamed) {
+  GgufTokenizerFiles files;
+  files.tokenizer_json = ByteLevelBpe().dump();
+  files.tokenizer_config = R"({"chat_template": [{"name": "tool use", "template": "{{ t }}"},
+                                                 {"name": "default", "template": "{{ d }}"}]})";
+  GgufMetadata metadata;
+  ASSERT_OK(SetGgufTokenizer(files, 7, &metadata));
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.chat_template"), "{{ d }}");
+  EXPECT_EQ(KeyOf<std::string>(metadata, "tokenizer.chat_template.tool_use"), "{{ t }}");
+  EXPECT_THAT(KeyOf<std::vector<std::string>>(metadata, "tokenizer.chat_templates"),
+              ElementsAre("tool_use"));
 }
 
 // Gemma 3's text models have the image token of the larger ones; llama.cpp's converter leaves it out.

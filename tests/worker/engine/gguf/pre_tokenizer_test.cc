@@ -19,8 +19,10 @@ Json Split(const char* regex) {
 Json ByteLevel(bool use_regex) {
   return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", use_regex}};
 }
-std::string Tokenizer(const std::vector<Json>& steps, const Json& normalizer = nullptr) {
-  Json tokenizer = {{"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", steps}}}};
+std::string Tokenizer(const std::vector<Json>& steps, const Json& normalizer = nullptr,
+                      bool ignore_merges = false) {
+  Json tokenizer = {{"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", steps}}},
+                    {"model", {{"ignore_merges", ignore_merges}}}};
   tokenizer["normalizer"] = normalizer;
   return tokenizer.dump();
 }
@@ -35,7 +37,8 @@ TEST(PreTokenizerTest, KnownOnesAreRecognisedByTheirSteps) {
   const struct {
     std::string tokenizer;
     const char* name;
-  } cases[] = {{Tokenizer({Split(kLlama3), ByteLevel(false)}), "llama-bpe"},
+  } cases[] = {{Tokenizer({Split(kLlama3), ByteLevel(false)}, nullptr, true), "llama-bpe"},
+               {Tokenizer({Split(kLlama3), ByteLevel(false)}), "dbrx"},
                {Tokenizer({Split(kQwen2), ByteLevel(false)}, {{"type", "NFC"}}), "qwen2"},
                {Tokenizer({digits, ByteLevel(true)}), "smollm"},
                {Json{{"pre_tokenizer", ByteLevel(true)}}.dump(), "gpt-2"}};
@@ -53,9 +56,10 @@ TEST(PreTokenizerTest, OthersAreRefusedNotGuessed) {
   for (const std::string& tokenizer :
        {Tokenizer({Split("[a-z]+"), ByteLevel(false)}), Tokenizer({Split(kQwen2), ByteLevel(true)}),
         Tokenizer({removed, ByteLevel(false)}), Tokenizer({prefixed}), Tokenizer({}),
+        Tokenizer({Split(kQwen2), ByteLevel(false)}, nullptr, true),
         std::string("{}")}) {
     EXPECT_THAT(PreTokenizerName(tokenizer),
-                FailsWith("GGUF_TOKENIZER", HasSubstr("llama-bpe, qwen2, tekken, smollm, gpt-2")))
+                FailsWith("GGUF_TOKENIZER", HasSubstr("llama-bpe, dbrx, qwen2, tekken, smollm, gpt-2")))
         << tokenizer;
   }
   EXPECT_THAT(PreTokenizerName(Tokenizer({ByteLevel(true)}, {{"type", "Lowercase"}})),

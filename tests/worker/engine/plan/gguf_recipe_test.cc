@@ -55,6 +55,26 @@ TEST(GgufRecipeTest, AnUntiedHeadTakesTheBestTypeAndTheEmbeddingThePlainOne) {
   EXPECT_EQ(plan.back()->id(), "gguf-q6_k");
 }
 
+// As llama.cpp does in Llama 2 and 3 of 70B: of 80 layers, eight heads to a value.
+TEST(GgufRecipeTest, ValuesOfTheLargestModelsTakeMore) {
+  const auto values = [](int layers, const char* recipe) {
+    const ModelInventory planned = PlannedAs(
+        ArtifactFormatDefs::gguf,
+        testing::LlamaInventory({.layers = layers, .heads = 8, .kv_heads = 1}));
+    const Plan plan = *GgufRecipePlan(planned, recipe);
+    std::map<std::string, int> found;
+    for (size_t u = 0; u < plan.size(); ++u) {
+      if (planned.units[u].kind == "self_attn.v_proj") ++found[std::string(plan[u]->id())];
+    }
+    return found;
+  };
+  using Types = std::map<std::string, int>;
+  EXPECT_EQ(values(80, "Q4_K_M"), (Types{{"gguf-q5_k", 40}, {"gguf-q6_k", 40}}));
+  EXPECT_EQ(values(80, "Q3_K_S"), (Types{{"gguf-q5_k", 80}}));
+  EXPECT_EQ(values(80, "Q6_K"), (Types{{"gguf-q6_k", 80}}));
+  EXPECT_EQ(values(79, "Q3_K_S"), (Types{{"gguf-q3_k", 79}}));
+}
+
 TEST(GgufRecipeTest, UnknownRecipesAreRefusedWithTheKnownOnes) {
   const ModelInventory planned =
       PlannedAs(ArtifactFormatDefs::gguf, testing::LlamaInventory({.layers = 1}));

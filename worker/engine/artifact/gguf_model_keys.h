@@ -1,5 +1,6 @@
-// The metadata of a GGUF file that comes from config.json: sizes, attention, rope; and the tensors
-// that llama.cpp wants for rope.
+// The metadata of a GGUF file that says how to compute the model: sizes, attention, rope; and the
+// tensors that llama.cpp wants for rope. All of it comes from the DecoderSpec that lwq itself
+// computes with, so that the file cannot mean another model.
 #pragma once
 
 #include <string>
@@ -9,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "worker/engine/gguf/gguf_family.h"
 #include "worker/engine/gguf/gguf_value.h"
+#include "worker/engine/model/decoder_spec.h"
 
 namespace lwq {
 
@@ -26,10 +28,9 @@ struct GgufModel {
   int64_t num_kv_heads = 0;
 };
 
-// `config_json` is the text of a config.json that passed CheckJson (io/json_file.h); `name` is for
-// people, or empty. Errors: INVALID_ARGUMENT "CONFIG_INVALID" naming the field; UNIMPLEMENTED
-// "ARCH_UNSUPPORTED" for a family, and "GGUF_UNSUPPORTED" for a setting, that llama.cpp's graph of
-// the architecture does not have: a file is refused rather than made to run wrong.
-absl::StatusOr<GgufModel> ReadGgufModel(absl::string_view config_json, absl::string_view name);
+// `name` is for people, or empty. UNIMPLEMENTED "ARCH_UNSUPPORTED" for a family, and
+// "GGUF_UNSUPPORTED" for what llama.cpp's graph of the architecture does not compute: a file is
+// refused rather than made to run wrong.
+absl::StatusOr<GgufModel> MakeGgufModel(const DecoderSpec& spec, absl::string_view name);
 
 }  // namespace lwq
