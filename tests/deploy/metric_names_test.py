@@ -46,6 +46,9 @@ def main():
     for name in make.DASHBOARDS:
         check((folder / f"{name}.json").read_text() == make.text(name), f"{name}.json is what make_dashboards.py writes")
 
+    panels = {p["title"]: p["fieldConfig"]["defaults"] for name in make.DASHBOARDS for p in make.dashboard(name)["panels"]}
+    check(panels["Submitted, 24 h"].get("decimals") == 0 and "decimals" not in panels["Plans tried for a job"], "jobs are counted in whole numbers, means are not")
+
     alerts = (ROOT / "deploy/prometheus/alerts.yml").read_text()
     names = re.findall(r"- alert: (\w+)", alerts)
     tested = (ROOT / "deploy/prometheus/alerts_test.yml").read_text()
