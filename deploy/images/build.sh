@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds lwq's images with buildah: lwq-server, lwq-worker-cpu, lwqctl, lwq.
+# Builds lwq's images with buildah: lwq-server, lwq-worker-cpu, lwqctl, lwq, each as latest and by its version.
 # usage: deploy/images/build.sh [--debootstrap] [--binaries DIR] [TARGET...]   (no target: all)
 #   --debootstrap   where no registry is reachable: makes the base image from Debian's packages (once)
 #   --binaries DIR  takes lwq's programs from DIR, such as build/release/bin, instead of compiling them in the image
@@ -56,6 +56,7 @@ while [[ $# -gt 0 ]]; do
     *) targets+=("$1"); shift ;;
   esac
 done
+version=$(sed -n 's/^project(lwq VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 [[ ${#targets[@]} -gt 0 ]] || targets=(server worker-cpu lwqctl lwq)
 
 for target in "${targets[@]}"; do
@@ -65,5 +66,6 @@ for target in "${targets[@]}"; do
   buildah build --quiet --layers --format docker --build-arg "BASE=$base" \
     --label "org.opencontainers.image.revision=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
     "${context[@]}" --target "$target" --tag "$name" . >/dev/null
+  buildah tag "$name" "$name:$version"  # which the manifests name
 done
-buildah images --filter 'reference=lwq*' --format '{{.Name}} {{.Size}}'
+buildah images --format '{{.Name}}:{{.Tag}} {{.Size}}' | grep '/lwq.*:latest'

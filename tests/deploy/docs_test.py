@@ -41,6 +41,17 @@ def check_generated():
     check(len(names) == made and "vllm-lowbit" in names, f"{len(names)} profiles of {made}: {', '.join(names)}")
 
 
+def check_versions():
+    """One version wherever it stands: programs, package, images, manifests."""
+    version = re.search(r"project\(lwq VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+    places = {"client/python/pyproject.toml": r'^version = "(.+)"', "Dockerfile": r"^ARG VERSION=(.+)$"}
+    for path in (ROOT / "deploy/kubernetes").rglob("kustomization.yaml"):
+        places[str(path.relative_to(ROOT))] = r"newTag: ([\d.]+)"
+    found = {place: set(re.findall(pattern, (ROOT / place).read_text(), re.M)) for place, pattern in places.items()}
+    wrong = {place: versions for place, versions in found.items() if versions and versions != {version}}
+    check(sum(map(bool, found.values())) >= 5 and not wrong, f"version {version} in {len(found)} files {wrong or ''}")
+
+
 def keys_of(value, path=""):
     """Of JSON: "files.name", whatever the index. Maps' own keys are left out."""
     if isinstance(value, list):
@@ -154,6 +165,7 @@ def check_commands(page):
 
 def main():
     check_generated()
+    check_versions()
     check_api()
     check_site()
     for program in ("lwqctl", "lwq-server", "lwq-worker"):

@@ -30,6 +30,9 @@ def check_content(image, name):
     config = json.loads(run(["buildah", "inspect", "--type", "image", image]))["Docker"]["config"]
     check(config["User"] == "10001:10001", f"{image}: runs as {config['User']}")
     check(config["Labels"]["org.opencontainers.image.version"] == "0.1.0", f"{image}: labelled with its version")
+    tagged = run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", f"{image}:0.1.0"]).strip()
+    newest = run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", image]).strip()
+    check(tagged == newest, f"{image}: has the tag that the manifests name")
     check(config["Labels"].get("org.opencontainers.image.revision"), f"{image}: and its revision")
     if image in ("lwq-server", "lwq-worker-cpu"):
         check(config.get("Healthcheck", {}).get("Test") == ["CMD", "healthy", "9464"], f"{image}: has a health check")
