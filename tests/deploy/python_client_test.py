@@ -51,6 +51,7 @@ def install():
     wheel = subprocess.run([*map(str, pip), "wheel", "--no-deps", "-w", wheels, tree], capture_output=True, text=True)
     check(wheel.returncode == 0, f"the wheel is built from the source distribution {wheel.stderr[-1500:]}")
     check_content(next(wheels.glob("lwq-*.whl")))
+    check_bounds(next(wheels.glob("lwq-*.whl")))
     run([*pip, "install", f"{next(wheels.glob('lwq-*.whl'))}[plots]", "rich"])
     return python
 
@@ -62,6 +63,16 @@ def check_content(wheel):
     found = {name for name in names if ".dist-info/" not in name and not name.endswith("__init__.py")}
     expected = (modules | stubs) - {"lwq/__init__.py"}
     check(found == expected, f"the wheel holds the package, its types and the stubs, {len(names)} files {sorted(found ^ expected)[:5] or ''}")
+
+
+def check_bounds(wheel):
+    """pip takes no library that the stubs refuse when they are imported."""
+    archive = zipfile.ZipFile(wheel)
+    needs = archive.read(next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))).decode()
+    grpc = re.search(r"GRPC_GENERATED_VERSION = '([\d.]+)'", archive.read("lwq/_proto/v1/job_service_pb2_grpc.py").decode())[1]
+    protobuf = re.search(r"PUBLIC,\s+(\d+),\s+(\d+),\s+(\d+)", archive.read("lwq/_proto/v1/job_pb2.py").decode()).groups()
+    for library, least in (("grpcio", grpc), ("protobuf", ".".join(protobuf))):
+        check(re.search(rf"^Requires-Dist: {library}\b.*>={re.escape(least)}(,|$)", needs, re.M), f"the wheel asks for {library} {least}, which its stubs need")
 
 
 def documented():
