@@ -77,7 +77,7 @@ absl::Status QuantizeGroup(Device* device, const Settings& settings, int64_t in,
                                                {.compute = settings.type}));
   times->factor += watch.Lap();
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer("gptq"));
-  const std::unique_ptr<Quantizer> quantizer = def->make();
+  const std::unique_ptr<Quantizer> quantizer = def->make(OptionValues(def->options));
   for (const int64_t out : outs) {
     Matrix host(out, in);
     std::mt19937_64 engine(7);

@@ -85,9 +85,13 @@ absl::Status FromProtobuf(const google::protobuf::util::Status& status) {
 
 }  // namespace
 
+std::string FormatText(const v1::UnitChoice& unit) {
+  return unit.format().empty() ? "left out" : unit.format();
+}
+
 std::string FormatsText(const v1::PlanSummary& plan) {
   std::map<std::string, int> units;
-  for (const v1::UnitChoice& unit : plan.units()) ++units[unit.format()];
+  for (const v1::UnitChoice& unit : plan.units()) ++units[FormatText(unit)];
   std::vector<std::string> parts;
   for (const auto& [format, count] : units) {
     parts.push_back(absl::StrCat(format, ": ", count, count == 1 ? " unit" : " units"));
@@ -200,7 +204,7 @@ absl::StatusOr<std::string> QuantizeJson(const QuantizeOutcome& outcome) {
   fields["tasks_cached"] = Number(outcome.job.progress().tasks_cached());
   auto* formats = fields["formats"].mutable_struct_value()->mutable_fields();
   for (const v1::UnitChoice& unit : plan.units()) {
-    google::protobuf::Value& count = (*formats)[unit.format()];
+    google::protobuf::Value& count = (*formats)[FormatText(unit)];
     count.set_number_value(count.number_value() + 1);
   }
   auto* datasets = fields["datasets"].mutable_struct_value()->mutable_fields();

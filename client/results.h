@@ -25,6 +25,8 @@ absl::StatusOr<std::string> QuantizeJson(const QuantizeOutcome& outcome);
 
 // "2 bits: 12 units, 4 bits: 20 units".
 std::string FormatsText(const v1::PlanSummary& plan);
+// The unit's format; "left out" where its layer is.
+std::string FormatText(const v1::UnitChoice& unit);
 // "uniform: KL 0.01870 there, here -0.00310 (standard error 0.00020)".
 std::string ComparisonText(const v1::PlanComparison& comparison);
 

@@ -6,20 +6,23 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/upload.h"
+#include "records/option_records.h"
 
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 30> kSpecFlags = {{
+constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"allocator", "NAME",
-     "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform (default "
+     "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform, drop (default "
      "lwq)"},
+    {"allocator-option", "LIST", "NAME=VALUE of the allocator's options (`lwqctl methods`)"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST",
      "candidate widths; 16: as in the source (default: what the profile has, and 16)"},
@@ -46,20 +49,22 @@ constexpr std::array<FlagDef, 30> kSpecFlags = {{
      "tokens of it, besides those, to judge the chosen plan on (default 4096)"},
     {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
-    {"method", "NAME", "quantizer: gptq, rtn (default gptq)"},
-    {"no-act-order", "", "gptq: quantize columns in their own order"},
+    {"method", "NAME", "quantizer: awq, gptq, rtn (default gptq)"},
+    {"method-option", "LIST",
+     "NAME=VALUE of the method's options, such as damping=0.02,act-order=false (`lwqctl methods`)"},
+    {"no-act-order", "", "the method option act-order=false"},
     {"no-cache", "", "compute everything again"},
     {"no-eval", "", "no measurement of source and artifact"},
-    {"no-refinement", "",
-     "gptq: as published, without the sweeps that refine its codes and scales"},
-    {"no-scale-search", "", "scales from the largest weight alone"},
+    {"no-refinement", "", "the method option refinement=false"},
+    {"no-scale-search", "", "the method option scale-search=false"},
     {"profile", "NAME",
      "formats that may be used: vllm-lowbit, portable, transformers, llama.cpp (default: by "
      "--for)"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
     {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)"},
-    {"seed", "N", "of the random scorer"},
+    {"scorer-option", "LIST", "NAME=VALUE of the scorer's options (`lwqctl methods`)"},
+    {"seed", "N", "the scorer option seed=N"},
     {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},
 }};
 
@@ -157,6 +162,21 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
 // A dataset that the server has already, and no file.
 bool IsDatasetName(absl::string_view text) { return absl::StartsWith(text, "datasets/"); }
 
+// "damping=0.02,act-order=false". What options there are and what they may be, the server knows.
+absl::Status SetOptions(const Flags& flags, absl::string_view flag, OptionMap* options) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> parts, flags.GetList(flag));
+  for (const std::string& part : parts) {
+    const std::pair<std::string, std::string> option = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    if (option.first.empty() || option.second.empty() || options->count(option.first) > 0) {
+      return InvalidFailure("FLAG_INVALID",
+                            absl::StrCat("--", flag, " \"", LogSafe(part),
+                                         "\": expected NAME=VALUE, each name once"));
+    }
+    (*options)[option.first] = option.second;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> UploadNamed(Client* client, const std::string& path,
                                         std::map<std::string, std::string>* names) {
   if (IsDatasetName(path)) return path;
@@ -191,6 +211,9 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   spec.set_no_scale_search(flags.Has("no-scale-search"));
   spec.set_no_refinement(flags.Has("no-refinement"));
   spec.set_no_cache(flags.Has("no-cache"));
+  LWQ_RETURN_IF_ERROR(SetOptions(flags, "method-option", spec.mutable_method_options()));
+  LWQ_RETURN_IF_ERROR(SetOptions(flags, "scorer-option", spec.mutable_scorer_options()));
+  LWQ_RETURN_IF_ERROR(SetOptions(flags, "allocator-option", spec.mutable_allocator_options()));
   LWQ_RETURN_IF_ERROR(SetFormats(flags, &spec));
   LWQ_RETURN_IF_ERROR(SetGroupSizes(flags, &spec));
   spec.set_quantize_head(flags.Has("quantize-head"));

@@ -8,4 +8,6 @@ std::string UnitBlobName(absl::string_view unit, absl::string_view format) {
   return absl::StrCat(unit, ".", format);
 }
 
+std::string EditsBlobName(int layer) { return absl::StrCat("layers.", layer, ".edits"); }
+
 }  // namespace lwq

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/gguf_recipe.h"
+#include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
 namespace {
@@ -280,6 +281,7 @@ absl::StatusOr<Plan> PlanOf(const v1::PlanSummary& plan, const ModelInventory& i
     LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FormatOf(choice.format()));
     formats.push_back(format);
   }
+  LWQ_RETURN_IF_ERROR(CheckKept(inventory, formats));
   return formats;
 }
 

@@ -12,6 +12,7 @@
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
+#include "records/option_records.h"
 #include "worker/engine/model/families.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/score/scorer.h"
@@ -105,6 +106,8 @@ v1::RegisterWorkerRequest Agent::Registration() const {
     capability->set_help(std::string(def->help));
     capability->set_needs_calibration(def->needs_calibration());
     for (absl::string_view name : def->evidence) capability->add_evidence(std::string(name));
+    OptionsToProto(def->options, capability->mutable_options());
+    capability->set_edits_tensors(def->edits_tensors);
   }
   for (const ScorerDef* def : Scorers()) {
     v1::Capability* capability = request.add_scorers();
@@ -115,6 +118,7 @@ v1::RegisterWorkerRequest Agent::Registration() const {
     capability->set_needs_hidden_states(def->needs_hidden_states);
     capability->set_gives_costs(def->gives_costs());
     for (absl::string_view name : def->evidence) capability->add_evidence(std::string(name));
+    OptionsToProto(def->options, capability->mutable_options());
   }
   for (const ModelFamilyDef* def : ModelFamilies()) request.add_families(std::string(def->name));
   return request;

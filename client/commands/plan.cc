@@ -38,7 +38,7 @@ std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& re
   if (plan.units_size() > 0) {
     Table units({"UNIT", ">LAYER", "FORMAT"});
     for (const v1::UnitChoice& unit : plan.units()) {
-      units.AddRow({LogSafe(unit.unit()), absl::StrCat(unit.layer()), LogSafe(unit.format())});
+      units.AddRow({LogSafe(unit.unit()), absl::StrCat(unit.layer()), LogSafe(FormatText(unit))});
     }
     absl::StrAppend(&text, "\n", units.Text());
   }

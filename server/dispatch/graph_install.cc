@@ -30,6 +30,10 @@ void FillFromProducts(const CachedResults& cached, v1::TaskRecord& task) {
     missing.set_unit(unit.unit());
     *task.add_missing_units() = std::move(missing);
   }
+  if (!task.spec().quantize().edits()) return;
+  const auto edits = cached.find(task.product_keys().at(EditsBlobName(task.layer())));
+  task.set_missing_edits(edits == cached.end());
+  if (edits != cached.end()) output.mutable_blobs()->MergeFrom(edits->second.blobs());
 }
 
 // A new record for `node`, DONE when the cache has all of it.
@@ -38,7 +42,9 @@ v1::TaskRecord NewRecord(const TaskNode& node, const CachedResults& cached) {
   task.set_state(v1::TaskRecord::BLOCKED);
   if (node.product_keys_size() > 0) {
     FillFromProducts(cached, task);
-    if (task.missing_units().empty()) task.set_state(v1::TaskRecord::DONE);
+    if (task.missing_units().empty() && !task.missing_edits()) {
+      task.set_state(v1::TaskRecord::DONE);
+    }
   } else if (auto it = cached.find(node.key()); it != cached.end()) {
     *task.mutable_output() = it->second;
     task.set_state(v1::TaskRecord::DONE);
@@ -128,6 +134,7 @@ void RunAgain(Draft& draft, const std::string& key, const std::string& name,
   TaskNode node = *done;
   node.clear_output();
   node.clear_missing_units();
+  node.clear_missing_edits();
   node.clear_completion_id();
   node.clear_worker();
   node.clear_incarnation();

@@ -22,7 +22,6 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (spec.profile().empty()) spec.set_profile("vllm-lowbit");
   if (spec.compute().empty()) spec.set_compute("f32");
   if (spec.group_sizes().empty()) spec.add_group_sizes(128);
-  if (spec.damping() == 0) spec.set_damping(0.01);
   v1::Calibration& calibration = *spec.mutable_calibration();
   if (calibration.dataset().empty()) calibration.set_dataset(kBuiltinDataset);
   if (calibration.num_tokens() == 0) calibration.set_num_tokens(32768);

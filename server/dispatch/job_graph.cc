@@ -35,10 +35,7 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
   v1::Recipe recipe;
   recipe.set_method(spec.method());
   recipe.set_compute(spec.compute());
-  recipe.set_damping(spec.damping());
-  recipe.set_act_order(!spec.no_act_order());
-  recipe.set_scale_search(!spec.no_scale_search());
-  recipe.set_refinement(!spec.no_refinement());
+  *recipe.mutable_options() = spec.method_options();
   return recipe;
 }
 

@@ -50,6 +50,7 @@ struct GraphInput {
 // two at least.
 int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens);
 
+// `spec` has all of its method's options (job_options.h).
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);
 
 // Whether the job runs the source model over calibration text.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "records/option_records.h"
 #include "records/plan_records.h"
 #include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/artifact_format.h"
@@ -32,6 +33,10 @@ absl::StatusOr<std::unique_ptr<Prepared>> Prepare(const v1::QuantizeSpec& spec,
   problem.budget = ResolveShare(budget, manifest.weight_bytes());
   problem.max_shard_bytes = spec.max_shard_bytes();
   LWQ_ASSIGN_OR_RETURN(problem.menu, MenuOf(spec, prepared->model));
+  LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.allocator()));
+  LWQ_ASSIGN_OR_RETURN(problem.options, OptionValues::Make(absl::StrCat("allocator ", spec.allocator()),
+                                                           allocator->options,
+                                                           TextsOf(spec.allocator_options())));
   return prepared;
 }
 

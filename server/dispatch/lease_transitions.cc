@@ -34,6 +34,7 @@ v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_
   *lease.mutable_spec() = task.spec();
   if (lease.spec().has_quantize()) {
     *lease.mutable_spec()->mutable_quantize()->mutable_units() = task.missing_units();
+    lease.mutable_spec()->mutable_quantize()->set_edits(task.missing_edits());
   }
   v1::ModelInput* input = MutableModelOf(*lease.mutable_spec());
   const v1::Model* model = draft.FindModel(task.model());

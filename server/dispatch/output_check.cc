@@ -160,6 +160,11 @@ absl::Status CheckQuantize(const v1::TaskRecord& task, const v1::TaskOutput& out
       }
     }
   }
+  if (task.missing_edits()) {
+    ++wanted;
+    const std::string name = EditsBlobName(task.layer());
+    if (!HasBlob(output, name)) return Refuse(task, absl::StrCat("no blob ", name));
+  }
   if (output.blobs_size() != wanted) {
     return Refuse(task, absl::StrCat(output.blobs_size(), " blobs, ", wanted, " asked for"));
   }

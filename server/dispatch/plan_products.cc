@@ -28,6 +28,7 @@ std::map<int, Products> ProductsByLayer(const std::vector<v1::PlanSummary>& plan
 v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
   v1::PlanSummary formats;
   formats.set_artifact_format(plan.artifact_format());
+  *formats.mutable_edited_layers() = plan.edited_layers();
   for (const v1::UnitChoice& unit : plan.units()) {
     v1::UnitChoice& format = *formats.add_units();
     format = unit;

@@ -39,6 +39,9 @@ void ComeAfter(TaskNode& task, const TaskNode& on) {
 std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
                                        const std::map<int, TaskNode>& quantized) {
   std::vector<std::string> keys;
+  for (const int layer : plan.edited_layers()) {
+    keys.push_back(quantized.at(layer).product_keys().at(EditsBlobName(layer)));
+  }
   for (const v1::UnitChoice& unit : plan.units()) {
     if (!lwq::IsQuantized(unit)) continue;
     keys.push_back(
@@ -68,7 +71,7 @@ class QuantizeGraph {
 
   JobGraph FirstStage();
   JobGraph TrialStage(const std::vector<v1::PlanSummary>& plans, bool judge);
-  JobGraph LastStage(const v1::PlanSummary& plan);
+  JobGraph LastStage(const v1::PlanSummary& chosen);
 
  private:
   bool scores() const { return input_.scores_needed; }
@@ -88,6 +91,9 @@ class QuantizeGraph {
     return menu == input_.products.end() ? Products() : menu->second;
   }
   bool IsQuantized(int layer) const { return input_.products.count(layer) > 0; }
+  // Whether the method leaves edits of the layer's dense tensors.
+  bool Edits(int layer) const { return layer >= 0 && input_.method.edits_tensors(); }
+  v1::PlanSummary WithEdits(v1::PlanSummary plan) const;
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
   std::set<std::string> Evidence() const;
@@ -100,7 +106,8 @@ class QuantizeGraph {
   TaskNode Quantize(int layer, const Products& products, const TaskNode& preflight);
   std::map<int, TaskNode> QuantizeFor(const std::vector<v1::PlanSummary>& plans,
                                       const TaskNode& preflight);
-  TaskNode Trial(const v1::PlanSummary& plan, bool judge, const std::map<int, TaskNode>& quantized);
+  TaskNode Trial(const v1::PlanSummary& chosen, bool judge,
+                 const std::map<int, TaskNode>& quantized);
   TaskNode Score(int layer, const TaskNode* quantized, const TaskNode& preflight);
   TaskNode Evaluate(const v1::Dataset& dataset, absl::string_view subject,
                     const std::vector<std::string>& input_keys);
@@ -198,6 +205,15 @@ const TaskNode& QuantizeGraph::SegmentOf(int layer) const {
   return segments_.back();
 }
 
+// Says which layers are edited: all of which something is quantized.
+v1::PlanSummary QuantizeGraph::WithEdits(v1::PlanSummary plan) const {
+  plan.clear_edited_layers();
+  for (const auto& [layer, products] : ProductsByLayer({plan})) {
+    if (Edits(layer)) plan.add_edited_layers(layer);
+  }
+  return plan;
+}
+
 TaskNode QuantizeGraph::Preflight() {
   v1::TaskSpec spec;
   *spec.mutable_preflight()->mutable_model() = ModelDigest(manifest_.digest());
@@ -260,6 +276,11 @@ TaskNode QuantizeGraph::Quantize(int layer, const Products& products, const Task
       product_keys[UnitBlobName(unit.unit(), format)] = TaskKey(spec, inputs, scope_);
     }
   }
+  if (Edits(layer)) {
+    task.clear_units();
+    task.set_edits(true);
+    product_keys[EditsBlobName(layer)] = TaskKey(spec, inputs, scope_);
+  }
   *task.mutable_units() = {products.begin(), products.end()};
   TaskNode node = NewTask(std::move(spec), layer, inputs);
   // The whole model's digest is what a worker checks; the key above holds the layer's alone.
@@ -276,11 +297,12 @@ TaskNode QuantizeGraph::Score(int layer, const TaskNode* quantized, const TaskNo
   *task.mutable_model() = ModelDigest(manifest_.digest());
   task.set_scorer(input_.scorer.name());
   task.set_layer(layer);
-  task.set_seed(spec_.seed());
+  *task.mutable_options() = spec_.scorer_options();
   if (input_.scorer.gives_costs()) {
     const Products products = MenuOf(layer);
     *task.mutable_units() = {products.begin(), products.end()};
     *task.mutable_recipe() = RecipeOf(spec_);
+    task.set_edited(quantized != nullptr && Edits(layer));
   }
   const bool calibrated = input_.scorer.needs_calibration() || reads_states();
   if (calibrated) {
@@ -376,8 +398,9 @@ std::map<int, TaskNode> QuantizeGraph::QuantizeFor(const std::vector<v1::PlanSum
   return quantized;
 }
 
-TaskNode QuantizeGraph::Trial(const v1::PlanSummary& plan, bool judge,
+TaskNode QuantizeGraph::Trial(const v1::PlanSummary& chosen, bool judge,
                               const std::map<int, TaskNode>& quantized) {
+  const v1::PlanSummary plan = WithEdits(chosen);
   v1::TaskSpec spec;
   v1::TrialTask& task = *spec.mutable_trial();
   *task.mutable_model() = ModelDigest(manifest_.digest());
@@ -410,7 +433,8 @@ JobGraph QuantizeGraph::TrialStage(const std::vector<v1::PlanSummary>& plans, bo
   return graph;
 }
 
-JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& plan) {
+JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& chosen) {
+  const v1::PlanSummary plan = WithEdits(chosen);
   JobGraph graph = FirstStage();
   const std::map<int, TaskNode> quantized = QuantizeFor({plan}, graph.tasks.front());
   const std::vector<std::string> product_keys = ProductKeysOf(plan, quantized);

@@ -25,6 +25,15 @@ v1::TaskOutput ProductOf(const v1::TaskRecord& task, const std::string& unit,
   return product;
 }
 
+v1::TaskOutput EditsOf(const v1::TaskRecord& task) {
+  v1::TaskOutput edits;
+  for (const v1::NamedBlob& blob : task.output().blobs()) {
+    if (blob.name() == EditsBlobName(task.layer())) *edits.add_blobs() = blob;
+  }
+  edits.mutable_quantize()->mutable_report()->set_layer(task.layer());
+  return edits;
+}
+
 void CacheTask(Draft& draft, const v1::TaskRecord& task) {
   // What lies in a directory may change: neither its verification nor its measurement is kept.
   if (task.kind() == "ingest" || task.model().empty()) return;
@@ -41,18 +50,21 @@ void CacheTask(Draft& draft, const v1::TaskRecord& task) {
     draft.changes.cache_puts.push_back(std::move(record));
     return;
   }
-  int num_products = 0;
+  int num_products = task.missing_edits() ? 1 : 0;
   for (const v1::UnitFormats& unit : task.missing_units()) num_products += unit.formats_size();
+  const auto put = [&](const std::string& blob, v1::TaskOutput output) {
+    v1::CacheRecord product = record;
+    product.set_key(task.product_keys().at(blob));
+    *product.mutable_output() = std::move(output);
+    product.mutable_output()->set_seconds(task.output().seconds() / num_products);
+    draft.changes.cache_puts.push_back(std::move(product));
+  };
   for (const v1::UnitFormats& unit : task.missing_units()) {
     for (const std::string& format : unit.formats()) {
-      v1::CacheRecord product = record;
-      const std::string blob = UnitBlobName(unit.unit(), format);
-      product.set_key(task.product_keys().at(blob));
-      *product.mutable_output() = ProductOf(task, unit.unit(), format);
-      product.mutable_output()->set_seconds(task.output().seconds() / num_products);
-      draft.changes.cache_puts.push_back(std::move(product));
+      put(UnitBlobName(unit.unit(), format), ProductOf(task, unit.unit(), format));
     }
   }
+  if (task.missing_edits()) put(EditsBlobName(task.layer()), EditsOf(task));
 }
 
 void AddEvaluation(v1::JobRecord& job, const v1::TaskRecord& task) {

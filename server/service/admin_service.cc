@@ -6,6 +6,7 @@
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "records/option_records.h"
 #include "server/service/request_log.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
@@ -53,7 +54,13 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
     for (const auto& c : quantizers) *response->add_quantizers() = c;
     for (const auto& c : scorers) *response->add_scorers() = c;
     for (const auto& f : families) response->add_families(f);
-    for (const AllocatorDef* a : Allocators()) response->add_allocators(std::string(a->name));
+    for (const AllocatorDef* a : Allocators()) {
+      response->add_allocators(std::string(a->name));
+      v1::Capability& details = *response->add_allocator_details();
+      details.set_name(std::string(a->name));
+      details.set_help(std::string(a->help));
+      OptionsToProto(a->options, details.mutable_options());
+    }
     for (const ProfileDef& p : Profiles()) response->add_profiles(std::string(p.name));
     scheduler.View([&](const DispatchState& state) {
       for (const v1::Worker& worker : WorkersOf(state, scheduler.Now())) {

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "records/canonical.h"
 #include "server/dispatch/engine_choice.h"
+#include "server/dispatch/job_options.h"
 #include "server/dispatch/task_match.h"
 #include "server/service/record_writes.h"
 #include "server/service/scheduler.h"
@@ -127,6 +128,8 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
   }
   input.method = *method;
   input.scorer = *scorer;
+  LWQ_RETURN_IF_ERROR(
+      FillOptions(input.method, input.scorer, /*strict=*/false, *input.spec.mutable_quantize()));
   LWQ_ASSIGN_OR_RETURN(input.products, ProductsOf(spec.quantize(), source->model.manifest()));
   LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.quantize().allocator()));
   input.scores_needed = allocator->needs_cost || allocator->needs_layer_score;

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
+#include "server/dispatch/job_options.h"
 #include "server/dispatch/progress.h"
 #include "server/service/deletion.h"
 #include "server/service/model_directory.h"
@@ -166,6 +167,8 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
   }
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.job.name(), spec));
   if (spec.has_quantize()) {
+    LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
+                                    *spec.mutable_quantize()));
     LWQ_ASSIGN_OR_RETURN(
         const Feasibility feasible,
         CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
@@ -301,6 +304,8 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(request.spec().model()));
   FillDefaults(model.manifest(), *spec.mutable_quantize());
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
+  LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
+                                  *spec.mutable_quantize()));
   LWQ_ASSIGN_OR_RETURN(
       const Feasibility feasible,
       CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));

@@ -39,6 +39,22 @@ TEST(SpecFlagsTest, NoTokensToScoreOnAreRefused) {
   EXPECT_THAT(SpecOf({"--score-tokens=0"}), FailsWith("FLAG_INVALID", HasSubstr("score-tokens")));
 }
 
+TEST(SpecFlagsTest, OptionsAreNamesWithValues) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec,
+                           SpecOf({"--method-option", "damping=0.02,note=a=b",
+                                   "--scorer-option=seed=7", "--allocator-option=x=1"}));
+  EXPECT_EQ(spec.method_options().at("damping"), "0.02");
+  EXPECT_EQ(spec.method_options().at("note"), "a=b");
+  EXPECT_EQ(spec.method_options().size(), 2u);
+  EXPECT_EQ(spec.scorer_options().at("seed"), "7");
+  EXPECT_EQ(spec.allocator_options().at("x"), "1");
+  for (const char* text : {"damping", "=1", "damping=", "damping=1,damping=2", "a=1,,b=2"}) {
+    EXPECT_THAT(SpecOf({"--method-option", text}),
+                FailsWith("FLAG_INVALID", HasSubstr("--method-option")))
+        << text;
+  }
+}
+
 TEST(SpecFlagsTest, EnginesAndFormatsStandForProfiles) {
   const auto profile = [](std::vector<std::string> words) {
     const absl::StatusOr<v1::QuantizeSpec> spec = SpecOf(std::move(words));

@@ -82,13 +82,14 @@ def check_records(folder):
     manifest = json.loads((folder / "lwq-manifest.json").read_text())
     page = (ROOT / "docs/formats/manifest.md").read_text()
     source = {f"provenance.source.files.{key}" for key in ("name", "bytes", "sha256")}
+    source |= {f"provenance.recipe.options.{option}" for option in manifest["provenance"]["recipe"]["options"]}
     missing = sorted(key for key in keys_of(manifest) - source if f"| `{key}` |" not in page)
     check(not missing, f"each key of a manifest is documented {missing or ''}")
     told = re.findall(r"^\| `([\w.]+)` \|", page, re.M)
     gone = sorted(set(told) - keys_of(manifest))
     check(not gone, f"and each that is documented is there {gone or ''}")
     report = json.loads((folder / "lwq-report.json").read_text())
-    names = {key.rsplit(".", 1)[-1] for key in keys_of(report) if not key.startswith("job.labels.")}
+    names = {key.rsplit(".", 1)[-1] for key in keys_of(report) if not re.search(r"\blabels\.|options\.", key, re.I)}
     page = docs_pages.report_page()
     missing = sorted(name for name in names if f"| `{name}` |" not in page)
     check(len(names) > 50 and not missing, f"each of {len(names)} names in a report is documented {missing or ''}")

@@ -35,10 +35,15 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/engine/model",
        {"worker/engine/io", "worker/engine/plan/model_inventory.h", "worker/engine/device/device.h",
         "worker/engine/tensor", "base"}},
-      // A quantizer sees one linear and its inputs, never a model.
+      // A method sees a layer's slots and what calibration left of it, never a model.
       {"worker/engine/quant",
-       {"worker/engine/device/device.h", "worker/engine/device/scale_grid.h",
-        "worker/engine/gguf/block_fit.h", "worker/engine/tensor", "base"}},
+       {"worker/engine/evidence/channel_statistics.h", "worker/engine/evidence/evidence.h",
+        "worker/engine/evidence/input_evidence.h",
+        "worker/engine/format",
+        "worker/engine/model/layer_edits.h", "worker/engine/model/layer_spec.h",
+        "worker/engine/model/weight_source.h", "worker/engine/device/device.h",
+        "worker/engine/device/scale_grid.h", "worker/engine/gguf/block_fit.h",
+        "worker/engine/tensor", "base"}},
       {"worker/engine/evidence",
        {"worker/engine/model", "worker/engine/device/device.h", "worker/engine/tensor", "base"}},
       {"worker/engine/score",
@@ -56,7 +61,7 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/runner", {"worker/engine", "records", "proto", "base"}},
       // The agent tells the server what its engine has: the registries' headers.
       {"worker",
-       {"worker/runner", "worker/engine/device/device.h", "worker/engine/model/families.h",
+       {"worker/runner", "records/option_records.h", "worker/engine/device/device.h", "worker/engine/model/families.h",
         "worker/engine/quant/quantizer.h", "worker/engine/score/scorer.h", "proto", "base"}},
       {"server/store", {"proto", "base"}},
       {"server/blob", {"proto", "base"}},

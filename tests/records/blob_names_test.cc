@@ -10,5 +10,7 @@ TEST(BlobNamesTest, AUnitsBlobNamesItsFormat) {
             "layers.3.mlp.down_proj.int4-g128");
 }
 
+TEST(BlobNamesTest, ALayersEditsAreNoUnit) { EXPECT_EQ(EditsBlobName(3), "layers.3.edits"); }
+
 }  // namespace
 }  // namespace lwq

@@ -33,7 +33,7 @@ TEST(PlanRecordsTest, APlanComesBackAsItWas) {
   Plan plan(model.units.size(), DenseFormat());
   plan[1] = testing::Width(3, 64);
   plan[2] = GridFormat::Find(8, 0, /*symmetric=*/false);
-  plan[7] = nullptr;
+  for (size_t u = 4; u < 8; ++u) plan[u] = nullptr;  // the second layer is left out
   v1::PlanSummary proto = PlanToProto(plan, model);
   EXPECT_EQ(proto.units(1).format(), "int3-g64");
   EXPECT_EQ(proto.units(7).format(), "");

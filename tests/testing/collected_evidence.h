@@ -37,7 +37,8 @@ class CollectedEvidence : public EvidenceSink, public LayerEvidence {
     return absl::OkStatus();
   }
 
-  int64_t num_tokens() const override { return 0; }
+  int64_t tokens = 0;
+  int64_t num_tokens() const override { return tokens; }
   absl::StatusOr<double> Value(absl::string_view name) const override {
     const auto found = values.find(std::string(name));
     if (found == values.end()) return Missing(name);

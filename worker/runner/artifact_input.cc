@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "records/blob_names.h"
 #include "records/plan_records.h"
+#include "worker/engine/artifact/edits_blob.h"
 
 namespace lwq {
 
@@ -29,6 +30,10 @@ absl::StatusOr<std::unique_ptr<PlannedArtifact>> OpenPlannedArtifact(const TaskC
     artifact->blob_set.Add(blob.get());
     artifact->blobs.push_back(std::move(blob));
   }
+  for (const int layer : plan.edited_layers()) {
+    LWQ_ASSIGN_OR_RETURN(LayerEdits edits, OpenEdits(context, layer));
+    artifact->edits.Add(std::move(edits));
+  }
   return artifact;
 }
 
@@ -38,6 +43,12 @@ absl::StatusOr<std::unique_ptr<UnitBlob>> OpenUnitBlob(const TaskContext& contex
   LWQ_ASSIGN_OR_RETURN(const std::string path,
                        FetchInputBlob(context, "quantize", UnitBlobName(unit.name, format->id())));
   return UnitBlob::Open(path, unit, format);
+}
+
+absl::StatusOr<LayerEdits> OpenEdits(const TaskContext& context, int layer) {
+  LWQ_ASSIGN_OR_RETURN(const std::string path,
+                       FetchInputBlob(context, "quantize", EditsBlobName(layer)));
+  return ReadEditsBlob(path);
 }
 
 absl::StatusOr<std::string> MaterializeArtifact(const TaskContext& context) {

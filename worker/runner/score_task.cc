@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "records/option_records.h"
 #include "records/plan_records.h"
 #include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/plan/artifact_format.h"
@@ -33,7 +34,10 @@ absl::StatusOr<double> ScoreLayer(const v1::ScoreTask& task, const ScorerDef& sc
   layer.weights = model.weights.get();
   layer.layer = task.layer();
   layer.evidence = &evidence;
-  layer.seed = task.seed();
+  // Of a ranker beside the task's own scorer: its defaults.
+  const OptionTexts given = scorer.name == task.scorer() ? TextsOf(task.options()) : OptionTexts();
+  LWQ_ASSIGN_OR_RETURN(layer.options, OptionValues::Make(absl::StrCat("scorer ", scorer.name),
+                                                         scorer.options, given));
   return scorer.score_layer(layer);
 }
 
@@ -126,6 +130,18 @@ absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
   return absl::OkStatus();
 }
 
+// The scales that a method moved into a linear taken out of it again: what it computes between the
+// source's own neighbours. The other ends of the edges need not be exchanged with it.
+absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored,
+                          LinearScales scales, Device* device, DeviceView<float> out) {
+  for (float& scale : scales.rows) scale = 1 / scale;
+  for (float& scale : scales.columns) scale = 1 / scale;
+  Matrix host(out.rows, out.cols);
+  LWQ_RETURN_IF_ERROR(DequantizeLinear(module, stored, host.view()));
+  LWQ_RETURN_IF_ERROR(ScaleRows(scales, 0, host.view()));
+  return device->Upload(host.view(), out);
+}
+
 absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
                           const ScorerDef& scorer, const OpenedModel& model,
                           const LayerEvidence& evidence, v1::ScoreResult& result) {
@@ -147,11 +163,19 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
     request.units.push_back(unit.unit);
     request.num_formats.push_back(static_cast<int>(unit.measured.size()));
   }
+  LayerEdits edits;
+  if (task.edited()) {
+    LWQ_ASSIGN_OR_RETURN(edits, OpenEdits(context, task.layer()));
+  }
   request.replacement = [&](size_t unit, const LinearShape& linear, int format,
                             DeviceView<float> weight) -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
                          units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
-    return LoadStored(linear.module, stored, context.device, weight);
+    const auto scaled = edits.linears.find(linear.module);
+    if (scaled == edits.linears.end()) {
+      return LoadStored(linear.module, stored, context.device, weight);
+    }
+    return LoadUnscaled(linear.module, stored, scaled->second, context.device, weight);
   };
   request.progress = [&](double done) {
     return context.progress(done, absl::StrCat("layer ", task.layer()));

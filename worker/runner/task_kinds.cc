@@ -4,8 +4,8 @@ namespace lwq {
 
 const std::vector<TaskKindInfo>& RunnableKinds() {
   static const auto& kinds = *new std::vector<TaskKindInfo>{
-      {"ingest", 3},   {"preflight", 1}, {"calibrate", 7}, {"score", 7}, {"quantize", 6},
-      {"assemble", 1}, {"verify", 1},    {"evaluate", 5},  {"trial", 6},
+      {"ingest", 3},   {"preflight", 1}, {"calibrate", 7}, {"score", 8}, {"quantize", 7},
+      {"assemble", 2}, {"verify", 2},    {"evaluate", 5},  {"trial", 6},
   };
   return kinds;
 }

@@ -47,11 +47,12 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
   const OpenedModel& model = planned->model;
   LWQ_ASSIGN_OR_RETURN(auto weights, MakePlanWeights(model.weights.get(), model.inventory,
-                                                     planned->plan, planned->blob_set));
+                                                     planned->plan, planned->blob_set,
+                                                     planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(auto source,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(auto candidate,
-                       Decoder::Create(model.spec, weights.get(), context.device, compute));
+                       Decoder::Create(planned->spec(), weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(const auto text,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const HeldOut held_out(*text, task.calibration().num_tokens(), task.held_out());
@@ -69,7 +70,7 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
 
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
-  const int num_layers = model.spec.num_layers();
+  const int num_layers = candidate->spec().num_layers();
   LWQ_RETURN_IF_ERROR(RunAllLayers(*candidate, batch, hidden.view(), [&](int layer) {
     return context.progress(static_cast<double>(layer) / (num_layers + 1),
                             absl::StrCat("layer ", layer + 1, "/", num_layers));

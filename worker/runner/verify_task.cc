@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "records/option_records.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
 #include "worker/runner/artifact_input.h"
@@ -91,7 +92,7 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
         {{"name", file.name()}, {"bytes", file.size_bytes()}, {"sha256", file.sha256()}});
   }
   const v1::Recipe& recipe = task.recipe();
-  const Json manifest = {{"lwq_manifest", 2},
+  const Json manifest = {{"lwq_manifest", 3},
                          {"files", std::move(files)},
                          {"plan", PlanJson(task.plan())},
                          {"provenance",
@@ -100,10 +101,7 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
                            {"recipe",
                             {{"method", recipe.method()},
                              {"compute", recipe.compute().empty() ? "f32" : recipe.compute()},
-                             {"damping", recipe.damping()},
-                             {"act_order", recipe.act_order()},
-                             {"scale_search", recipe.scale_search()},
-                             {"refinement", recipe.refinement()}}},
+                             {"options", TextsOf(recipe.options())}}},
                            {"source",
                             {{"digest", task.model().manifest().digest()},
                              {"architecture", task.model().manifest().architecture()},
@@ -127,11 +125,12 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(auto planned_weights,
                        MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
-                                       planned->plan, planned->blob_set));
+                                       planned->plan, planned->blob_set,
+                                       planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(Matrix stored,
                        LogitsOf(context, spec, *artifact.weights, compute, "artifact"));
-  LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->model.spec, *planned_weights,
-                                                 compute, "planned weights"));
+  LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->spec(), *planned_weights, compute,
+                                                 "planned weights"));
   v1::TaskOutput output;
   v1::VerifyResult& result = *output.mutable_verify();
   result.set_tensors_compared(report.num_quantized_linears + report.num_dense_tensors);

@@ -15,9 +15,9 @@ Path = Union[str, "PathLike[str]"]
 class Options(TypedDict, total=False):
     """Options of a job; each may be left out. Files are of this machine, and are sent to the server."""
 
-    method: str  # gptq, rtn
+    method: str  # awq, gptq, rtn
     scorer: str  # kl, kl-full, lim, zd
-    allocator: str  # lwq, knapsack, two-level, three-level, ranges, uniform
+    allocator: str  # lwq, knapsack, two-level, three-level, ranges, uniform, drop
     engine: str  # who shall load it, `--for` of lwqctl: llama.cpp, vllm, sglang, transformers
     format: str  # gguf, compressed-tensors
     profile: str  # vllm-lowbit, portable, transformers, llama.cpp

@@ -163,8 +163,51 @@ TEST(JobGraphTest, ATrialIsNamedByItsFormatsAndNotByWhatTheyWereThoughtToCost) {
   EXPECT_EQ(BuildTrialStage(input, {plan}, false).plan_tasks[0], key);
   EXPECT_NE(BuildTrialStage(input, {plan}, true).plan_tasks[0], key) << "other text";
   EXPECT_NE(BuildTrialStage(input, {PlanOf(kFour, kTwo)}, false).plan_tasks[0], key);
-  input.spec.mutable_quantize()->set_damping(0.02);
+  (*input.spec.mutable_quantize()->mutable_method_options())["damping"] = "0.02";
   EXPECT_NE(BuildTrialStage(input, {plan}, false).plan_tasks[0], key) << "other codes";
+}
+
+// Edits are a product of a layer beside its units: the same whatever formats are wanted, and every
+// task that reads one of the layer's units reads them.
+TEST(JobGraphTest, AMethodsEditsGoWithTheLayersThatItQuantized) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  input.method.set_edits_tensors(true);
+  input.max_trials = 1;
+  std::string edits;
+  for (const TaskNode& task : BuildFirstStage(input).tasks) {
+    if (task.spec().has_score()) {
+      EXPECT_TRUE(task.spec().score().edited());
+    }
+    if (!task.spec().has_quantize()) continue;
+    EXPECT_TRUE(task.spec().quantize().edits());
+    EXPECT_EQ(task.product_keys_size(), 3);
+    if (task.layer() == 0) edits = task.product_keys().at("layers.0.edits");
+  }
+  ASSERT_FALSE(edits.empty());
+  input.products[0][0].mutable_formats()->RemoveLast();
+  for (const TaskNode& task : BuildFirstStage(input).tasks) {
+    if (!task.spec().has_quantize() || task.layer() != 0) continue;
+    EXPECT_EQ(task.product_keys().at("layers.0.edits"), edits);
+  }
+  input.products[0][0].add_formats(kFour);
+  const v1::PlanSummary plan = PlanOf(kTwo, "dense");
+  std::map<std::string, int> seen;
+  for (const JobGraph& graph : {BuildTrialStage(input, {plan}, false), BuildLastStage(input, plan)}) {
+    for (const TaskNode& task : graph.tasks) {
+      for (const v1::PlanSummary& edited :
+           {task.spec().trial().plan(), task.spec().assemble().plan(), task.spec().verify().plan()}) {
+        if (edited.units().empty()) continue;
+        EXPECT_THAT(edited.edited_layers(), ElementsAre(0)) << task.kind();
+        ++seen[task.kind()];
+      }
+    }
+  }
+  EXPECT_EQ(seen, (std::map<std::string, int>{{"assemble", 1}, {"trial", 1}, {"verify", 1}}));
+  // Of a method that edits nothing, keys hold nothing of all this.
+  const std::string trial = BuildTrialStage(input, {plan}, false).plan_tasks[0];
+  input.method.set_edits_tensors(false);
+  EXPECT_NE(BuildTrialStage(input, {plan}, false).plan_tasks[0], trial);
 }
 
 // The quantized units build on the method's evidence alone, so jobs with other scorers share them.

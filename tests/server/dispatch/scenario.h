@@ -145,6 +145,7 @@ class Scenario {
     input.datasets["datasets/builtin-mixed"] = dataset_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
+    input.method.set_edits_tensors(spec.quantize().method() == "edits");
     auto rounds = trial_bits.find(job);
     input.max_trials = rounds == trial_bits.end() ? 0 : static_cast<int>(rounds->second.size());
     const bool kl = spec.quantize().scorer() == "kl";
@@ -212,7 +213,7 @@ class Scenario {
     v1::RegisterWorkerRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnation);
-    for (const char* name : {"rtn", "gptq"}) request.add_quantizers()->set_name(name);
+    for (const char* name : {"edits", "rtn", "gptq"}) request.add_quantizers()->set_name(name);
     for (const char* name : {"kl", "lim", "zd"}) request.add_scorers()->set_name(name);
     for (absl::string_view kind : TaskKinds()) {
       if (kind == without_kind) continue;
@@ -270,6 +271,8 @@ class Scenario {
           linear.set_format(format);
         }
       }
+      output.mutable_quantize();
+      if (spec.quantize().edits()) add_blob(EditsBlobName(spec.quantize().layer()));
     }
     if (spec.has_trial()) output.mutable_trial()->set_kl(1);
     if (spec.has_score()) {

@@ -460,5 +460,39 @@ TEST(Transitions, RandomEventsKeepThePromises) {
   }
 }
 
+// A second job finds the edits in the cache, and one that lost only them computes only them.
+TEST(Transitions, EditsOfALayerAreCachedBesideItsUnits) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("edits", "zd", 1000)));
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+  std::string lost;
+  for (const auto& [key, output] : s.cache) {
+    for (const v1::NamedBlob& blob : output.blobs()) {
+      if (blob.name() == "layers.1.edits") lost = key;
+    }
+  }
+  ASSERT_FALSE(lost.empty());
+  s.cache.erase(lost);
+  v1::JobSpec again = s.Spec("edits", "zd", 1000);
+  again.mutable_quantize()->set_max_shard_bytes(1 << 20);
+  ASSERT_OK(s.Submit("jobs/b", again));
+  int quantized = 0;
+  for (;;) {
+    const std::vector<v1::Lease> leases = s.Lease("w");
+    if (leases.empty()) break;
+    if (leases[0].spec().has_quantize()) {
+      ++quantized;
+      EXPECT_TRUE(leases[0].spec().quantize().edits());
+      EXPECT_EQ(leases[0].spec().quantize().units_size(), 0);
+      EXPECT_EQ(leases[0].spec().quantize().layer(), 1);
+    }
+    ASSERT_OK(s.Complete("w", leases[0]));
+  }
+  EXPECT_EQ(quantized, 1);
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
 }  // namespace
 }  // namespace lwq

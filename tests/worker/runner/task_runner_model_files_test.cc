@@ -165,7 +165,6 @@ TEST_F(ModelFilesTest, ErrorsPerTokenAreOfTheTokensThatWereSeen) {
     *linear.mutable_calibration() = task.calibration();
     linear.mutable_calibration()->set_num_tokens(asked);
     linear.mutable_recipe()->set_method("gptq");
-    linear.mutable_recipe()->set_damping(0.01);
     v1::UnitFormats& unit = *linear.add_units();
     unit.set_unit("layers.0.mlp.down_proj");
     unit.add_formats("int3-g128");

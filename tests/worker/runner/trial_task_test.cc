@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "records/plan_records.h"
@@ -41,9 +42,8 @@ class TrialTaskTest : public ::testing::Test {
     recipe_.set_method("rtn");
   }
 
-  void MakeModel(bool tied) {
+  void MakeModel(bool tied, testing::TinyModelOptions options = {}) {
     std::filesystem::remove_all(model_.directory());
-    testing::TinyModelOptions options;
     options.tied_embeddings = tied;
     ASSERT_OK(testing::WriteTinyModel(options, model_.directory()));
   }
@@ -92,7 +92,7 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_held_out() = HeldOutSizes();
     task.set_end_layer(2);
     task.set_hidden_states(true);
-    task.add_evidence("layer-cosine");
+    for (const std::string& name : evidence_) task.add_evidence(name);
     LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
     inputs_.push_back(Input("calibrate", std::move(output)));
   }
@@ -115,8 +115,9 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_model() = model_;
     *task.mutable_recipe() = recipe_;
     task.set_layer(layer);
+    task.set_edits(edits_);
     AddUnits(layer, format, task.mutable_units());
-    LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, {}));
+    LWQ_ASSERT_OK_AND_ASSIGN(v1::TaskOutput output, Run(spec, inputs_));
     inputs_.push_back(Input("quantize", std::move(output)));
   }
 
@@ -129,6 +130,7 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_recipe() = recipe_;
     task.set_scorer("kl");
     task.set_layer(layer);
+    task.set_edited(edits_);
     AddUnits(layer, format, task.mutable_units());
     *task.mutable_held_out() = HeldOutSizes();
     const absl::StatusOr<v1::TaskOutput> output = Run(spec, inputs_);
@@ -140,7 +142,8 @@ class TrialTaskTest : public ::testing::Test {
   }
 
   // The KL of the plan with these units in these formats.
-  absl::StatusOr<v1::TrialResult> Trial(const std::map<std::string, std::string>& formats) {
+  absl::StatusOr<v1::TrialResult> Trial(const std::map<std::string, std::string>& formats,
+                                        const std::vector<int>& edited = {}) {
     v1::TaskSpec spec;
     v1::TrialTask& task = *spec.mutable_trial();
     *task.mutable_model() = model_;
@@ -148,6 +151,7 @@ class TrialTaskTest : public ::testing::Test {
     *task.mutable_held_out() = HeldOutSizes();
     LWQ_ASSIGN_OR_RETURN(const ModelInventory inventory, Inventory());
     task.mutable_plan()->set_artifact_format(std::string(format_->name));
+    for (const int layer : edited) task.mutable_plan()->add_edited_layers(layer);
     for (const AllocationUnit& unit : inventory.units) {
       v1::UnitChoice& choice = *task.mutable_plan()->add_units();
       choice.set_unit(unit.name);
@@ -164,6 +168,8 @@ class TrialTaskTest : public ::testing::Test {
   v1::ModelInput model_;
   v1::CalibrationInput calibration_;
   v1::Recipe recipe_;
+  std::vector<std::string> evidence_ = {"layer-cosine"};
+  bool edits_ = false;
   std::unique_ptr<Device> device_;
   std::unique_ptr<testing::LocalBlobs> blobs_;
   std::vector<v1::TaskInput> inputs_;
@@ -209,6 +215,37 @@ TEST_F(TrialTaskTest, EveryUnitOfAGgufPlanCostsWhatTheScorerSays) {
     }
     EXPECT_EQ(num_units, tied ? 8u : 9u);
   }
+}
+
+// A method that moves scales into the layer's other tensors: the scorer sees a unit without its
+// scales among the source's tensors, the trial sees it with them among the edited ones.
+TEST_F(TrialTaskTest, UnitsAmongEditedTensorsCostWhatTheScorerSays) {
+  testing::TinyModelOptions options;
+  options.outlier_exponent = 4;
+  options.dtype = DType::kF32;  // nothing that stays dense is rounded
+  MakeModel(/*tied=*/false, options);
+  recipe_.set_method("awq");
+  evidence_ = {"channel-statistics", "layer-cosine", "second-moments"};
+  edits_ = true;
+  Calibrate();
+  for (const int layer : {0, 1}) {
+    Quantize(layer, kTwoBits);
+    for (const auto& [unit, cost] : Score(layer, kTwoBits)) {
+      LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult trial, Trial({{unit, kTwoBits}}, {layer}));
+      EXPECT_GT(trial.kl(), 1e-6) << unit;
+      EXPECT_NEAR(trial.kl(), cost, 2e-3 * cost) << unit;
+      const bool reads_norm =
+          absl::StrContains(unit, "qkv_proj") || absl::StrContains(unit, "gate_up_proj");
+      if (!reads_norm) continue;
+      LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult without, Trial({{unit, kTwoBits}}));
+      EXPECT_GT(without.kl(), 2 * cost) << unit << " does not fit the source's own norms";
+    }
+  }
+  // Nothing quantized, and all scales moved: the source.
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TrialResult dense, Trial({}, {0, 1}));
+  EXPECT_NEAR(dense.kl(), 0, 1e-8);
+  recipe_.set_method("rtn");
+  EXPECT_EQ(Trial({}, {2}).status().code(), absl::StatusCode::kInternal) << "no such edits";
 }
 
 TEST_F(TrialTaskTest, TheSourceItselfCostsNothing) {

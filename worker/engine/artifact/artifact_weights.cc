@@ -108,6 +108,9 @@ class OverlayWeights : public WeightSource {
  public:
   OverlayWeights(const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> linears)
       : base_(base), linears_(std::move(linears)) {}
+  OverlayWeights(std::unique_ptr<WeightSource> base,
+                 absl::flat_hash_map<std::string, StoredLinear> linears)
+      : owned_(std::move(base)), base_(owned_.get()), linears_(std::move(linears)) {}
 
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const auto found = linears_.find(module);
@@ -145,6 +148,7 @@ class OverlayWeights : public WeightSource {
     return found == linears_.end() ? nullptr : &found->second;
   }
 
+  const std::unique_ptr<WeightSource> owned_;  // null where the base is another's
   const WeightSource* const base_;
   const absl::flat_hash_map<std::string, StoredLinear> linears_;
 };
@@ -169,8 +173,8 @@ std::unique_ptr<WeightSource> MakeOverlayWeights(
 
 absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource* base,
                                                               const ModelInventory& model,
-                                                              const Plan& plan,
-                                                              const BlobSet& blobs) {
+                                                              const Plan& plan, const BlobSet& blobs,
+                                                              const LayerEdits* edits) {
   absl::flat_hash_map<std::string, StoredLinear> replaced;
   for (size_t i = 0; i < model.units.size(); ++i) {
     if (plan[i] == nullptr || plan[i]->dense()) continue;
@@ -179,7 +183,9 @@ absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource
       replaced.emplace(linear.module, std::move(stored));
     }
   }
-  return MakeOverlayWeights(base, std::move(replaced));
+  if (edits == nullptr) return MakeOverlayWeights(base, std::move(replaced));
+  return std::make_unique<OverlayWeights>(MakeEditedWeights(base, edits, model.weight_dtype),
+                                          std::move(replaced));
 }
 
 }  // namespace lwq

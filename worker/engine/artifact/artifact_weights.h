@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "worker/engine/artifact/unit_blob.h"
+#include "worker/engine/model/layer_edits.h"
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/plan/artifact_layout.h"
 
@@ -24,10 +25,11 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& dir
 std::unique_ptr<WeightSource> MakeOverlayWeights(
     const WeightSource* base, absl::flat_hash_map<std::string, StoredLinear> replaced);
 
-// The overlay that a plan makes, from blobs that hold what it needs.
+// The overlay that a plan makes, from blobs that hold what it needs, over what `edits` (of the layers
+// that the method edited, or null) make of `base`.
 absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource* base,
                                                               const ModelInventory& model,
-                                                              const Plan& plan,
-                                                              const BlobSet& blobs);
+                                                              const Plan& plan, const BlobSet& blobs,
+                                                              const LayerEdits* edits = nullptr);
 
 }  // namespace lwq

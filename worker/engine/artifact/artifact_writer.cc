@@ -12,9 +12,10 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_config.h"
 #include "worker/engine/artifact/compressed_tensors.h"
-#include "worker/engine/artifact/quantization_config.h"
-#include "worker/engine/io/json_file.h"
+#include "worker/engine/artifact/edits_blob.h"
+#include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
 namespace {
@@ -34,13 +35,14 @@ absl::Status PlanMismatch(const TensorSpec& planned, const TensorView& found) {
 
 class PlanProvider : public TensorProvider {
  public:
-  explicit PlanProvider(const ArtifactPlan& plan) : plan_(plan) {
-    for (size_t i = 0; i < plan.model->units.size(); ++i) {
-      const WeightFormat* format = (*plan.plan)[i];
-      if (format == nullptr || format->dense()) continue;
-      for (const LinearShape& linear : plan.model->units[i].linears) {
+  explicit PlanProvider(const ArtifactPlan& plan)
+      : plan_(plan), kept_(KeepLayers(*plan.model, *plan.plan)) {
+    for (size_t i = 0; i < kept_.model.units.size(); ++i) {
+      const WeightFormat* format = kept_.plan[i];
+      if (format->dense()) continue;
+      for (const LinearShape& linear : kept_.model.units[i].linears) {
         for (const TensorSpec& tensor : LinearTensors(linear, *format, plan.model->weight_dtype)) {
-          quantized_.emplace(tensor.name, Origin{linear.module, format});
+          quantized_.emplace(tensor.name, Origin{kept_.InSource(linear.module), format});
         }
       }
     }
@@ -50,7 +52,8 @@ class PlanProvider : public TensorProvider {
     TensorView view;
     const auto origin = quantized_.find(tensor.name);
     if (origin == quantized_.end()) {
-      LWQ_ASSIGN_OR_RETURN(view, plan_.source->Get(tensor.name));
+      LWQ_ASSIGN_OR_RETURN(view, EditedTensor(*plan_.source, plan_.edits,
+                                              kept_.InSource(tensor.name), made_));
     } else {
       LWQ_ASSIGN_OR_RETURN(const StoredLinear linear,
                            plan_.blobs->Find(origin->second.module, origin->second.format));
@@ -62,7 +65,7 @@ class PlanProvider : public TensorProvider {
 
  private:
   struct Origin {
-    std::string module;
+    std::string module;  // of the source
     const WeightFormat* format;
   };
 
@@ -78,6 +81,7 @@ class PlanProvider : public TensorProvider {
   }
 
   const ArtifactPlan plan_;
+  const KeptModel kept_;
   absl::flat_hash_map<std::string, Origin> quantized_;
   std::string made_;  // what the last Read handed out, unless it lies in a file
 };
@@ -225,11 +229,8 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
     return InvalidFailure("OUTPUT_NOT_EMPTY", absl::StrCat("writing an artifact to ", directory,
                                                            ": it already has files in it"));
   }
-  const std::string& source = plan.source->directory();
-  LWQ_ASSIGN_OR_RETURN(std::string source_config,
-                       ReadJsonFile(JoinPath(source, kConfigFile), {.reason = "CONFIG_INVALID"}));
-  LWQ_ASSIGN_OR_RETURN(std::string config,
-                       ArtifactConfigJson(source_config, *plan.model, *plan.plan));
+  LWQ_ASSIGN_OR_RETURN(const std::string config,
+                       PlannedConfig(plan, KeepLayers(*plan.model, *plan.plan)));
   const auto provider = MakePlanProvider(plan);
   LWQ_ASSIGN_OR_RETURN(
       std::vector<WrittenFile> files,
@@ -237,7 +238,7 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
                        provider.get(), progress));
   LWQ_ASSIGN_OR_RETURN(WrittenFile config_file, WriteWhole(directory, kConfigFile, config));
   files.push_back(std::move(config_file));
-  LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied, CopyCompanionFiles(source, directory));
+  LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied, CopyCompanionFiles(plan.source->directory(), directory));
   std::move(copied.begin(), copied.end(), std::back_inserter(files));
   LWQ_RETURN_IF_ERROR(SyncDirectory(directory));
   std::sort(files.begin(), files.end(),

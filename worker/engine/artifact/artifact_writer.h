@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "worker/engine/artifact/unit_blob.h"
 #include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/layer_edits.h"
 #include "worker/engine/plan/artifact_layout.h"
 
 namespace lwq {
@@ -29,9 +30,11 @@ struct ArtifactPlan {
   const Checkpoint* source = nullptr;
   const BlobSet* blobs = nullptr;
   int64_t max_shard_bytes = 0;  // 0: one file
+  const LayerEdits* edits = nullptr;  // of the layers that the method edited; null: of none
 };
 
-// Quantized linears come from the plan's blobs, all else byte for byte from the source. A tensor
+// Quantized linears come from the plan's blobs, all else byte for byte from the source, edited where
+// the method did. A tensor
 // whose dtype or shape is not the planned one is INTERNAL "PLAN_MISMATCH".
 std::unique_ptr<TensorProvider> MakePlanProvider(const ArtifactPlan& plan);
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/container.h"
+#include "worker/engine/artifact/edits_blob.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
 #include "worker/engine/artifact/gguf_weights.h"
 #include "worker/engine/gguf/gguf_reader.h"
@@ -37,12 +38,14 @@ absl::Status GiveRows(Piece bytes, int64_t rows, int64_t heads, TakePiece take) 
   return absl::OkStatus();
 }
 
-// One linear of a unit: the blob's blocks, or the source's own bytes.
+// One linear of a unit: the blob's blocks, or the source's own bytes, edited where the method did: then
+// they lie in `made`.
 absl::StatusOr<Piece> BytesOfLinear(const ArtifactPlan& plan, const std::string& module,
-                                    const WeightFormat& format) {
+                                    const WeightFormat& format, std::string& made) {
   if (format.dense()) {
-    LWQ_ASSIGN_OR_RETURN(const TensorView source,
-                         plan.source->Get(absl::StrCat(module, ".weight")));
+    LWQ_ASSIGN_OR_RETURN(
+        const TensorView source,
+        EditedTensor(*plan.source, plan.edits, absl::StrCat(module, ".weight"), made));
     return source.bytes;
   }
   LWQ_ASSIGN_OR_RETURN(const StoredLinear stored, plan.blobs->Find(module, &format));
@@ -53,8 +56,9 @@ absl::StatusOr<Piece> BytesOfLinear(const ArtifactPlan& plan, const std::string&
 absl::Status GiveUnit(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
                       const GgufTensorSpec& spec, TakePiece take) {
   const int64_t num_linears = static_cast<int64_t>(tensor.modules.size());
+  std::string made;
   for (const std::string& module : tensor.modules) {
-    LWQ_ASSIGN_OR_RETURN(const Piece bytes, BytesOfLinear(plan, module, *tensor.format));
+    LWQ_ASSIGN_OR_RETURN(const Piece bytes, BytesOfLinear(plan, module, *tensor.format, made));
     if (static_cast<int64_t>(bytes.size()) * num_linears != spec.size_bytes()) {
       return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
                      absl::StrCat(module, " has ", bytes.size(), " bytes, planned were ",
@@ -69,7 +73,9 @@ absl::Status GiveUnit(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
 absl::Status GiveDense(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
                        const GgufTensorSpec& spec, TakePiece take) {
   if (tensor.tensor.empty()) return take(BytesOf(tensor.made));
-  LWQ_ASSIGN_OR_RETURN(const TensorView source, plan.source->Get(tensor.tensor));
+  std::string made;
+  LWQ_ASSIGN_OR_RETURN(const TensorView source,
+                       EditedTensor(*plan.source, plan.edits, tensor.tensor, made));
   const int64_t cols = spec.shape.back();
   const int64_t rows = spec.num_elements() / cols;
   std::vector<float> values(static_cast<size_t>(rows * cols));

@@ -12,17 +12,13 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/engine/format/encoded_module.h"
 #include "worker/engine/format/weight_format.h"
 #include "worker/engine/io/safetensors.h"
 #include "worker/engine/plan/model_inventory.h"
 
 namespace lwq {
 
-// A module and what its linear became.
-struct EncodedModule {
-  std::string module;
-  EncodedLinear linear;
-};
 absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModule> linears);
 
 // Immutable and thread-safe after Open.

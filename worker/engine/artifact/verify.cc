@@ -8,8 +8,9 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/artifact/artifact_config.h"
 #include "worker/engine/artifact/compressed_tensors.h"
-#include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/artifact/edits_blob.h"
 #include "worker/engine/io/json_file.h"
 
 namespace lwq {
@@ -45,9 +46,10 @@ absl::Status VerifyFiles(const CheckpointLayout& layout, const Checkpoint& artif
 }
 
 absl::Status VerifyLinear(const std::string& module, const WeightFormat* format,
-                          const ArtifactPlan& plan, const Checkpoint& artifact) {
+                          const ArtifactPlan& plan, const KeptModel& kept,
+                          const Checkpoint& artifact) {
   const std::string& directory = artifact.directory();
-  LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, plan.blobs->Find(module, format));
+  LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, plan.blobs->Find(kept.InSource(module), format));
   LWQ_ASSIGN_OR_RETURN(
       const StoredLinear written,
       FindStoredLinear(module, [&](absl::string_view name) { return artifact.Get(name); }));
@@ -67,25 +69,27 @@ absl::Status VerifyLinear(const std::string& module, const WeightFormat* format,
   return absl::OkStatus();
 }
 
-absl::Status VerifyDense(const std::string& name, const ArtifactPlan& plan,
+absl::Status VerifyDense(const std::string& name, const ArtifactPlan& plan, const KeptModel& kept,
                          const Checkpoint& artifact) {
-  LWQ_ASSIGN_OR_RETURN(const TensorView source, plan.source->Get(name));
+  std::string made;
+  LWQ_ASSIGN_OR_RETURN(const TensorView source, EditedTensor(*plan.source, plan.edits,
+                                                              kept.InSource(name), made));
   LWQ_ASSIGN_OR_RETURN(const TensorView written, artifact.Get(name));
   if (source.dtype != written.dtype || source.shape != written.shape ||
       source.bytes != written.bytes) {
     return Mismatch(artifact.directory(),
-                    absl::StrCat("tensor ", name, " differs from the source's"));
+                    absl::StrCat("tensor ", name, " differs from the source's",
+                                 made.empty() ? "" : " as the method edited it"));
   }
   return absl::OkStatus();
 }
 
-absl::Status VerifyConfig(const ArtifactPlan& plan, const std::string& directory) {
-  constexpr char kConfigFile[] = "config.json";
-  const JsonLimits limits{.reason = "CONFIG_INVALID"};
-  LWQ_ASSIGN_OR_RETURN(std::string source,
-                       ReadJsonFile(JoinPath(plan.source->directory(), kConfigFile), limits));
-  LWQ_ASSIGN_OR_RETURN(std::string planned, ArtifactConfigJson(source, *plan.model, *plan.plan));
-  LWQ_ASSIGN_OR_RETURN(std::string written, ReadJsonFile(JoinPath(directory, kConfigFile), limits));
+absl::Status VerifyConfig(const ArtifactPlan& plan, const KeptModel& kept,
+                          const std::string& directory) {
+  LWQ_ASSIGN_OR_RETURN(const std::string planned, PlannedConfig(plan, kept));
+  LWQ_ASSIGN_OR_RETURN(
+      const std::string written,
+      ReadJsonFile(JoinPath(directory, "config.json"), {.reason = "CONFIG_INVALID"}));
   if (planned != written) return Mismatch(directory, "config.json is not the planned one");
   return absl::OkStatus();
 }
@@ -94,27 +98,27 @@ absl::Status VerifyConfig(const ArtifactPlan& plan, const std::string& directory
 
 absl::StatusOr<VerifyReport> VerifyArtifact(const ArtifactPlan& plan,
                                             const std::string& directory) {
-  LWQ_RETURN_IF_ERROR(VerifyConfig(plan, directory));
+  const KeptModel kept = KeepLayers(*plan.model, *plan.plan);
+  LWQ_RETURN_IF_ERROR(VerifyConfig(plan, kept, directory));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> artifact, Checkpoint::Open(directory));
-  const CheckpointLayout layout = LayOutArtifact(*plan.model, *plan.plan, plan.max_shard_bytes);
+  const CheckpointLayout layout = LayOutArtifact(kept.model, kept.plan, plan.max_shard_bytes);
   LWQ_RETURN_IF_ERROR(VerifyFiles(layout, *artifact, directory));
   VerifyReport report;
   report.weight_bytes = layout.weight_bytes;
-  for (size_t i = 0; i < plan.model->units.size(); ++i) {
-    const WeightFormat* format = (*plan.plan)[i];
-    if (format == nullptr) continue;
-    for (const LinearShape& linear : plan.model->units[i].linears) {
+  for (size_t i = 0; i < kept.model.units.size(); ++i) {
+    const WeightFormat* format = kept.plan[i];
+    for (const LinearShape& linear : kept.model.units[i].linears) {
       if (format->dense()) {
-        LWQ_RETURN_IF_ERROR(VerifyDense(linear.module + ".weight", plan, *artifact));
+        LWQ_RETURN_IF_ERROR(VerifyDense(linear.module + ".weight", plan, kept, *artifact));
         ++report.num_dense_tensors;
       } else {
-        LWQ_RETURN_IF_ERROR(VerifyLinear(linear.module, format, plan, *artifact));
+        LWQ_RETURN_IF_ERROR(VerifyLinear(linear.module, format, plan, kept, *artifact));
         ++report.num_quantized_linears;
       }
     }
   }
-  for (const TensorSpec& tensor : plan.model->dense) {
-    LWQ_RETURN_IF_ERROR(VerifyDense(tensor.name, plan, *artifact));
+  for (const TensorSpec& tensor : kept.model.dense) {
+    LWQ_RETURN_IF_ERROR(VerifyDense(tensor.name, plan, kept, *artifact));
     ++report.num_dense_tensors;
   }
   return report;

@@ -9,6 +9,7 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/artifact_format.h"
+#include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
 namespace {
@@ -205,9 +206,12 @@ int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan) {
       break;
   }
   int64_t bytes = PayloadBytes(problem, plan, /*counted=*/false);
-  for (const TensorSpec& tensor : model.dense) bytes += tensor.size_bytes();
+  const bool drops = DropsLayers(model, plan);
+  const ModelInventory kept = drops ? KeepLayers(model, plan).model : ModelInventory();
+  const ModelInventory& there = drops ? kept : model;
+  for (const TensorSpec& tensor : there.dense) bytes += tensor.size_bytes();
   const int64_t cache =
-      KvCacheBytes(model, problem.budget.context_length, problem.budget.batch_size);
+      KvCacheBytes(there, problem.budget.context_length, problem.budget.batch_size);
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
   return cache > kMost - bytes ? kMost : bytes + cache;
 }

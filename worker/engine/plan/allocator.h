@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/option.h"
 #include "worker/engine/plan/artifact_layout.h"
 #include "worker/engine/plan/budget.h"
 #include "worker/engine/plan/menu.h"
@@ -34,6 +35,7 @@ struct AllocationProblem {
   // then a layer's score is the sum of its units' costs at their smallest formats.
   std::vector<double> layer_score;
   std::vector<Ranking> rankings;  // other orders, for the plans that a better one has to beat
+  OptionValues options;           // the allocator's
 };
 
 // How a plan does beside a plain one of the same budget, on text that chose neither.
@@ -81,6 +83,8 @@ struct AllocatorDef {
   int max_trials = 0;
   absl::StatusOr<std::vector<Allocation>> (*propose)(
       const AllocationProblem& problem, absl::Span<const MeasuredPlan> measured) = nullptr;
+  // All that can be set of it, sorted by name.
+  absl::Span<const OptionDef> options = {};
 };
 
 // Sorted by name.

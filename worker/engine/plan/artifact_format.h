@@ -25,6 +25,8 @@ struct ArtifactFormatDef {
   // All weight files of `plan`, to the byte. `max_shard_bytes` 0: one file.
   int64_t (*weight_file_bytes)(const ModelInventory& model, const Plan& plan,
                                int64_t max_shard_bytes);
+  // Whether layers may be absent from a plan.
+  bool may_drop_layers = false;
 };
 
 // Names of the definitions listed in artifact_formats.def.

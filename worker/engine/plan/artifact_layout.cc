@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
 namespace {
@@ -105,6 +106,10 @@ int64_t UnitPayloadBytes(const AllocationUnit& unit, const WeightFormat* format,
 
 CheckpointLayout LayOutArtifact(const ModelInventory& model, const Plan& plan,
                                 int64_t max_shard_bytes) {
+  if (DropsLayers(model, plan)) {
+    const KeptModel kept = KeepLayers(model, plan);
+    return LayOutArtifact(kept.model, kept.plan, max_shard_bytes);
+  }
   Grouper grouper(model);
   const auto format_of = [&](size_t i) -> const WeightFormat& { return *plan[i]; };
   grouper.AddRestOf(Place::Embedding());

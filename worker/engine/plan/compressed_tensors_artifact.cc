@@ -22,6 +22,7 @@ constinit const ArtifactFormatDef ArtifactFormatDefs::compressed_tensors = {
     .units_of = &UnitsOf,
     .check = &Check,
     .weight_file_bytes = &FileBytes,
+    .may_drop_layers = true,
 };
 
 }  // namespace lwq

@@ -161,8 +161,44 @@ class GptqRun {
   std::unique_ptr<DeviceMatrix> error_;  // [m, kLargeBlock]
 };
 
+constexpr OptionDef kActOrder = {
+    .name = "act-order",
+    .type = OptionDef::Type::kFlag,
+    .default_value = "true",
+    .help = "columns with the largest inputs first; the stored order stays",
+};
+constexpr OptionDef kDamping = {
+    .name = "damping",
+    .type = OptionDef::Type::kNumber,
+    .default_value = "0.01",
+    .minimum = 0,
+    .maximum = 1,
+    .help = "added to the diagonal of the second moments, times its mean",
+};
+constexpr OptionDef kRefinement = {
+    .name = "refinement",
+    .type = OptionDef::Type::kFlag,
+    .default_value = "true",
+    .help = "sweeps that refine codes and scales afterwards; without them GPTQ as published",
+};
+constexpr OptionDef kOptions[] = {kActOrder, kDamping, kRefinement, kScaleSearch};
+
 class GptqQuantizer : public Quantizer {
  public:
+  explicit GptqQuantizer(const OptionValues& options) {
+    options_.act_order = options.Flag(kActOrder.name);
+    options_.damping = options.Number(kDamping.name);
+    options_.refinement = options.Flag(kRefinement.name);
+  }
+
+  absl::StatusOr<std::shared_ptr<const InputStatistics>> Prepare(
+      Device* device, std::unique_ptr<DeviceMatrix> gram, int64_t num_tokens,
+      ComputeType compute) const override {
+    InputStatistics::Options options = options_;
+    options.compute = compute;
+    return InputStatistics::Create(device, std::move(gram), num_tokens, options);
+  }
+
   absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
       Device* device, DeviceView<const float> weight, const InputStatistics* statistics,
       absl::Span<const GridSpec> grids) const override {
@@ -223,9 +259,13 @@ class GptqQuantizer : public Quantizer {
     record.damping_retries = statistics.damping_retries();
     record.num_dead_columns = statistics.num_dead_columns();
   }
+
+  InputStatistics::Options options_;
 };
 
-std::unique_ptr<Quantizer> MakeGptq() { return std::make_unique<GptqQuantizer>(); }
+std::unique_ptr<Quantizer> MakeGptq(const OptionValues& options) {
+  return std::make_unique<GptqQuantizer>(options);
+}
 
 }  // namespace
 
@@ -233,6 +273,7 @@ constinit const QuantizerDef quantizer_gptq = {
     .name = "gptq",
     .help = "rounds column by column and makes up for each error in the columns that follow",
     .evidence = kEvidence,
+    .options = kOptions,
     .make = &MakeGptq,
 };
 

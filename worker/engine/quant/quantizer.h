@@ -1,9 +1,11 @@
-// A quantizer turns one linear's weights into codes on a grid, or into blocks of GGUF types. It sees a matrix and, if it asks for
-// calibration, the second moments of the linear's inputs; it knows nothing of models or files.
+// The registry of methods, and the kind of method that sees one linear at a time: a Quantizer turns its
+// weights into codes on a grid, or into blocks of GGUF types. It sees a matrix and, if it asks for
+// calibration, the second moments of the linear's inputs. A method that works on a layer as a whole
+// is a function of LayerRequest (layer_quantizer.h). Neither knows models or files.
 //
-// Life: the runner accumulates X^T X over the calibration tokens (Device::AccumulateGram), makes
-// one InputStatistics from it, shared by all linears that read the same input (q, k, v; gate, up),
-// and calls Quantize once a linear with every width that is wanted: what the widths share (the
+// Life of a Quantizer: calibration accumulates X^T X (evidence/second_moments.cc); Prepare makes one
+// InputStatistics from it, shared by all linears that read the same input (q, k, v; gate, up); and
+// Quantize is called once per linear with every width that is wanted: what the widths share (the
 // factor) is computed once.
 //
 // Adding one: quant/<name>.cc that defines a QuantizerDef, and a line in quantizers.def.
@@ -17,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/option.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/gguf/block_fit.h"
 
@@ -142,6 +145,13 @@ struct BlockLinear {
 class Quantizer {
  public:
   virtual ~Quantizer() = default;
+  // What the linears with one input share, from the sum of x x^T over `num_tokens` tokens (lower
+  // triangle); null for a method that takes none.
+  virtual absl::StatusOr<std::shared_ptr<const InputStatistics>> Prepare(
+      Device* /*device*/, std::unique_ptr<DeviceMatrix> /*gram*/, int64_t /*num_tokens*/,
+      ComputeType /*compute*/) const {
+    return nullptr;
+  }
   // `weight` [out, in] in device memory; finite. `statistics` may be null unless the Def needs
   // calibration. Returns one entry a grid, in order. The grids' group sizes divide in_features.
   virtual absl::StatusOr<std::vector<QuantizedLinear>> Quantize(
@@ -154,12 +164,30 @@ class Quantizer {
       absl::Span<const GgufTypeDef* const> types, GgufFit fit) const = 0;
 };
 
+// Whether the scales of a grid or block are searched for; else they follow from its extremes. For
+// every method that rounds.
+inline constexpr OptionDef kScaleSearch = {
+    .name = "scale-search",
+    .type = OptionDef::Type::kFlag,
+    .default_value = "true",
+    .help = "scales by search; without it from the largest weight alone",
+};
+
+struct LayerRequest;
+struct LayerResult;
+
 struct QuantizerDef {
   absl::string_view name;
   absl::string_view help;  // one line
   // What calibration has to collect for it (evidence/collectors.def).
   absl::Span<const absl::string_view> evidence;
-  std::unique_ptr<Quantizer> (*make)();
+  // All that can be set of it, sorted by name. They are in the cache keys of what it makes.
+  absl::Span<const OptionDef> options;
+  // One of the two: of a method that sees one linear at a time, or the whole layer.
+  std::unique_ptr<Quantizer> (*make)(const OptionValues& options) = nullptr;
+  absl::StatusOr<LayerResult> (*quantize_layer)(const LayerRequest& request) = nullptr;
+  // Whether dense tensors of a layer change too (LayerResult::edits).
+  bool edits_tensors = false;
 
   bool needs_calibration() const { return !evidence.empty(); }
 };

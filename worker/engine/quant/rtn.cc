@@ -61,7 +61,9 @@ class RtnQuantizer : public Quantizer {
   }
 };
 
-std::unique_ptr<Quantizer> MakeRtn() { return std::make_unique<RtnQuantizer>(); }
+constexpr OptionDef kOptions[] = {kScaleSearch};
+
+std::unique_ptr<Quantizer> MakeRtn(const OptionValues&) { return std::make_unique<RtnQuantizer>(); }
 
 }  // namespace
 
@@ -69,6 +71,7 @@ constinit const QuantizerDef quantizer_rtn = {
     .name = kRoundToNearest,
     .help = "round to nearest with a scale search; needs no calibration",
     .evidence = {},
+    .options = kOptions,
     .make = &MakeRtn,
 };
 

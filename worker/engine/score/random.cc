@@ -12,8 +12,19 @@ uint64_t SplitMix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+constexpr OptionDef kSeed = {
+    .name = "seed",
+    .type = OptionDef::Type::kInteger,
+    .default_value = "0",
+    .minimum = 0,
+    .maximum = 0x1p40,
+    .help = "another seed is another order",
+};
+constexpr OptionDef kOptions[] = {kSeed};
+
 absl::StatusOr<double> ScoreRandom(const ScoredLayer& layer) {
-  const uint64_t bits = SplitMix64(SplitMix64(layer.seed) + static_cast<uint64_t>(layer.layer));
+  const uint64_t seed = static_cast<uint64_t>(layer.options.Integer(kSeed.name));
+  const uint64_t bits = SplitMix64(SplitMix64(seed) + static_cast<uint64_t>(layer.layer));
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
@@ -22,6 +33,7 @@ absl::StatusOr<double> ScoreRandom(const ScoredLayer& layer) {
 extern const ScorerDef random_scorer;
 const ScorerDef random_scorer = {.name = "random",
                                  .help = "baseline: an order drawn from the seed",
+                                 .options = kOptions,
                                  .score_layer = &ScoreRandom};
 
 }  // namespace lwq

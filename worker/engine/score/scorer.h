@@ -5,11 +5,10 @@
 // Adding one: score/<name>.cc that defines a ScorerDef, and a line in scorers.def.
 #pragma once
 
-#include <cstdint>
-
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/option.h"
 #include "worker/engine/evidence/evidence.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/weight_source.h"
@@ -23,7 +22,7 @@ struct ScoredLayer {
   const WeightSource* weights = nullptr;  // the source model's
   int layer = 0;
   const LayerEvidence* evidence = nullptr;  // what the scorer declared
-  uint64_t seed = 0;                        // for scorers that draw
+  OptionValues options;                     // the scorer's
 };
 
 struct ScorerDef {
@@ -31,6 +30,8 @@ struct ScorerDef {
   absl::string_view help;  // one line
   // What calibration has to collect for it (evidence/collectors.def).
   absl::Span<const absl::string_view> evidence = {};
+  // All that can be set of it, sorted by name.
+  absl::Span<const OptionDef> options = {};
   // The source's hidden states on the scoring text, of each layer and at the end.
   bool needs_hidden_states = false;
   // Every unit in every format, dequantized: for scorers that give costs.

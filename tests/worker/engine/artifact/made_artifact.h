@@ -71,7 +71,7 @@ inline absl::Status MakeBlobs(MadeArtifact* made) {
   const auto weights = MakeCheckpointWeights(made->source.get());
   for (size_t i = 0; i < made->model.units.size(); ++i) {
     const AllocationUnit& unit = made->model.units[i];
-    const GridFormat* format = made->plan[i]->grid();
+    const GridFormat* format = made->plan[i] == nullptr ? nullptr : made->plan[i]->grid();
     if (format == nullptr) continue;
     std::vector<EncodedModule> encoded;
     for (const LinearShape& shape : unit.linears) {

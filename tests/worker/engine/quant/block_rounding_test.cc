@@ -31,7 +31,7 @@ absl::StatusOr<BlockLinear> Quantize(absl::string_view method, Device* device,
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(method));
   const auto on_device = OnDevice(device, weight);
   LWQ_ASSIGN_OR_RETURN(std::vector<BlockLinear> out,
-                       def->make()->QuantizeToBlocks(device, on_device->view(), statistics,
+                       def->make(OptionValues(def->options))->QuantizeToBlocks(device, on_device->view(), statistics,
                                                      {FindGgufType(type)}, fit));
   return std::move(out.at(0));
 }

@@ -256,7 +256,7 @@ TEST(GptqTest, RefusesDamagedWeightsAndMissingCalibration) {
   CpuDevice device(1);
   Problem p = RandomProblem(4, 64, 61);
   const auto statistics = StatisticsOf(&device, p.inputs.view());
-  const auto quantizer = (*FindQuantizer("gptq"))->make();
+  const auto quantizer = (*FindQuantizer("gptq"))->make(OptionValues((*FindQuantizer("gptq"))->options));
   const GridSpec grid{.group_size = 32};
   const auto good = OnDevice(&device, p.weight.view());
   EXPECT_THAT(quantizer->Quantize(&device, good->view(), nullptr, {grid}),

@@ -118,7 +118,7 @@ inline std::vector<QuantizedLinear> QuantizeWith(absl::string_view method, Devic
   auto def = FindQuantizer(method);
   EXPECT_OK(def.status());
   auto on_device = OnDevice(device, weight);
-  auto out = (*def)->make()->Quantize(device, on_device->view(), statistics, grids);
+  auto out = (*def)->make(OptionValues((*def)->options))->Quantize(device, on_device->view(), statistics, grids);
   EXPECT_OK(out.status());
   return out.ok() ? *std::move(out) : std::vector<QuantizedLinear>();
 }

@@ -175,7 +175,7 @@ TEST(RtnTest, ZerosAreExactAndOneGroupARowIsAllowed) {
 
 TEST(RtnTest, RefusesWhatItCannotQuantize) {
   CpuDevice device(1);
-  const auto quantizer = (*FindQuantizer("rtn"))->make();
+  const auto quantizer = (*FindQuantizer("rtn"))->make(OptionValues((*FindQuantizer("rtn"))->options));
   Matrix weight = GaussianMatrix(4, 64, 9);
   const auto on_device = OnDevice(&device, weight.view());
   EXPECT_THAT(

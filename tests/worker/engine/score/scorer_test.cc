@@ -130,7 +130,7 @@ TEST(Scorers, RandomDependsOnSeedAndLayerAlone) {
   const auto score = [](uint64_t seed, int layer) {
     return FindScorer("random")
         .value()
-        ->score_layer(ScoredLayer{.layer = layer, .seed = seed})
+        ->score_layer(ScoredLayer{.layer = layer, .options = *OptionValues::Make("", (*FindScorer("random"))->options, {{"seed", absl::StrCat(seed)}})})
         .value();
   };
   EXPECT_EQ(score(1, 2), score(1, 2));

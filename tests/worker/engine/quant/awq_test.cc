@@ -1,0 +1,287 @@
+// AWQ on whole layers: what it moves changes nothing by itself, in every family; what it chooses is no
+// worse than plain rounding; and it does not depend on what is wanted.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "gmock/gmock.h"
+#include "tests/testing/collected_evidence.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/tiny_model.h"
+#include "worker/engine/format/grid.h"
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/model/decoder.h"
+#include "worker/engine/quant/layer_quantizer.h"
+
+namespace lwq::testing {
+namespace {
+
+// A model, and what calibration on some tokens leaves of each layer.
+struct CalibratedModel {
+  std::unique_ptr<Device> device;
+  DecoderSpec spec;
+  std::unique_ptr<Checkpoint> checkpoint;
+  ModelInventory inventory;
+  std::unique_ptr<WeightSource> weights;
+  std::vector<std::unique_ptr<CollectedEvidence>> evidence;  // by layer
+};
+
+TokenBatch SomeTokens(const DecoderSpec& spec, int count) {
+  TokenBatch batch;
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < count; ++i) {
+    tokens.push_back(static_cast<int32_t>((i * 37 + i / 7 * 11) % spec.vocab_size));
+  }
+  batch.Add(tokens);
+  return batch;
+}
+
+absl::StatusOr<CalibratedModel> Calibrate(const std::string& directory) {
+  CalibratedModel model;
+  LWQ_ASSIGN_OR_RETURN(model.device, MakeDevice({.device = "cpu", .num_threads = 2}));
+  LWQ_ASSIGN_OR_RETURN(model.spec, ReadDecoderSpec(directory));
+  LWQ_ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(directory));
+  LWQ_ASSIGN_OR_RETURN(model.inventory, TakeInventory(model.spec, *model.checkpoint));
+  model.weights = MakeCheckpointWeights(model.checkpoint.get());
+  Device* device = model.device.get();
+  LWQ_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(model.spec, model.weights.get(), device,
+                                                     ComputeType::kF32));
+  const TokenBatch batch = SomeTokens(model.spec, 200);
+  Matrix hidden(batch.num_tokens(), model.spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(decoder->Embed(batch.tokens, hidden.view()));
+  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
+    LWQ_ASSIGN_OR_RETURN(Collection collection,
+                         Collection::Find({"channel-statistics", "second-moments"}));
+    LWQ_RETURN_IF_ERROR(collection.Begin(
+        {device, ComputeType::kF32, model.spec.layers[static_cast<size_t>(layer)].inputs}));
+    LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder->LoadLayer(layer));
+    LWQ_RETURN_IF_ERROR(decoder->RunLayer(
+        weights, batch, hidden.view(), [&](size_t input, DeviceView<const float> x) {
+          return collection.ObserveInput(input, x);
+        }));
+    auto evidence = std::make_unique<CollectedEvidence>(device);
+    evidence->tokens = batch.num_tokens();
+    LWQ_RETURN_IF_ERROR(collection.Finish(*evidence));
+    model.evidence.push_back(std::move(evidence));
+  }
+  return model;
+}
+
+// One layer by `method`, its units in `format` where `wanted` says so.
+absl::StatusOr<LayerResult> Quantize(const CalibratedModel& model, const char* method, int layer,
+                                     const WeightFormat* format, const OptionTexts& options = {},
+                                     const std::string& only = "") {
+  LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(method));
+  LayerRequest request;
+  request.device = model.device.get();
+  request.layer = &model.spec.layers[static_cast<size_t>(layer)];
+  request.norm_offset = model.spec.norm_offset;
+  request.model = &model.inventory;
+  request.weights = model.weights.get();
+  request.evidence = model.evidence[static_cast<size_t>(layer)].get();
+  LWQ_ASSIGN_OR_RETURN(request.options, OptionValues::Make(method, def->options, options));
+  request.progress = [](double, const std::string&) { return absl::OkStatus(); };
+  for (const AllocationUnit& unit : model.inventory.units) {
+    if (unit.place != Place::Layer(layer)) continue;
+    if (!only.empty() && !absl::StrContains(unit.name, only)) continue;
+    request.units.push_back({unit, {}});
+    const bool fits = std::all_of(unit.linears.begin(), unit.linears.end(), [&](const auto& linear) {
+      return format->Accepts(linear.out_features, linear.in_features).ok();
+    });
+    if (fits) request.units.back().formats.push_back(format);
+  }
+  return QuantizeLayer(*def, request);
+}
+
+absl::StatusOr<Matrix> Logits(const CalibratedModel& model, const WeightSource& weights) {
+  LWQ_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(model.spec, &weights, model.device.get(),
+                                                     ComputeType::kF32));
+  const TokenBatch batch = SomeTokens(model.spec, 60);
+  Matrix hidden(batch.num_tokens(), model.spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
+  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
+  LWQ_ASSIGN_OR_RETURN(auto logits, model.device->NewMatrix(hidden.rows(), model.spec.vocab_size));
+  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
+  Matrix host(hidden.rows(), model.spec.vocab_size);
+  LWQ_RETURN_IF_ERROR(model.device->Download(logits->view(), host.view()));
+  return host;
+}
+
+double LargestDifference(const Matrix& a, const Matrix& b) {
+  double worst = 0;
+  for (int64_t i = 0; i < a.size(); ++i) {
+    worst = std::max(worst, std::abs(double{a.data()[i]} - b.data()[i]));
+  }
+  return worst;
+}
+
+const WeightFormat* Row(int bits) { return GridFormat::Find(bits, 0, true); }
+
+class AwqFamily : public ::testing::TestWithParam<const char*> {};
+
+// Norms with an offset, biases, grouped queries, fused linears: with the linears left unrounded, the
+// edited model is the source. Logits reach 5, so 1e-4 is some 300 roundings of F32.
+TEST_P(AwqFamily, ScalesAloneChangeNothing) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const CalibratedModel model,
+      Calibrate(absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", GetParam())));
+  LayerEdits edits;
+  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
+    LWQ_ASSERT_OK_AND_ASSIGN(
+        LayerResult result,
+        Quantize(model, "awq", layer, Row(4), {{"search-bits", "2"}}));
+    edits.Add(std::move(result.edits));
+  }
+  EXPECT_FALSE(edits.empty()) << "no scale was moved: the case shows nothing";
+  const auto edited = MakeEditedWeights(model.weights.get(), &edits, DType::kF32);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_source, Logits(model, *model.weights));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_edited, Logits(model, *edited));
+  EXPECT_LT(LargestDifference(of_edited, of_source), 1e-4);
+  // Every end of an edge took part: without one of them the model is another.
+  for (const bool tensors : {true, false}) {
+    LayerEdits half;
+    if (tensors) half.tensors = edits.tensors;
+    if (!tensors) half.linears = edits.linears;
+    if (half.empty()) continue;
+    const auto broken = MakeEditedWeights(model.weights.get(), &half, DType::kF32);
+    LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_broken, Logits(model, *broken));
+    EXPECT_GT(LargestDifference(of_broken, of_source), 1e-3);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, AwqFamily,
+                         ::testing::Values("gemma2", "gemma3", "llama", "mistral", "phi3", "qwen2",
+                                           "qwen3"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// A model with strong outlier channels, which is what AWQ is for.
+class AwqTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory scratch, TempDirectory::Create());
+    scratch_ = std::make_unique<TempDirectory>(std::move(scratch));
+    TinyModelOptions options;
+    options.dtype = DType::kBF16;
+    options.outlier_exponent = 4;
+    const std::string directory = JoinPath(scratch_->path(), "model");
+    ASSERT_OK(WriteTinyModel(options, directory));
+    LWQ_ASSERT_OK_AND_ASSIGN(model_, Calibrate(directory));
+  }
+
+  // Squared error of the outputs of a layer's linears, in double, of what is stored with the scales
+  // taken out again.
+  absl::StatusOr<double> OutputError(const LayerResult& result, int layer) {
+    const LayerSpec& spec = model_.spec.layers[static_cast<size_t>(layer)];
+    double sum = 0;
+    for (const auto& unit : result.encoded) {
+      for (const EncodedModule& encoded : unit[0]) {
+        const LinearSpec& linear = spec.linears[*spec.FindLinear(encoded.module)];
+        StoredLinear stored{Row(3), linear.shape.out_features, linear.shape.in_features, {}};
+        for (const EncodedPart& part : encoded.linear) {
+          stored.parts.push_back(
+              {part.spec.dtype, part.spec.shape,
+               absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(part.bytes.data()),
+                                   part.bytes.size())});
+        }
+        Matrix error(stored.out_features, stored.in_features), weight(error.rows(), error.cols());
+        LWQ_RETURN_IF_ERROR(DequantizeLinear(encoded.module, stored, error.view()));
+        LWQ_RETURN_IF_ERROR(model_.weights->ReadLinear(encoded.module, weight.view()));
+        const auto scales = result.edits.linears.find(encoded.module);
+        if (scales != result.edits.linears.end()) {
+          LinearScales inverse = scales->second;
+          for (float& s : inverse.rows) s = 1 / s;
+          for (float& s : inverse.columns) s = 1 / s;
+          LWQ_RETURN_IF_ERROR(ScaleRows(inverse, 0, error.view()));
+        }
+        for (int64_t i = 0; i < error.size(); ++i) error.data()[i] -= weight.data()[i];
+        LWQ_ASSIGN_OR_RETURN(
+            const Matrix h, model_.evidence[static_cast<size_t>(layer)]->Table(
+                                "second-moments", spec.inputs[linear.input], error.cols()));
+        for (int64_t r = 0; r < error.rows(); ++r) {
+          for (int64_t i = 0; i < error.cols(); ++i) {
+            for (int64_t j = 0; j <= i; ++j) {
+              sum += (i == j ? 1.0 : 2.0) * error.Row(r)[i] * double{h.Row(i)[j]} * error.Row(r)[j];
+            }
+          }
+        }
+      }
+    }
+    return sum;
+  }
+
+  std::unique_ptr<TempDirectory> scratch_;
+  CalibratedModel model_;
+};
+
+TEST_F(AwqTest, LeavesLessErrorThanRoundingToNearestAndGptqAfterItLessStill) {
+  for (int layer = 0; layer < model_.spec.num_layers(); ++layer) {
+    std::map<std::string, double> error;
+    LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult rtn, Quantize(model_, "rtn", layer, Row(3)));
+    LWQ_ASSERT_OK_AND_ASSIGN(error["rtn"], OutputError(rtn, layer));
+    for (const char* rounding : {"nearest", "gptq"}) {
+      LWQ_ASSERT_OK_AND_ASSIGN(
+          const LayerResult awq,
+          Quantize(model_, "awq", layer, Row(3), {{"rounding", rounding}}));
+      LWQ_ASSERT_OK_AND_ASSIGN(error[rounding], OutputError(awq, layer));
+      EXPECT_EQ(awq.linears[0].record.method, "awq");
+    }
+    EXPECT_LT(error["nearest"], 0.8 * error["rtn"]) << "layer " << layer;
+    EXPECT_LT(error["gptq"], error["nearest"]) << "layer " << layer;
+  }
+}
+
+// One set of edits serves every plan: neither the formats nor the units that are asked for change it.
+TEST_F(AwqTest, EditsDoNotDependOnWhatIsWanted) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult all, Quantize(model_, "awq", 1, Row(4)));
+  ASSERT_FALSE(all.edits.tensors.empty());
+  ASSERT_EQ(all.linears.size(), 7u);
+  for (const char* only : {"down", "qkv", "none of them"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult some,
+                             Quantize(model_, "awq", 1, Row(2), {{"rounding", "gptq"}}, only));
+    EXPECT_EQ(some.edits.tensors, all.edits.tensors) << only;
+    ASSERT_EQ(some.edits.linears.size(), all.edits.linears.size());
+    for (const auto& [module, scales] : all.edits.linears) {
+      EXPECT_EQ(some.edits.linears.at(module).rows, scales.rows) << module;
+      EXPECT_EQ(some.edits.linears.at(module).columns, scales.columns) << module;
+    }
+  }
+}
+
+// What a norm becomes has to be what its dtype holds: the artifact stores it.
+TEST_F(AwqTest, EditedTensorsAreValuesOfTheirDtype) {
+  LWQ_ASSERT_OK_AND_ASSIGN(LayerResult result, Quantize(model_, "awq", 0, Row(4)));
+  ASSERT_FALSE(result.edits.tensors.empty());
+  for (auto& [name, values] : result.edits.tensors) {
+    std::vector<float> rounded = values;
+    const int64_t size = static_cast<int64_t>(values.size());
+    ASSERT_OK(RoundTo(DType::kBF16, name, MatrixView{rounded.data(), 1, size, size}));
+    EXPECT_EQ(rounded, values) << name;
+  }
+}
+
+// The head has no edge into a layer: it is rounded, and nothing is edited.
+TEST_F(AwqTest, OutsideTheLayersNothingIsEdited) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const QuantizerDef* def, FindQuantizer("awq"));
+  LayerRequest request;
+  request.device = model_.device.get();
+  request.layer = &model_.spec.layers[0];
+  request.in_layer = false;
+  request.model = &model_.inventory;
+  request.weights = model_.weights.get();
+  request.evidence = model_.evidence[0].get();
+  request.options = OptionValues(def->options);
+  request.progress = [](double, const std::string&) { return absl::OkStatus(); };
+  request.units.push_back({model_.inventory.units[0], {Row(4)}});
+  LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult result, QuantizeLayer(*def, request));
+  EXPECT_TRUE(result.edits.empty());
+  EXPECT_EQ(result.encoded[0][0].size(), model_.inventory.units[0].linears.size());
+}
+
+}  // namespace
+}  // namespace lwq::testing

@@ -1,0 +1,197 @@
+#include "worker/engine/quant/layer_quantizer.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
+#include "base/thread_pool.h"
+#include "worker/engine/evidence/input_evidence.h"
+#include "worker/engine/format/gguf.h"
+#include "worker/engine/format/grid.h"
+
+namespace lwq {
+
+extern const QuantizerDef quantizer_rtn;
+
+namespace {
+
+// A linear in one of its unit's formats.
+struct Product {
+  size_t format;  // of WantedUnit::formats
+  LinearRecord record;
+  std::optional<QuantizedLinear> on_grid;
+  std::string blocks;  // where it is not on a grid
+};
+
+absl::StatusOr<EncodedLinear> Encode(const LinearShape& linear, const WeightFormat& format,
+                                     DType weight_dtype, Product& product) {
+  if (product.on_grid.has_value()) {
+    QuantizedLinear& one = *product.on_grid;
+    const GridCodes codes{one.out_features, one.in_features, std::move(one.codes),
+                          std::move(one.scales), std::move(one.zeros)};
+    return format.grid()->Encode(linear.module, codes, weight_dtype);
+  }
+  std::vector<PartSpec> parts = format.Parts(linear.out_features, linear.in_features, weight_dtype);
+  EncodedLinear encoded;
+  encoded.push_back({std::move(parts.front()), std::move(product.blocks)});
+  return encoded;
+}
+
+// The linear in every format of its unit, by the method: grids first, then blocks.
+absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantizer& quantizer,
+                                                  DeviceView<const float> weight,
+                                                  const InputStatistics* statistics,
+                                                  const std::vector<const WeightFormat*>& formats,
+                                                  bool scale_search) {
+  std::vector<Product> products;
+  std::vector<GridSpec> grids;
+  for (size_t f = 0; f < formats.size(); ++f) {
+    const GridFormat* grid = formats[f]->grid();
+    if (grid == nullptr) continue;
+    products.push_back({.format = f});
+    grids.push_back({.bits = grid->bits(),
+                     .group_size = grid->group_size(),
+                     .symmetric = grid->symmetric(),
+                     .search = scale_search});
+  }
+  if (!grids.empty()) {
+    LWQ_ASSIGN_OR_RETURN(std::vector<QuantizedLinear> quantized,
+                         quantizer.Quantize(device, weight, statistics, grids));
+    for (size_t i = 0; i < quantized.size(); ++i) {
+      products[i].record = quantized[i].record;
+      products[i].on_grid = std::move(quantized[i]);
+    }
+  }
+  std::vector<const GgufTypeDef*> types;
+  for (size_t f = 0; f < formats.size(); ++f) {
+    const GgufFormat* format = formats[f]->gguf();
+    if (format == nullptr) continue;
+    products.push_back({.format = f});
+    types.push_back(&format->type());
+  }
+  if (types.empty()) return products;
+  const GgufFit fit = scale_search ? GgufFit::kSearch : GgufFit::kReference;
+  LWQ_ASSIGN_OR_RETURN(std::vector<BlockLinear> blocks,
+                       quantizer.QuantizeToBlocks(device, weight, statistics, types, fit));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    products[grids.size() + i].record = blocks[i].record;
+    products[grids.size() + i].blocks = std::move(blocks[i].bytes);
+  }
+  return products;
+}
+
+absl::Status CheckFormats(const QuantizerDef& def, const LayerRequest& request) {
+  for (const WantedUnit& wanted : request.units) {
+    for (const WeightFormat* format : wanted.formats) {
+      if (format->grid() != nullptr || format->gguf() != nullptr) continue;
+      return Failure(reasons::kFormatUnsupported,
+                     absl::StrCat("method ", def.name, " does not make ", format->id()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The adapter: input by input, so that linears with one input share its statistics.
+absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const LayerRequest& request) {
+  const std::unique_ptr<Quantizer> quantizer = def.make(request.options);
+  const std::unique_ptr<Quantizer> nearest = quantizer_rtn.make(request.options);
+  const LayerSpec& layer = *request.layer;
+  LayerResult result = EmptyResult(request);
+  double done = 0;
+  const double num_linears = static_cast<double>(layer.linears.size());
+  for (size_t input = 0; input < layer.inputs.size(); ++input) {
+    std::vector<const LinearShape*> linears;
+    for (const LinearSpec& linear : layer.linears) {
+      if (linear.input == input) linears.push_back(&linear.shape);
+    }
+    const bool wanted =
+        std::any_of(linears.begin(), linears.end(), [&](const LinearShape* linear) {
+          return FindWanted(request, linear->module) >= 0;
+        });
+    if (!wanted) continue;
+    std::shared_ptr<const InputStatistics> statistics;
+    InputEvidence fitted{&layer.inputs[input], 0, ""};
+    if (def.needs_calibration()) {
+      LWQ_ASSIGN_OR_RETURN(fitted, EvidenceFor(layer, layer.inputs[input], *request.evidence));
+    }
+    if (def.needs_calibration() && fitted.input != nullptr) {
+      LWQ_ASSIGN_OR_RETURN(auto gram, request.evidence->Triangle(def.evidence[0], *fitted.input));
+      LWQ_ASSIGN_OR_ANNOTATE(statistics,
+                             quantizer->Prepare(request.device, std::move(gram), fitted.num_tokens,
+                                                request.compute),
+                             linears[0]->module);
+    }
+    const Quantizer& by = fitted.input == nullptr ? *nearest : *quantizer;
+    for (const LinearShape* linear : linears) {
+      LWQ_RETURN_IF_ERROR(request.progress(done++ / num_linears, linear->module));
+      const int unit = FindWanted(request, linear->module);
+      if (unit < 0) continue;
+      LWQ_ASSIGN_OR_RETURN(
+          auto weight, request.device->NewMatrix(linear->out_features, linear->in_features));
+      LWQ_RETURN_IF_ERROR(
+          request.weights->LoadLinear(linear->module, request.device, weight->view()));
+      const size_t first = result.linears.size();
+      LWQ_RETURN_IF_ERROR(AddLinear(request, by, statistics.get(), *linear,
+                                    static_cast<size_t>(unit), weight->view(), result));
+      for (size_t i = first; i < result.linears.size() && !fitted.note.empty(); ++i) {
+        result.linears[i].record.note = fitted.note;
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<LayerResult> QuantizeLayer(const QuantizerDef& def, const LayerRequest& request) {
+  LWQ_RETURN_IF_ERROR(CheckFormats(def, request));
+  return def.quantize_layer != nullptr ? def.quantize_layer(request)
+                                       : QuantizeByLinear(def, request);
+}
+
+absl::Status AddLinear(const LayerRequest& request, const Quantizer& quantizer,
+                       const InputStatistics* statistics, const LinearShape& linear, size_t unit,
+                       DeviceView<const float> weight, LayerResult& result) {
+  const std::vector<const WeightFormat*>& formats = request.units[unit].formats;
+  LWQ_ASSIGN_OR_ANNOTATE(
+      std::vector<Product> products,
+      MakeProducts(request.device, quantizer, weight, statistics, formats,
+                   request.options.Flag(kScaleSearch.name)),
+      linear.module);
+  // Formats side by side: packing codes is the host's work.
+  std::vector<absl::StatusOr<EncodedLinear>> encoded(products.size());
+  request.device->host_threads().ParallelFor(
+      static_cast<int64_t>(products.size()), [&](int64_t i) {
+        Product& product = products[static_cast<size_t>(i)];
+        encoded[static_cast<size_t>(i)] =
+            Encode(linear, *formats[product.format], request.model->weight_dtype, product);
+      });
+  for (size_t i = 0; i < products.size(); ++i) {
+    const size_t f = products[i].format;
+    LWQ_RETURN_IF_ERROR(encoded[i].status());
+    result.encoded[unit][f].push_back({linear.module, *std::move(encoded[i])});
+    result.linears.push_back({unit, f, linear.module, std::move(products[i].record)});
+  }
+  return absl::OkStatus();
+}
+
+LayerResult EmptyResult(const LayerRequest& request) {
+  LayerResult result;
+  for (const WantedUnit& wanted : request.units) result.encoded.emplace_back(wanted.formats.size());
+  return result;
+}
+
+int FindWanted(const LayerRequest& request, const std::string& module) {
+  for (size_t u = 0; u < request.units.size(); ++u) {
+    for (const LinearShape& linear : request.units[u].unit.linears) {
+      if (linear.module == module) return static_cast<int>(u);
+    }
+  }
+  return -1;
+}
+
+}  // namespace lwq
