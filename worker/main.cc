@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space")->required();
   app.add_option("--worker-id", options.worker_id,
                  "name that stays the same over restarts (default: host name and process id)");
-  app.add_option("--device", device.device, "auto, cpu or reference")->capture_default_str();
+  app.add_option("--device", device.device, "auto, cpu, cuda:N or reference")->capture_default_str();
   app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--memory", options.memory_bytes,

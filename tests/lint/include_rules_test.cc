@@ -30,6 +30,7 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/engine/device/device_factory.cc", {"worker/engine/device", "base"}},
       {"worker/engine/device/reference", {"worker/engine/device", "worker/engine/tensor", "base"}},
       {"worker/engine/device/cpu", {"worker/engine/device", "worker/engine/tensor", "base"}},
+      {"worker/engine/device/cuda", {"worker/engine/device", "worker/engine/tensor", "base"}},
       {"worker/engine/tokenizer",
        {"worker/engine/tokenizer/sentencepiece", "worker/engine/io", "base"}},
       {"worker/engine/model",
@@ -102,7 +103,7 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
        true},
       {"google/protobuf/.*", {"base/rpc", "records", "worker", "server", "client"}, true},
       {"prometheus/.*", {"base/metrics"}, true},
-      {"cuda.*|cublas.*|cusolver.*|nccl.*", {}, false},
+      {"cuda.*|cublas.*|cusolver.*|nccl.*", {"worker/engine/device/cuda"}, true},
       {"hwy/.*", {"worker/engine/device/cpu"}, false},
       {"(oneapi/)?dnnl.*", {"worker/engine/device/cpu"}, true},
       {"cblas\\.h|lapacke\\.h|openblas.*|omp\\.h", {"worker/engine/device/cpu"}, false},
@@ -231,7 +232,7 @@ TEST(IncludeRulesTest, ObjectsToWhatItShould) {
   EXPECT_TRUE(objects("worker/engine/quant/rtn.cc", "base/log.h"));
   EXPECT_TRUE(objects("worker/engine/quant/rtn.cc", "hwy/highway.h"));
   EXPECT_TRUE(objects("worker/engine/device/cpu/kernels.h", "hwy/highway.h"));
-  EXPECT_TRUE(objects("worker/engine/device/cuda/x.cc", "cuda_runtime.h"));
+  EXPECT_TRUE(objects("worker/engine/device/cpu/x.cc", "cuda_runtime.h"));
   EXPECT_TRUE(objects("worker/engine/plan/budget.cc", "worker/engine/tensor/matrix.h"));
   EXPECT_TRUE(objects("worker/engine/io/checkpoint.h", "nlohmann/json.hpp"));
   EXPECT_TRUE(objects("server/dispatch/job_table.cc", "grpcpp/grpcpp.h"));

@@ -74,6 +74,7 @@ const std::map<std::string, std::string>& Suites() {
       {"worker/engine/artifact/", "tests/worker/engine/artifact/artifact_writer_test.cc"},
       {"worker/engine/device/", "tests/conformance/memory_ops_test.cc"},
       {"worker/engine/device/cpu/", "tests/conformance/product_ops_test.cc"},
+      {"worker/engine/device/cuda/", "tests/conformance/cuda_devices.cc"},
       {"worker/engine/device/reference/", "tests/conformance/judge_test.cc"},
       {"worker/engine/eval/", "tests/worker/engine/eval/token_scoring_golden_test.cc"},
       {"worker/engine/evidence/", "tests/worker/engine/evidence/collectors_test.cc"},

@@ -1,15 +1,17 @@
-// Which device a name means. CUDA is linked in by the build or not at all; a build without it says
-// so here.
+// Which device a name means. CUDA is linked in by the build, or a function that says it is not
+// there.
 #include <sched.h>
 
 #include <algorithm>
 #include <memory>
 #include <thread>
 
-#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "worker/engine/device/cpu/cpu_device.h"
+#include "worker/engine/device/cuda/make_cuda_device.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/device/reference/reference_device.h"
 
@@ -38,10 +40,10 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options)
     return std::make_unique<CpuDevice>(threads);
   }
   if (options.device == "reference") return std::make_unique<ReferenceDevice>();
-  if (absl::StartsWith(options.device, "cuda")) {
-    return Failure(
-        absl::StatusCode::kUnimplemented, "DEVICE_UNAVAILABLE",
-        absl::StrCat("device ", options.device, ": this build has no CUDA; use --device cpu"));
+  absl::string_view number = options.device;
+  int ordinal = 0;
+  if (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &ordinal) && ordinal >= 0) {
+    return MakeCudaDevice(ordinal, threads);
   }
   return InvalidFailure("DEVICE_UNKNOWN", absl::StrCat("device is \"", options.device,
                                                        "\", expected auto, cpu, reference or "

@@ -1,7 +1,8 @@
-// How the grid of one group is chosen: the definition that every device follows. A device brings
-// the two sums over the group (an Evaluator); the walk over candidate scales is here, so that all
-// devices try the same candidates. Scales have 8 significant bits within [2^-14, 65504]: F16, BF16
-// and F32 hold them exactly, and every engine that loads the weights sees the same values.
+// How the grid of one group is chosen: the definition that every device follows, in C++17 and
+// without absl, because CUDA's kernels read it too. A device brings the two sums over the group (an
+// Evaluator); the walk over candidate scales is here, so that all devices try the same candidates.
+// Scales have 8 significant bits within [2^-14, 65504]: F16, BF16 and F32 hold them exactly, and
+// every engine that loads the weights sees the same values.
 //
 // The search minimises sum h (w - q)^2 in three stages: a coarse geometric sweep down from the
 // scale that covers the whole group, a fine one around its best, then least squares for the codes
@@ -10,10 +11,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
-#include "absl/types/span.h"
-#include "worker/engine/device/device.h"
-#include "worker/engine/tensor/half.h"
+#include "worker/engine/device/host_device.h"
 
 namespace lwq {
 
@@ -21,9 +22,14 @@ inline constexpr float kMinScale = 0x1p-14f;
 inline constexpr float kMaxScale = 65280.0f;  // the largest 8-bit significand below 65504
 
 // Nearest of the allowed scales, sign kept; NaN and what is too small become the smallest.
-inline float SnapScale(float scale) {
+LWQ_HOST_DEVICE inline float SnapScale(float scale) {
   if (!(std::abs(scale) > kMinScale)) return std::signbit(scale) ? -kMinScale : kMinScale;
-  return std::clamp(BF16ToFloat(FloatToBF16(scale)), -kMaxScale, kMaxScale);
+  uint32_t bits;  // rounded to 8 significant bits, ties to even
+  memcpy(&bits, &scale, sizeof(bits));
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  memcpy(&scale, &bits, sizeof(scale));
+  const float largest = kMaxScale;  // of its own: device code cannot refer to a host constant
+  return std::clamp(scale, -largest, largest);
 }
 
 struct GridCandidate {
@@ -31,7 +37,7 @@ struct GridCandidate {
   float zero = 0;
 };
 
-inline bool operator==(const GridCandidate& a, const GridCandidate& b) {
+LWQ_HOST_DEVICE inline bool operator==(const GridCandidate& a, const GridCandidate& b) {
   return a.scale == b.scale && a.zero == b.zero;
 }
 
@@ -44,12 +50,15 @@ struct GroupRange {
 // Candidates are judged this many at a time: enough independent sums to keep a vector unit busy.
 inline constexpr int kCandidateBatch = 4;
 
-inline float SymmetricZero(int bits) { return static_cast<float>(1 << (bits - 1)); }
-inline float LargestCode(int bits) { return static_cast<float>((1 << bits) - 1); }
+LWQ_HOST_DEVICE inline float SymmetricZero(int bits) { return static_cast<float>(1 << (bits - 1)); }
+LWQ_HOST_DEVICE inline float LargestCode(int bits) { return static_cast<float>((1 << bits) - 1); }
 
+// Grid: GridSpec, or what has its bits, symmetric and search.
+//
 // The grid for a range shrunk by `factor`: symmetric grids reach -2^(b-1) and 2^(b-1) - 1 times the
 // scale, so the two ends bind differently.
-inline GridCandidate ShrunkGrid(const GridSpec& grid, GroupRange range, float factor) {
+template <typename Grid>
+LWQ_HOST_DEVICE GridCandidate ShrunkGrid(const Grid& grid, GroupRange range, float factor) {
   const float half = SymmetricZero(grid.bits);
   if (grid.symmetric) {
     return {SnapScale(factor * std::max(range.high / (half - 1), -range.low / half)), half};
@@ -60,7 +69,8 @@ inline GridCandidate ShrunkGrid(const GridSpec& grid, GroupRange range, float fa
 }
 
 // The symmetric grid turned round: from -(2^(b-1) - 1) to 2^(b-1) times the scale's magnitude.
-inline GridCandidate MirroredGrid(const GridSpec& grid, GroupRange range, float factor) {
+template <typename Grid>
+LWQ_HOST_DEVICE GridCandidate MirroredGrid(const Grid& grid, GroupRange range, float factor) {
   GridCandidate mirrored = ShrunkGrid(grid, {-range.high, -range.low}, factor);
   mirrored.scale = -mirrored.scale;
   return mirrored;
@@ -68,7 +78,8 @@ inline GridCandidate MirroredGrid(const GridSpec& grid, GroupRange range, float 
 
 // Without search. Symmetric: max|w| / (2^(b-1) - 1/2), as GPTQ checkpoints have it; affine:
 // min-max.
-inline GridCandidate MinMaxGrid(const GridSpec& grid, GroupRange range) {
+template <typename Grid>
+LWQ_HOST_DEVICE GridCandidate MinMaxGrid(const Grid& grid, GroupRange range) {
   if (!grid.symmetric) return ShrunkGrid(grid, range, 1.0f);
   const float extreme = std::max(range.high, -range.low);
   return {SnapScale(2 * extreme / LargestCode(grid.bits)), SymmetricZero(grid.bits)};
@@ -96,9 +107,9 @@ class ShrinkSweep {
 template <typename Evaluator>
 class GridSearch {
  public:
-  explicit GridSearch(const Evaluator& evaluator) : evaluator_(evaluator) {}
+  LWQ_HOST_DEVICE explicit GridSearch(const Evaluator& evaluator) : evaluator_(evaluator) {}
 
-  void Try(const GridCandidate& candidate) {
+  LWQ_HOST_DEVICE void Try(const GridCandidate& candidate) {
     if (has_best_ && candidate == best_) return;
     for (int i = 0; i < pending_; ++i) {
       if (batch_[i] == candidate) return;
@@ -107,7 +118,7 @@ class GridSearch {
     if (pending_ == kCandidateBatch) Flush();
   }
 
-  void Flush() {
+  LWQ_HOST_DEVICE void Flush() {
     if (pending_ == 0) return;
     for (int i = pending_; i < kCandidateBatch; ++i) batch_[i] = batch_[pending_ - 1];
     float errors[kCandidateBatch];
@@ -122,7 +133,7 @@ class GridSearch {
     pending_ = 0;
   }
 
-  const GridCandidate& best() const { return best_; }
+  LWQ_HOST_DEVICE const GridCandidate& best() const { return best_; }
 
  private:
   const Evaluator& evaluator_;
@@ -136,9 +147,9 @@ class GridSearch {
 // Evaluator: void Errors(const GridCandidate (&)[kCandidateBatch], float* errors) const, the
 // weighted squared errors; float RefitScale(const GridCandidate&) const, the scale that fits best
 // to the codes which the candidate gives, or 0 when all are zero.
-template <typename Evaluator>
-GridCandidate FitGroup(const GridSpec& grid, const ShrinkSweep& sweep, GroupRange range,
-                       const Evaluator& evaluator) {
+template <typename Grid, typename Evaluator>
+LWQ_HOST_DEVICE GridCandidate FitGroup(const Grid& grid, const ShrinkSweep& sweep, GroupRange range,
+                                       const Evaluator& evaluator) {
   if (range.low == range.high) return {kMinScale, MinMaxGrid(grid, range).zero};
   if (!grid.search) return MinMaxGrid(grid, range);
   GridSearch<Evaluator> search(evaluator);
