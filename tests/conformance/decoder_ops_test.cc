@@ -126,7 +126,10 @@ TEST_P(DecoderOps, AttentionAgrees) {
        75},
       {{.num_heads = 2, .num_kv_heads = 2, .head_dim = 16, .scale = 2.0f, .logit_softcap = 5},
        {{0, 50}, {50, 20, 0, 50}},
-       70}};
+       70},
+      // The longest heads of a model family, and one that fills no vector or tile.
+      {{.num_heads = 2, .num_kv_heads = 1, .head_dim = 256, .scale = 0.0625f}, {{0, 40}}, 40},
+      {{.num_heads = 1, .num_kv_heads = 1, .head_dim = 97, .scale = 0.1f}, {{0, 40}}, 40}};
   for (const AttentionCase& c : cases) {
     const int64_t q_cols = c.shape.num_heads * c.shape.head_dim;
     const int64_t k_cols = c.shape.num_kv_heads * c.shape.head_dim;

@@ -119,11 +119,15 @@ TEST_P(ExpertOps, ShapesThatDoNotFitAreRefused) {
   const auto rows = VectorOn<int32_t>(*device_, {1, 4});
   const auto inside = VectorOn<int32_t>(*device_, {1, 3});
   const auto scale = VectorOn<float>(*device_, {1, 1});
-  EXPECT_FALSE(device_->GatherRows(x->view(), rows->span(), y->view()).ok());
+  // What lies in device memory may be found wrong later.
+  const auto refuses = [&](absl::Status status) {
+    if (status.ok()) status = device_->Synchronize();
+    return status.code() == absl::StatusCode::kInvalidArgument;
+  };
+  EXPECT_TRUE(refuses(device_->GatherRows(x->view(), rows->span(), y->view())));
   EXPECT_OK(device_->GatherRows(x->view(), inside->span(), y->view()));
   EXPECT_FALSE(device_->GatherRows(x->view(), inside->span(), y->view().Cols(0, 7)).ok());
-  EXPECT_FALSE(
-      device_->ScatterAddRows(y->view(), rows->span(), scale->span(), x->view()).ok());
+  EXPECT_TRUE(refuses(device_->ScatterAddRows(y->view(), rows->span(), scale->span(), x->view())));
   EXPECT_FALSE(
       device_->ScatterAddRows(y->view(), inside->span(), scale->span().Part(0, 1), x->view()).ok());
   EXPECT_FALSE(device_->SigmoidRows(scale->span(), x->view()).ok());

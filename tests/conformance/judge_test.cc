@@ -4,7 +4,10 @@
 namespace lwq::testing {
 namespace {
 
-const TestDevice& Cpu() { return TestDevices().back(); }
+const TestDevice& Cpu() {
+  return *std::find_if(TestDevices().begin(), TestDevices().end(),
+                       [](const TestDevice& device) { return device.name == std::string("cpu"); });
+}
 
 absl::Status AddOne(Device& device, DeviceView<float> out) {
   return device.Add(OnDevice(&device, Random(out.rows, out.cols, 7).view())->view(), out);

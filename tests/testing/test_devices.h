@@ -1,5 +1,6 @@
-// The devices that tests run on, and how tests reach their memory. A new device is a line here: the
-// conformance suite then runs on it.
+// The devices that tests run on, and how tests reach their memory. A new device is a line here, or
+// of a test binary of its own (tests/conformance/cuda_devices.cc): the conformance suite then runs
+// on it.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +23,9 @@ struct TestDevice {
   bool slow;                       // takes small shapes only
 };
 
-inline const std::vector<TestDevice>& TestDevices() {
-  static const auto& devices = *new std::vector<TestDevice>{
+// A test binary may add some before main.
+inline std::vector<TestDevice>& TestDevices() {
+  static auto& devices = *new std::vector<TestDevice>{
       {"reference",
        [](int) -> std::unique_ptr<Device> { return std::make_unique<ReferenceDevice>(); },
        {1},
