@@ -1,7 +1,6 @@
 """Mixtures of experts, whole jobs: random mixtral and qwen3_moe models of 16 experts, of which the router starves some. The file
 for llama.cpp opens there and predicts the text as lwq's own evaluation of it says, though llama.cpp rounds activations to 8 bits;
 and the report names the experts that few tokens reached, with what they were fitted to instead."""
-import json
 import os
 import shutil
 
@@ -73,7 +72,7 @@ with open(held, "w", encoding="utf-8") as f:
 for name, (kind, options) in CASES.items():
     model = make(name, kind, options)
     out = model + ".gguf"
-    answer = lwq.quantize(model, out, "--for", "llama.cpp", "--budget", "5.5bpw", "--method", "gptq", "--scorer", "random", "--allocator", "knapsack",
+    answer = lwq.quantize(model, out, "--for", "llama.cpp", "--budget", "5.1bpw", "--method", "gptq", "--scorer", "random", "--allocator", "knapsack",
                           "--calibration-tokens", "4096", "--eval-text", held, "--eval-tokens", WINDOW * WINDOWS)
     lwq.equal(f"{name}: forecast of its bytes", int(answer["weight_file_bytes"]), os.path.getsize(out))
     lwq.equal(f"{name}: several types in {answer['formats']}", len(answer["formats"]) > 1, True)
@@ -81,8 +80,10 @@ for name, (kind, options) in CASES.items():
     ours = [e["text"]["token_perplexity"] for e in lwq.evaluations(answer) if e["subject"] == "artifact" and "text" in e][0]
     theirs = perplexity_there(out, [ids[i * WINDOW:(i + 1) * WINDOW] for i in range(WINDOWS)])
     lwq.below(f"{name}: perplexity {theirs:.4f}, lwq's of the file {ours:.4f}: relative difference", abs(theirs / ours - 1), 5e-3)
-    report = json.loads(lwq.run("lwqctl", "show", answer["job"], "--json", "--data-dir", os.path.join(lwq.TMP, "service")))
-    starved = sorted({module for module, note in notes(report) if "starved expert" in note})
-    print(f"     {name}: {len(starved)} starved linears, such as {starved[:1]}: {[n for m, n in notes(report) if m in starved][:2]}")
-    lwq.equal(f"{name}: the experts that the router starves are named", all(any(f".experts.{e}." in m for m in starved) for e in range(STARVED)), True)
+    starved = {module: note for module, note in notes(answer) if "starved expert" in note}
+    for module in sorted(starved)[:3]:
+        print(f"     {module}: {starved[module]}", flush=True)
+    named = [e for e in range(STARVED) if sum(f".experts.{e}." in module for module in starved) == 3 * SIZES["num_hidden_layers"]]
+    # The first of those with a logit of zero comes in where less than a token's share of the others is above it.
+    lwq.equal(f"{name}: the experts that the router starves are named in the report ({named})", set(named) >= {1, 2}, True)
 lwq.finish()

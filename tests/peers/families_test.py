@@ -22,8 +22,6 @@ BOUND = 1e-3  # lwq's and torch's orders of summation differ by some 1e-5; any q
 # Methods and formats that need nothing else: what is judged is the file. gptq runs the layers with all their inputs observed.
 JOBS = {name: ["--bits", "3,4,8", "--budget", "4.6bpw", "--method", method, "--scorer", "random", "--allocator", "knapsack"] for name, method in
         [("mistral", "rtn"), ("qwen2", "rtn"), ("qwen3", "gptq"), ("phi3", "gptq"), ("gemma2", "rtn"), ("gemma3", "gptq"), ("llama-longrope", "rtn")]}
-# transformers takes one format for all experts of a model, and dequantizes them in the type of the scales: exact in F16 at 4 bits.
-JOBS.update({name: ["--bits", "4", "--budget", "6bpw", "--method", "gptq", "--scorer", "random", "--allocator", "uniform"] for name in ("mixtral", "qwen2_moe", "qwen3_moe")})
 
 
 def make(name, kind, options):

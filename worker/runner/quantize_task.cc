@@ -1,5 +1,6 @@
 // Quantizes units of one layer in each wanted format: what the lease says as the method's request, and
 // what the method made as blobs and a report.
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,38 +54,66 @@ absl::StatusOr<std::vector<WantedUnit>> WantedUnits(const v1::QuantizeTask& task
   return units;
 }
 
-// One blob per unit and format, side by side: hashing them takes as long as writing them.
-absl::Status AddUnitBlobs(const TaskContext& context, const LayerRequest& request,
-                          const LayerResult& result, v1::TaskOutput& output) {
-  struct Blob {
-    std::string name;
-    const std::vector<EncodedModule>* linears;
-  };
-  std::vector<Blob> products;
-  for (size_t u = 0; u < request.units.size(); ++u) {
-    const WantedUnit& wanted = request.units[u];
-    for (size_t f = 0; f < wanted.formats.size(); ++f) {
-      products.push_back(
-          {UnitBlobName(wanted.unit.name, wanted.formats[f]->id()), &result.encoded[u][f]});
+// What the linears of a task's units became, until they are blobs, one per unit and format: in
+// memory, and of a layer's experts in files.
+class Products {
+ public:
+  static absl::StatusOr<Products> Create(const TaskContext& context, const LayerRequest& request) {
+    Products products;
+    for (const WantedUnit& wanted : request.units) {
+      std::vector<Product>& formats = products.products_.emplace_back();
+      for (const WeightFormat* format : wanted.formats) {
+        Product& product = formats.emplace_back();
+        product.name = UnitBlobName(wanted.unit.name, format->id());
+        product.path = JoinPath(context.blobs->ScratchDirectory(), product.name);
+        if (!wanted.unit.of_experts()) continue;
+        LWQ_ASSIGN_OR_RETURN(product.spool, UnitBlobSpool::Create(product.path));
+      }
     }
+    return products;
   }
-  std::vector<absl::StatusOr<v1::BlobRef>> blobs(products.size());
-  const auto store = [&](const Blob& product) -> absl::StatusOr<v1::BlobRef> {
-    const std::string path = JoinPath(context.blobs->ScratchDirectory(), product.name);
-    LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, *product.linears));
-    return context.blobs->Store(path);
+
+  absl::Status Keep(size_t unit, size_t format, EncodedModule module) {
+    Product& product = products_[unit][format];
+    if (product.spool != nullptr) return product.spool->Add(module);
+    product.linears.push_back(std::move(module));
+    return absl::OkStatus();
+  }
+
+  // Side by side: hashing them takes as long as writing them.
+  absl::Status AddBlobs(const TaskContext& context, v1::TaskOutput& output) const {
+    std::vector<const Product*> all;
+    for (const std::vector<Product>& formats : products_) {
+      for (const Product& product : formats) all.push_back(&product);
+    }
+    std::vector<absl::StatusOr<v1::BlobRef>> blobs(all.size());
+    context.device->host_threads().ParallelFor(static_cast<int64_t>(all.size()), [&](int64_t i) {
+      blobs[static_cast<size_t>(i)] = Store(context, *all[static_cast<size_t>(i)]);
+    });
+    for (size_t i = 0; i < all.size(); ++i) {
+      LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, std::move(blobs[i]));
+      v1::NamedBlob* named = output.add_blobs();
+      named->set_name(all[i]->name);
+      *named->mutable_blob() = std::move(blob);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  struct Product {
+    std::string name, path;
+    std::vector<EncodedModule> linears;
+    std::unique_ptr<UnitBlobSpool> spool;  // null: in `linears`
   };
-  context.device->host_threads().ParallelFor(static_cast<int64_t>(products.size()), [&](int64_t i) {
-    blobs[static_cast<size_t>(i)] = store(products[static_cast<size_t>(i)]);
-  });
-  for (size_t i = 0; i < products.size(); ++i) {
-    LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, std::move(blobs[i]));
-    v1::NamedBlob* named = output.add_blobs();
-    named->set_name(products[i].name);
-    *named->mutable_blob() = std::move(blob);
+
+  static absl::StatusOr<v1::BlobRef> Store(const TaskContext& context, const Product& product) {
+    LWQ_RETURN_IF_ERROR(product.spool != nullptr ? product.spool->Finish()
+                                                 : WriteUnitBlob(product.path, product.linears));
+    return context.blobs->Store(product.path);
   }
-  return absl::OkStatus();
-}
+
+  std::vector<std::vector<Product>> products_;  // by unit and format
+};
 
 // The method's options in the recipe, of those that `def` declares: what stands in for a method knows
 // fewer.
@@ -125,13 +154,17 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(request.options, OptionsFor(*def, task.recipe()));
   LWQ_ASSIGN_OR_RETURN(request.compute, ParseComputeType(task.recipe().compute()));
   request.progress = context.progress;
+  LWQ_ASSIGN_OR_RETURN(Products products, Products::Create(context, request));
+  request.keep = [&products](size_t unit, size_t format, EncodedModule module) {
+    return products.Keep(unit, format, std::move(module));
+  };
   LWQ_ASSIGN_OR_RETURN(const LayerResult result, QuantizeLayer(*def, request));
 
   v1::TaskOutput output;
   v1::LayerReport& report = *output.mutable_quantize()->mutable_report();
   report.set_layer(task.layer());
   for (const QuantizedModule& linear : result.linears) AddReport(request, linear, report);
-  LWQ_RETURN_IF_ERROR(AddUnitBlobs(context, request, result, output));
+  LWQ_RETURN_IF_ERROR(products.AddBlobs(context, output));
   if (task.edits()) {
     const std::string name = EditsBlobName(task.layer());
     const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);

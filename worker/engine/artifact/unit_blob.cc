@@ -53,6 +53,40 @@ absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModu
   return writer->Close();
 }
 
+absl::StatusOr<std::unique_ptr<UnitBlobSpool>> UnitBlobSpool::Create(const std::string& path) {
+  auto spool = std::unique_ptr<UnitBlobSpool>(new UnitBlobSpool(path));
+  LWQ_ASSIGN_OR_RETURN(spool->parts_, FileWriter::Create(spool->parts_path_));
+  return spool;
+}
+
+UnitBlobSpool::~UnitBlobSpool() { (void)RemoveAll(parts_path_); }
+
+absl::Status UnitBlobSpool::Add(const EncodedModule& module) {
+  for (const EncodedPart& part : module.linear) {
+    std::string name = TensorName(module.module, part.spec.name);
+    const int64_t size = static_cast<int64_t>(part.bytes.size());
+    LWQ_RETURN_IF_ERROR(parts_->Append(absl::string_view(part.bytes)));
+    places_.emplace(name, Place{written_, size});
+    specs_.push_back({std::move(name), part.spec.dtype, part.spec.shape});
+    written_ += size;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UnitBlobSpool::Finish() {
+  LWQ_RETURN_IF_ERROR(parts_->Close());
+  LWQ_ASSIGN_OR_RETURN(const auto parts, MappedFile::Open(parts_path_));
+  const SafetensorsLayout layout = LayOutSafetensors(std::move(specs_));
+  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path_));
+  LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
+  for (const TensorSpec& tensor : layout.tensors) {
+    const Place& place = places_.at(tensor.name);
+    LWQ_RETURN_IF_ERROR(writer->Append(parts->bytes().subspan(
+        static_cast<size_t>(place.offset), static_cast<size_t>(place.size))));
+  }
+  return writer->Close();
+}
+
 absl::StatusOr<std::unique_ptr<UnitBlob>> UnitBlob::Open(const std::string& path,
                                                          const AllocationUnit& unit,
                                                          const WeightFormat* format) {

@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file.h"
 #include "worker/engine/format/encoded_module.h"
 #include "worker/engine/format/weight_format.h"
 #include "worker/engine/io/safetensors.h"
@@ -20,6 +21,28 @@
 namespace lwq {
 
 absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModule> linears);
+
+// The same blob of linears that come one by one and are not held: their parts wait in a file beside
+// it, which goes with the object.
+class UnitBlobSpool {
+ public:
+  // Writes `path` at the end.
+  static absl::StatusOr<std::unique_ptr<UnitBlobSpool>> Create(const std::string& path);
+  ~UnitBlobSpool();
+  absl::Status Add(const EncodedModule& module);
+  absl::Status Finish();
+
+ private:
+  explicit UnitBlobSpool(const std::string& path) : path_(path), parts_path_(path + ".parts") {}
+  struct Place {
+    int64_t offset, size;
+  };
+  const std::string path_, parts_path_;
+  std::unique_ptr<FileWriter> parts_;
+  std::vector<TensorSpec> specs_;
+  absl::flat_hash_map<std::string, Place> places_;
+  int64_t written_ = 0;
+};
 
 // Immutable and thread-safe after Open.
 class UnitBlob {

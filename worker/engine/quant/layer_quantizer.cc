@@ -173,7 +173,12 @@ absl::Status AddLinear(const LayerRequest& request, const Quantizer& quantizer,
   for (size_t i = 0; i < products.size(); ++i) {
     const size_t f = products[i].format;
     LWQ_RETURN_IF_ERROR(encoded[i].status());
-    result.encoded[unit][f].push_back({linear.module, *std::move(encoded[i])});
+    EncodedModule module{linear.module, *std::move(encoded[i])};
+    if (request.keep) {
+      LWQ_RETURN_IF_ERROR(request.keep(unit, f, std::move(module)));
+    } else {
+      result.encoded[unit][f].push_back(std::move(module));
+    }
     result.linears.push_back({unit, f, linear.module, std::move(products[i].record)});
   }
   return absl::OkStatus();

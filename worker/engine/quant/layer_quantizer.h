@@ -38,6 +38,9 @@ struct LayerRequest {
   std::vector<WantedUnit> units;            // any of the layer's
   OptionValues options;                     // the method's
   ComputeType compute = ComputeType::kF32;
+  // Takes what a linear became in a format of its unit, as soon as it is made, so that a layer's
+  // experts need not be held at once; LayerResult::encoded stays empty then.
+  std::function<absl::Status(size_t unit, size_t format, EncodedModule module)> keep;
   // Called before each linear; a non-OK answer stops and is returned.
   std::function<absl::Status(double done, const std::string& module)> progress;
 };

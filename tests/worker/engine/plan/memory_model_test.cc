@@ -50,6 +50,7 @@ TEST(MemoryModelTest, DoesNotGrowWithTheNumberOfExperts) {
     const auto many = Forecast(WithExperts(128), calibrated, false);
     EXPECT_EQ(few.layer_bytes, many.layer_bytes);
     EXPECT_EQ(few.hessian_bytes, many.hessian_bytes);
+    EXPECT_EQ(few.total_bytes, many.total_bytes);
     EXPECT_GE(few.layer_bytes, 4 * 8 * int64_t{768} * 2048);  // four experts
   }
 }
