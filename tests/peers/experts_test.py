@@ -23,6 +23,9 @@ CASES = {
     "qwen3_moe": ("Qwen3Moe", dict(head_dim=64, num_experts=16, num_experts_per_tok=4, moe_intermediate_size=256, norm_topk_prob=True)),
 }
 STARVED = 3  # of each layer
+# An expert on the edge of the top k that changes places moves what a random model says of a position by tenths of a nat, and the
+# mean over 510 positions by some thousandths: more than the rounding of activations itself.
+BOUND = 1e-2
 
 
 def make(name, kind, options):
@@ -79,7 +82,7 @@ for name, (kind, options) in CASES.items():
     ids = lwq.tokens(model, [text], special=True)[0]
     ours = [e["text"]["token_perplexity"] for e in lwq.evaluations(answer) if e["subject"] == "artifact" and "text" in e][0]
     theirs = perplexity_there(out, [ids[i * WINDOW:(i + 1) * WINDOW] for i in range(WINDOWS)])
-    lwq.below(f"{name}: perplexity {theirs:.4f}, lwq's of the file {ours:.4f}: relative difference", abs(theirs / ours - 1), 5e-3)
+    lwq.below(f"{name}: perplexity {theirs:.4f}, lwq's of the file {ours:.4f}: relative difference", abs(theirs / ours - 1), BOUND)
     starved = {module: note for module, note in notes(answer) if "starved expert" in note}
     for module in sorted(starved)[:3]:
         print(f"     {module}: {starved[module]}", flush=True)
