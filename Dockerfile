@@ -64,6 +64,9 @@ CMD ["--server", "unix:/run/lwq/server.sock", "--work-dir", "/data", "--metrics-
      "--log-format", "json"]
 
 FROM common AS lwqctl
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends libcurl4 && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/*
 COPY --from=build /out/lwqctl /usr/local/bin/
 USER 10001:10001
 ENV LWQ_SERVER=unix:/run/lwq/server.sock

@@ -55,7 +55,7 @@ void InitLogging(absl::string_view process, LogFormat format, absl::string_view 
   if (format == LogFormat::kJson) {
     logger->set_formatter(std::make_unique<JsonFormatter>(std::string(process)));
   } else {
-    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %L %n: %v");
+    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %L %n: %v", spdlog::pattern_time_type::utc);
   }
   logger->set_level(spdlog::level::from_str(std::string(level)));
   logger->flush_on(spdlog::level::info);

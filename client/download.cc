@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -199,6 +200,13 @@ absl::Status MoveFile(const std::string& from, const std::string& to) {
   return copied;
 }
 
+// The nearest folder above `path` that exists: where it would be made.
+std::string ExistingParent(const std::string& path) {
+  std::string parent = Dirname(path);
+  while (parent.size() > 1 && !FileExists(parent)) parent = Dirname(parent);
+  return parent;
+}
+
 }  // namespace
 
 absl::Status DownloadArtifact(Client* client, const v1::Artifact& artifact,
@@ -233,6 +241,31 @@ bool IsFileOutput(absl::string_view path) { return absl::EndsWith(path, kGgufSuf
 
 std::string ProofPath(absl::string_view out, absl::string_view name) {
   return IsFileOutput(out) ? absl::StrCat(out, ".", name) : JoinPath(out, name);
+}
+
+absl::Status CheckOutputPlace(const std::string& out) {
+  LWQ_RETURN_IF_ERROR(CheckOutput(out));
+  const std::string name = Basename(out);
+  if (name.empty() || name == "." || name == "..") {
+    return InvalidFailure(
+        "USAGE", absl::StrCat("--out ", LogSafe(out), " is a folder in use; name one that is new"));
+  }
+  const std::string parent = ExistingParent(out);
+  if (IsDirectory(parent) && ::access(parent.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  return Failure(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
+                 absl::StrCat("--out ", LogSafe(out), " cannot be made: ", LogSafe(parent),
+                              " is no folder that you may write"));
+}
+
+absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes) {
+  struct statvfs disk;
+  const std::string parent = ExistingParent(out);
+  if (::statvfs(parent.c_str(), &disk) != 0) return absl::OkStatus();
+  const auto room = static_cast<int64_t>(disk.f_frsize) * static_cast<int64_t>(disk.f_bavail);
+  if (room >= least_bytes) return absl::OkStatus();
+  return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
+                 absl::StrCat("the artifact will have ", least_bytes, " bytes or more, and ", room,
+                              " are free at ", LogSafe(parent)));
 }
 
 absl::Status CheckOutput(const std::string& out) {

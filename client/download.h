@@ -35,6 +35,13 @@ std::string ProofPath(absl::string_view out, absl::string_view name);
 // empty.
 absl::Status CheckOutput(const std::string& out);
 
+// The same, and that it can be made where it is to be: before hours of work are done for it. USAGE
+// for
+// "." and "..", PERMISSION_DENIED for a folder that may not be written.
+absl::Status CheckOutputPlace(const std::string& out);
+// RESOURCE_EXHAUSTED STORAGE_FULL unless its disk has room for so many bytes.
+absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes);
+
 // Makes what `staging` holds appear at `out`, as a directory or as one file with its proof beside
 // it; the file comes last. INVALID_ARGUMENT USAGE when `out` names a file and the artifact is none.
 absl::Status Publish(const std::string& staging, const std::string& out);

@@ -5,6 +5,7 @@
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/reasons.h"
+#include "nlohmann/json.hpp"
 
 namespace lwq::client {
 namespace {
@@ -26,7 +27,11 @@ std::string Printable(absl::string_view text) {
 
 int ExitCodeOf(const absl::Status& status) {
   if (IsInterrupted(status)) return kExitInterrupted;
-  if (ReasonOf(status) == "USAGE" || ReasonOf(status) == "FLAG_INVALID") return kExitUsage;
+  const std::string reason = ReasonOf(status);
+  if (reason == "USAGE" || reason == "FLAG_INVALID") return kExitUsage;
+  // Said of a state, but meant of what was asked and of what is there.
+  if (reason == "BUDGET_INFEASIBLE") return kExitInvalid;
+  if (reason == "NO_SERVER") return kExitUnreachable;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kExitOk;
@@ -55,9 +60,23 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-std::string ErrorText(absl::string_view what, const absl::Status& status) {
+std::string ErrorText(absl::string_view what, const absl::Status& status,
+                      absl::string_view advice) {
   return absl::StrCat("lwqctl: ", LogSafe(what), "\n  why: ", LogSafe(ReasonOf(status)), ": ",
-                      Printable(status.message()), "\n  do:  ", AdviceFor(status), "\n");
+                      Printable(status.message()),
+                      "\n  do:  ", advice.empty() ? AdviceFor(status) : advice, "\n");
+}
+
+std::string ErrorJson(absl::string_view what, const absl::Status& status) {
+  nlohmann::ordered_json error;
+  error["what"] = std::string(what);
+  error["reason"] = ReasonOf(status);
+  error["message"] = std::string(status.message());
+  error["advice"] = std::string(AdviceFor(status));
+  error["exit_code"] = ExitCodeOf(status);
+  nlohmann::ordered_json line;
+  line["error"] = std::move(error);
+  return absl::StrCat(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), "\n");
 }
 
 absl::Status StatusOfFailure(const v1::Failure& failure) {

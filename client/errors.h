@@ -30,7 +30,12 @@ int ExitCodeOf(const absl::Status& status);
 
 // Three lines: what went wrong, why (the reason and the message), what to do. Control characters
 // are escaped, except the line breaks of a log's end that a message may carry.
-std::string ErrorText(absl::string_view what, const absl::Status& status);
+// `advice`, where not empty, goes before what the reason has.
+std::string ErrorText(absl::string_view what, const absl::Status& status,
+                      absl::string_view advice = "");
+// The same for programs: one line of JSON with "error": {"what", "reason", "message", "advice",
+// "exit_code"}.
+std::string ErrorJson(absl::string_view what, const absl::Status& status);
 
 // A job's or model's stored failure as a status with its reason.
 absl::Status StatusOfFailure(const v1::Failure& failure);

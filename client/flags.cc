@@ -79,7 +79,8 @@ absl::StatusOr<ParsedLine> ParseLine(absl::Span<const absl::Span<const FlagDef>>
   try {
     for (absl::Span<const FlagDef> group : groups) {
       for (const FlagDef& flag : group) {
-        const std::string option = absl::StrCat("--", flag.name);
+        const bool output = absl::string_view(flag.name) == "output";
+        const std::string option = absl::StrCat(output ? "-o," : "", "--", flag.name);
         if (*flag.value == '\0') {
           app.add_flag(option, switches[flag.name])->disable_flag_override();
         } else {

@@ -16,6 +16,8 @@ struct FlagDef {
   const char* name;   // "budget", given as --budget
   const char* value;  // what its value is called in the help; empty: a switch without a value
   const char* help;
+  const char* choices =
+      "";  // values that a shell may complete, spaces between; they need not be all
 };
 
 // Flags that were given. Not thread-safe.

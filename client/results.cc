@@ -180,6 +180,8 @@ absl::StatusOr<std::string> ToJson(const google::protobuf::Message& message, boo
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = indented;
   options.preserve_proto_field_names = true;
+  // Zeros too: layer 0 has its `layer`.
+  options.always_print_primitive_fields = true;
   std::string json;
   const absl::Status status =
       FromProtobuf(google::protobuf::util::MessageToJsonString(message, &json, options));

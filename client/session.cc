@@ -6,9 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
+#include "base/log.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/tls.h"
 #include "base/status_macros.h"
+#include "client/contexts.h"
 #include "client/interrupt.h"
 
 namespace lwq::client {
@@ -20,24 +22,58 @@ std::string FlagOrEnvironment(const Flags& flags, const char* flag, const char* 
   return value != nullptr ? value : "";
 }
 
-std::string NamedServer(const Flags& flags) {
-  return FlagOrEnvironment(flags, "server", "LWQ_SERVER");
-}
-
-// Of a server that was named; the own one is on a socket that is the user's alone.
+// Of a server that is named without a context: what flags and environment say.
 TlsOptions TlsOf(const Flags& flags) {
   return {.ca_file = FlagOrEnvironment(flags, "tls-ca", "LWQ_TLS_CA"),
           .cert_file = FlagOrEnvironment(flags, "tls-cert", "LWQ_TLS_CERT"),
           .key_file = FlagOrEnvironment(flags, "tls-key", "LWQ_TLS_KEY")};
 }
 
+std::string Variable(const char* name) {
+  const char* value = ::getenv(name);
+  return value != nullptr ? value : "";
+}
+
+absl::StatusOr<Connection> OfContext(const std::string& name, const Flags& flags,
+                                     absl::string_view how) {
+  Connection connection;
+  connection.origin = absl::StrCat("context ", LogSafe(name), " (", how, ")");
+  if (name.empty() || name == "local") return connection;
+  LWQ_ASSIGN_OR_RETURN(const Contexts contexts, ReadContexts(ContextsPath()));
+  LWQ_ASSIGN_OR_RETURN(const Context context, contexts.Find(name));
+  connection.server = context.server;
+  connection.tls = context.tls;
+  // A file that is named on the line goes before the context's.
+  if (flags.Has("tls-ca")) connection.tls.ca_file = flags.Get("tls-ca");
+  if (flags.Has("tls-cert")) connection.tls.cert_file = flags.Get("tls-cert");
+  if (flags.Has("tls-key")) connection.tls.key_file = flags.Get("tls-key");
+  return connection;
+}
+
 }  // namespace
+
+absl::StatusOr<Connection> ResolveConnection(const Flags& flags) {
+  if (flags.Has("server")) {
+    return Connection{flags.Get("server"), TlsOf(flags), "--server"};
+  }
+  if (flags.Has("context")) return OfContext(flags.Get("context"), flags, "--context");
+  if (const std::string server = Variable("LWQ_SERVER"); !server.empty()) {
+    return Connection{server, TlsOf(flags), "$LWQ_SERVER"};
+  }
+  if (const std::string name = Variable("LWQ_CONTEXT"); !name.empty()) {
+    return OfContext(name, flags, "$LWQ_CONTEXT");
+  }
+  LWQ_ASSIGN_OR_RETURN(const Contexts contexts, ReadContexts(ContextsPath()));
+  if (!contexts.current.empty()) return OfContext(contexts.current, flags, "in use");
+  return Connection{"", {}, "nothing names another"};
+}
 
 absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags) {
   std::unique_ptr<Session> session(new Session);
   LWQ_RETURN_IF_ERROR(session->ReadTimeout(flags));
   CatchInterrupts();
-  std::string address = NamedServer(flags);
+  LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(flags));
+  std::string address = connection.server;
   if (address.empty()) {
     LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
     LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, EmbeddedPaths::Of(data));
@@ -48,7 +84,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, {}, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  const TlsOptions tls = session->embedded_ == nullptr ? TlsOf(flags) : TlsOptions();
+  const TlsOptions tls = session->embedded_ == nullptr ? connection.tls : TlsOptions();
   LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
   return session;
 }
@@ -57,7 +93,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flag
   std::unique_ptr<Session> session(new Session);
   LWQ_RETURN_IF_ERROR(session->ReadTimeout(flags));
   CatchInterrupts();
-  std::string address = NamedServer(flags);
+  LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(flags));
+  std::string address = connection.server;
   if (address.empty()) {
     LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
     EmbeddedOptions options;
@@ -69,7 +106,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flag
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, options, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  const TlsOptions tls = session->embedded_ == nullptr ? TlsOf(flags) : TlsOptions();
+  const TlsOptions tls = session->embedded_ == nullptr ? connection.tls : TlsOptions();
   LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
   return session;
 }

@@ -12,12 +12,23 @@
 
 namespace lwq::client {
 
+// Which server a command talks to, and who says so.
+struct Connection {
+  std::string server;  // empty: the embedded pair of --data-dir
+  TlsOptions tls;      // of a server that is named; the own one is on a socket that is the user's
+  std::string origin;  // "--server", "context prod (in use)"
+};
+// --server, else --context, $LWQ_SERVER, $LWQ_CONTEXT, the context in use, else the own. NOT_FOUND
+// CONTEXT_UNKNOWN.
+absl::StatusOr<Connection> ResolveConnection(const Flags& flags);
+
 class Session {
  public:
-  // --server, else $LWQ_SERVER, else the embedded pair of --data-dir when it runs; else
-  // FAILED_PRECONDITION NO_SERVER. Catches interrupts.
+  // The server that ResolveConnection names, else the embedded pair of --data-dir when it runs;
+  // else FAILED_PRECONDITION NO_SERVER. Catches interrupts.
   static absl::StatusOr<std::unique_ptr<Session>> OpenService(const Flags& flags);
-  // --server or $LWQ_SERVER when given, else the embedded pair, started when it does not run with
+  // The server that ResolveConnection names, else the embedded pair, started when it does not run
+  // with
   // --threads and --memory. Catches interrupts.
   static absl::StatusOr<std::unique_ptr<Session>> OpenEmbedded(const Flags& flags);
 

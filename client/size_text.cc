@@ -43,6 +43,19 @@ std::string FormatSeconds(double seconds) {
   return absl::StrFormat("%dh%02dm", whole / 3600, whole % 3600 / 60);
 }
 
+std::string FormatEstimate(double seconds) {
+  if (!(seconds >= 8)) return "a few seconds";
+  const auto rounded = [seconds](double unit) {
+    return static_cast<int64_t>(std::llround(seconds / unit));
+  };
+  if (seconds < 57.5) return absl::StrCat("about ", 5 * rounded(5), " s");
+  if (seconds < 59.5 * 60) return absl::StrCat("about ", std::max<int64_t>(rounded(60), 1), " min");
+  const int64_t tens = rounded(600);
+  const int64_t hours = tens / 6, minutes = tens % 6 * 10;
+  return minutes == 0 ? absl::StrCat("about ", hours, " h")
+                      : absl::StrCat("about ", hours, " h ", minutes, " min");
+}
+
 std::string FormatShare(double part, double whole) {
   if (!(whole > 0)) return "-";
   return absl::StrFormat("%.1f%%", 100 * part / whole);

@@ -20,28 +20,34 @@ namespace {
 
 constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"allocator", "NAME",
-     "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform, drop (default "
-     "lwq)"},
+     "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform, drop "
+     "(default "
+     "lwq)",
+     "lwq knapsack two-level three-level ranges uniform drop"},
     {"allocator-option", "LIST", "NAME=VALUE of the allocator's options (`lwqctl methods`)"},
     {"asymmetric", "", "zero points besides scales"},
     {"bits", "LIST",
      "candidate widths; 16: as in the source (default: what the profile has, and 16)"},
     {"budget", "BUDGET",
      "3.25bpw, 900MiB, 5200000 (bytes), 20GB@8192x4 (device memory) or Q4_K_M (no larger than "
-     "llama.cpp's file of that name)"},
+     "llama.cpp's file of that name)",
+     "2bit 3bit 4bit 8bit"},
     {"calibration", "FILE",
      "text or JSON lines for the statistics, or datasets/NAME of the server (default: "
      "datasets/builtin-mixed)"},
     {"calibration-tokens", "N", "tokens of it for the statistics (default 32768)"},
-    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
+    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)",
+     "f32 bf16"},
     {"eval-limit", "N", "first N items of each task file (default: all)"},
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
     {"eval-text", "FILE", "held-out text for perplexity and KL"},
     {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
     {"for", "ENGINE",
      "who shall load it: llama.cpp, vllm, sglang, transformers (default vllm); a --profile that "
-     "engine takes"},
-    {"format", "NAME", "gguf or compressed-tensors (default: what the engine loads)"},
+     "engine takes",
+     "llama.cpp vllm sglang transformers"},
+    {"format", "NAME", "gguf or compressed-tensors (default: what the engine loads)",
+     "gguf compressed-tensors"},
     {"formats", "LIST", "candidate weight formats by id, such as int4-g64,int3-row,dense"},
     {"group-size", "LIST",
      "weights that share a scale: 32, 64, 128 or row; several mix in one plan (default 128)"},
@@ -49,7 +55,7 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
      "tokens of it, besides those, to judge the chosen plan on (default 4096)"},
     {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
-    {"method", "NAME", "quantizer: awq, gptq, rtn (default gptq)"},
+    {"method", "NAME", "quantizer: awq, gptq, rtn (default gptq)", "awq gptq rtn"},
     {"method-option", "LIST",
      "NAME=VALUE of the method's options, such as damping=0.02,act-order=false (`lwqctl methods`)"},
     {"no-act-order", "", "the method option act-order=false"},
@@ -59,10 +65,12 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"no-scale-search", "", "the method option scale-search=false"},
     {"profile", "NAME",
      "formats that may be used: vllm-lowbit, portable, transformers, llama.cpp (default: by "
-     "--for)"},
+     "--for)",
+     "vllm-lowbit portable transformers llama.cpp"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
-    {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)"},
+    {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)",
+     "kl kl-full lim zd"},
     {"scorer-option", "LIST", "NAME=VALUE of the scorer's options (`lwqctl methods`)"},
     {"seed", "N", "the scorer option seed=N"},
     {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},
@@ -166,7 +174,8 @@ bool IsDatasetName(absl::string_view text) { return absl::StartsWith(text, "data
 absl::Status SetOptions(const Flags& flags, absl::string_view flag, OptionMap* options) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> parts, flags.GetList(flag));
   for (const std::string& part : parts) {
-    const std::pair<std::string, std::string> option = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    const std::pair<std::string, std::string> option =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
     if (option.first.empty() || option.second.empty() || options->count(option.first) > 0) {
       return InvalidFailure("FLAG_INVALID",
                             absl::StrCat("--", flag, " \"", LogSafe(part),

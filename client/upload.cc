@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
+#include "nlohmann/json.hpp"
 
 namespace lwq::client {
 namespace {
@@ -105,6 +106,17 @@ absl::StatusOr<v1::Dataset> UploadDataset(Client* client, const std::string& pat
   dataset->set_kind(lines ? v1::Dataset::JSONL : v1::Dataset::TEXT);
   dataset->set_display_name(Basename(path));
   return client->CreateDataset(std::move(request));
+}
+
+bool HasChoices(const std::string& path) {
+  constexpr int64_t kLongestLine = 1 << 20;
+  const absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(path);
+  if (!file.ok()) return false;
+  const auto bytes = (*file)->bytes().first(
+      std::min<size_t>((*file)->bytes().size(), static_cast<size_t>(kLongestLine)));
+  const auto end = std::find(bytes.begin(), bytes.end(), '\n');
+  const auto item = nlohmann::json::parse(bytes.begin(), end, nullptr, /*allow_exceptions=*/false);
+  return item.is_object() && item.contains("choices");
 }
 
 }  // namespace lwq::client

@@ -18,4 +18,7 @@ absl::StatusOr<v1::BlobRef> UploadFile(Client* client, const std::string& path);
 absl::StatusOr<v1::Dataset> UploadDataset(Client* client, const std::string& path,
                                           const std::string& dataset_id = "");
 
+// Whether the file's first line is an item of multiple choice: a JSON object with "choices".
+bool HasChoices(const std::string& path);
+
 }  // namespace lwq::client

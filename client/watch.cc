@@ -17,8 +17,9 @@ bool IsDurable(const v1::JobEvent& event) {
 
 absl::StatusOr<v1::Job> WatchJob(Client* client, const std::string& name,
                                  const std::function<absl::Status(const v1::JobEvent&)>& on_event,
-                                 const std::function<void(const absl::Status&)>& on_reconnect) {
-  int64_t seen = 0;
+                                 const std::function<void(const absl::Status&)>& on_reconnect,
+                                 WatchFrom from) {
+  int64_t seen = from.seq;
   bool told = false;
   RetryLoop retry(client->options());
   const auto take = [&](const v1::JobEvent& event) -> absl::Status {
@@ -32,6 +33,7 @@ absl::StatusOr<v1::Job> WatchJob(Client* client, const std::string& name,
     v1::WatchJobRequest request;
     request.set_name(name);
     request.set_resume_seq(seen);
+    request.set_from_first_event(from.first_event);
     absl::Status ended = client->StreamJobEvents(request, kIdleLimit, take);
     if (ended.ok()) {
       LWQ_ASSIGN_OR_RETURN(v1::Job job, client->GetJob(name));

@@ -5,12 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/settings.h"
 #include "base/status_macros.h"
 #include "server/service/server_runner.h"
 #include "server/store_command.h"
@@ -204,12 +206,10 @@ int main(int argc, char** argv) {
   lwq::AddLogs(app, flags);
   lwq::AddTimes(app, flags);
   lwq::AddRetention(app, flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 78;
-  }
+  app.set_version_flag("--version", LWQ_VERSION);
+  const std::optional<int> end =
+      lwq::ParseWithSettings(app, argc, argv, "LWQ_SERVER_", lwq::kExitConfiguration);
+  if (end) return *end;
   lwq::InitLogging("lwq-server",
                    flags.log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText,
                    flags.log_level);

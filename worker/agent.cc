@@ -13,12 +13,14 @@
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
+#include "worker/engine/device/device_speed.h"
 #include "worker/engine/model/families.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/failure_proto.h"
 #include "worker/runner/task_kinds.h"
 #include "worker/runner/task_runner.h"
+#include "worker/task_label.h"
 
 namespace lwq {
 namespace {
@@ -82,6 +84,10 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Devic
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,
                        BlobCache::Open(agent->options_.work_directory, agent->channel_,
                                        agent->options_.cache_bytes));
+  // Known to be rough, and no reason not to work where it cannot be told.
+  const absl::StatusOr<double> speed = MeasureOperationsPerSecond(device);
+  if (speed.ok()) agent->operations_per_second_ = *speed;
+  if (!speed.ok()) spdlog::warn("measuring the device: {}", LogSafe(speed.status().ToString()));
   return agent;
 }
 
@@ -95,6 +101,7 @@ v1::RegisterWorkerRequest Agent::Registration() const {
   request.set_build(LWQ_VERSION);
   request.set_memory_bytes(options_.memory_bytes);
   request.set_protocol(2);
+  request.set_operations_per_second(operations_per_second_);
   for (const TaskKindInfo& kind : RunnableKinds()) {
     v1::TaskKindVersion* known = request.add_kinds();
     known->set_kind(std::string(kind.name));
@@ -174,11 +181,15 @@ absl::Status Agent::Run() {
       absl::Status status = Register();
       if (!status.ok()) {
         if (!MayBeTakenLater(status)) return Annotate(status, "registering with ", options_.server);
-        spdlog::debug("server {} not reachable: {}", options_.server, LogSafe(status.message()));
+        if (!std::exchange(away, true)) {
+          spdlog::warn("no answer from {}, asking again until it comes: {}", options_.server,
+                       LogSafe(status.ToString()));
+        }
         backoff.Wait();
         continue;
       }
       registered_ = true;
+      away = false;
       backoff.Reset();
     }
     absl::StatusOr<v1::LeaseTasksResponse> polled = Poll();
@@ -215,7 +226,8 @@ absl::Status Agent::Run() {
 }
 
 void Agent::RunLease(const v1::Lease& lease) {
-  spdlog::info("task {} attempt {}", lease.task(), lease.attempt());
+  const std::string label = TaskLabel(lease);
+  spdlog::info("begins {} attempt={}", label, lease.attempt());
   const absl::Duration start = options_.clock->Steady();
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
   MeasuredBlobs blobs(blobs_.get(), &metrics_, options_.clock);
@@ -238,6 +250,7 @@ void Agent::RunLease(const v1::Lease& lease) {
     const int64_t peak = std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes());
     metrics_.TaskEnded(lease.spec(), OutcomeOf(result.status()), seconds, peak);
     if (result.ok()) {
+      spdlog::info("done {} seconds={:.2f}", label, seconds);
       result->set_seconds(seconds);
       result->set_peak_anonymous_bytes(peak);
     }
@@ -275,7 +288,7 @@ absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& out
 }
 
 absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why) {
-  spdlog::warn("task {} failed: {}", lease.task(), LogSafe(why.ToString()));
+  spdlog::warn("failed {}: {}", TaskLabel(lease), LogSafe(why.ToString()));
   v1::FailTaskRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
@@ -290,7 +303,7 @@ absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why)
 
 void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result) {
   if (!result.ok() && absl::IsCancelled(result.status())) {
-    spdlog::info("task {} given up: {}", lease.task(), LogSafe(result.status().message()));
+    spdlog::info("given up {}: {}", TaskLabel(lease), LogSafe(result.status().message()));
     Release(lease);
     return;
   }
@@ -298,14 +311,14 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
   if (result.ok()) {
     status = SendResult(lease, *result);
     if (status.ok()) return;
-    spdlog::warn("task {}: the server refused the result: {}", lease.task(),
+    spdlog::warn("the server refused the result of {}: {}", TaskLabel(lease),
                  LogSafe(status.message()));
     if (KnowsOfFailure(status) || stopping_) return;
   }
   // A result that is refused is a failure too: unheard of, it would look like a lost worker.
   status = SendFailure(lease, status);
   if (!status.ok()) {
-    spdlog::warn("task {}: the server refused the report: {}", lease.task(),
+    spdlog::warn("the server refused the report of {}: {}", TaskLabel(lease),
                  LogSafe(status.message()));
   }
 }

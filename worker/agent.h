@@ -70,6 +70,7 @@ class Agent {
 
   const AgentOptions options_;
   Device* const device_;
+  double operations_per_second_ = 0;
   const std::string incarnation_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;

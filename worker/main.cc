@@ -1,10 +1,13 @@
-// lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 70 internal, 75 another
-// worker has this one's name or a second signal came, 78 configuration.
+// lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 1 a model that was only
+// looked at cannot be used, 70 internal, 75 another worker has this one's name or a second signal
+// came, 78 configuration.
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "base/failure.h"
@@ -12,10 +15,12 @@
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
 #include "base/rpc/channel.h"
+#include "base/settings.h"
 #include "base/status_macros.h"
 #include "worker/agent.h"
 #include "worker/default_worker_id.h"
 #include "worker/engine/device/device.h"
+#include "worker/runner/model_check.h"
 
 namespace {
 
@@ -64,6 +69,12 @@ absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOption
   return status;
 }
 
+int CheckModelOnly(const std::string& directory) {
+  const std::vector<lwq::ModelCheck> checks = lwq::CheckModel(directory);
+  std::fputs(lwq::ModelChecksJson(checks).c_str(), stdout);
+  return lwq::AllPassed(checks) ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,13 +85,12 @@ int main(int argc, char** argv) {
   std::string metrics_listen;
   double exit_when_idle = 0;
   app.add_option("--server", options.server,
-                 "unix:/path/to/socket or host:port; a list of them finds the leader")
-      ->required();
+                 "unix:/path/to/socket or host:port; a list of them finds the leader (required)");
   app.add_option("--tls-ca", options.tls.ca_file,
                  "PEM file of the authority of the server's certificate");
   app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the worker's own certificate");
   app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
-  app.add_option("--work-dir", options.work_directory, "local cache and scratch space")->required();
+  app.add_option("--work-dir", options.work_directory, "local cache and scratch space (required)");
   app.add_option("--worker-id", options.worker_id,
                  "name that stays the same over restarts (default: host name and process id)");
   app.add_option("--device", device.device, "auto, cpu, cuda:N or reference")->capture_default_str();
@@ -99,11 +109,18 @@ int main(int argc, char** argv) {
   app.add_option("--log-format", log_format, "text or json")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
+  std::string check_model;
+  app.add_option("--check-model", check_model,
+                 "look at a model directory, print what was found as JSON lines, and end")
+      ->configurable(false);
   app.set_version_flag("--version", LWQ_VERSION);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kExitConfiguration;  // 0: --help, --version
+  const std::optional<int> end =
+      lwq::ParseWithSettings(app, argc, argv, "LWQ_WORKER_", kExitConfiguration);
+  if (end) return *end;
+  if (!check_model.empty()) return CheckModelOnly(check_model);
+  if (options.server.empty() || options.work_directory.empty()) {
+    std::fprintf(stderr, "--server and --work-dir are required; see --help\n");
+    return kExitConfiguration;
   }
   lwq::InitLogging("lwq-worker",
                    log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);

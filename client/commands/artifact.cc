@@ -10,6 +10,7 @@
 #include "client/download.h"
 #include "client/errors.h"
 #include "client/job_display.h"
+#include "client/plan_diff.h"
 #include "client/report.h"
 #include "client/session.h"
 #include "client/size_text.h"
@@ -39,10 +40,11 @@ absl::StatusOr<int> Get(Invocation& invocation) {
   std::string out = invocation.flags.Get("out");
   while (out.size() > 1 && absl::EndsWith(out, "/")) out.pop_back();
   if (out.empty()) return InvalidFailure("USAGE", "--out is missing");
-  LWQ_RETURN_IF_ERROR(CheckOutput(out));
+  LWQ_RETURN_IF_ERROR(CheckOutputPlace(out));
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                        Find(session->client(), invocation.arguments[1]));
+  LWQ_RETURN_IF_ERROR(CheckOutputRoom(out, artifact.total_bytes()));
   // What is there of an earlier attempt is used.
   const std::string staging = absl::StrCat(out, ".partial");
   const bool terminal = StderrIsTerminal();
@@ -99,7 +101,24 @@ absl::StatusOr<int> Verify(Invocation& invocation) {
   return kExitOk;
 }
 
-constexpr std::array<Subcommand, 3> kSubcommands = {{
+absl::StatusOr<DiffSide> Side(Client* client, const std::string& name) {
+  DiffSide side;
+  LWQ_ASSIGN_OR_RETURN(side.artifact, Find(client, name));
+  LWQ_ASSIGN_OR_RETURN(side.job, client->GetJob(side.artifact.job()));
+  return side;
+}
+
+absl::StatusOr<int> Diff(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  LWQ_ASSIGN_OR_RETURN(const DiffSide a, Side(session->client(), invocation.arguments[1]));
+  LWQ_ASSIGN_OR_RETURN(const DiffSide b, Side(session->client(), invocation.arguments[2]));
+  const bool json = invocation.flags.Has("json");
+  *invocation.out << (json ? DiffJson(a, b) + "\n" : DiffText(a, b));
+  return kExitOk;
+}
+
+constexpr std::array<Subcommand, 4> kSubcommands = {{
+    {"diff", 2, 2, Diff},
     {"get", 1, 1, Get},
     {"list", 0, 0, List},
     {"verify", 1, 1, Verify},
@@ -112,15 +131,16 @@ absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcomma
 extern const CommandDef kArtifactCommand;
 constinit const CommandDef kArtifactCommand = {
     .name = "artifact",
-    .arguments = "get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
-    .summary = "Lists artifacts, fetches them (resumable, checked by digest), proves them offline.",
+    .arguments = "diff A B | get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
+    .summary = "Lists, fetches (resumable, checked by digest), compares and proves artifacts.",
     .examples =
+        "  lwqctl artifact diff jobs/j-1 jobs/j-2\n"
         "  lwqctl artifact get jobs/j-1 --out ./small\n"
         "  lwqctl artifact verify small.gguf\n",
     .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,
-    .most_arguments = 2,
+    .most_arguments = 3,
     .run = Run,
 };
 

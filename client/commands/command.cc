@@ -2,13 +2,19 @@
 
 #include <array>
 #include <exception>
+#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/failure.h"
+#include "base/file.h"
 #include "base/log.h"
+#include "base/settings.h"
+#include "base/status_macros.h"
+#include "client/contexts.h"
 #include "client/errors.h"
+#include "client/output_format.h"
 
 namespace lwq::client {
 
@@ -24,9 +30,12 @@ constexpr std::array kCommands = {
 #undef LWQ_COMMAND
 };
 
-constexpr std::array<FlagDef, 7> kCommonFlags = {{
+constexpr std::array<FlagDef, 9> kCommonFlags = {{
+    {"context", "NAME", "a server that `lwqctl context add` keeps (default $LWQ_CONTEXT)"},
     {"data-dir", "DIR", "where the own server keeps its state (default ~/.local/state/lwq)"},
-    {"json", "", "print the result as JSON on stdout"},
+    {"json", "", "print the result as JSON on stdout, and errors as JSON on stderr"},
+    {"output", "FORM", "-o json, yaml, wide (more columns) or name (names alone)",
+     "json yaml wide name"},
     {"server", "ADDRESS",
      "unix:/path or host:port; a list of them finds the leader (default $LWQ_SERVER)"},
     {"timeout", "SECONDS", "give up after so long (default: never)"},
@@ -35,46 +44,114 @@ constexpr std::array<FlagDef, 7> kCommonFlags = {{
     {"tls-key", "FILE", "its key (default $LWQ_TLS_KEY)"},
 }};
 
+constexpr int64_t kMostSettingsBytes = 1 << 20;
+
 absl::Span<const FlagDef> SharedFlags(const CommandDef& command) {
   return command.more_flags == nullptr ? absl::Span<const FlagDef>() : command.more_flags();
 }
 
-int PrintError(std::ostream* err, absl::string_view what, const absl::Status& status) {
-  *err << ErrorText(what, status) << std::flush;
+int PrintError(std::ostream* err, absl::string_view what, const absl::Status& status,
+               bool as_json = false, absl::string_view advice = "") {
+  *err << (as_json ? ErrorJson(what, status) : ErrorText(what, status, advice)) << std::flush;
   return ExitCodeOf(status);
+}
+
+// What a command is told about the form of its output, and what is made of that afterwards.
+absl::StatusOr<std::string> TakeForm(Flags& flags) {
+  LWQ_ASSIGN_OR_RETURN(const std::string form,
+                       flags.GetChoice("output", {"json", "yaml", "wide", "name"}));
+  if (form == "json" || form == "yaml" || form == "name") flags.Set("json", "true");
+  return form;
+}
+
+absl::StatusOr<std::string> InForm(const std::string& form, const std::string& json) {
+  return form == "yaml" ? JsonToYaml(json) : NamesInJson(json);
+}
+
+// The command's result, in another form than it can print itself where one was asked for.
+absl::StatusOr<int> RunInForm(const CommandDef& command, Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const std::string form, TakeForm(invocation.flags));
+  if (form != "yaml" && form != "name") return command.run(invocation);
+  std::ostream* const out = invocation.out;
+  std::ostringstream json;
+  invocation.out = &json;
+  LWQ_ASSIGN_OR_RETURN(const int code, command.run(invocation));
+  LWQ_ASSIGN_OR_RETURN(const std::string text, InForm(form, json.str()));
+  *out << text;
+  return code;
+}
+
+// The line with what the environment and the settings file add to it.
+absl::StatusOr<std::vector<std::string>> Complete(const CommandDef& command,
+                                                  absl::Span<const std::string> words) {
+  SettingsSource source{.prefix = "LWQ_", .environment = EnvironmentVariable};
+  const std::string directory = ConfigDirectory();
+  if (!directory.empty() && FileExists(JoinPath(directory, "config.toml"))) {
+    source.file_name = JoinPath(directory, "config.toml");
+    LWQ_ASSIGN_OR_RETURN(source.file, ReadFile(source.file_name, kMostSettingsBytes));
+  }
+  source.section = command.name;
+  std::vector<SettableFlag> flags;
+  for (const FlagDef& flag : FlagsOf(command)) {
+    const absl::string_view name = flag.name;
+    // Which server it is has rules of its own (session.h).
+    const bool names_server = name == "server" || name == "context" || name == "tls-ca" ||
+                              name == "tls-cert" || name == "tls-key";
+    if (!names_server) flags.push_back({flag.name, *flag.value == '\0', false});
+  }
+  for (const CommandDef* other : kCommands) {
+    for (const FlagDef& flag : FlagsOf(*other)) source.other_flags.push_back(flag.name);
+  }
+  return WithSettings({words.begin(), words.end()}, flags, source);
 }
 
 int RunCommand(const CommandDef& command, absl::Span<const std::string> words, std::ostream* out,
                std::ostream* err) {
   const std::array<absl::Span<const FlagDef>, 3> groups = {command.flags, SharedFlags(command),
                                                            CommonFlags()};
-  absl::StatusOr<ParsedLine> line = ParseLine(groups, words);
+  absl::StatusOr<ParsedLine> line = ParsedLine();
+  const absl::StatusOr<std::vector<std::string>> completed =
+      command.hidden ? std::vector<std::string>(words.begin(), words.end())
+                     : Complete(command, words);
+  line = completed.ok() ? ParseLine(groups, *completed) : completed.status();
   if (line.ok() && line->help) {
     *out << CommandHelp(command) << std::flush;
     return kExitOk;
   }
   const std::string what = absl::StrCat("cannot run `lwqctl ", command.name, "`");
-  if (!line.ok()) return PrintError(err, what, line.status());
+  const std::string help = absl::StrCat("see: lwqctl help ", command.name);
+  if (!line.ok()) return PrintError(err, what, line.status(), false, help);
   const int count = static_cast<int>(line->arguments.size());
   if (count < command.fewest_arguments || count > command.most_arguments) {
     return PrintError(
         err, what,
         InvalidFailure("USAGE", absl::StrCat("usage: lwqctl ", command.name, " ", command.arguments,
-                                             " [flags]; got ", count, " plain arguments")));
+                                             " [flags]; got ", count, " plain arguments")),
+        false, help);
   }
   Invocation invocation{std::move(line->flags), std::move(line->arguments), out, err};
   absl::StatusOr<int> code = kExitOk;
   try {
-    code = command.run(invocation);
+    code = RunInForm(command, invocation);
   } catch (const std::exception& error) {
     code = absl::InternalError(error.what());
   }
   *out << std::flush;
   if (code.ok()) return *code;
-  return PrintError(err, absl::StrCat("`", command.name, "` did not succeed"), code.status());
+  const bool usage = ReasonOf(code.status()) == "USAGE";
+  return PrintError(err, absl::StrCat("`", command.name, "` did not succeed"), code.status(),
+                    invocation.flags.Has("json"), usage ? help : "");
 }
 
 }  // namespace
+
+std::vector<FlagDef> FlagsOf(const CommandDef& command) {
+  std::vector<FlagDef> flags(command.flags.begin(), command.flags.end());
+  const absl::Span<const FlagDef> shared = SharedFlags(command);
+  flags.insert(flags.end(), shared.begin(), shared.end());
+  flags.insert(flags.end(), kCommonFlags.begin(), kCommonFlags.end());
+  return flags;
+}
 
 absl::Span<const CommandDef* const> AllCommands() { return kCommands; }
 absl::Span<const FlagDef> CommonFlags() { return kCommonFlags; }
@@ -107,7 +184,11 @@ std::string ProgramHelp() {
   }
   absl::StrAppend(
       &text,
-      "\nlwqctl help COMMAND tells more. Exit codes: 0 done, 1 job failed, 2 usage, 3 not "
+      "\nlwqctl help COMMAND tells more. Each flag may also be set by a variable (LWQ_DATA_DIR "
+      "for\n"
+      "--data-dir) or in ~/.config/lwq/config.toml; the command line wins over variables, and "
+      "they\n"
+      "over the file. Exit codes: 0 done, 1 job failed, 2 usage, 3 not "
       "found,\n4 denied, 5 unreachable, 6 timeout, 7 quota, 8 conflict, 9 invalid input, "
       "10 corrupt data,\n130 interrupted.\n");
   return text;

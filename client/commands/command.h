@@ -42,6 +42,9 @@ const CommandDef* FindCommand(absl::string_view name);
 // Flags that every command takes: --data-dir, --json, --server, --timeout, --tls-*.
 absl::Span<const FlagDef> CommonFlags();
 
+// All that a command takes: its own, those it shares, the common ones.
+std::vector<FlagDef> FlagsOf(const CommandDef& command);
+
 // The help of one command, and the list of all.
 std::string CommandHelp(const CommandDef& command);
 std::string ProgramHelp();

@@ -20,8 +20,10 @@ namespace {
 
 constexpr std::array<FlagDef, 10> kFlags = {{
     {"against", "DIR", "source model, for the KL divergence"},
-    {"bos", "WHEN", "begin of text: tokenizer, always or never (default tokenizer)"},
-    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)"},
+    {"bos", "WHEN", "begin of text: tokenizer, always or never (default tokenizer)",
+     "tokenizer always never"},
+    {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)",
+     "f32 bf16"},
     {"limit", "N", "first N items of each task file (default: all)"},
     {"memory", "SIZE", "ceiling of the own worker's memory, such as 2GiB"},
     {"sequence-length", "N", "windows of the text (default 256)"},
@@ -82,6 +84,15 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("tasks"));
   if (!flags.Has("text") && tasks.empty()) {
     return InvalidFailure("USAGE", "nothing to measure: give --text, --tasks or both");
+  }
+  if (flags.Has("text") && HasChoices(flags.Get("text"))) {
+    return InvalidFailure("USAGE", absl::StrCat("--text ", LogSafe(flags.Get("text")),
+                                                " holds multiple-choice items: give --tasks"));
+  }
+  for (const std::string& task : tasks) {
+    if (!FileExists(task) || HasChoices(task)) continue;
+    return InvalidFailure("USAGE", absl::StrCat("--tasks ", LogSafe(task),
+                                                " holds no multiple-choice items: give --text"));
   }
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenEmbedded(flags));
   std::map<std::string, std::string> names;

@@ -1,17 +1,22 @@
 // jobs: what there is, newest first.
+#include <algorithm>
 #include <array>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/failure.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/commands/output.h"
 #include "client/progress.h"
 #include "client/session.h"
+#include "client/size_text.h"
 #include "client/table.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 namespace {
@@ -20,7 +25,8 @@ constexpr std::array<FlagDef, 4> kFlags = {{
     {"label", "KEY=VALUE", "only jobs with this label"},
     {"limit", "N", "at most so many (default 50)"},
     {"model", "MODEL", "only jobs of this model"},
-    {"state", "STATE", "only QUEUED, RUNNING, CANCELLING, SUCCEEDED, FAILED or CANCELLED"},
+    {"state", "STATE", "only QUEUED, RUNNING, CANCELLING, SUCCEEDED, FAILED or CANCELLED",
+     "QUEUED RUNNING CANCELLING SUCCEEDED FAILED CANCELLED"},
 }};
 
 absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
@@ -59,22 +65,47 @@ absl::StatusOr<v1::ListJobsResponse> List(Client* client, const Flags& flags) {
   return all;
 }
 
+void AddWide(const v1::Job& job, std::vector<std::string>& cells) {
+  const v1::Progress& progress = job.progress();
+  std::vector<std::string> labels;
+  for (const auto& [key, value] : job.labels()) {
+    labels.push_back(LogSafe(absl::StrCat(key, "=", value)));
+  }
+  std::sort(labels.begin(), labels.end());
+  cells.push_back(LogSafe(job.spec().quantize().method()));
+  cells.push_back(LogSafe(job.spec().quantize().scorer()));
+  cells.push_back(progress.has_remaining_seconds() ? FormatEstimate(progress.remaining_seconds())
+                                                   : "-");
+  cells.push_back(progress.running_size() > 0 ? RunningText(progress.running(0)) : "-");
+  cells.push_back(ShortName(job.artifact()));
+  cells.push_back(absl::StrJoin(labels, ","));
+}
+
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs, List(session->client(), invocation.flags));
   if (invocation.flags.Has("json")) return PrintJson(invocation, jobs);
-  Table table({"NAME", "MODEL", "BUDGET", "STATE", "PHASE", ">DONE", ">AGE", "NOTE"});
+  std::vector<std::string> headings = {"NAME",  "MODEL", "BUDGET", "STATE",
+                                       "PHASE", ">DONE", ">AGE",   "NOTE"};
+  if (IsWide(invocation)) {
+    headings.insert(headings.end(), {"METHOD", "SCORER", "LEFT", "NOW", "ARTIFACT", "LABELS"});
+  }
+  Table table(std::move(headings));
   for (const v1::Job& job : jobs.jobs()) {
     const bool quantize = job.spec().has_quantize();
-    table.AddRow({ShortName(job.name()),
-                  quantize ? ShortName(job.spec().quantize().model())
-                           : ShortName(job.spec().evaluate().model_directory()),
-                  quantize ? FormatBudget(job.spec().quantize().budget()) : "evaluation",
-                  StateName(job.state()), PhaseName(job.phase()),
-                  absl::StrFormat("%.0f%% %d/%d", 100 * job.progress().fraction(),
-                                  job.progress().tasks_done(), job.progress().tasks_total()),
-                  AgeText(job.create_time()),
-                  job.has_failure() ? job.failure().reason() : job.queue_detail()});
+    std::vector<std::string> cells = {
+        ShortName(job.name()),
+        quantize ? ShortName(job.spec().quantize().model())
+                 : ShortName(job.spec().evaluate().model_directory()),
+        quantize ? FormatBudget(job.spec().quantize().budget()) : "evaluation",
+        StateName(job.state()),
+        PhaseName(job.phase()),
+        absl::StrFormat("%.0f%% %d/%d", 100 * job.progress().fraction(),
+                        job.progress().tasks_done(), job.progress().tasks_total()),
+        AgeText(job.create_time()),
+        LogSafe(job.has_failure() ? job.failure().reason() : job.queue_detail())};
+    if (IsWide(invocation)) AddWide(job, cells);
+    table.AddRow(std::move(cells));
   }
   *invocation.out << table.Text();
   return 0;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/commands/model_argument.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/job_run.h"
@@ -47,8 +48,10 @@ absl::StatusOr<int> Print(const Invocation& invocation, const v1::Model& model) 
 absl::StatusOr<int> Add(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   const auto note = [&](const std::string& text) { *invocation.err << text << "\n"; };
-  LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session.get(), invocation.arguments[1],
-                                                            note, invocation.flags.Get("id")));
+  LWQ_ASSIGN_OR_RETURN(const std::string directory,
+                       ModelDirectory(invocation, invocation.arguments[1]));
+  LWQ_ASSIGN_OR_RETURN(const v1::Model model,
+                       RegisterModel(session.get(), directory, note, invocation.flags.Get("id")));
   return Print(invocation, model);
 }
 
@@ -102,7 +105,7 @@ absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcomma
 extern const CommandDef kModelCommand;
 constinit const CommandDef kModelCommand = {
     .name = "model",
-    .arguments = "add DIRECTORY | list | remove MODEL | show MODEL",
+    .arguments = "add DIRECTORY|hf://ORGANIZATION/NAME | list | remove MODEL | show MODEL",
     .summary = "Registers, lists and removes models; files stay where they lie.",
     .examples = "  lwqctl model add ./llama --id llama\n  lwqctl model list\n",
     .flags = kFlags,

@@ -28,11 +28,25 @@ std::string ShortName(const std::string& name) {
   return LogSafe(slash == std::string::npos ? name : name.substr(slash + 1));
 }
 
+bool IsWide(const Invocation& invocation) { return invocation.flags.Get("output") == "wide"; }
+
 absl::StatusOr<int> PrintJson(const Invocation& invocation,
                               const google::protobuf::Message& message) {
   LWQ_ASSIGN_OR_RETURN(const std::string json, ToJson(message));
   *invocation.out << json << "\n";
   return kExitOk;
+}
+
+absl::StatusOr<v1::ListTasksResponse> AllTasks(Client* client, const std::string& job) {
+  v1::ListTasksResponse all;
+  v1::ListTasksRequest request;
+  request.set_job(job);
+  do {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse page, client->ListTasks(request));
+    all.mutable_tasks()->MergeFrom(page.tasks());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
 }
 
 std::string AgeText(const google::protobuf::Timestamp& time) {
@@ -46,7 +60,23 @@ int JobExitCode(const v1::Job& job) {
                                                                              : kExitOk;
 }
 
-std::string JobText(const v1::Job& job) {
+std::map<std::string, std::string> DatasetNames(Client* client) {
+  std::map<std::string, std::string> names;
+  v1::ListDatasetsRequest request;
+  do {
+    const absl::StatusOr<v1::ListDatasetsResponse> page = client->ListDatasets(request);
+    if (!page.ok()) return names;
+    for (const v1::Dataset& dataset : page->datasets()) {
+      if (!dataset.display_name().empty()) {
+        names[dataset.name()] = LogSafe(dataset.display_name());
+      }
+    }
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  return names;
+}
+
+std::string JobText(const v1::Job& job, const std::map<std::string, std::string>& datasets) {
   Table table({"", ""});
   table.AddRow({"job", ShortName(job.name())});
   table.AddRow({"state", StateName(job.state())});
@@ -81,7 +111,7 @@ std::string JobText(const v1::Job& job) {
   for (const std::string& warning : job.warnings()) table.AddRow({"warning", LogSafe(warning)});
   table.AddRow({"age", AgeText(job.create_time())});
   std::string text = table.Text();
-  const std::string evaluation = EvaluationTable(job, {});
+  const std::string evaluation = EvaluationTable(job, datasets);
   if (!evaluation.empty()) absl::StrAppend(&text, "\n", evaluation);
   return text;
 }
@@ -97,8 +127,12 @@ absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands,
       return subcommand.run(invocation);
     }
     return InvalidFailure(
-        "USAGE", absl::StrCat("\"", subcommand.name, "\" takes ", subcommand.fewest_arguments,
-                              " to ", subcommand.most_arguments, " arguments; got ", count));
+        "USAGE",
+        absl::StrCat("\"", subcommand.name, "\" takes ", subcommand.fewest_arguments,
+                     subcommand.most_arguments == subcommand.fewest_arguments
+                         ? ""
+                         : absl::StrCat(" to ", subcommand.most_arguments),
+                     subcommand.most_arguments == 1 ? " argument" : " arguments", "; got ", count));
   }
   return InvalidFailure("USAGE", absl::StrCat("there is no \"", LogSafe(invocation.arguments[0]),
                                               "\" here; expected ", absl::StrJoin(names, ", ")));

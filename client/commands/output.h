@@ -1,10 +1,12 @@
 // What the service commands share: resource names, JSON, times.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "client/client.h"
 #include "client/commands/command.h"
 #include "google/protobuf/message.h"
 #include "google/protobuf/timestamp.pb.h"
@@ -17,16 +19,25 @@ std::string FullName(absl::string_view collection, const std::string& name);
 // "jobs/j-1" as "j-1".
 std::string ShortName(const std::string& name);
 
+// Whether -o wide asks for more columns.
+bool IsWide(const Invocation& invocation);
+
 // Prints the message as JSON.
 absl::StatusOr<int> PrintJson(const Invocation& invocation,
                               const google::protobuf::Message& message);
 
+// All pages of a job's tasks.
+absl::StatusOr<v1::ListTasksResponse> AllTasks(Client* client, const std::string& job);
+
 // "12s ago"; "-" when unset.
 std::string AgeText(const google::protobuf::Timestamp& time);
 
+// What datasets are called by people, by name; empty where the server does not say.
+std::map<std::string, std::string> DatasetNames(Client* client);
+
 // A job in full, for `show`, and the code that a finished one gives: 0, or 1 when it did not
 // succeed.
-std::string JobText(const v1::Job& job);
+std::string JobText(const v1::Job& job, const std::map<std::string, std::string>& datasets);
 int JobExitCode(const v1::Job& job);
 
 // Runs subcommand `arguments[0]` of a command such as "model add"; USAGE with the choices

@@ -9,7 +9,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/budget_text.h"
 #include "client/commands/command.h"
+#include "client/commands/model_argument.h"
 #include "client/download.h"
 #include "client/errors.h"
 #include "client/job_run.h"
@@ -17,6 +19,7 @@
 #include "client/results.h"
 #include "client/size_text.h"
 #include "client/spec_flags.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 namespace {
@@ -59,6 +62,8 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   const auto note = [display](const std::string& text) { display->Note(text); };
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory, note));
   spec.set_model(model.name());
+  LWQ_RETURN_IF_ERROR(CheckOutputRoom(
+      outcome.directory, LeastBytesOf(spec.budget(), model.manifest().weight_bytes())));
   LWQ_RETURN_IF_ERROR(UploadDatasets(client, flags, &spec, &outcome.names));
   v1::JobSpec job_spec;
   *job_spec.mutable_quantize() = spec;
@@ -67,6 +72,11 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
     CancelLeftovers(client, digest);
   }
   LWQ_ASSIGN_OR_RETURN(outcome.job, FindOrSubmit(client, job_spec, digest, !spec.no_cache()));
+  const std::string forecast = ForecastText(outcome.job.work());
+  note(absl::StrCat("job ", Basename(outcome.job.name()),
+                    IsTerminal(outcome.job.state()) || forecast.empty()
+                        ? ""
+                        : absl::StrCat(", expected to take ", forecast)));
   LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display));
   if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
   LWQ_ASSIGN_OR_RETURN(outcome.artifact, Fetch(session, outcome.job.artifact(), outcome.directory));
@@ -82,7 +92,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   }
   LWQ_ASSIGN_OR_RETURN(const v1::QuantizeSpec spec, SpecFromFlags(flags));
   const std::string out = WithoutSlashes(flags.Get("out"));
-  LWQ_RETURN_IF_ERROR(CheckOutput(out));
+  LWQ_RETURN_IF_ERROR(CheckOutputPlace(out));
   if (IsFileOutput(out) && !IsForFiles(spec)) {
     return InvalidFailure("USAGE",
                           absl::StrCat("--out ", LogSafe(out),
@@ -90,18 +100,16 @@ absl::StatusOr<int> Run(Invocation& invocation) {
                                        "directory"));
   }
   LWQ_RETURN_IF_ERROR(CheckDatasetFiles(flags));
-  if (!IsDirectory(invocation.arguments[0])) {
-    return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
-                   absl::StrCat("there is no model directory ", invocation.arguments[0]));
-  }
+  LWQ_ASSIGN_OR_RETURN(const std::string model,
+                       ModelDirectory(invocation, invocation.arguments[0]));
   LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::OpenEmbedded(flags));
-  if (session->embedded() != nullptr && !session->embedded()->started_here() &&
-      (flags.Has("threads") || flags.Has("memory"))) {
-    *invocation.err << "the worker that runs already keeps its own --threads and --memory\n";
+  const bool own_worker = session->embedded() != nullptr && session->embedded()->started_here();
+  if (!own_worker && (flags.Has("threads") || flags.Has("memory"))) {
+    *invocation.err << "the workers that run already keep their own --threads, and --memory is a "
+                       "ceiling for this job alone\n";
   }
   JobDisplay display(invocation.err, StderrIsTerminal());
-  absl::StatusOr<QuantizeOutcome> outcome =
-      Quantize(session.get(), flags, invocation.arguments[0], &display, spec);
+  absl::StatusOr<QuantizeOutcome> outcome = Quantize(session.get(), flags, model, &display, spec);
   session->Close();
   if (!outcome.ok()) return outcome.status();
   if (outcome->job.state() != v1::Job::SUCCEEDED) {
@@ -122,13 +130,15 @@ absl::StatusOr<int> Run(Invocation& invocation) {
 extern const CommandDef kQuantizeCommand;
 constinit const CommandDef kQuantizeCommand = {
     .name = "quantize",
-    .arguments = "MODEL_DIR",
+    .arguments = "MODEL_DIR|hf://ORGANIZATION/NAME",
     .summary = "Makes a smaller model within a budget: all in one command, no set-up.",
     .examples =
         "  lwqctl quantize ./llama --budget 3.25bpw --out ./llama-3.25\n"
         "  lwqctl quantize ./llama --budget 900MiB --method gptq --bits 2,3,4,8 \\\n"
         "      --eval-text held-out.txt --eval-tasks choices.jsonl --out ./small\n"
         "  lwqctl quantize ./llama --budget Q4_K_M --for llama.cpp --out llama.gguf\n"
+        "  lwqctl quantize hf://HuggingFaceTB/SmolLM2-135M --budget 4bpw --out ./small\n"
+        "A name is looked up at $HF_ENDPOINT (the public hub) with $HF_TOKEN.\n"
         "A command that was broken off goes on where it was when it is given again.\n",
     .flags = kFlags,
     .more_flags = SpecFlags,

@@ -11,7 +11,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const v1::Job job,
                        session->client()->GetJob(FullName("jobs", invocation.arguments[0])));
   if (invocation.flags.Has("json")) return PrintJson(invocation, job);
-  *invocation.out << JobText(job);
+  *invocation.out << JobText(job, DatasetNames(session->client()));
   return 0;
 }
 

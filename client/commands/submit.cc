@@ -1,13 +1,17 @@
 // submit: a quantize job on a server; does not wait.
 #include <array>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/failure.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
 #include "client/spec_flags.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 namespace {
@@ -15,7 +19,7 @@ namespace {
 constexpr std::array<FlagDef, 4> kFlags = {{
     {"job-id", "ID", "the job's name (default: made by the server)"},
     {"label", "LIST", "KEY=VALUE labels, commas between"},
-    {"priority", "LEVEL", "low, normal or high"},
+    {"priority", "LEVEL", "low, normal or high", "low normal high"},
     {"request-id", "UUID", "makes giving the command twice harmless (default: made here)"},
 }};
 
@@ -33,6 +37,10 @@ absl::StatusOr<v1::CreateJobRequest> Request(const Flags& flags) {
   for (const std::string& label : labels) {
     const std::pair<std::string, std::string> parts =
         absl::StrSplit(label, absl::MaxSplits('=', 1));
+    if (parts.first.empty() || !absl::StrContains(label, '=')) {
+      return InvalidFailure("FLAG_INVALID",
+                            absl::StrCat("--label \"", LogSafe(label), "\": expected KEY=VALUE"));
+    }
     (*job->mutable_labels())[parts.first] = parts.second;
   }
   LWQ_ASSIGN_OR_RETURN(*job->mutable_spec()->mutable_quantize(), SpecFromFlags(flags));
@@ -50,7 +58,10 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_RETURN_IF_ERROR(UploadDatasets(session->client(), flags, spec, &names));
   LWQ_ASSIGN_OR_RETURN(const v1::Job job, session->client()->CreateJob(std::move(request)));
   if (flags.Has("json")) return PrintJson(invocation, job);
-  *invocation.out << ShortName(job.name()) << "\n";
+  // The name alone on stdout, for scripts.
+  *invocation.out << ShortName(job.name()) << "\n" << std::flush;
+  const std::string forecast = ForecastText(job.work());
+  if (!forecast.empty()) *invocation.err << "expected: " << forecast << "\n";
   return kExitOk;
 }
 

@@ -11,25 +11,30 @@
 namespace lwq::client {
 namespace {
 
+// How often it was tried, the present one included: what counts against it are failures and losses.
+std::string TriesText(const v1::TaskStatus& task) {
+  const bool tried = task.state() == "LEASED" || (task.state() == "DONE" && !task.cached());
+  return absl::StrCat(task.attempt() + task.lost() + (tried ? 1 : 0));
+}
+
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::ListTasksResponse all;
-  v1::ListTasksRequest request;
-  request.set_job(FullName("jobs", invocation.arguments[0]));
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse page, session->client()->ListTasks(request));
-    all.mutable_tasks()->MergeFrom(page.tasks());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse all,
+                       AllTasks(session->client(), FullName("jobs", invocation.arguments[0])));
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
   Table table({"TASK", "KIND", ">LAYER", "STATE", ">TRIES", "WORKER", ">TIME", "NOTE"});
   for (const v1::TaskStatus& task : all.tasks()) {
-    const std::string layer =
-        task.layer() == -2 ? "-" : (task.layer() == -1 ? "head" : absl::StrCat(task.layer()));
-    table.AddRow({LogSafe(task.task()).substr(0, 12), LogSafe(task.kind()), layer,
+    const std::string layer = task.layer() == -2   ? "-"
+                              : task.layer() == -1 ? "head"
+                              : task.layer() == -3 ? "embedding"
+                                                   : absl::StrCat(task.layer());
+    const bool runs = task.state() == "LEASED";
+    const std::string name = LogSafe(task.task());
+    table.AddRow({IsWide(invocation) ? name : name.substr(0, 12), LogSafe(task.kind()), layer,
                   absl::StrCat(LogSafe(task.state()), task.cached() ? ", cached" : ""),
-                  absl::StrCat(task.attempt()), LogSafe(task.worker()),
-                  FormatSeconds(task.seconds()), LogSafe(task.detail())});
+                  TriesText(task), LogSafe(task.worker()),
+                  FormatSeconds(runs ? task.running_seconds() : task.seconds()),
+                  LogSafe(runs ? task.current() : task.detail())});
   }
   *invocation.out << table.Text();
   return kExitOk;

@@ -42,7 +42,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
     return kExitInterrupted;
   }
   if (!job.ok()) return job.status();
-  *invocation.out << JobText(*job);
+  *invocation.out << JobText(*job, DatasetNames(session->client()));
   return JobExitCode(*job);
 }
 

@@ -2,12 +2,15 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
+#include "client/size_text.h"
 #include "client/table.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 namespace {
@@ -23,14 +26,31 @@ absl::StatusOr<int> List(Invocation& invocation) {
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
-  Table table({"NAME", "STATE", "DEVICE", ">TASKS", ">DONE", ">SEEN", "BUILD"});
+  std::vector<std::string> headings = {"NAME",  "STATE", "DEVICE", ">TASKS",
+                                       ">DONE", ">SEEN", "BUILD"};
+  if (IsWide(invocation)) {
+    headings.insert(headings.end(), {">MEMORY", ">GOPS/S", "NUMERICS", "NOW", "NOTE"});
+  }
+  Table table(std::move(headings));
   for (const v1::Worker& worker : all.workers()) {
-    table.AddRow({ShortName(worker.name()),
-                  absl::StrCat(v1::Worker::State_Name(worker.state()),
-                               worker.cordoned() ? ", cordoned" : ""),
-                  LogSafe(worker.registration().device_description()),
-                  absl::StrCat(worker.tasks_size()), absl::StrCat(worker.tasks_done()),
-                  AgeText(worker.seen_time()), LogSafe(worker.registration().build())});
+    const v1::RegisterWorkerRequest& registration = worker.registration();
+    std::vector<std::string> cells = {
+        ShortName(worker.name()),
+        absl::StrCat(v1::Worker::State_Name(worker.state()), worker.cordoned() ? ", cordoned" : ""),
+        LogSafe(registration.device_description()),
+        absl::StrCat(worker.tasks_size()),
+        absl::StrCat(worker.tasks_done()),
+        AgeText(worker.seen_time()),
+        LogSafe(registration.build())};
+    if (IsWide(invocation)) {
+      cells.push_back(registration.memory_bytes() > 0 ? FormatBytes(registration.memory_bytes())
+                                                      : "-");
+      cells.push_back(absl::StrFormat("%.1f", registration.operations_per_second() / 1e9));
+      cells.push_back(LogSafe(registration.numerics_class()));
+      cells.push_back(worker.running_size() > 0 ? RunningText(worker.running(0)) : "-");
+      cells.push_back(LogSafe(worker.cordon_reason()));
+    }
+    table.AddRow(std::move(cells));
   }
   *invocation.out << table.Text();
   return kExitOk;

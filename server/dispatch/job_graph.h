@@ -29,6 +29,8 @@ struct JobGraph {
   std::vector<std::string> plan_tasks;
   // How many tasks later stages will have at most; only for the progress shown before.
   int expected_tasks = 0;
+  // What later stages are expected to compute, by phase.
+  std::vector<v1::PhaseWork> later;
   v1::EngineClass engine;  // of those that compute it
 };
 
@@ -39,11 +41,11 @@ struct GraphInput {
   std::map<std::string, v1::Dataset> datasets;  // by name: all that the spec names
   v1::Capability method;
   v1::Capability scorer;
-  bool scores_needed = true;              // the allocator reads scores
-  int max_trials = 0;                     // how many plans the allocator may want measured
-  std::map<int, Products> products;       // of a quantize job: job_planner.h, ProductsOf
-  int64_t memory_bytes = 0;               // forecast of what a worker takes
-  v1::EngineClass engine;                 // who computes it
+  bool scores_needed = true;         // the allocator reads scores
+  int max_trials = 0;                // how many plans the allocator may want measured
+  std::map<int, Products> products;  // of a quantize job: job_planner.h, ProductsOf
+  int64_t memory_bytes = 0;          // forecast of what a worker takes
+  v1::EngineClass engine;            // who computes it
 };
 
 // How many layers make one calibration segment: some thirty seconds of work on a small machine, and

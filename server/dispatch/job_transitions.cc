@@ -9,6 +9,7 @@
 #include "server/dispatch/graph_install.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/transitions.h"
+#include "server/dispatch/work_estimate.h"
 
 namespace lwq {
 namespace {
@@ -290,6 +291,10 @@ absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
   v1::JobRecord& job = draft.PutJob(std::move(record));
   SetState(draft, job, v1::Job::QUEUED);
   InstallAndAdvance(draft, job, event.graph, event.cached);
+  // Where the cache has everything, the job is done by now.
+  if (v1::JobRecord* submitted = draft.EditJob(name); !IsTerminal(submitted->job().state())) {
+    *submitted->mutable_job()->mutable_work() = ForecastWork(draft, *submitted, event.graph.later);
+  }
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "server/dispatch/task_key.h"
 #include "server/dispatch/task_match.h"
 #include "server/dispatch/transitions.h"
+#include "server/dispatch/work_estimate.h"
 
 namespace lwq {
 namespace {
@@ -29,6 +30,7 @@ v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_
   lease.set_task(task.key());
   lease.set_epoch(task.epoch());
   lease.set_attempt(task.attempt() + 1);
+  *lease.mutable_jobs() = task.jobs();
   lease.mutable_ttl()->set_seconds(ttl_us / 1'000'000);
   lease.mutable_ttl()->set_nanos(static_cast<int32_t>(ttl_us % 1'000'000) * 1000);
   *lease.mutable_spec() = task.spec();
@@ -218,6 +220,7 @@ absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request) 
   if (v1::WorkerRecord* worker = draft.EditWorker(request.worker_id())) {
     worker->set_tasks_done(worker->tasks_done() + 1);
     worker->clear_faults();
+    NotePace(*task, request.output().seconds(), *worker);
   }
   for (const std::string& process : done.excluded()) CountFault(draft, process);
   done.clear_excluded();

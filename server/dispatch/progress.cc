@@ -7,26 +7,16 @@
 #include "absl/strings/str_cat.h"
 #include "records/plan_records.h"
 #include "server/dispatch/job_graph.h"
+#include "server/dispatch/task_wait.h"
+#include "server/dispatch/work_estimate.h"
 
 namespace lwq {
-
-namespace {
-
-// Of a job none of whose tasks runs.
-std::string WhyItWaits(const Draft& draft, int ready, int backoff) {
-  if (draft.state().workers().empty()) return "no worker has registered yet";
-  if (ready > 0) return absl::StrCat(ready, " tasks are ready and wait for a free worker");
-  if (backoff > 0) return "a task failed and waits before it runs again";
-  return "";
-}
-
-}  // namespace
 
 void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
   v1::Progress& progress = *job.mutable_job()->mutable_progress();
   const std::set<std::string> cached(job.cached().begin(), job.cached().end());
   std::map<int, v1::PhaseProgress> phases;
-  int done = 0, total = 0, running = 0, ready = 0, backoff = 0;
+  int done = 0, total = 0, running = 0;
   int phase = v1::COMMIT;
   for (const std::string& key : job.tasks()) {
     const v1::TaskRecord* task = draft.FindTask(key);
@@ -46,9 +36,6 @@ void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
     }
     phase = std::min<int>(phase, task->phase());
     if (task->state() == v1::TaskRecord::LEASED) ++running;
-    if (task->state() == v1::TaskRecord::READY) {
-      ++(task->ready_us() > draft.now_us() ? backoff : ready);
-    }
   }
   if (job.plan_state() != v1::JobRecord::NO_PLAN) {
     const bool planned = job.plan_state() == v1::JobRecord::PLANNED;
@@ -70,10 +57,11 @@ void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
   progress.set_tasks_cached(static_cast<int32_t>(cached.size()));
   progress.set_tasks_running(running);
   const double all = std::max(1, total + job.expected_tasks());
-  progress.set_fraction(std::max(progress.fraction(), done / all));
+  const double fraction = CountOperations(draft, job).fraction().value_or(done / all);
+  progress.set_fraction(std::max(progress.fraction(), fraction));
   job.mutable_job()->set_phase(static_cast<v1::Phase>(phase));
   const bool waits = running == 0 && !IsTerminal(job.job().state());
-  job.mutable_job()->set_queue_detail(waits ? WhyItWaits(draft, ready, backoff) : "");
+  job.mutable_job()->set_queue_detail(waits ? WhyJobWaits(draft, job) : "");
 }
 
 v1::Job WithoutItems(const v1::Job& job) {

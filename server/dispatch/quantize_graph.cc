@@ -8,6 +8,7 @@
 #include "server/dispatch/job_graph.h"
 #include "server/dispatch/plan_products.h"
 #include "server/dispatch/task_key.h"
+#include "server/dispatch/task_work.h"
 
 namespace lwq {
 namespace {
@@ -57,7 +58,8 @@ class QuantizeGraph {
       : input_(input),
         spec_(input.spec.quantize()),
         manifest_(input.model->manifest()),
-        scope_{.salt = spec_.no_cache() ? input.job : "", .engine = input.engine} {
+        scope_{.salt = spec_.no_cache() ? input.job : "", .engine = input.engine},
+        counter_(input) {
     std::set<int> layers;
     for (const auto& unit : manifest_.inventory().units()) layers.insert(unit.layer());
     tied_ = layers.count(kHead) == 0;
@@ -117,6 +119,7 @@ class QuantizeGraph {
   const v1::QuantizeSpec& spec_;
   const v1::ModelManifest& manifest_;
   const KeyScope scope_;
+  const WorkCounter counter_;
   std::vector<int> layers_;  // ascending; then the head and the embedding, where they are quantized
   bool tied_ = false;        // the embedding is the head's weight too
   std::vector<TaskNode> segments_;
@@ -157,6 +160,7 @@ TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
   *task.mutable_needs() = NeedsOf(spec, input_.engine);
   task.mutable_needs()->set_family(manifest_.family());
   task.mutable_needs()->set_memory_bytes(input_.memory_bytes);
+  task.set_operations(counter_.Operations(spec));
   *task.mutable_spec() = std::move(spec);
   return task;
 }
@@ -384,6 +388,7 @@ JobGraph QuantizeGraph::FirstStage() {
   }
   graph.expected_tasks =
       static_cast<int>((measured() ? 0 : layers_.size()) + input_.max_trials + 2 + datasets.size());
+  graph.later = counter_.Later(measured());
   return graph;
 }
 
@@ -475,6 +480,7 @@ JobGraph QuantizeGraph::LastStage(const v1::PlanSummary& chosen) {
   graph.tasks.push_back(std::move(verify));
   for (TaskNode& evaluation : evaluations) graph.tasks.push_back(std::move(evaluation));
   graph.expected_tasks = 0;
+  graph.later.clear();
   return graph;
 }
 

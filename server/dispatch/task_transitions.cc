@@ -85,7 +85,12 @@ v1::TaskStatus StatusOf(const v1::TaskRecord& task, bool cached) {
   status.set_attempt(task.attempt());
   status.set_worker(task.worker());
   status.set_seconds(task.state() == v1::TaskRecord::DONE ? task.output().seconds() : 0);
-  if (task.has_failure()) status.set_detail(task.failure().message());
+  status.set_operations(task.operations());
+  status.set_lost(task.lost_count());
+  if (task.has_failure()) {
+    status.set_detail(task.failure().message());
+    *status.mutable_failure() = task.failure();
+  }
   return status;
 }
 

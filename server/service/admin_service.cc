@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
+#include "server/dispatch/work_estimate.h"
+#include "server/service/health_checks.h"
 #include "server/service/request_log.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
@@ -32,6 +34,9 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
     worker.set_cordon_reason(record.cordon_reason());
     *worker.mutable_seen_time() = ToTimestamp(now.wall_us - (now.steady_us - state.SeenUs(id)));
     for (const std::string& key : state.LeasesOf(id)) worker.add_tasks(key);
+    for (v1::RunningTask& task : RunningTasksOf(Draft(state, now), id)) {
+      *worker.add_running() = std::move(task);
+    }
     worker.set_state(state.IsLost(id, now.steady_us) ? v1::Worker::LOST
                      : worker.tasks().empty()        ? v1::Worker::READY
                                                      : v1::Worker::BUSY);
@@ -72,6 +77,9 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
     response->set_server_pid(::getpid());
     response->set_blob_bytes(scheduler.blobs().total_bytes());
     response->set_blob_count(scheduler.blobs().total_count());
+    for (v1::HealthCheck& check : CheckHealth(scheduler, env_.data_directory)) {
+      *response->add_checks() = std::move(check);
+    }
     return absl::OkStatus();
   });
 }

@@ -61,8 +61,10 @@ grpc::Status CallRecord::Close(const absl::Status& status) {
     spdlog::debug("{}.{} OK {:.3f} s", service_, method_, seconds);
     return grpc::Status::OK;
   }
-  spdlog::info("{}.{} {} {:.3f} s: {}", service_, method_, ReasonOf(status), seconds,
-               LogSafe(status.message()));
+  // A caller that hangs up is no news: idle workers do so when they stop.
+  const auto level = absl::IsCancelled(status) ? spdlog::level::debug : spdlog::level::info;
+  spdlog::log(level, "{}.{} {} {:.3f} s: {}", service_, method_, ReasonOf(status), seconds,
+              LogSafe(status.message()));
   context_->AddTrailingMetadata("lwq-reason", ReasonOf(status));
   return ToGrpcStatus(status);
 }

@@ -12,6 +12,7 @@
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_options.h"
 #include "server/dispatch/progress.h"
+#include "server/dispatch/work_estimate.h"
 #include "server/service/deletion.h"
 #include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
@@ -68,6 +69,27 @@ absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& so
       LWQ_RETURN_IF_ERROR(RecordTrial(trial->second, trials.back()));
     }
   }
+}
+
+// What a job would compute, and for how long, if it were submitted now: submits it to a draft that
+// is thrown away.
+absl::StatusOr<v1::WorkForecast> DryRun(Scheduler& scheduler, const v1::JobSpec& spec,
+                                        const KnownWork& work) {
+  SubmitEvent event;
+  event.job.set_name("jobs/dry-run");
+  *event.job.mutable_spec() = spec;
+  event.graph = work.graph;
+  event.cached = work.cached;
+  v1::WorkForecast forecast;
+  absl::Status submitted;
+  scheduler.View([&](const DispatchState& state) {
+    Draft draft(state, scheduler.Now());
+    const std::string name = event.job.name();
+    submitted = SubmitJob(draft, std::move(event));
+    if (const v1::JobRecord* job = draft.FindJob(name)) forecast = job->job().work();
+  });
+  LWQ_RETURN_IF_ERROR(submitted);
+  return forecast;
 }
 
 // RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" when every worker keeps to less: such a job would wait for
@@ -219,11 +241,20 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
         if (label == record.job().labels().end()) continue;
         if (!request.label_value().empty() && label->second != request.label_value()) continue;
       }
+      // Of one that runs, as it is now and not as it was stored last.
+      if (!IsTerminal(record.job().state())) {
+        absl::StatusOr<v1::JobRecord> live = env_.scheduler->GetJob(record.job().name());
+        const bool same = live.ok() && live->job().state() == record.job().state();
+        if (same) record = *std::move(live);
+      }
       *response.add_jobs() = WithoutItems(record.job());
       // What happened to each linear, and which plans were tried, is in GetJob; a page has room for
       // many jobs.
       response.mutable_jobs(response.jobs_size() - 1)->clear_layers();
       response.mutable_jobs(response.jobs_size() - 1)->clear_trials();
+      if (record.job().has_plan()) {
+        response.mutable_jobs(response.jobs_size() - 1)->mutable_plan()->clear_units();
+      }
       page_bytes += response.jobs(response.jobs_size() - 1).ByteSizeLong();
       if (response.jobs_size() == page || page_bytes > kMaxPageBytes) {
         response.set_next_page_token(MakePageToken(row, filter));
@@ -327,6 +358,7 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
     }
     response.set_tasks_cached(response.tasks_cached() + (hit ? 1 : 0));
   }
+  LWQ_ASSIGN_OR_RETURN(*response.mutable_work(), DryRun(scheduler, spec, work));
   return absl::OkStatus();
 }
 
@@ -340,11 +372,12 @@ absl::Status JobServiceImpl::DoListTasks(const v1::ListTasksRequest& request,
     all.clear();
     const std::set<std::string> cached(record.cached().begin(), record.cached().end());
     env_.scheduler->View([&](const DispatchState& state) {
+      const Draft view(state, env_.scheduler->Now());
       for (const std::string& key : record.tasks()) {
-        auto task = state.tasks().find(key);
-        if (task != state.tasks().end()) {
-          all.push_back(StatusOf(task->second, cached.count(key) > 0));
-        }
+        const v1::TaskRecord* task = view.FindTask(key);
+        if (task == nullptr) continue;
+        all.push_back(StatusOf(*task, cached.count(key) > 0));
+        AddLiveStatus(view, *task, all.back());
       }
     });
   }

@@ -9,6 +9,8 @@
 #include "base/status_macros.h"
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/progress.h"
+#include "server/dispatch/work_estimate.h"
+#include "server/service/event_log.h"
 #include "server/service/record_writes.h"
 
 namespace lwq {
@@ -239,6 +241,11 @@ absl::StatusOr<v1::JobRecord> Scheduler::GetJob(const std::string& name) const {
     if (job != state_.jobs().end()) {
       v1::JobRecord record = job->second;
       record.mutable_job()->mutable_progress()->set_current(CurrentWork(state_, record));
+      AddLiveProgress(Draft(state_, Now()), record);
+      v1::Job& live = *record.mutable_job();
+      if (live.progress().current().empty() && !live.queue_detail().empty()) {
+        live.mutable_progress()->set_current(live.queue_detail());
+      }
       return record;
     }
   }
@@ -282,6 +289,7 @@ void Scheduler::CountChanges(const Changes& changes, const Effects& effects) {
     metrics_->TaskEvent(count.kind, count.state, count.seconds);
   }
   for (const auto& [job, event] : changes.events) {
+    LogEvent(job, event);
     // What the cache spares, and the plan, are a job's own; all else was counted above, once.
     if (event.has_task() &&
         (event.task().state() == v1::TaskEvent::CACHED || event.task().kind() == "plan")) {

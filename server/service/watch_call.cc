@@ -26,7 +26,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         name_(request.name()),
         record_(env, context, "JobService", "WatchJob", this),
         seq_(request.resume_seq()),
-        from_snapshot_(request.resume_seq() <= 0),
+        from_snapshot_(request.resume_seq() <= 0 && !request.from_first_event()),
         last_sent_(Now()),
         write_started_(last_sent_) {}
 
@@ -198,7 +198,12 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
   }
 
   void QueueProgress(const v1::Job& job) {
-    const std::string text = job.progress().SerializeAsString();
+    // Time that passes is no news by itself: who watches has a clock.
+    v1::Progress timeless = job.progress();
+    timeless.clear_remaining_seconds();
+    for (v1::RunningTask& task : *timeless.mutable_running()) task.clear_seconds();
+    for (v1::PhaseProgress& phase : *timeless.mutable_phases()) phase.clear_remaining_seconds();
+    const std::string text = timeless.SerializeAsString();
     bool bookmark = false;
     {
       MutexLock lock(&mu_);

@@ -276,8 +276,8 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
                                                       const v1::FailTaskRequest* request,
                                                       v1::FailTaskResponse*) {
   return RunUnary(env_, context, kService, "FailTask", *env_.write, [=, this] {
-    spdlog::warn("worker {}: task {} failed: {} {}", LogSafe(request->worker_id()),
-                 LogSafe(request->task()), LogSafe(request->failure().reason()),
+    spdlog::warn("failed task={} worker={}: {} {}", LogSafe(request->task().substr(0, 12)),
+                 LogSafe(request->worker_id()), LogSafe(request->failure().reason()),
                  LogSafe(request->failure().message()));
     absl::Status status =
         env_.scheduler->Run([&](Draft& draft) { return lwq::FailTask(draft, *request); });

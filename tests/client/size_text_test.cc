@@ -34,5 +34,16 @@ TEST(SizeTextTest, ShareOfNothingIsADash) {
   EXPECT_EQ(FormatShare(1, 0), "-");
 }
 
+TEST(SizeTextTest, EstimatesAreAsRoughAsTheyAreKnown) {
+  EXPECT_EQ(FormatEstimate(0), "a few seconds");
+  EXPECT_EQ(FormatEstimate(7), "a few seconds");
+  EXPECT_EQ(FormatEstimate(38), "about 40 s");
+  EXPECT_EQ(FormatEstimate(58), "about 1 min");
+  EXPECT_EQ(FormatEstimate(170), "about 3 min");
+  EXPECT_EQ(FormatEstimate(3599), "about 1 h");
+  EXPECT_EQ(FormatEstimate(7800), "about 2 h 10 min");
+  EXPECT_EQ(FormatEstimate(-5), "a few seconds");
+}
+
 }  // namespace
 }  // namespace lwq::client

@@ -168,5 +168,32 @@ TEST(UploadTest, RefusesWhatIsNoFile) {
               FailsWith("DATASET_INVALID", HasSubstr("empty")));
 }
 
+TEST(OutputPlaceTest, IsLookedAtBeforeTheWork) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  EXPECT_OK(CheckOutputPlace(JoinPath(directory.path(), "new/deeper")));
+  EXPECT_THAT(CheckOutputPlace(JoinPath(directory.path(), ".")),
+              ::testing::AnyOf(FailsWith("USAGE", HasSubstr("in use")),
+                               FailsWith("OUTPUT_EXISTS", HasSubstr("exists"))));
+  const std::string file = JoinPath(directory.path(), "file");
+  ASSERT_OK(WriteFileAtomically(file, "x"));
+  EXPECT_THAT(CheckOutputPlace(JoinPath(file, "below")),
+              FailsWith("PERMISSION_DENIED", HasSubstr("file")));
+  EXPECT_OK(CheckOutputRoom(JoinPath(directory.path(), "new"), 1));
+  EXPECT_THAT(CheckOutputRoom(JoinPath(directory.path(), "new"), int64_t{1} << 60),
+              FailsWith("STORAGE_FULL", HasSubstr("are free")));
+}
+
+TEST(HasChoicesTest, TellsItemsFromTexts) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string file = JoinPath(directory.path(), "f");
+  ASSERT_OK(WriteFileAtomically(file, "{\"context\": \"a\", \"choices\": [\"b\"]}\nrest"));
+  EXPECT_TRUE(HasChoices(file));
+  ASSERT_OK(WriteFileAtomically(file, "{\"text\": \"a\"}\n"));
+  EXPECT_FALSE(HasChoices(file));
+  ASSERT_OK(WriteFileAtomically(file, "\"choices\" is a word\n"));
+  EXPECT_FALSE(HasChoices(file));
+  EXPECT_FALSE(HasChoices(JoinPath(directory.path(), "absent")));
+}
+
 }  // namespace
 }  // namespace lwq::client

@@ -131,7 +131,7 @@ TEST_F(CliQuantizeTest, ABudgetThatCannotBeKeptIsRefusedWithTheSmallest) {
       Lwqctl(absl::StrCat("quantize ", SampleModelPath(), " --budget 1000 --no-eval --calibration ",
                           SampleModelPath(), "/held-out.txt --out ", File("out")));
   ExpectRefused(answer, "BUDGET_INFEASIBLE");
-  EXPECT_EQ(answer.code, 8);
+  EXPECT_EQ(answer.code, 9);
 }
 
 TEST_F(CliQuantizeTest, AnUnknownMethodIsRefusedWithTheKnownOnes) {

@@ -175,6 +175,7 @@ def main():
     check("below the smallest plan" in check_commands("first-job"), "a budget that cannot be kept says so")
     check_records(TMP / "first-job/fast")
     check("SUCCEEDED" in check_commands("service"), "a job by the service")
+    check("about" in check_commands("lwqctl"), "an estimate of the time")
 
 
 main()

@@ -62,7 +62,8 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/runner", {"worker/engine", "records", "proto", "base"}},
       // The agent tells the server what its engine has: the registries' headers.
       {"worker",
-       {"worker/runner", "records/option_records.h", "worker/engine/device/device.h", "worker/engine/model/families.h",
+       {"worker/runner", "records/option_records.h", "worker/engine/device/device.h",
+        "worker/engine/device/device_speed.h", "worker/engine/model/families.h",
         "worker/engine/quant/quantizer.h", "worker/engine/score/scorer.h", "proto", "base"}},
       {"server/store", {"proto", "base"}},
       {"server/blob", {"proto", "base"}},
@@ -107,13 +108,16 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
       {"hwy/.*", {"worker/engine/device/cpu"}, false},
       {"(oneapi/)?dnnl.*", {"worker/engine/device/cpu"}, true},
       {"cblas\\.h|lapacke\\.h|openblas.*|omp\\.h", {"worker/engine/device/cpu"}, false},
-      {"curl/.*", {"server/blob"}, false},
+      {"curl/.*", {"server/blob", "client/hub"}, false},
       {"sqlite3\\.h|libpq-fe\\.h", {"server/store"}, true},
       {"nlohmann/.*", {"worker", "server", "client", "base"}, false},
       {"sentencepiece.*|pcre2\\.h", {"worker/engine/tokenizer"}, false},
       {"openssl/.*", {"base"}, false},
       {"spdlog/.*", {"base/log.h", "base/log.cc"}, true},
-      {"CLI/.*", {"worker/main.cc", "server/main.cc", "server/store_command.cc", "client"}, true},
+      {"CLI/.*",
+       {"base/settings.cc", "worker/main.cc", "server/main.cc", "server/store_command.cc",
+        "client"},
+       true},
       {"gtest/.*|gmock/.*|benchmark/.*", {}, true},
   };
   return rules;

@@ -65,6 +65,7 @@ const std::map<std::string, std::string>& Suites() {
       {"base/rpc/", "tests/base/rpc/channel_test.cc"},
       {"client/", "tests/cluster/cli_service_test.cc"},
       {"client/commands/", "tests/cluster/cli_service_test.cc"},
+      {"client/hub/", "tests/client/hub/hub_download_test.cc"},
       {"server/", "tests/cluster/cli_service_test.cc"},
       {"server/blob/", "tests/server/blob/blob_store_conformance_test.cc"},
       {"server/dispatch/", "tests/server/dispatch/transitions_test.cc"},

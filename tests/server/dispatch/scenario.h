@@ -27,7 +27,9 @@ inline v1::Model SmallModel(int layers) {
   v1::ModelManifest& manifest = *model.mutable_manifest();
   manifest.set_digest(Sha256Hex("small"));
   manifest.set_family("llama");
+  manifest.set_weight_bytes(1 << 20);
   manifest.mutable_inventory()->set_num_layers(layers);
+  manifest.mutable_inventory()->set_weight_dtype("BF16");
   for (int l = 0; l < layers; ++l) {
     manifest.add_layer_digests(Sha256Hex(absl::StrCat("layer", l)));
     v1::InventoryUnit& unit = *manifest.mutable_inventory()->add_units();
@@ -36,6 +38,7 @@ inline v1::Model SmallModel(int layers) {
     unit.set_part(v1::PART_LAYER);
     v1::InventoryLinear& linear = *unit.add_linears();
     linear.set_module(absl::StrCat("model.layers.", l, ".mlp.down_proj"));
+    linear.set_name("mlp.down_proj");
     linear.set_out_features(128);
     linear.set_in_features(128);
   }

@@ -1,0 +1,145 @@
+#include "client/explain.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/log.h"
+#include "base/reasons.h"
+#include "client/progress.h"
+#include "client/size_text.h"
+#include "client/work_text.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr size_t kMostListed = 8;
+
+std::string NameOf(const v1::TaskStatus& task) {
+  return absl::StrCat(TaskName(task.kind(), task.layer()), " (task ",
+                      LogSafe(task.task()).substr(0, 12), ")");
+}
+
+// Lines of one kind, of which a few are enough.
+class Section {
+ public:
+  explicit Section(std::string title) : title_(std::move(title)) {}
+  void Add(std::string line) { lines_.push_back(std::move(line)); }
+  std::string Text() const {
+    if (lines_.empty()) return "";
+    std::string text = absl::StrCat(title_, "\n");
+    for (size_t i = 0; i < std::min(lines_.size(), kMostListed); ++i) {
+      absl::StrAppend(&text, "  ", lines_[i], "\n");
+    }
+    if (lines_.size() > kMostListed) {
+      absl::StrAppend(&text, "  and ", lines_.size() - kMostListed, " more\n");
+    }
+    return text;
+  }
+
+ private:
+  const std::string title_;
+  std::vector<std::string> lines_;
+};
+
+std::string Headline(const v1::Job& job) {
+  std::string text = absl::StrCat(LogSafe(job.name()), " is ", StateName(job.state()));
+  const v1::Progress& progress = job.progress();
+  if (progress.tasks_total() > 0) {
+    absl::StrAppendFormat(&text, ", %.0f%% done, %d of %d tasks (%d of them from the cache)",
+                          100 * progress.fraction(), progress.tasks_done(), progress.tasks_total(),
+                          progress.tasks_cached());
+  }
+  absl::StrAppend(&text, "\n");
+  if (progress.has_remaining_seconds()) {
+    absl::StrAppend(&text, FormatEstimate(progress.remaining_seconds()),
+                    " left, with the workers there are now\n");
+  }
+  if (!job.queue_detail().empty()) {
+    absl::StrAppend(&text, "nothing of it runs: ", LogSafe(job.queue_detail()), "\n");
+  }
+  return text;
+}
+
+std::string FailureText(const v1::TaskStatus& task) {
+  std::string text = NameOf(task);
+  if (task.attempt() > 0) absl::StrAppend(&text, ", failed ", task.attempt(), " times");
+  if (task.lost() > 0) absl::StrAppend(&text, ", its worker lost ", task.lost(), " times");
+  if (task.has_failure()) {
+    absl::StrAppend(&text, ", last by ", LogSafe(task.failure().reason()), ": ",
+                    LogSafe(task.failure().message()));
+    if (!task.failure().worker().empty()) {
+      absl::StrAppend(&text, " (worker ", LogSafe(task.failure().worker()), ")");
+    }
+  }
+  return text;
+}
+
+std::string TasksText(const std::vector<v1::TaskStatus>& tasks) {
+  Section running("runs now:"), ready("ready to run:"), trouble("had trouble:");
+  std::map<std::string, int> blocked;
+  for (const v1::TaskStatus& task : tasks) {
+    if (task.state() == "LEASED") {
+      v1::RunningTask now;
+      now.set_kind(task.kind());
+      now.set_layer(task.layer());
+      now.set_worker(task.worker());
+      now.set_seconds(task.running_seconds());
+      now.set_fraction(task.fraction());
+      running.Add(absl::StrCat(task.kind() == "plan" ? "plan on the server" : RunningText(now),
+                               task.current().empty() ? "" : ": ", LogSafe(task.current())));
+    }
+    if (task.state() == "READY") {
+      ready.Add(
+          absl::StrCat(NameOf(task), task.detail().empty() ? "" : ": ", LogSafe(task.detail())));
+    }
+    if (task.state() == "BLOCKED") ++blocked[LogSafe(task.kind())];
+    if (task.state() == "FAILED" || task.attempt() > 0 || task.lost() > 0) {
+      trouble.Add(FailureText(task));
+    }
+  }
+  std::string text = absl::StrCat(running.Text(), ready.Text());
+  if (!blocked.empty()) {
+    absl::StrAppend(&text, "waits for others:\n ");
+    for (const auto& [kind, count] : blocked) absl::StrAppend(&text, " ", count, " ", kind);
+    absl::StrAppend(&text, "\n");
+  }
+  return absl::StrCat(text, trouble.Text());
+}
+
+// The next command, by how the job stands.
+std::string NextText(const v1::Job& job) {
+  const std::string id = LogSafe(job.name().substr(job.name().find('/') + 1));
+  switch (job.state()) {
+    case v1::Job::FAILED: {
+      const absl::StatusCode code = static_cast<absl::StatusCode>(job.failure().code());
+      return absl::StrCat("failed by ", LogSafe(job.failure().reason()), ": ",
+                          LogSafe(job.failure().message()),
+                          "\nnext: ", ReasonLine(job.failure().reason(), code).help,
+                          "; then lwqctl retry ", id, " goes on where it was\n");
+    }
+    case v1::Job::CANCELLED:
+      return absl::StrCat("next: lwqctl retry ", id, " goes on where it was\n");
+    case v1::Job::SUCCEEDED:
+      return job.artifact().empty()
+                 ? absl::StrCat("next: lwqctl show ", id, "\n")
+                 : absl::StrCat("next: lwqctl artifact get jobs/", id, " --out DIR\n");
+    case v1::Job::CANCELLING:
+      return "next: nothing; it ends when its running tasks have given up\n";
+    default:
+      if (!job.queue_detail().empty()) {
+        return absl::StrCat("next: lwqctl workers, or lwqctl doctor\n");
+      }
+      return absl::StrCat("next: lwqctl watch ", id, ", or lwqctl logs ", id, " --follow\n");
+  }
+}
+
+}  // namespace
+
+std::string ExplainJob(const v1::Job& job, const std::vector<v1::TaskStatus>& tasks) {
+  return absl::StrCat(Headline(job), TasksText(tasks), NextText(job));
+}
+
+}  // namespace lwq::client

@@ -1,0 +1,102 @@
+#include "server/dispatch/task_wait.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "server/dispatch/task_match.h"
+
+namespace lwq {
+namespace {
+
+constexpr size_t kMostNamed = 3;
+
+std::string SecondsText(int64_t us) { return absl::StrCat((us + 999'999) / 1'000'000, " s"); }
+
+// Why this worker does not take the task; "" where it may at any moment, "busy" where it will once
+// it is free.
+constexpr absl::string_view kBusy = "busy";
+std::string WhyNotNow(const Draft& draft, const std::string& id, const v1::WorkerRecord& worker,
+                      const v1::TaskRecord& task) {
+  const DispatchState& state = draft.state();
+  if (const std::string lacks = WhyNot(worker.registration(), NeedOf(task)); !lacks.empty()) {
+    return absl::StrCat(id, " ", lacks);
+  }
+  if (IsExcluded(task, worker.registration())) return absl::StrCat(id, " failed it");
+  if (worker.cordoned()) return absl::StrCat(id, " is cordoned");
+  if (state.IsLost(id, draft.steady_us())) {
+    const int64_t seen = state.SeenUs(id);
+    if (seen == 0) return absl::StrCat(id, " has not been heard of since the server started");
+    return absl::StrCat(id, " was last heard of ", SecondsText(draft.steady_us() - seen), " ago");
+  }
+  return state.LeasesOf(id).empty() ? "" : std::string(kBusy);
+}
+
+std::string WhyNobodyTakesIt(const Draft& draft, const v1::TaskRecord& task) {
+  const auto& workers = draft.state().workers();
+  if (workers.empty()) return "no worker has registered yet";
+  std::vector<std::string> reasons;
+  int busy = 0;
+  for (const auto& [id, worker] : workers) {
+    std::string why = WhyNotNow(draft, id, worker, task);
+    if (why.empty()) return absl::StrCat("worker ", id, " is free and will ask for it");
+    if (why == kBusy) ++busy;
+    if (why != kBusy) reasons.push_back(std::move(why));
+  }
+  if (busy > 0) {
+    return absl::StrCat("waits for a free worker; ", busy, busy == 1 ? " is" : " are", " busy");
+  }
+  const size_t more = reasons.size() > kMostNamed ? reasons.size() - kMostNamed : 0;
+  reasons.resize(reasons.size() - more);
+  return absl::StrCat("no worker can take it: ", absl::StrJoin(reasons, "; "),
+                      more > 0 ? absl::StrCat("; and ", more, " more") : "");
+}
+
+std::string WhatBlocks(const Draft& draft, const v1::TaskRecord& task) {
+  std::vector<std::string> kinds;
+  int open = 0;
+  for (const v1::TaskDependency& dependency : task.dependencies()) {
+    const v1::TaskRecord* on = draft.FindTask(dependency.key());
+    if (on == nullptr || on->state() == v1::TaskRecord::DONE) continue;
+    ++open;
+    if (std::find(kinds.begin(), kinds.end(), on->kind()) == kinds.end()) {
+      kinds.push_back(on->kind());
+    }
+  }
+  if (open == 0) return "";
+  return absl::StrCat("comes after ", open, open == 1 ? " task (" : " tasks (",
+                      absl::StrJoin(kinds, ", "), ")");
+}
+
+}  // namespace
+
+std::string WhyItWaits(const Draft& draft, const v1::TaskRecord& task) {
+  if (task.state() == v1::TaskRecord::BLOCKED) return WhatBlocks(draft, task);
+  if (task.state() != v1::TaskRecord::READY) return "";
+  if (task.ready_us() > draft.now_us()) {
+    return absl::StrCat("it failed and runs again in ",
+                        SecondsText(task.ready_us() - draft.now_us()));
+  }
+  return WhyNobodyTakesIt(draft, task);
+}
+
+std::string WhyJobWaits(const Draft& draft, const v1::JobRecord& job) {
+  int ready = 0;
+  const v1::TaskRecord* first = nullptr;
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr) continue;
+    if (task->state() == v1::TaskRecord::LEASED) return "";
+    if (task->state() != v1::TaskRecord::READY) continue;
+    ++ready;
+    // One that may run now says more than one that waits for its time.
+    const bool later = first != nullptr && first->ready_us() > draft.now_us();
+    if (first == nullptr || (later && task->ready_us() <= draft.now_us())) first = task;
+  }
+  if (first == nullptr || job.plan_state() == v1::JobRecord::RUNNING) return "";
+  return absl::StrCat(
+      ready, ready == 1 ? " task is ready: " : " tasks are ready: ", WhyItWaits(draft, *first));
+}
+
+}  // namespace lwq

@@ -1,0 +1,48 @@
+#include "client/work_text.h"
+
+#include "gtest/gtest.h"
+
+namespace lwq::client {
+namespace {
+
+v1::WorkForecast Forecast() {
+  v1::WorkForecast work;
+  work.set_operations(3.5e12);
+  v1::PhaseWork* phase = work.add_phases();
+  phase->set_phase(v1::CALIBRATE);
+  phase->set_operations(1.5e12);
+  phase->set_seconds(31);
+  phase = work.add_phases();
+  phase->set_phase(v1::SCORE);
+  phase->set_operations(2e12);
+  phase->set_seconds(130);
+  return work;
+}
+
+TEST(WorkTextTest, SaysHowLongAndWhereItGoes) {
+  v1::WorkForecast work = Forecast();
+  work.set_seconds(161);
+  EXPECT_EQ(ForecastText(work), "about 3 min: calibrate 31s, score 2m10s");
+  EXPECT_EQ(OperationsText(work), "3.5e+12 multiplications: calibrate 1.5e+12, score 2e+12");
+}
+
+TEST(WorkTextTest, ClaimsNothingThatNobodyKnows) {
+  EXPECT_EQ(ForecastText(Forecast()), "not known: no worker is there whose speed is known");
+  EXPECT_EQ(ForecastText(v1::WorkForecast()), "");
+}
+
+TEST(WorkTextTest, NamesTasks) {
+  EXPECT_EQ(TaskName("quantize", 0), "quantize layer 0");
+  EXPECT_EQ(TaskName("score", -1), "score lm_head");
+  EXPECT_EQ(TaskName("score", -3), "score embedding");
+  EXPECT_EQ(TaskName("trial", -2), "trial");
+  v1::RunningTask task;
+  task.set_kind("trial");
+  task.set_layer(-2);
+  task.set_worker("w\x1b");
+  task.set_seconds(3);
+  EXPECT_EQ(RunningText(task), "trial on w\\x1b for 3.0s");
+}
+
+}  // namespace
+}  // namespace lwq::client

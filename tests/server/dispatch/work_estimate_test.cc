@@ -1,0 +1,264 @@
+// How much of a job is done and how long the rest takes, on jobs whose tasks are made up.
+#include "server/dispatch/work_estimate.h"
+
+#include "gmock/gmock.h"
+#include "tests/server/dispatch/scenario.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+constexpr double kRate = 1e9;  // operations a second
+
+// A worker, and jobs whose tasks take so many operations each.
+class WorkEstimateTest : public ::testing::Test {
+ protected:
+  WorkEstimateTest() : state_(DispatchOptions()) { AddWorker("w1", kRate); }
+
+  void AddWorker(const std::string& id, double rate, bool cordoned = false) {
+    v1::WorkerRecord worker;
+    worker.mutable_registration()->set_worker_id(id);
+    worker.mutable_registration()->set_operations_per_second(rate);
+    worker.set_cordoned(cordoned);
+    state_.Load(worker, Now());
+    state_.SawWorker(id, now_us_);
+  }
+  void AddTask(v1::JobRecord& job, const std::string& key, v1::Phase phase, double seconds,
+               v1::TaskRecord::State state) {
+    v1::TaskRecord task;
+    task.set_key(key);
+    task.set_kind("score");
+    task.mutable_spec()->mutable_score()->set_scorer("kl");
+    task.set_phase(phase);
+    task.set_state(state);
+    task.set_operations(seconds * kRate);
+    task.add_jobs(job.job().name());
+    if (state == v1::TaskRecord::LEASED) {
+      task.set_worker("w1");
+      task.set_epoch(1);
+      task.set_leased_us(now_us_);
+    }
+    tasks_.push_back(task);
+    job.add_tasks(key);
+  }
+  v1::JobRecord NewJob() const {
+    v1::JobRecord job;
+    job.mutable_job()->set_name("jobs/a");
+    job.mutable_job()->set_state(v1::Job::RUNNING);
+    job.set_plan_state(v1::JobRecord::PLANNED);
+    return job;
+  }
+  void Load(const v1::JobRecord& job) {
+    state_.Load(job);
+    for (const v1::TaskRecord& task : tasks_) state_.Load(task, Now());
+  }
+  Moment Now() const { return {.wall_us = now_us_, .steady_us = now_us_}; }
+  WorkCount Count(const v1::JobRecord& job) const { return CountWork(Draft(state_, Now()), job); }
+
+  int64_t now_us_ = 1'000'000'000;
+  DispatchState state_;
+  std::vector<v1::TaskRecord> tasks_;
+};
+
+TEST_F(WorkEstimateTest, TasksWeighWhatTheyTake) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "small", v1::SCORE, 1, v1::TaskRecord::DONE);
+  AddTask(job, "large", v1::SCORE, 9, v1::TaskRecord::READY);
+  Load(job);
+  const WorkCount count = Count(job);
+  EXPECT_DOUBLE_EQ(*count.fraction(), 0.1);
+  EXPECT_DOUBLE_EQ(*count.seconds_left, 9);
+}
+
+TEST_F(WorkEstimateTest, WorkersShareAPhaseButNotATaskAndNotSegments) {
+  AddWorker("w2", kRate);
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::READY);
+  AddTask(job, "b", v1::SCORE, 4, v1::TaskRecord::READY);
+  AddTask(job, "c", v1::VERIFY, 3, v1::TaskRecord::BLOCKED);
+  AddTask(job, "d", v1::CALIBRATE, 5, v1::TaskRecord::READY);
+  AddTask(job, "e", v1::CALIBRATE, 5, v1::TaskRecord::BLOCKED);
+  Load(job);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 4 + 3 + 10);
+}
+
+TEST_F(WorkEstimateTest, NobodyIsCountedWhoTakesNothing) {
+  AddWorker("cordoned", kRate, /*cordoned=*/true);
+  AddWorker("unmeasured", 0);
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::READY);
+  AddTask(job, "b", v1::SCORE, 4, v1::TaskRecord::READY);
+  Load(job);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 8);
+  now_us_ += LostAfterUs(state_.options()) + 1;  // and w1 is lost
+  EXPECT_EQ(Count(job).seconds_left, std::nullopt);
+}
+
+TEST_F(WorkEstimateTest, ARunningTaskTellsHowFarItIs) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 10, v1::TaskRecord::LEASED);
+  Load(job);
+  now_us_ += 4'000'000;
+  state_.SawWorker("w1", now_us_);
+  // It has said nothing: what was expected, less what has passed.
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 6);
+  // Half done after 4 s: 4 s more, whatever was expected.
+  state_.MutableLease("a")->fraction = 0.5;
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 4);
+  EXPECT_DOUBLE_EQ(*Count(job).fraction(), 0.5);
+  // Over time and silent: some more, never nothing.
+  state_.MutableLease("a")->fraction = 0;
+  now_us_ += 96'000'000;
+  state_.SawWorker("w1", now_us_);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 15);
+}
+
+TEST_F(WorkEstimateTest, AWorkersPaceIsLearnt) {
+  v1::TaskRecord done;
+  done.set_operations(10 * kRate);
+  done.mutable_spec()->mutable_score()->set_scorer("kl");
+  v1::WorkerRecord worker = state_.workers().at("w1");
+  NotePace(done, /*seconds=*/30, worker);  // three times what was expected
+  state_.Load(worker, Now());
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::READY);
+  Load(job);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 12);
+  // The newest count most: many that keep to what is expected make it forget.
+  for (int i = 0; i < 30; ++i) NotePace(done, 10, worker);
+  state_.Load(worker, Now());
+  EXPECT_NEAR(*Count(job).seconds_left, 4, 0.1);
+}
+
+TEST_F(WorkEstimateTest, KindsThatWereNotSeenYetFollowTheOthers) {
+  v1::TaskRecord done;
+  done.set_operations(1000 * kRate);
+  done.mutable_spec()->mutable_trial();
+  v1::WorkerRecord worker = state_.workers().at("w1");
+  NotePace(done, /*seconds=*/2000, worker);
+  state_.Load(worker, Now());
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::READY);
+  Load(job);
+  EXPECT_NEAR(*Count(job).seconds_left, 8, 0.1);
+}
+
+TEST_F(WorkEstimateTest, WhatIsToComeCountsUntilThePlanStands) {
+  v1::JobRecord job = NewJob();
+  job.set_plan_state(v1::JobRecord::WAITING);
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::DONE);
+  AddTask(job, "b", v1::PLAN, 2, v1::TaskRecord::DONE);
+  v1::PhaseWork later;
+  later.set_phase(v1::PLAN);
+  later.set_tasks(3);
+  later.set_operations(6 * kRate);
+  *job.mutable_job()->mutable_work()->add_phases() = later;
+  Load(job);
+  EXPECT_DOUBLE_EQ(Count(job).left, 4 * kRate);
+  EXPECT_DOUBLE_EQ(*Count(job).fraction(), 0.6);
+  job.set_plan_state(v1::JobRecord::PLANNED);
+  EXPECT_DOUBLE_EQ(*Count(job).fraction(), 1);
+}
+
+TEST_F(WorkEstimateTest, TheCacheSparesWork) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 4, v1::TaskRecord::DONE);
+  AddTask(job, "b", v1::SCORE, 4, v1::TaskRecord::READY);
+  job.add_cached("a");
+  Load(job);
+  EXPECT_DOUBLE_EQ(*Count(job).fraction(), 0);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 4);
+}
+
+TEST_F(WorkEstimateTest, NoTimeIsClaimedForWorkOfUnknownSize) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::EVALUATE, 0, v1::TaskRecord::LEASED);
+  Load(job);
+  now_us_ += 10'000'000;
+  state_.SawWorker("w1", now_us_);
+  EXPECT_EQ(Count(job).seconds_left, std::nullopt);
+  state_.MutableLease("a")->fraction = 0.25;  // until it says itself
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 30);
+}
+
+TEST_F(WorkEstimateTest, LiveProgressNamesWhatRuns) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 10, v1::TaskRecord::LEASED);
+  Load(job);
+  now_us_ += 5'000'000;
+  state_.SawWorker("w1", now_us_);
+  state_.MutableLease("a")->fraction = 0.5;
+  job.mutable_job()->mutable_progress()->set_tasks_running(1);
+  job.mutable_job()->mutable_progress()->add_phases()->set_phase(v1::SCORE);
+  AddLiveProgress(Draft(state_, Now()), job);
+  const v1::Progress& progress = job.job().progress();
+  ASSERT_THAT(progress.running(), SizeIs(1));
+  EXPECT_EQ(progress.running(0).worker(), "w1");
+  EXPECT_DOUBLE_EQ(progress.running(0).seconds(), 5);
+  EXPECT_DOUBLE_EQ(progress.fraction(), 0.5);
+  EXPECT_DOUBLE_EQ(progress.phases(0).fraction(), 0.5);
+  EXPECT_DOUBLE_EQ(progress.remaining_seconds(), 5);
+  EXPECT_THAT(RunningTasksOf(Draft(state_, Now()), "w1"), SizeIs(1));
+  EXPECT_EQ(RunningTasksOf(Draft(state_, Now()), "w1")[0].jobs(0), "jobs/a");
+}
+
+// A whole job: what was forecast at submission is what its tasks are counted as in the end.
+TEST(WorkForecastTest, AJobKnowsItsWorkFromTheBeginning) {
+  Scenario s;
+  s.Register("w1", "i1");
+  EXPECT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1 << 30)));
+  const v1::WorkForecast work = s.records["jobs/a"].job().work();
+  EXPECT_GT(work.operations(), 0);
+  std::set<int> phases;
+  for (const v1::PhaseWork& phase : work.phases()) {
+    phases.insert(phase.phase());
+    EXPECT_GT(phase.operations(), 0) << v1::Phase_Name(phase.phase());
+    EXPECT_GT(phase.tasks(), 0) << v1::Phase_Name(phase.phase());
+  }
+  EXPECT_THAT(phases, ::testing::ElementsAre(v1::PREFLIGHT, v1::CALIBRATE, v1::SCORE, v1::QUANTIZE,
+                                             v1::ASSEMBLE, v1::VERIFY, v1::EVALUATE));
+  // Nobody has measured a worker here.
+  EXPECT_FALSE(work.has_seconds());
+  double before = 0;
+  for (int i = 0; i < 1000 && s.StateOf("jobs/a") != v1::Job::SUCCEEDED; ++i) {
+    if (s.Work("w1", 1).empty()) break;
+    const double fraction = s.records["jobs/a"].job().progress().fraction();
+    EXPECT_GE(fraction, before);
+    before = fraction;
+  }
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
+  EXPECT_DOUBLE_EQ(before, 1);
+}
+
+TEST(WorkForecastTest, AnotherBudgetIsLessWork) {
+  Scenario s;
+  s.Register("w1", "i1");
+  EXPECT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1 << 30)));
+  s.Work("w1");
+  EXPECT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 1 << 29)));
+  const auto operations = [&](const std::string& job) {
+    return s.records[job].job().work().operations();
+  };
+  EXPECT_LT(operations("jobs/b"), operations("jobs/a") / 2);
+}
+
+TEST(WorkForecastTest, ALostLeaseTakesNothingBack) {
+  Scenario s;
+  s.Register("w1", "i1");
+  EXPECT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1 << 30)));
+  s.Work("w1", 1);  // preflight
+  const std::vector<v1::Lease> leases = s.Lease("w1");
+  ASSERT_THAT(leases, SizeIs(1));
+  s.Beat("w1", leases[0]);
+  const double before = s.records["jobs/a"].job().progress().fraction();
+  const_cast<DispatchState&>(s.state()).MutableLease(leases[0].task())->fraction = 0.5;
+  s.now_us += 120'000'000;
+  s.Reap();
+  EXPECT_GT(s.records["jobs/a"].job().progress().fraction(), before);
+}
+
+}  // namespace
+}  // namespace lwq::testing
