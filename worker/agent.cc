@@ -232,6 +232,7 @@ void Agent::RunLease(const v1::Lease& lease) {
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
   MeasuredBlobs blobs(blobs_.get(), &metrics_, options_.clock);
   metrics_.TaskStarted();
+  PrepareMemory(device_, lease.spec());
   {
     LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_,
                        options_.clock);

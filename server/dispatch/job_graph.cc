@@ -45,6 +45,19 @@ bool RunsSource(const GraphInput& input) {
          (input.scorer.needs_calibration() || input.scorer.needs_hidden_states());
 }
 
+MemoryQuestion MemoryOf(const GraphInput& input) {
+  const auto reads_moments = [](const v1::Capability& capability) {
+    const auto& names = capability.evidence();
+    return std::find(names.begin(), names.end(), "second-moments") != names.end();
+  };
+  MemoryQuestion memory;
+  memory.runs_source = RunsSource(input);
+  memory.factors = reads_moments(input.method);
+  memory.scores_moments = input.scores_needed && reads_moments(input.scorer);
+  memory.moments = memory.factors || memory.scores_moments;
+  return memory;
+}
+
 v1::EvaluateTask EvaluationOf(const v1::Dataset& dataset, const v1::Evaluation& evaluation) {
   v1::EvaluateTask task;
   task.set_dataset_name(dataset.name());

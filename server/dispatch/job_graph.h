@@ -14,6 +14,7 @@
 #include "proto/lwq/v1/record.pb.h"
 #include "proto/lwq/v1/task.pb.h"
 #include "server/dispatch/plan_products.h"
+#include "worker/engine/plan/memory_model.h"
 
 namespace lwq {
 
@@ -44,7 +45,7 @@ struct GraphInput {
   bool scores_needed = true;         // the allocator reads scores
   int max_trials = 0;                // how many plans the allocator may want measured
   std::map<int, Products> products;  // of a quantize job: job_planner.h, ProductsOf
-  int64_t memory_bytes = 0;          // forecast of what a worker takes
+  MemoryForecast memory;             // of a worker, by kind of task
   v1::EngineClass engine;            // who computes it
 };
 
@@ -57,6 +58,8 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);
 
 // Whether the job runs the source model over calibration text.
 bool RunsSource(const GraphInput& input);
+// What of a worker's memory the method and the scorer decide.
+MemoryQuestion MemoryOf(const GraphInput& input);
 
 // Everything down to the scores, and the evaluations of the source model. Later stages repeat the
 // tasks of this one that they build on (same keys).

@@ -152,6 +152,15 @@ absl::StatusOr<MeasuredPlan> MeasuredPlanOf(const v1::PlanTrial& trial,
   return measured;
 }
 
+// Tokens of the longest sequence that an evaluation runs: a text's rolling windows are as long as
+// the model takes, where the text is.
+int64_t LongestWindow(const v1::QuantizeSpec& spec, const ModelInventory& model) {
+  const v1::Evaluation& evaluation = spec.evaluation();
+  if (evaluation.text_dataset().empty()) return 0;
+  const int64_t tokens = evaluation.text_tokens();
+  return tokens < 0 ? model.max_positions : std::min(model.max_positions, tokens);
+}
+
 }  // namespace
 
 absl::StatusOr<std::map<int, Products>> ProductsOf(const v1::QuantizeSpec& spec,
@@ -163,7 +172,8 @@ absl::StatusOr<std::map<int, Products>> ProductsOf(const v1::QuantizeSpec& spec,
 }
 
 absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
-                                             const v1::ModelManifest& manifest, bool calibrated) {
+                                             const v1::ModelManifest& manifest,
+                                             MemoryQuestion memory) {
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Prepared> prepared, Prepare(spec, manifest));
   const AllocationProblem& problem = prepared->problem;
   const std::vector<UnitMenu>& units = problem.menu.units;
@@ -182,10 +192,12 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   result.largest_bytes = MeasurePlan(problem, LargestPlan(problem));
   const Plan dense(prepared->model.units.size(), DenseFormat());
   result.source_bytes = WeightFileBytes(prepared->model, dense, 0);
-  const MemoryForecast memory = ForecastWorkerMemory(prepared->model, problem.menu.AllFormats(),
-                                                     calibrated, spec.compute() == "bf16");
-  result.memory_bytes = memory.total_bytes;
-  LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(memory, spec.memory_bytes()));
+  memory.menu = &problem.menu;
+  memory.refinement = memory.factors && !spec.no_refinement();
+  memory.bf16 = spec.compute() == "bf16";
+  memory.longest_window = LongestWindow(spec, prepared->model);
+  result.memory = ForecastUnderCeiling(prepared->model, memory, spec.memory_bytes());
+  LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(result.memory, spec.memory_bytes()));
   LWQ_RETURN_IF_ERROR(CheckFeasible(problem));
   if (result.budget_bytes > result.largest_bytes) {
     result.warnings.push_back(

@@ -11,6 +11,7 @@
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/task.pb.h"
 #include "server/dispatch/plan_products.h"
+#include "worker/engine/plan/memory_model.h"
 
 namespace lwq {
 
@@ -24,14 +25,16 @@ struct Feasibility {
   int64_t smallest_bytes = 0;
   int64_t largest_bytes = 0;
   int64_t source_bytes = 0;
-  int64_t memory_bytes = 0;  // of a worker
+  MemoryForecast memory;  // of a worker, by kind of task
   std::vector<std::string> warnings;
 };
 
-// Everything that can be told from sizes alone: formats, budget, memory. `calibrated`: statistics
-// or hidden states are collected. Errors are those of CreateJob's contract.
+// Everything that can be told from sizes alone: formats, budget, memory. `memory` says what the
+// job's method and scorer do (job_graph.h, MemoryOf); the rest of it follows from the
+// specification. Errors are those of CreateJob's contract.
 absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
-                                             const v1::ModelManifest& manifest, bool calibrated);
+                                             const v1::ModelManifest& manifest,
+                                             MemoryQuestion memory);
 
 // What planning says next.
 struct PlanStep {

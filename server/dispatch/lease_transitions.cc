@@ -33,6 +33,7 @@ v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_
   *lease.mutable_jobs() = task.jobs();
   lease.mutable_ttl()->set_seconds(ttl_us / 1'000'000);
   lease.mutable_ttl()->set_nanos(static_cast<int32_t>(ttl_us % 1'000'000) * 1000);
+  lease.set_memory_bytes(task.needs().ceiling_bytes());
   *lease.mutable_spec() = task.spec();
   if (lease.spec().has_quantize()) {
     *lease.mutable_spec()->mutable_quantize()->mutable_units() = task.missing_units();

@@ -24,6 +24,8 @@ void UpdateProgress(const Draft& draft, v1::JobRecord& job) {
     v1::PhaseProgress& p = phases[task->phase()];
     p.set_tasks_total(p.tasks_total() + 1);
     ++total;
+    p.set_forecast_bytes(std::max(p.forecast_bytes(), task->needs().memory_bytes()));
+    p.set_peak_bytes(std::max(p.peak_bytes(), task->output().peak_anonymous_bytes()));
     if (task->state() == v1::TaskRecord::DONE) {
       ++done;
       p.set_tasks_done(p.tasks_done() + 1);

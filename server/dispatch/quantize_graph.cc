@@ -159,7 +159,8 @@ TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
   task.set_model(input_.model->name());
   *task.mutable_needs() = NeedsOf(spec, input_.engine);
   task.mutable_needs()->set_family(manifest_.family());
-  task.mutable_needs()->set_memory_bytes(input_.memory_bytes);
+  task.mutable_needs()->set_memory_bytes(input_.memory.Of(task.kind()));
+  task.mutable_needs()->set_ceiling_bytes(spec_.memory_bytes());
   task.set_operations(counter_.Operations(spec));
   *task.mutable_spec() = std::move(spec);
   return task;
@@ -223,7 +224,7 @@ TaskNode QuantizeGraph::Preflight() {
   *spec.mutable_preflight()->mutable_model() = ModelDigest(manifest_.digest());
   *spec.mutable_preflight()->mutable_recipe() = RecipeOf(spec_);
   spec.mutable_preflight()->set_memory_bytes(spec_.memory_bytes());
-  spec.mutable_preflight()->set_forecast_bytes(input_.memory_bytes);
+  spec.mutable_preflight()->set_forecast_bytes(input_.memory.total_bytes);
   std::set<std::string> formats;
   for (const auto& [layer, products] : input_.products) {
     for (const v1::UnitFormats& unit : products) {

@@ -72,7 +72,7 @@ v1::EngineClass Scheduler::EngineFor(const GraphInput& input) const {
     TaskNeed need{.kind = "quantize",
                   .method = input.spec.quantize().method(),
                   .family = input.model->manifest().family(),
-                  .memory_bytes = input.memory_bytes};
+                  .memory_bytes = input.memory.total_bytes};
     needs.insert(need);
     need.method.clear();
     if (input.scores_needed) {
@@ -136,8 +136,8 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
   input.max_trials = allocator->max_trials;
   LWQ_ASSIGN_OR_RETURN(
       const Feasibility feasible,
-      CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(input)));
-  input.memory_bytes = feasible.memory_bytes;
+      CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(input)));
+  input.memory = feasible.memory;
   input.engine = engine != nullptr ? *engine : EngineFor(input);
   return source;
 }

@@ -110,7 +110,7 @@ absl::Status CheckWorkerMemory(Scheduler& scheduler, int64_t needed) {
                  absl::StrCat("the job needs ", needed,
                               " bytes of a worker's memory, and the largest "
                               "worker keeps to ",
-                              most, ": start one with more"));
+                              most, ": start one with more, or give the job that ceiling"));
 }
 
 absl::Status CheckRequest(const v1::CreateJobRequest& request) {
@@ -193,9 +193,9 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
                                     *spec.mutable_quantize()));
     LWQ_ASSIGN_OR_RETURN(
         const Feasibility feasible,
-        CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
+        CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(source->input)));
     for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
-    LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory_bytes));
+    LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory.total_bytes));
   }
   LWQ_RETURN_IF_ERROR(CheckRoom(scheduler));
   event.graph = scheduler.BuildFirst(*source);
@@ -339,10 +339,10 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
                                   *spec.mutable_quantize()));
   LWQ_ASSIGN_OR_RETURN(
       const Feasibility feasible,
-      CheckFeasibility(spec.quantize(), source->model.manifest(), RunsSource(source->input)));
+      CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(source->input)));
   response.set_smallest_bytes(feasible.smallest_bytes);
   response.set_largest_bytes(feasible.largest_bytes);
-  response.set_memory_bytes(feasible.memory_bytes);
+  response.set_memory_bytes(feasible.memory.total_bytes);
   for (const std::string& warning : feasible.warnings) response.add_warnings(warning);
   response.mutable_plan()->set_budget_bytes(feasible.budget_bytes);
   response.mutable_plan()->set_source_bytes(source->model.manifest().weight_bytes());

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tests/conformance/judge.h"
+#include "tests/testing/whole_logits.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/model/decoder.h"
 
@@ -54,10 +55,9 @@ Result RunModel(const char* model, Device& device, ComputeType compute, bool sta
     EXPECT_OK(decoder->RunLayer(loaded, prepared, states, nullptr, absl::MakeSpan(result.cosines)));
   }
   if (states_on_device) hidden = OnHost(device, on_device->view());
-  const auto logits = *device.NewMatrix(hidden.rows(), spec.vocab_size);
-  EXPECT_OK(decoder->Logits(decoder->LoadHead().value(), hidden.view(), logits->view()));
+  const Matrix logits = WholeLogits(*decoder, hidden.view()).value();
   result.states.assign(hidden.data(), hidden.data() + hidden.size());
-  result.logits = ElementsOf(device, logits->view());
+  result.logits.assign(logits.data(), logits.data() + logits.size());
   return result;
 }
 

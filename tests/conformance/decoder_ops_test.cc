@@ -150,6 +150,41 @@ TEST_P(DecoderOps, AttentionAgrees) {
   }
 }
 
+// What a long sequence that is cut does: the queries of its last part see all of it, and only they
+// are answered.
+TEST_P(DecoderOps, AttentionAnswersTheLastRowsAlone) {
+  for (const int window : {0, 37}) {
+    const AttentionShape shape{
+        .num_heads = 4, .num_kv_heads = 2, .head_dim = 12, .scale = 0.3f, .sliding_window = window};
+    const Matrix q = Random(100, 48, 1, 2), k = Random(100, 24, 2, 2), v = Random(100, 24, 3);
+    const std::vector<int32_t> positions(100);
+    const auto attend = [&](const std::vector<Segment>& segments, int64_t rows) {
+      const auto batch = device_->NewBatch(segments, positions);
+      const auto out = OnDevice(device_.get(), Zeros(rows, 48).view());
+      EXPECT_OK(device_->Attention(OnDevice(device_.get(), q.view().Rows(100 - rows, rows))->view(),
+                                   OnDevice(device_.get(), k.view())->view(),
+                                   OnDevice(device_.get(), v.view())->view(), **batch, shape,
+                                   out->view()));
+      return OnHost(*device_, out->view());
+    };
+    const Matrix whole = attend({{0, 100}}, 100);
+    const Matrix last = attend({{0, 32}, {32, 32, 0, 32}, {64, 36, 1, 64}}, 36);
+    double worst = 0;
+    for (int64_t r = 0; r < 36; ++r) {
+      for (int64_t c = 0; c < 48; ++c) {
+        worst = std::max(worst, std::abs(double{last.Row(r)[c]} - whole.Row(64 + r)[c]));
+      }
+    }
+    EXPECT_LE(worst, 16 * kEps * (4 + shape.scale * 4.0 * 12));
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto one, device_->NewBatch({{{0, 2}}}, {{0, 1}}));
+  const auto x = OnDevice(device_.get(), Random(2, 8, 1).view());
+  const AttentionShape shape{.num_heads = 2, .num_kv_heads = 2, .head_dim = 4, .scale = 1};
+  EXPECT_FALSE(
+      device_->Attention(x->Rows(0, 1), x->view(), x->view(), *one, shape, x->Rows(1, 1)).ok())
+      << "a segment on both sides";
+}
+
 // Queries, keys and values side by side, as one linear puts them out.
 TEST_P(DecoderOps, AttentionReadsPartsOfWiderRows) {
   const AttentionShape shape{.num_heads = 4, .num_kv_heads = 2, .head_dim = 12, .scale = 0.3f};

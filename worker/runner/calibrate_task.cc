@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -13,6 +14,7 @@
 #include "worker/engine/tensor/mapped_matrix.h"
 #include "worker/runner/evidence_blobs.h"
 #include "worker/runner/task_input.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -21,15 +23,15 @@ namespace {
 absl::Status CollectHead(const TaskContext& context, const Decoder& decoder,
                          const CollectorContext& collector_context, ConstMatrixView hidden,
                          Collection& collection, v1::TaskOutput& output) {
-  LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder.LoadHead());
+  LWQ_ASSIGN_OR_RETURN(const auto norm, decoder.LoadHeadNorm());
   Device* device = context.device;
   LWQ_RETURN_IF_ERROR(collection.Begin(collector_context, /*inputs_only=*/true));
-  const int64_t rows = std::min(Decoder::kChunkTokens, hidden.rows);
+  const int64_t rows = std::min(decoder.chunk_tokens(), hidden.rows);
   LWQ_ASSIGN_OR_RETURN(auto x, device->NewMatrix(rows, hidden.cols));
   for (int64_t begin = 0; begin < hidden.rows; begin += rows) {
     const DeviceView<float> chunk = x->Rows(0, std::min(rows, hidden.rows - begin));
     LWQ_RETURN_IF_ERROR(device->Upload(hidden.Rows(begin, chunk.rows), chunk));
-    LWQ_RETURN_IF_ERROR(device->RmsNorm(chunk, head.final_norm->span(),
+    LWQ_RETURN_IF_ERROR(device->RmsNorm(chunk, norm->span(),
                                         static_cast<float>(decoder.spec().norm_epsilon), chunk));
     LWQ_RETURN_IF_ERROR(collection.ObserveInput(0, chunk));
   }
@@ -85,6 +87,15 @@ absl::Status Start(const TaskContext& context, int first_layer, Decoder& decoder
   return ReadRowsBlob(path, state.batch->num_tokens(), 0, state.hidden);
 }
 
+int64_t ChunkTokens(const TaskContext& context, const v1::CalibrateTask& task,
+                    const DecoderSpec& spec, ComputeType compute) {
+  MemoryQuestion memory;
+  memory.runs_source = true;
+  memory.moments = absl::c_linear_search(task.evidence(), "second-moments");
+  memory.bf16 = compute == ComputeType::kBF16;
+  return LimitsFor(context, "calibrate", spec, memory).chunk_tokens;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
@@ -98,6 +109,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(Collection collection, Collection::Find(evidence));
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
+  decoder->set_chunk_tokens(ChunkTokens(context, task, model.spec, compute));
   const int64_t num_tokens = state.batch->num_tokens();
   const HeldOut held_out(*state.batch, task.calibration().num_tokens(), task.held_out());
   state.fitted = held_out.fitted();

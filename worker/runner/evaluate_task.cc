@@ -12,6 +12,7 @@
 #include "worker/engine/eval/multiple_choice.h"
 #include "worker/engine/eval/perplexity.h"
 #include "worker/runner/artifact_input.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -31,8 +32,12 @@ absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const std
   ReadableModel model;
   LWQ_ASSIGN_OR_ANNOTATE(model.artifact, OpenArtifact(directory, made_from), "model ", directory);
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(model.artifact.described_in));
+  MemoryQuestion memory;
+  memory.bf16 = compute == ComputeType::kBF16;
+  const WorkLimits limits = LimitsFor(context, "evaluate", spec, memory);
   LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(std::move(spec), model.artifact.weights.get(),
                                                       context.device, compute));
+  model.decoder->set_chunk_tokens(limits.chunk_tokens);
   return model;
 }
 

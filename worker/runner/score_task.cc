@@ -20,6 +20,7 @@
 #include "worker/engine/tensor/mapped_matrix.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/evidence_blobs.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -127,18 +128,21 @@ absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
   request.batch = &text.batch;
   request.source_output = text.output->view();
   request.max_state_bytes = kMaxStateBytes;
+  request.scratch_directory = context.blobs->ScratchDirectory();
   return absl::OkStatus();
 }
 
 // The scales that a method moved into a linear taken out of it again: what it computes between the
 // source's own neighbours. The other ends of the edges need not be exchanged with it.
 absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored,
-                          LinearScales scales, Device* device, DeviceView<float> out) {
+                          LinearScales scales, int64_t first, Device* device,
+                          DeviceView<float> out) {
   for (float& scale : scales.rows) scale = 1 / scale;
   for (float& scale : scales.columns) scale = 1 / scale;
   Matrix host(out.rows, out.cols);
-  LWQ_RETURN_IF_ERROR(DequantizeLinear(module, stored, host.view()));
-  LWQ_RETURN_IF_ERROR(ScaleRows(scales, 0, host.view()));
+  LWQ_RETURN_IF_ERROR(CheckStoredRows(module, stored, first, out.rows, out.cols));
+  LWQ_RETURN_IF_ERROR(stored.format->Dequantize(module, stored.parts, first, host.view()));
+  LWQ_RETURN_IF_ERROR(ScaleRows(scales, first, host.view()));
   return device->Upload(host.view(), out);
 }
 
@@ -148,6 +152,9 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
+  MemoryQuestion memory;
+  memory.bf16 = compute == ComputeType::kBF16;
+  decoder->set_chunk_tokens(LimitsFor(context, "score", model.spec, memory).chunk_tokens);
   UnitCostRequest request;
   request.source = decoder.get();
   request.weights = model.weights.get();
@@ -167,15 +174,15 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   if (task.edited()) {
     LWQ_ASSIGN_OR_RETURN(edits, OpenEdits(context, task.layer()));
   }
-  request.replacement = [&](size_t unit, const LinearShape& linear, int format,
+  request.replacement = [&](size_t unit, const LinearShape& linear, int format, int64_t first,
                             DeviceView<float> weight) -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
                          units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
     const auto scaled = edits.linears.find(linear.module);
     if (scaled == edits.linears.end()) {
-      return LoadStored(linear.module, stored, context.device, weight);
+      return LoadStoredRows(linear.module, stored, first, context.device, weight);
     }
-    return LoadUnscaled(linear.module, stored, scaled->second, context.device, weight);
+    return LoadUnscaled(linear.module, stored, scaled->second, first, context.device, weight);
   };
   request.progress = [&](double done) {
     return context.progress(done, absl::StrCat("layer ", task.layer()));

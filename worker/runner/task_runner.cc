@@ -16,10 +16,15 @@ std::atomic<v1::TaskSpec::KindCase> last_kind = v1::TaskSpec::KIND_NOT_SET;
 
 void ReleaseTaskMemory() { TrimHost(); }
 
+void PrepareMemory(Device* device, const v1::TaskSpec& spec) {
+  KeepFreedMemory();
+  if (last_kind.exchange(spec.kind_case()) == spec.kind_case()) return;
+  device->ReleaseScratch();
+  TrimHost();
+}
+
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
   const v1::TaskSpec& spec = context.lease->spec();
-  KeepFreedMemory();
-  if (last_kind.exchange(spec.kind_case()) != spec.kind_case()) TrimHost();
   switch (spec.kind_case()) {
     case v1::TaskSpec::kIngest:
       return RunIngest(context, spec.ingest());

@@ -26,9 +26,11 @@ struct TaskContext {
   std::function<absl::Status(double fraction, const std::string& current)> progress;
 };
 
-// Runs context.lease->spec(). Errors are the task's failure; reasons as in base/failure.h. Memory
-// that it frees stays with the process for the next task, where that is of the same kind.
+// Runs context.lease->spec(). Errors are the task's failure; reasons as in base/failure.h.
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context);
+// To be called before, and before anybody looks how much memory the task takes: what the last one
+// freed stays with the process where this one is of the same kind.
+void PrepareMemory(Device* device, const v1::TaskSpec& spec);
 // Gives that memory back: for a worker that has nothing to do.
 void ReleaseTaskMemory();
 

@@ -9,9 +9,10 @@
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/eval/perplexity.h"
-#include "worker/engine/score/swap_kl.h"
+#include "worker/engine/model/head_reading.h"
 #include "worker/engine/tensor/mapped_matrix.h"
 #include "worker/runner/artifact_input.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -53,6 +54,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(auto candidate,
                        Decoder::Create(planned->spec(), weights.get(), context.device, compute));
+  MemoryQuestion memory;
+  memory.bf16 = compute == ComputeType::kBF16;
+  candidate->set_chunk_tokens(LimitsFor(context, "trial", model.spec, memory).chunk_tokens);
   LWQ_ASSIGN_OR_RETURN(const auto text,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const HeldOut held_out(*text, task.calibration().num_tokens(), task.held_out());
@@ -75,16 +79,14 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
     return context.progress(static_cast<double>(layer) / (num_layers + 1),
                             absl::StrCat("layer ", layer + 1, "/", num_layers));
   }));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, source->LoadHead());
-  HeadWeights head = source_head;  // heads are large: held twice only where they differ
-  if (QuantizesHead(model, planned->plan)) {
-    LWQ_ASSIGN_OR_RETURN(head, candidate->LoadHead());
-  }
-  std::vector<double> kl(static_cast<size_t>(num_tokens));
-  const HeadWeights* const heads[] = {&head};
-  const ConstMatrixView states[] = {hidden.view()};
-  const absl::Span<double> results[] = {absl::MakeSpan(kl)};
-  LWQ_RETURN_IF_ERROR(HeadKl(*source, source_head, source_final.view(), heads, states, results));
+  const HeadRows source_head = HeadOf(*source), head = HeadOf(*candidate);
+  HeadPass pass;
+  // A head that is not quantized is the source's: what is prepared of it serves both.
+  pass.sides = {
+      {source.get(), &source_head, source_final.view()},
+      {candidate.get(), QuantizesHead(model, planned->plan) ? &head : &source_head, hidden.view()}};
+  LWQ_ASSIGN_OR_RETURN(HeadReading reading, ReadHead(pass));
+  std::vector<double> kl = std::move(reading.kl[0]);
 
   v1::TaskOutput output;
   AddBlocks(kl, *output.mutable_trial());

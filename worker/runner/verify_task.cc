@@ -16,6 +16,7 @@
 #include "records/option_records.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
+#include "worker/engine/model/head_pass.h"
 #include "worker/runner/artifact_input.h"
 
 namespace lwq {
@@ -25,38 +26,64 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kTokens = 128;
 
-absl::StatusOr<Matrix> LogitsOf(const TaskContext& context, const DecoderSpec& spec,
-                                const WeightSource& weights, ComputeType compute,
-                                absl::string_view what) {
-  LWQ_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(spec, &weights, context.device, compute));
+// A model with what its last layer makes of some tokens.
+struct RanModel {
+  std::unique_ptr<Decoder> decoder;
+  Matrix hidden;
+};
+
+absl::StatusOr<RanModel> RunModel(const TaskContext& context, const DecoderSpec& spec,
+                                  const WeightSource& weights, ComputeType compute,
+                                  absl::string_view what) {
+  RanModel model;
+  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(spec, &weights, context.device, compute));
   std::vector<int32_t> tokens(std::min(kTokens, spec.max_positions));
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = static_cast<int32_t>((i * 7919 + 1) % spec.vocab_size);
   }
   TokenBatch batch;
   batch.Add(tokens);
-  Matrix hidden(batch.num_tokens(), spec.hidden_size);
-  LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view(), [&](int layer) {
+  model.hidden = Matrix(batch.num_tokens(), spec.hidden_size);
+  LWQ_RETURN_IF_ERROR(RunAllLayers(*model.decoder, batch, model.hidden.view(), [&](int layer) {
     return context.progress(0.5, absl::StrCat("logits of the ", what, ", layer ", layer));
   }));
-  LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto logits, context.device->NewMatrix(hidden.rows(), spec.vocab_size));
-  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
-  Matrix host(hidden.rows(), spec.vocab_size);
-  LWQ_RETURN_IF_ERROR(context.device->Download(logits->view(), host.view()));
-  return host;
+  return model;
+}
+
+// The largest |a - b| of two equally large views of device memory; infinite where one is not a
+// number.
+absl::StatusOr<double> LargestDifference(Device* device, DeviceView<const float> a,
+                                         DeviceView<const float> b) {
+  Matrix x(a.rows, a.cols), y(a.rows, a.cols);
+  LWQ_RETURN_IF_ERROR(device->Download(a, x.view()));
+  LWQ_RETURN_IF_ERROR(device->Download(b, y.view()));
+  double worst = 0;
+  for (int64_t i = 0; i < x.size(); ++i) {
+    const double difference = std::abs(double{x.data()[i]} - double{y.data()[i]});
+    if (!(difference <= worst)) worst = std::isnan(difference) ? INFINITY : difference;
+  }
+  return worst;
 }
 
 // Both sides compute with equal weights on one device, so not even the last bit may differ; NaN on
 // either side fails too.
-absl::Status CompareLogits(const Matrix& artifact, const Matrix& planned,
+absl::Status CompareLogits(Device* device, const RanModel& artifact, const RanModel& planned,
                            v1::VerifyResult& result) {
+  const HeadRows artifact_head = HeadOf(*artifact.decoder), planned_head = HeadOf(*planned.decoder);
+  HeadPass pass;
+  pass.sides = {{artifact.decoder.get(), &artifact_head, artifact.hidden.view()},
+                {planned.decoder.get(), &planned_head, planned.hidden.view()}};
   double worst = 0;
-  for (int64_t i = 0; i < artifact.size(); ++i) {
-    const double difference = std::abs(double{artifact.data()[i]} - double{planned.data()[i]});
-    if (!(difference <= worst)) worst = difference;
-  }
-  result.set_logits_compared(artifact.size());
+  int64_t compared = 0;
+  LWQ_RETURN_IF_ERROR(RunHeadPass(pass, [&](const LogitTile& tile) -> absl::Status {
+    if (tile.side == 0) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(const double difference,
+                         LargestDifference(device, tile.first, tile.logits));
+    worst = std::max(worst, difference);
+    compared += tile.logits.rows * tile.logits.cols;
+    return absl::OkStatus();
+  }));
+  result.set_logits_compared(compared);
   result.set_max_abs_logit_difference(worst);
   if (worst == 0) return absl::OkStatus();
   return CorruptFailure("VERIFY_MISMATCH",
@@ -127,14 +154,15 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
                        MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
                                        planned->plan, planned->blob_set,
                                        planned->edits_or_null()));
-  LWQ_ASSIGN_OR_RETURN(Matrix stored,
-                       LogitsOf(context, spec, *artifact.weights, compute, "artifact"));
-  LWQ_ASSIGN_OR_RETURN(Matrix expected, LogitsOf(context, planned->spec(), *planned_weights, compute,
-                                                 "planned weights"));
+  LWQ_ASSIGN_OR_RETURN(const RanModel stored,
+                       RunModel(context, spec, *artifact.weights, compute, "artifact"));
+  LWQ_ASSIGN_OR_RETURN(
+      const RanModel expected,
+      RunModel(context, planned->spec(), *planned_weights, compute, "planned weights"));
   v1::TaskOutput output;
   v1::VerifyResult& result = *output.mutable_verify();
   result.set_tensors_compared(report.num_quantized_linears + report.num_dense_tensors);
-  LWQ_RETURN_IF_ERROR(CompareLogits(stored, expected, result));
+  LWQ_RETURN_IF_ERROR(CompareLogits(context.device, stored, expected, result));
 
   const std::string path = JoinPath(context.blobs->ScratchDirectory(), "lwq-manifest.json");
   LWQ_RETURN_IF_ERROR(WriteFileAtomically(path, ManifestJson(context, task)));

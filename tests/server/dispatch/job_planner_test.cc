@@ -48,6 +48,7 @@ class JobPlannerTest : public ::testing::Test {
   }
 
   v1::ModelManifest manifest_;
+  MemoryQuestion memory_;  // of a method that needs nothing
   v1::QuantizeSpec spec_;
   std::vector<v1::ScoreResult> scores_;
 };
@@ -97,17 +98,17 @@ TEST_F(JobPlannerTest, EachUnitHasAMenuOfItsOwn) {
               ::testing::ElementsAre("int2-g128", "int3-g128", "int4-g128", "int8-g128"));
   EXPECT_THAT(products.at(1)[0].formats(),
               ::testing::ElementsAre("int2-g64", "int3-g64", "int4-g64", "int8-g64"));
-  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, memory_));
   EXPECT_TRUE(feasible.warnings.empty());
   unit.mutable_linears(0)->set_in_features(100);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility partly, CheckFeasibility(spec_, manifest_, true));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility partly, CheckFeasibility(spec_, manifest_, memory_));
   EXPECT_THAT(partly.warnings, ::testing::ElementsAre(HasSubstr("layers.1.mlp.down_proj stays")));
 }
 
 TEST_F(JobPlannerTest, AShareIsOfTheSourcesWeightFiles) {
   manifest_.set_weight_bytes(100'000);
   spec_.mutable_budget()->set_source_percent(50);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, memory_));
   EXPECT_EQ(feasible.budget_bytes, 50'000);
   spec_.set_allocator("knapsack");
   LWQ_ASSERT_OK_AND_ASSIGN(const PlanStep step, NextPlanStep(spec_, manifest_, scores_, {}));
@@ -118,13 +119,13 @@ TEST_F(JobPlannerTest, AJobThatWouldQuantizeNothingIsRefusedAtOnce) {
   spec_.clear_formats();
   spec_.add_formats("dense");
   spec_.mutable_budget()->set_file_bytes(1'000'000);
-  EXPECT_THAT(CheckFeasibility(spec_, manifest_, true),
+  EXPECT_THAT(CheckFeasibility(spec_, manifest_, memory_),
               FailsWith("FORMAT_UNSUPPORTED", HasSubstr("dense is the only format")));
   spec_.add_formats("int4");
   for (v1::InventoryUnit& unit : *manifest_.mutable_inventory()->mutable_units()) {
     unit.mutable_linears(0)->set_in_features(100);
   }
-  EXPECT_THAT(CheckFeasibility(spec_, manifest_, true),
+  EXPECT_THAT(CheckFeasibility(spec_, manifest_, memory_),
               FailsWith("FORMAT_UNSUPPORTED", HasSubstr("down_proj: ")));
 }
 
@@ -171,7 +172,7 @@ TEST_F(JobPlannerTest, AGgufJobIsPlannedByItsOwnUnitsAndItsFilesBytes) {
   ASSERT_EQ(embedding.size(), 1u);
   EXPECT_EQ(embedding[0].unit(), "embed_tokens");
   EXPECT_EQ(embedding[0].formats(0), "gguf-iq4_nl");  // 128 inputs
-  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, true));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, memory_));
   EXPECT_EQ(feasible.smallest_bytes, 10'000 + (4 * 128 + 512) * 128 / 32 * 18);
   EXPECT_EQ(feasible.source_bytes, 10'000 + (4 * 128 + 512) * 128 * 2);
   spec_.set_allocator("uniform");

@@ -70,6 +70,28 @@ std::map<std::string, std::string> ProductKeys(const JobGraph& graph) {
   return {};
 }
 
+TEST(JobGraphTest, EachTaskNeedsTheMemoryOfItsKindUnderTheJobsCeiling) {
+  v1::Model model;
+  GraphInput input = InputWith(model, Kl(), 1024);
+  input.memory.calibrate_bytes = 40;
+  input.memory.quantize_bytes = 30;
+  input.memory.score_bytes = 20;
+  input.memory.fixed_bytes = 10;
+  input.memory.total_bytes = 40;
+  input.spec.mutable_quantize()->set_memory_bytes(50);
+  std::map<std::string, int64_t> needs;
+  for (const TaskNode& task : BuildFirstStage(input).tasks) {
+    needs[task.kind()] = task.needs().memory_bytes();
+    EXPECT_EQ(task.needs().ceiling_bytes(), 50);
+    if (task.spec().has_preflight()) {
+      EXPECT_EQ(task.spec().preflight().forecast_bytes(), 40) << "of all tasks";
+    }
+  }
+  EXPECT_EQ(needs["calibrate"], 40);
+  EXPECT_EQ(needs["quantize"], 30);
+  EXPECT_EQ(needs["score"], 20);
+}
+
 TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   const v1::Capability kl = Kl();
   int calibrated = 0, scored = 0;

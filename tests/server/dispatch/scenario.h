@@ -59,6 +59,9 @@ inline v1::Capability MakeCapability(const std::string& name, bool calibration, 
 // The events of one process; commits always succeed.
 class Scenario {
  public:
+  // What every task takes of a worker's memory, and was to take.
+  static constexpr int64_t kPeakBytes = 700, kForecastBytes = 800;
+
   explicit Scenario(int layers = 3) : model(SmallModel(layers)), state_(Options()) {
     state_.Load(model);
     dataset_.set_name("datasets/builtin-mixed");
@@ -139,6 +142,12 @@ class Scenario {
     input.job = job;
     input.spec = spec;
     input.model = &model;
+    MemoryForecast& memory = input.memory;
+    for (int64_t* bytes : {&memory.fixed_bytes, &memory.calibrate_bytes, &memory.score_bytes,
+                           &memory.quantize_bytes, &memory.trial_bytes, &memory.evaluate_bytes,
+                           &memory.verify_bytes, &memory.preflight_bytes, &memory.total_bytes}) {
+      *bytes = kForecastBytes;
+    }
     input.engine.set_numerics_class(numerics_class);
     for (absl::string_view kind : TaskKinds()) {
       (*input.engine.mutable_versions())[std::string(kind)] = engine_version;
@@ -248,6 +257,7 @@ class Scenario {
   static v1::TaskOutput OutputOf(const v1::Lease& lease) {
     v1::TaskOutput output;
     output.set_seconds(1);
+    output.set_peak_anonymous_bytes(kPeakBytes);
     const v1::TaskSpec& spec = lease.spec();
     const auto add_blob = [&](const std::string& name) {
       v1::NamedBlob& blob = *output.add_blobs();

@@ -23,6 +23,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "tests/testing/whole_logits.h"
 #include "tests/worker/engine/artifact/made_artifact.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/device/device.h"
@@ -88,23 +89,17 @@ absl::Status WriteLogits(const Options& o) {
   device_options.num_threads = o.threads;
   LWQ_ASSIGN_OR_RETURN(auto device, MakeDevice(device_options));
   const ComputeType compute = o.compute == "bf16" ? ComputeType::kBF16 : ComputeType::kF32;
-  const int64_t vocabulary = spec.vocab_size;
   const int64_t width = spec.hidden_size;
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(std::move(spec), weights.get(), device.get(), compute));
   Matrix hidden(batch.num_tokens(), width);
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(kRowsAtOnce, vocabulary));
-  Matrix host(kRowsAtOnce, vocabulary);
   LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(o.output));
   for (int64_t begin = 0; begin < batch.num_tokens(); begin += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, batch.num_tokens() - begin);
-    const DeviceView<float> out = logits->view().Rows(0, rows);
-    LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view().Rows(begin, rows), out));
-    LWQ_RETURN_IF_ERROR(device->Download(out, host.view().Rows(0, rows)));
-    LWQ_RETURN_IF_ERROR(
-        writer->Append(AsBytes(host.data(), static_cast<size_t>(rows * vocabulary))));
+    LWQ_ASSIGN_OR_RETURN(const Matrix logits,
+                         testing::WholeLogits(*decoder, hidden.view().Rows(begin, rows)));
+    LWQ_RETURN_IF_ERROR(writer->Append(AsBytes(logits.data(), static_cast<size_t>(logits.size()))));
   }
   return writer->Finish();
 }

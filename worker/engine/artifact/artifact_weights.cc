@@ -48,6 +48,22 @@ class OwnedCheckpointWeights : public WeightSource {
   const std::unique_ptr<WeightSource> dense_;
 };
 
+using StoredLinears = absl::flat_hash_map<std::string, StoredLinear>;
+
+// The linear whose weight a tensor's name stands for, null where it is none of `linears`.
+const StoredLinear* FindByTensor(const StoredLinears& linears, absl::string_view tensor) {
+  if (!absl::ConsumeSuffix(&tensor, ".weight")) return nullptr;
+  const auto found = linears.find(tensor);
+  return found == linears.end() ? nullptr : &found->second;
+}
+
+// Rows of a stored linear from `first_row` on.
+absl::Status ReadRows(absl::string_view tensor, const StoredLinear& stored, int64_t first_row,
+                      MatrixView out) {
+  LWQ_RETURN_IF_ERROR(CheckStoredRows(tensor, stored, first_row, out.rows, out.cols));
+  return stored.format->Dequantize(tensor, stored.parts, first_row, out);
+}
+
 class ArtifactWeights : public OwnedCheckpointWeights {
  public:
   using OwnedCheckpointWeights::OwnedCheckpointWeights;
@@ -77,6 +93,18 @@ class ArtifactWeights : public OwnedCheckpointWeights {
     if (found == linears_.end()) return OwnedCheckpointWeights::LoadLinear(module, device, out);
     return LoadStored(module, found->second, device, out);
   }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
+                         MatrixView out) const override {
+    const StoredLinear* stored = FindByTensor(linears_, tensor);
+    if (stored == nullptr) return OwnedCheckpointWeights::ReadDense(tensor, first_row, out);
+    return ReadRows(tensor, *stored, first_row, out);
+  }
+  absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
+                         DeviceView<float> out) const override {
+    const StoredLinear* stored = FindByTensor(linears_, tensor);
+    if (stored != nullptr) return LoadStoredRows(tensor, *stored, first_row, device, out);
+    return OwnedCheckpointWeights::LoadDense(tensor, first_row, device, out);
+  }
 
  private:
   absl::Status CheckDeclared(absl::string_view module, const StoredLinear& linear,
@@ -89,20 +117,8 @@ class ArtifactWeights : public OwnedCheckpointWeights {
                      "; no group of config.json's quantization_config says so"));
   }
 
-  absl::flat_hash_map<std::string, StoredLinear> linears_;
+  StoredLinears linears_;
 };
-
-absl::Status CheckRows(absl::string_view tensor, const StoredLinear& stored, int64_t first_row,
-                       int64_t rows, int64_t cols) {
-  if (first_row >= 0 && rows >= 0 && first_row <= stored.out_features - rows &&
-      cols == stored.in_features) {
-    return absl::OkStatus();
-  }
-  return InvalidFailure("CONFIG_MISMATCH",
-                        absl::StrCat(tensor, " is stored as [", stored.out_features, ", ",
-                                     stored.in_features, "], rows ", first_row, " to ",
-                                     first_row + rows, " of ", cols, " are needed"));
-}
 
 class OverlayWeights : public WeightSource {
  public:
@@ -119,10 +135,9 @@ class OverlayWeights : public WeightSource {
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    const StoredLinear* table = FindTable(tensor);
-    if (table == nullptr) return base_->ReadDense(tensor, first_row, out);
-    LWQ_RETURN_IF_ERROR(CheckRows(tensor, *table, first_row, out.rows, out.cols));
-    return table->format->Dequantize(tensor, table->parts, first_row, out);
+    const StoredLinear* stored = FindByTensor(linears_, tensor);
+    if (stored == nullptr) return base_->ReadDense(tensor, first_row, out);
+    return ReadRows(tensor, *stored, first_row, out);
   }
   bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
   absl::Status LoadLinear(absl::string_view module, Device* device,
@@ -133,21 +148,12 @@ class OverlayWeights : public WeightSource {
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
-    const StoredLinear* table = FindTable(tensor);
-    if (table == nullptr) return base_->LoadDense(tensor, first_row, device, out);
-    LWQ_RETURN_IF_ERROR(CheckRows(tensor, *table, first_row, out.rows, out.cols));
-    if (out.rows == table->out_features) return LoadStored(tensor, *table, device, out);
-    return WeightSource::LoadDense(tensor, first_row, device, out);
+    const StoredLinear* stored = FindByTensor(linears_, tensor);
+    if (stored == nullptr) return base_->LoadDense(tensor, first_row, device, out);
+    return LoadStoredRows(tensor, *stored, first_row, device, out);
   }
 
  private:
-  // An embedding among the replaced, by its tensor's name.
-  const StoredLinear* FindTable(absl::string_view tensor) const {
-    if (!absl::ConsumeSuffix(&tensor, ".weight")) return nullptr;
-    const auto found = linears_.find(tensor);
-    return found == linears_.end() ? nullptr : &found->second;
-  }
-
   const std::unique_ptr<WeightSource> owned_;  // null where the base is another's
   const WeightSource* const base_;
   const absl::flat_hash_map<std::string, StoredLinear> linears_;

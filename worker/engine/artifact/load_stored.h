@@ -14,4 +14,13 @@ namespace lwq {
 absl::Status LoadStored(absl::string_view module, const StoredLinear& stored, Device* device,
                         DeviceView<float> out);
 
+// The same for rows [first_row, first_row + out.rows). Where those are not all, codes on a grid too
+// become weights in the host.
+absl::Status LoadStoredRows(absl::string_view module, const StoredLinear& stored, int64_t first_row,
+                            Device* device, DeviceView<float> out);
+
+// INVALID_ARGUMENT "CONFIG_MISMATCH" unless the linear has those rows, of `cols` weights.
+absl::Status CheckStoredRows(absl::string_view module, const StoredLinear& stored,
+                             int64_t first_row, int64_t rows, int64_t cols);
+
 }  // namespace lwq

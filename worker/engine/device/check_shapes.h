@@ -9,6 +9,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/failure.h"
+#include "base/status_macros.h"
 #include "worker/engine/device/device.h"
 
 namespace lwq {
@@ -93,7 +94,35 @@ inline absl::Status CheckSegments(absl::Span<const Segment> segments, int64_t ro
   return absl::OkStatus();
 }
 
-// q and out [T, heads * head_dim], k and v [T, kv_heads * head_dim], heads a multiple of kv_heads.
+inline absl::Status CheckSums(DeviceView<const float> logits, const LogitSums& sums) {
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' largest logits", sums.top.size, logits.rows));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' likeliest tokens", sums.best.size, logits.rows));
+  return CheckLength("rows' sums", sums.total.size, logits.rows);
+}
+
+inline absl::Status CheckGaps(DeviceView<const float> source, DeviceSpan<const float> source_top,
+                              DeviceView<const float> candidate, const LogitGaps& gaps) {
+  LWQ_RETURN_IF_ERROR(CheckShape("candidate", candidate, source.rows, source.cols));
+  LWQ_RETURN_IF_ERROR(CheckLength("source's largest logits", source_top.size, source.rows));
+  LWQ_RETURN_IF_ERROR(CheckLength("rows' largest logits", gaps.top.size, source.rows));
+  return CheckLength("rows' sums", gaps.total.size, source.rows);
+}
+
+// Each place (rows[i], columns[i]) must lie in [num_rows, num_cols].
+inline absl::Status CheckPlaces(absl::Span<const int32_t> rows, absl::Span<const int32_t> columns,
+                                int64_t num_rows, int64_t num_cols) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] < 0 || rows[i] >= num_rows || columns[i] < 0 || columns[i] >= num_cols) {
+      return absl::InvalidArgumentError(absl::StrCat("place ", i, " is (", rows[i], ", ",
+                                                     columns[i], ") of [", num_rows, ", ", num_cols,
+                                                     "]"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// q and out [the last of T, heads * head_dim], k and v [T, kv_heads * head_dim], heads a multiple
+// of kv_heads.
 inline absl::Status CheckAttention(DeviceView<const float> q, DeviceView<const float> k,
                                    DeviceView<const float> v, const DeviceBatch& batch,
                                    const AttentionShape& shape, DeviceView<const float> out) {
@@ -107,10 +136,10 @@ inline absl::Status CheckAttention(DeviceView<const float> q, DeviceView<const f
   const int64_t query_cols = int64_t{shape.num_heads} * shape.head_dim;
   const int64_t key_cols = int64_t{shape.num_kv_heads} * shape.head_dim;
   for (const absl::Status& status :
-       {CheckShape("attention query", q, batch.rows(), query_cols),
+       {CheckShape("attention query", q, std::min(q.rows, batch.rows()), query_cols),
         CheckShape("attention key", k, batch.rows(), key_cols),
         CheckShape("attention value", v, batch.rows(), key_cols),
-        CheckShape("attention output", out, batch.rows(), query_cols)}) {
+        CheckShape("attention output", out, q.rows, query_cols)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

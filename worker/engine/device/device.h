@@ -156,6 +156,19 @@ struct RefinementBlock {
   DeviceSpan<double> gain;           // [rows], added to
 };
 
+// What of each row of logits [T, vocabulary] is kept while they are met a part of the vocabulary at
+// a time; all [T].
+struct LogitSums {
+  DeviceSpan<float> top;     // the largest so far
+  DeviceSpan<int32_t> best;  // the first token that has it
+  DeviceSpan<double> total;  // sum of exp(logit - top)
+};
+// The same of the logits of two models; with the LogitSums of both it gives the KL divergence.
+struct LogitGaps {
+  DeviceSpan<float> top;     // the source's largest so far
+  DeviceSpan<double> total;  // sum of exp(source - top) (source - candidate)
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -213,6 +226,8 @@ class Device {
   absl::Status FillZero(DeviceSpan<T> s) {
     return FillZero(AsRow(s));
   }
+  // Gives back what is kept between operations to be faster, where there is such.
+  virtual void ReleaseScratch() {}
   // Waits for all that was asked for and reports the first failure that was not reported yet.
   virtual absl::Status Synchronize() = 0;
   // to = from, in F32.
@@ -277,7 +292,8 @@ class Device {
   virtual absl::Status Rope(const DeviceBatch& batch, const RopeTable& table,
                             DeviceView<float> x) = 0;
   // out [T, heads * head_dim]; q likewise; k, v [T, kv_heads * head_dim]. Rows outside every
-  // segment are left alone.
+  // segment are left alone. q and out may be the last rows of the batch alone: the segments before
+  // them are then only seen. No segment may lie on both sides.
   virtual absl::Status Attention(DeviceView<const float> q, DeviceView<const float> k,
                                  DeviceView<const float> v, const DeviceBatch& batch,
                                  const AttentionShape& shape, DeviceView<float> out) = 0;
@@ -311,6 +327,18 @@ class Device {
   // kl[r] = sum_v exp(p) (p - q) for log-probabilities p (source) and q (candidate); sums in F64.
   virtual absl::Status KlDivergence(DeviceView<const float> source,
                                     DeviceView<const float> candidate, DeviceSpan<double> kl) = 0;
+  // Takes in the logits [T, n] of tokens [first_token, first_token + n). Parts come in the order of
+  // the tokens; the one that begins with token 0 starts the sums. Sums in F64.
+  virtual absl::Status SumLogits(DeviceView<const float> logits, int64_t first_token,
+                                 const LogitSums& sums) = 0;
+  // The same; `source_top` has taken in this part already.
+  virtual absl::Status SumLogitGaps(DeviceView<const float> source,
+                                    DeviceSpan<const float> source_top,
+                                    DeviceView<const float> candidate, int64_t first_token,
+                                    const LogitGaps& gaps) = 0;
+  // out[i] = m[rows[i], columns[i]]; INVALID_ARGUMENT for a place outside m.
+  virtual absl::Status Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                            DeviceSpan<const int32_t> columns, DeviceSpan<float> out) = 0;
   // out[r] = cosine of x[r] and y[r], sums in F64; 0 when either is zero.
   virtual absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
                                  DeviceSpan<double> out) = 0;

@@ -40,6 +40,23 @@ class HostBatch : public DeviceBatch {
   int64_t rows() const override { return static_cast<int64_t>(positions_.size()); }
   const std::vector<Segment>& segments() const { return segments_; }
   const std::vector<int32_t>& positions() const { return positions_; }
+  // Which segments have their queries among the batch's last `rows` rows; INVALID_ARGUMENT where
+  // one has some of them there.
+  absl::StatusOr<std::vector<int>> SegmentsInLast(int64_t rows) const {
+    const int64_t first = this->rows() - rows;
+    std::vector<int> inside;
+    for (size_t s = 0; s < segments_.size(); ++s) {
+      const Segment& segment = segments_[s];
+      if (segment.begin >= first) {
+        inside.push_back(static_cast<int>(s));
+      } else if (segment.begin + segment.size > first) {
+        return absl::InvalidArgumentError(absl::StrCat("segment ", s, " from row ", segment.begin,
+                                                       " on has its queries on both ",
+                                                       "sides of row ", first));
+      }
+    }
+    return inside;
+  }
   // The largest, -1 where there are no rows.
   int32_t last_position() const { return last_position_; }
 

@@ -44,82 +44,35 @@ void AddWindow(const RollingWindow& window, size_t document, RollingPass* pass) 
   }
 }
 
-int64_t ArgMax(const float* row, int64_t size) { return std::max_element(row, row + size) - row; }
-
-// One model's side of a comparison: its hidden states and a block of log-probabilities.
-class BlockReader {
- public:
-  static absl::StatusOr<BlockReader> Create(const Decoder& decoder, const TokenBatch& batch,
-                                            const EvalOptions& options) {
-    LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden, RunBatch(decoder, batch, options));
-    LWQ_ASSIGN_OR_RETURN(HeadWeights head, decoder.LoadHead());
-    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<DeviceMatrix> device,
-                         decoder.device()->NewMatrix(LogitBlockRows(decoder.spec().vocab_size),
-                                                     decoder.spec().vocab_size));
-    return BlockReader(&decoder, std::move(hidden), std::move(head), std::move(device));
-  }
-
-  // Log-probabilities of rows [begin, begin + count) in device and in host memory.
-  absl::Status Read(int64_t begin, int64_t count) {
-    const DeviceView<float> rows = device_->Rows(0, count);
-    LWQ_RETURN_IF_ERROR(decoder_->Logits(head_, hidden_.view().Rows(begin, count), rows));
-    LWQ_RETURN_IF_ERROR(decoder_->device()->LogSoftmax(rows));
-    return decoder_->device()->Download(rows, host_.view().Rows(0, count));
-  }
-  DeviceView<const float> on_device(int64_t count) const { return device_->view().Rows(0, count); }
-  const float* Row(int64_t r) const { return host_.Row(r); }
-
- private:
-  BlockReader(const Decoder* decoder, MappedMatrix hidden, HeadWeights head,
-              std::unique_ptr<DeviceMatrix> device)
-      : decoder_(decoder),
-        hidden_(std::move(hidden)),
-        head_(std::move(head)),
-        device_(std::move(device)),
-        host_(LogitBlockRows(decoder->spec().vocab_size), decoder->spec().vocab_size) {}
-
-  const Decoder* decoder_;
-  MappedMatrix hidden_;
-  HeadWeights head_;
-  std::unique_ptr<DeviceMatrix> device_;
-  Matrix host_;
+// The predictions of windows: every token but the last of each, and what follows it.
+struct Predictions {
+  std::vector<int64_t> rows;
+  std::vector<TokenTarget> next;  // by place in `rows`
 };
 
-// Sums over the predictions of one run.
-struct WindowSums {
-  std::vector<double> window_nll;
-  std::vector<double> kl;
-  int64_t agreeing = 0;
-};
-
-absl::Status AddBlock(const TokenBatch& windows, const Segment& window, size_t window_index,
-                      int64_t begin, int64_t count, const BlockReader& candidate,
-                      const BlockReader* source, Device* device, int64_t vocab_size,
-                      WindowSums* sums) {
-  for (int64_t r = 0; r < count; ++r) {
-    const int32_t next = windows.tokens[window.begin + begin + r + 1];
-    sums->window_nll[window_index] -= candidate.Row(r)[next];
-    if (source != nullptr) {
-      sums->agreeing += ArgMax(candidate.Row(r), vocab_size) == ArgMax(source->Row(r), vocab_size);
+Predictions PredictionsOf(const TokenBatch& windows) {
+  Predictions predictions;
+  for (const Segment& window : windows.segments) {
+    for (int64_t row = window.begin; row + 1 < window.begin + window.size; ++row) {
+      predictions.next.push_back({static_cast<int64_t>(predictions.rows.size()),
+                                  windows.tokens[static_cast<size_t>(row + 1)]});
+      predictions.rows.push_back(row);
     }
   }
-  if (source == nullptr) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(const auto kl, device->NewBuffer<double>(1, count));
-  LWQ_RETURN_IF_ERROR(
-      device->KlDivergence(source->on_device(count), candidate.on_device(count), kl->span()));
-  const size_t before = sums->kl.size();
-  sums->kl.resize(before + static_cast<size_t>(count));
-  return device->Download(kl->span(), absl::MakeSpan(sums->kl).subspan(before));
+  return predictions;
 }
 
-absl::Status CheckTokens(const TokenBatch& windows, int64_t vocab_size) {
-  for (const int32_t token : windows.tokens) {
-    if (token >= 0 && token < vocab_size) continue;
-    return InvalidFailure("TOKEN_OUT_OF_RANGE",
-                          absl::StrCat("token ", token, " is outside the model's vocabulary of ",
-                                       vocab_size, "; does the tokenizer belong to the model?"));
+// exp of the mean over windows of their mean negative log-likelihood.
+double PerplexityOf(const TokenBatch& windows, const std::vector<double>& log_probability) {
+  double sum = 0;
+  size_t at = 0;
+  for (const Segment& window : windows.segments) {
+    const int64_t predictions = std::max<int64_t>(window.size - 1, 0);
+    double nll = 0;
+    for (int64_t i = 0; i < predictions; ++i) nll -= log_probability[at++];
+    sum += nll / static_cast<double>(std::max<int64_t>(predictions, 1));
   }
-  return absl::OkStatus();
+  return std::exp(sum / static_cast<double>(windows.segments.size()));
 }
 
 }  // namespace
@@ -243,46 +196,37 @@ absl::StatusOr<WindowResult> WindowPerplexity(const Decoder& decoder, const Deco
                           absl::StrCat("the model has ", vocab_size, " tokens, its source ",
                                        source->spec().vocab_size));
   }
-  LWQ_RETURN_IF_ERROR(CheckTokens(windows, vocab_size));
   const double share = source != nullptr ? 0.4 : 0.8;
-  LWQ_ASSIGN_OR_RETURN(BlockReader candidate,
-                       BlockReader::Create(decoder, windows, SubProgress(options, 0, share)));
-  std::optional<BlockReader> reference;
+  LWQ_ASSIGN_OR_RETURN(const MappedMatrix hidden,
+                       RunBatch(decoder, windows, SubProgress(options, 0, share)));
+  const HeadRows head = HeadOf(decoder);
+  const Predictions predictions = PredictionsOf(windows);
+  HeadPass pass;
+  std::optional<MappedMatrix> source_hidden;
+  HeadRows source_head;
   if (source != nullptr) {
-    LWQ_ASSIGN_OR_RETURN(BlockReader reader,
-                         BlockReader::Create(*source, windows, SubProgress(options, share, share)));
-    reference.emplace(std::move(reader));
+    LWQ_ASSIGN_OR_RETURN(MappedMatrix states,
+                         RunBatch(*source, windows, SubProgress(options, share, share)));
+    source_hidden.emplace(std::move(states));
+    source_head = HeadOf(*source);
+    pass.sides.push_back({source, &source_head, std::as_const(*source_hidden).view()});
   }
-  WindowSums sums;
-  sums.window_nll.assign(windows.segments.size(), 0.0);
-  const int64_t block = LogitBlockRows(vocab_size);
+  pass.sides.push_back({&decoder, &head, hidden.view()});
+  pass.rows = predictions.rows;
+  pass.progress = SubProgress(options, 0.8, 0.2).progress;
+  LWQ_ASSIGN_OR_RETURN(HeadReading reading, ReadHead(pass, predictions.next));
   WindowResult result;
-  for (size_t w = 0; w < windows.segments.size(); ++w) {
-    const Segment& window = windows.segments[w];
-    const int64_t predictions = window.size - 1;
-    for (int64_t begin = 0; begin < predictions; begin += block) {
-      const int64_t count = std::min(block, predictions - begin);
-      LWQ_RETURN_IF_ERROR(candidate.Read(window.begin + begin, count));
-      if (reference.has_value()) {
-        LWQ_RETURN_IF_ERROR(reference->Read(window.begin + begin, count));
-      }
-      LWQ_RETURN_IF_ERROR(AddBlock(windows, window, w, begin, count, candidate,
-                                   reference.has_value() ? &*reference : nullptr, decoder.device(),
-                                   vocab_size, &sums));
-    }
-    result.num_tokens += predictions;
+  result.num_tokens = static_cast<int64_t>(predictions.rows.size());
+  for (const Segment& window : windows.segments) {
     result.sequence_length = std::max(result.sequence_length, window.size);
-    sums.window_nll[w] /= static_cast<double>(std::max<int64_t>(predictions, 1));
-    if (options.progress) {
-      LWQ_RETURN_IF_ERROR(options.progress(0.8 + 0.2 * static_cast<double>(w + 1) /
-                                                     static_cast<double>(windows.segments.size())));
-    }
   }
-  double mean = 0;
-  for (const double nll : sums.window_nll) mean += nll;
-  result.token_perplexity = std::exp(mean / static_cast<double>(windows.segments.size()));
+  result.token_perplexity = PerplexityOf(windows, reading.log_probability);
   if (source != nullptr) {
-    result.divergence = SummarizeDivergence(std::move(sums.kl), sums.agreeing);
+    int64_t agreeing = 0;
+    for (size_t r = 0; r < reading.best[0].size(); ++r) {
+      agreeing += reading.best[0][r] == reading.best[1][r];
+    }
+    result.divergence = SummarizeDivergence(std::move(reading.kl[0]), agreeing);
   }
   return result;
 }

@@ -15,31 +15,9 @@ namespace {
 
 // Share of the work that the layers are; the head is the rest.
 constexpr double kLayersShare = 0.8;
-// About 64 MiB of logits.
-constexpr int64_t kBlockElements = 16 << 20;
 
 absl::Status Report(const EvalOptions& options, double fraction) {
   return options.progress ? options.progress(fraction) : absl::OkStatus();
-}
-
-// A block of targets whose rows are few enough, and the distinct rows.
-struct Block {
-  size_t begin = 0;
-  size_t end = 0;
-  std::vector<int64_t> rows;
-};
-
-std::vector<Block> CutBlocks(absl::Span<const TokenTarget> targets, size_t max_rows) {
-  std::vector<Block> blocks;
-  for (size_t i = 0; i < targets.size(); ++i) {
-    const bool new_row = i == 0 || targets[i].row != targets[i - 1].row;
-    if (blocks.empty() || (new_row && blocks.back().rows.size() >= max_rows)) {
-      blocks.push_back({i, i, {}});
-    }
-    if (new_row) blocks.back().rows.push_back(targets[i].row);
-    blocks.back().end = i + 1;
-  }
-  return blocks;
 }
 
 absl::Status CheckTargets(absl::Span<const TokenTarget> targets, int64_t num_rows,
@@ -60,10 +38,6 @@ absl::Status CheckTargets(absl::Span<const TokenTarget> targets, int64_t num_row
 }
 
 }  // namespace
-
-int64_t LogitBlockRows(int64_t vocab_size) {
-  return std::clamp<int64_t>(kBlockElements / std::max<int64_t>(vocab_size, 1), 16, 1024);
-}
 
 EvalOptions SubProgress(const EvalOptions& options, double begin, double share) {
   EvalOptions sub = options;
@@ -97,36 +71,26 @@ absl::StatusOr<std::vector<TokenScore>> ScoreTargets(const Decoder& decoder,
   LWQ_RETURN_IF_ERROR(CheckTargets(targets, batch.num_tokens(), spec.vocab_size));
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        RunBatch(decoder, batch, SubProgress(options, 0, kLayersShare)));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder.LoadHead());
-  const int64_t block_rows = LogitBlockRows(spec.vocab_size);
-  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceMatrix> logits,
-                       decoder.device()->NewMatrix(block_rows, spec.vocab_size));
-  Matrix inputs(block_rows, spec.hidden_size), log_probabilities(block_rows, spec.vocab_size);
+  // Each row once, and the targets by their rows' places among those.
+  std::vector<int64_t> rows;
+  std::vector<TokenTarget> by_place;
+  for (const TokenTarget& target : targets) {
+    if (rows.empty() || rows.back() != target.row) rows.push_back(target.row);
+    by_place.push_back({static_cast<int64_t>(rows.size()) - 1, target.token});
+  }
+  if (rows.empty()) return std::vector<TokenScore>();
+  const HeadRows head = HeadOf(decoder);
+  HeadPass pass;
+  pass.sides = {{&decoder, &head, hidden.view()}};
+  pass.rows = rows;
+  pass.progress = SubProgress(options, kLayersShare, 1 - kLayersShare).progress;
+  LWQ_ASSIGN_OR_RETURN(const HeadReading reading, ReadHead(pass, by_place));
   std::vector<TokenScore> scores;
   scores.reserve(targets.size());
-  for (const Block& block : CutBlocks(targets, block_rows)) {
-    LWQ_RETURN_IF_ERROR(
-        Report(options, kLayersShare + (1 - kLayersShare) * static_cast<double>(block.begin) /
-                                           static_cast<double>(targets.size())));
-    const int64_t rows = static_cast<int64_t>(block.rows.size());
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(inputs.Row(r), hidden.view().Row(block.rows[r]),
-                  static_cast<size_t>(spec.hidden_size) * sizeof(float));
-    }
-    const DeviceView<float> device_rows = logits->Rows(0, rows);
-    LWQ_RETURN_IF_ERROR(decoder.Logits(head, inputs.view().Rows(0, rows), device_rows));
-    LWQ_RETURN_IF_ERROR(decoder.device()->LogSoftmax(device_rows));
-    LWQ_RETURN_IF_ERROR(
-        decoder.device()->Download(device_rows, log_probabilities.view().Rows(0, rows)));
-    int64_t r = -1;
-    int64_t best = 0;
-    for (size_t i = block.begin; i < block.end; ++i) {
-      if (r < 0 || targets[i].row != block.rows[r]) {
-        const float* row = log_probabilities.Row(++r);
-        best = std::max_element(row, row + spec.vocab_size) - row;
-      }
-      scores.push_back({log_probabilities.Row(r)[targets[i].token], best == targets[i].token});
-    }
+  for (size_t i = 0; i < by_place.size(); ++i) {
+    const bool is_greedy =
+        reading.best[0][static_cast<size_t>(by_place[i].row)] == by_place[i].token;
+    scores.push_back({reading.log_probability[i], is_greedy});
   }
   return scores;
 }

@@ -11,18 +11,13 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "worker/engine/model/decoder.h"
+#include "worker/engine/model/head_reading.h"
 #include "worker/engine/tensor/mapped_matrix.h"
 
 namespace lwq {
 
 // Called with a fraction of the work; a non-OK answer (cancelled) ends the evaluation with it.
 using EvalProgress = std::function<absl::Status(double fraction)>;
-
-// Token `token` is to follow row `row` of the batch.
-struct TokenTarget {
-  int64_t row = 0;
-  int32_t token = 0;
-};
 
 struct TokenScore {
   double log_probability = 0;  // natural logarithm, over the whole vocabulary
@@ -33,9 +28,6 @@ struct EvalOptions {
   std::string scratch_directory;  // for hidden states; empty: TMPDIR
   EvalProgress progress;          // may be null
 };
-
-// Rows of logits that are held at a time: a function of the vocabulary alone.
-int64_t LogitBlockRows(int64_t vocab_size);
 
 // Embeds and runs all layers: hidden states [tokens, hidden_size] in a scratch file.
 absl::StatusOr<MappedMatrix> RunBatch(const Decoder& decoder, const TokenBatch& batch,

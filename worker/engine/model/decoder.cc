@@ -183,9 +183,20 @@ absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::LoadRouter(const 
   return std::shared_ptr<const PreparedWeight>(std::move(prepared));
 }
 
-absl::Status Decoder::ReserveWorkspace(int64_t rows) const {
+absl::Status Decoder::ReserveWorkspace(const PreparedBatch& batch) const {
+  const int64_t keys = int64_t{spec_.num_kv_heads} * spec_.head_dim;
+  if (batch.longest_history > (workspace_.keys == nullptr ? 0 : workspace_.keys->view().rows)) {
+    workspace_.keys.reset();
+    workspace_.values.reset();
+    LWQ_ASSIGN_OR_RETURN(workspace_.keys, device_->NewMatrix(batch.longest_history, keys));
+    LWQ_ASSIGN_OR_RETURN(workspace_.values, device_->NewMatrix(batch.longest_history, keys));
+  }
+  int64_t rows = 0;
+  for (const PreparedBatch::Chunk& chunk : batch.chunks) rows = std::max(rows, chunk.size);
   if (workspace_.rows >= rows) return absl::OkStatus();
-  workspace_ = DecoderWorkspace{};
+  workspace_.hidden.reset();
+  workspace_.normed.reset();
+  workspace_.inner.reset();
   int64_t widest = 0;
   for (size_t l = 0; l < slots_.size(); ++l) {
     widest = std::max(widest, InnerWidth(spec_, spec_.layers[l], slots_[l]));
@@ -240,17 +251,48 @@ int64_t Decoder::RopeLengthOf(int64_t length) const {
 absl::StatusOr<PreparedBatch> Decoder::PrepareBatch(const TokenBatch& batch) const {
   const auto rope_length = [this](int64_t length) { return RopeLengthOf(length); };
   LWQ_ASSIGN_OR_RETURN(const std::vector<TokenChunk> chunks,
-                       CutIntoChunks(batch, kChunkTokens, rope_length));
+                       CutIntoChunks(batch, chunk_tokens_, rope_length));
   PreparedBatch prepared;
   prepared.num_tokens = batch.num_tokens();
   for (const TokenChunk& chunk : chunks) {
     for (const int32_t position : chunk.positions) {
       prepared.num_positions = std::max<int64_t>(prepared.num_positions, int64_t{position} + 1);
     }
-    LWQ_ASSIGN_OR_RETURN(auto on_device, device_->NewBatch(chunk.segments, chunk.positions));
-    prepared.chunks.push_back({chunk.begin, chunk.size, chunk.rope_length, std::move(on_device)});
+    if (chunk.size > chunk_tokens_ && chunk.segments.size() == 1) {
+      LWQ_RETURN_IF_ERROR(AddParts(chunk, prepared));
+      continue;
+    }
+    PreparedBatch::Chunk& whole = prepared.chunks.emplace_back();
+    whole.begin = chunk.begin;
+    whole.size = chunk.size;
+    whole.rope_length = chunk.rope_length;
+    LWQ_ASSIGN_OR_RETURN(whole.on_device, device_->NewBatch(chunk.segments, chunk.positions));
   }
   return prepared;
+}
+
+absl::Status Decoder::AddParts(const TokenChunk& chunk, PreparedBatch& prepared) const {
+  const auto positions = absl::MakeConstSpan(chunk.positions);
+  std::vector<Segment> segments;  // the parts so far, each seeing those before it
+  for (int64_t first = 0; first < chunk.size; first += chunk_tokens_) {
+    const int64_t size = std::min(chunk_tokens_, chunk.size - first);
+    const int32_t position = positions[static_cast<size_t>(first)];
+    segments.push_back({first, size, static_cast<int32_t>(segments.size()) - 1, position});
+    const Segment alone = {0, size, -1, position};
+    PreparedBatch::Chunk& part = prepared.chunks.emplace_back();
+    part.begin = chunk.begin + first;
+    part.size = size;
+    part.rope_length = chunk.rope_length;
+    part.history = first;
+    LWQ_ASSIGN_OR_RETURN(part.on_device,
+                         device_->NewBatch({alone}, positions.subspan(static_cast<size_t>(first),
+                                                                      static_cast<size_t>(size))));
+    LWQ_ASSIGN_OR_RETURN(
+        part.attended,
+        device_->NewBatch(segments, positions.first(static_cast<size_t>(first + size))));
+  }
+  prepared.longest_history = std::max(prepared.longest_history, chunk.size);
+  return absl::OkStatus();
 }
 
 absl::Status Decoder::RunLayer(const LayerWeights& layer, const TokenBatch& batch,
@@ -272,10 +314,8 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
   if (!cosines.empty() && static_cast<int64_t>(cosines.size()) != batch.num_tokens) {
     return absl::InvalidArgumentError("one cosine per token is returned");
   }
-  int64_t largest = 0;
-  for (const PreparedBatch::Chunk& chunk : batch.chunks) largest = std::max(largest, chunk.size);
-  if (largest == 0) return absl::OkStatus();
-  LWQ_RETURN_IF_ERROR(ReserveWorkspace(largest));
+  if (batch.num_tokens == 0) return absl::OkStatus();
+  LWQ_RETURN_IF_ERROR(ReserveWorkspace(batch));
   std::unique_ptr<DeviceBuffer<double>> cosine;
   if (!cosines.empty()) {
     LWQ_ASSIGN_OR_RETURN(cosine, device_->NewBuffer<double>(1, batch.num_tokens));
@@ -288,7 +328,8 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
   LayerRun run(*this, layer, slots_[index], observer, workspace_);
   if (slots_[index].sparse()) {
     SparseRun sparse(*this, layer, slots_[index], observer, scratch_directory_, workspace_, run);
-    LWQ_RETURN_IF_ERROR(Annotate(sparse.Run(batch, states, rope_of, cosine.get()), "layer ", index));
+    LWQ_RETURN_IF_ERROR(
+        Annotate(sparse.Run(batch, states, rope_of, cosine.get()), "layer ", index));
   } else {
     for (const PreparedBatch::Chunk& chunk : batch.chunks) {
       LWQ_ASSIGN_OR_RETURN(const RopeTable* rope, rope_of(chunk));
@@ -307,29 +348,14 @@ absl::Status Decoder::RunLayer(const LayerWeights& layer, const PreparedBatch& b
   return cosine == nullptr ? absl::OkStatus() : device_->Download(cosine->span(), cosines);
 }
 
-absl::StatusOr<HeadWeights> Decoder::LoadHead() const {
-  HeadWeights head;
-  const auto load = [&](DeviceView<float> weight) {
-    return spec_.head.tied
-               ? weights_->LoadDense(spec_.embedding.tensor, 0, device_, weight)
-               : weights_->LoadLinear(spec_.head.linear().shape.module, device_, weight);
-  };
-  LWQ_ASSIGN_OR_ANNOTATE(head.projection, Prepare(spec_.vocab_size, spec_.hidden_size, load),
-                         "the head");
-  LWQ_ASSIGN_OR_RETURN(head.final_norm, LoadNorm(spec_.head.norm()));
-  return head;
+absl::StatusOr<std::shared_ptr<DeviceMatrix>> Decoder::LoadHeadNorm() const {
+  return LoadNorm(spec_.head.norm());
 }
 
-absl::Status Decoder::Logits(const HeadWeights& head, ConstMatrixView hidden,
-                             DeviceView<float> logits) const {
-  LWQ_ASSIGN_OR_RETURN(auto normed, device_->NewMatrix(hidden.rows, hidden.cols));
-  LWQ_RETURN_IF_ERROR(device_->Upload(hidden, normed->view()));
-  LWQ_RETURN_IF_ERROR(device_->RmsNorm(normed->view(), head.final_norm->span(),
-                                       static_cast<float>(spec_.norm_epsilon), normed->view()));
-  LWQ_RETURN_IF_ERROR(
-      Annotate(device_->Linear(normed->view(), *head.projection, logits), "the head"));
-  if (spec_.logit_softcap == 0) return absl::OkStatus();
-  return device_->SoftCap(static_cast<float>(spec_.logit_softcap), logits);
+absl::Status Decoder::LoadHeadRows(int64_t first, DeviceView<float> out) const {
+  if (spec_.head.tied) return weights_->LoadDense(spec_.embedding.tensor, first, device_, out);
+  return weights_->LoadDense(absl::StrCat(spec_.head.linear().shape.module, ".weight"), first,
+                             device_, out);
 }
 
 absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, MatrixView hidden,
@@ -342,6 +368,7 @@ absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, Matri
     LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder.LoadLayer(layer));
     LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, prepared, states));
   }
+  decoder.ReleaseWorkspace();
   return absl::OkStatus();
 }
 

@@ -33,16 +33,24 @@ struct TokenBatch {
   int Add(absl::Span<const int32_t> sequence, int parent = -1);
 };
 
-// A batch cut into chunks of whole top-level segments (with their children) of about
-// Decoder::kChunkTokens, as the device's operations read it. Made once for all layers.
+struct TokenChunk;
+
+// A batch cut into chunks of whole top-level segments (with their children) of about so many tokens
+// as the decoder takes at a time, as the device's operations read it. A sequence that is longer and
+// has no children is cut into chunks that follow each other. Made once for all layers.
 struct PreparedBatch {
   struct Chunk {
     int64_t begin = 0;  // first row
     int64_t size = 0;
     int64_t rope_length = 0;  // what its rotations depend on (rope.h)
     std::unique_ptr<DeviceBatch> on_device;
+    // Of a part of a long sequence: how many of its rows are in the chunks before, and all rows so
+    // far as segments that see each other.
+    int64_t history = 0;
+    std::unique_ptr<DeviceBatch> attended;
   };
   std::vector<Chunk> chunks;
+  int64_t longest_history = 0;  // and what is attended with it; 0: no sequence is cut
   int64_t num_tokens = 0;
   int64_t num_positions = 0;  // one more than the largest that a token has
 };
@@ -56,7 +64,7 @@ struct LinearInputObserver {
   LinearInputObserver() = default;
   LinearInputObserver(std::nullptr_t) {}  // NOLINT: none
   template <typename F>
-    requires std::is_invocable_r_v<absl::Status, F, size_t, DeviceView<const float>>
+  requires std::is_invocable_r_v<absl::Status, F, size_t, DeviceView<const float>>
   LinearInputObserver(F f) : observe(std::move(f)) {}  // NOLINT
   LinearInputObserver(Observe o, Finished f) : observe(std::move(o)), finished(std::move(f)) {}
 
@@ -79,13 +87,8 @@ struct LayerWeights {
   std::vector<std::shared_ptr<const PreparedWeight>> linears;  // null where `load_expert` is for it
   LoadExpert load_expert;
   std::shared_ptr<const PreparedWeight> router, shared_gate;  // of a mixture of experts
-  std::vector<std::shared_ptr<DeviceMatrix>> biases;  // by linear; null where there is none
+  std::vector<std::shared_ptr<DeviceMatrix>> biases;          // by linear; null where there is none
   std::vector<std::shared_ptr<DeviceMatrix>> norms;
-};
-
-struct HeadWeights {
-  std::shared_ptr<DeviceMatrix> final_norm;
-  std::shared_ptr<const PreparedWeight> projection;  // [vocabulary, hidden]
 };
 
 // Where the decoder finds what it needs in a layer's lists. Where one linear does the work of
@@ -115,6 +118,8 @@ struct DecoderWorkspace {
   // For experts: what one of them reads and answers, and the sum of all answers [rows,
   // hidden_size]; the router's logits [rows, experts]; the shared expert's gates [rows, 1].
   std::unique_ptr<DeviceMatrix> gathered, answer, sum, logits, gates;
+  // Keys and values of a long sequence so far, [tokens, kv_heads * head_dim].
+  std::unique_ptr<DeviceMatrix> keys, values;
 };
 
 // One caller at a time: layers run in a workspace that is kept from call to call.
@@ -153,12 +158,17 @@ class Decoder {
   absl::Status RunLayer(const LayerWeights& layer, const TokenBatch& batch, MatrixView hidden,
                         const LinearInputObserver& observer = nullptr,
                         absl::Span<double> cosines = {}) const;
-  absl::StatusOr<HeadWeights> LoadHead() const;
-  // logits [rows, vocabulary] for rows of hidden (host memory).
-  absl::Status Logits(const HeadWeights& head, ConstMatrixView hidden,
-                      DeviceView<float> logits) const;
+  // Of the output head (head_pass.h): the weight of the norm before it, [1, hidden_size], and rows
+  // [first, first + out.rows) of itself, [vocabulary, hidden_size].
+  absl::StatusOr<std::shared_ptr<DeviceMatrix>> LoadHeadNorm() const;
+  absl::Status LoadHeadRows(int64_t first, DeviceView<float> out) const;
 
   static constexpr int64_t kChunkTokens = 2048;
+  // How many tokens pass through a layer at a time, of long sequences or many short ones.
+  int64_t chunk_tokens() const { return chunk_tokens_; }
+  void set_chunk_tokens(int64_t tokens) { chunk_tokens_ = tokens; }
+  // Gives back the workspace, which the next layer makes anew.
+  void ReleaseWorkspace() const { workspace_ = DecoderWorkspace(); }
 
  private:
   Decoder(DecoderSpec spec, std::vector<LayerSlots> slots, const WeightSource* weights,
@@ -170,8 +180,10 @@ class Decoder {
   absl::StatusOr<std::shared_ptr<const PreparedWeight>> LoadLinear(const LinearSpec& linear) const;
   absl::StatusOr<std::shared_ptr<const PreparedWeight>> LoadRouter(const std::string& tensor,
                                                                    int64_t rows) const;
-  absl::Status ReserveWorkspace(int64_t rows) const;
   absl::Status ReserveForExperts(int64_t rows) const;
+  absl::Status ReserveWorkspace(const PreparedBatch& batch) const;
+  // The parts of a chunk that is one long sequence.
+  absl::Status AddParts(const TokenChunk& chunk, PreparedBatch& prepared) const;
   // The rotations of a layer for at least so many positions, in sequences of a RopeLengthOf.
   absl::StatusOr<const RopeTable*> RopeFor(size_t layer, int64_t rope_length,
                                            int64_t num_positions) const;
@@ -183,6 +195,7 @@ class Decoder {
   Device* const device_;
   const ComputeType compute_;
   std::string scratch_directory_;
+  int64_t chunk_tokens_ = kChunkTokens;
   // The rotary embeddings that layers have, and which one that is, by layer.
   std::vector<RopeSpec> ropes_;
   std::vector<size_t> rope_of_layer_;

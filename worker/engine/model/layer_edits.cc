@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
@@ -37,6 +38,11 @@ class EditedWeights : public WeightSource {
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
+    if (const LinearScales* scales = ScalesOf(tensor); scales != nullptr) {
+      LWQ_RETURN_IF_ERROR(base_->ReadDense(tensor, first_row, out));
+      LWQ_RETURN_IF_ERROR(ScaleRows(*scales, first_row, out));
+      return RoundTo(dtype_, tensor, out);
+    }
     const auto found = edits_.tensors.find(std::string(tensor));
     if (found == edits_.tensors.end()) return base_->ReadDense(tensor, first_row, out);
     // Norms and biases are vectors: one row.
@@ -58,13 +64,20 @@ class EditedWeights : public WeightSource {
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
-    if (edits_.tensors.count(std::string(tensor)) == 0) {
+    if (edits_.tensors.count(std::string(tensor)) == 0 && ScalesOf(tensor) == nullptr) {
       return base_->LoadDense(tensor, first_row, device, out);
     }
     return WeightSource::LoadDense(tensor, first_row, device, out);
   }
 
  private:
+  // Of the linear whose weight a tensor's name stands for, null where it has none.
+  const LinearScales* ScalesOf(absl::string_view tensor) const {
+    if (!absl::ConsumeSuffix(&tensor, ".weight")) return nullptr;
+    const auto found = edits_.linears.find(std::string(tensor));
+    return found == edits_.linears.end() ? nullptr : &found->second;
+  }
+
   const WeightSource* const base_;
   const LayerEdits& edits_;
   const DType dtype_;

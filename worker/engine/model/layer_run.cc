@@ -198,8 +198,17 @@ absl::StatusOr<DeviceView<float>> LayerRun::Attend(const PreparedBatch::Chunk& c
                                        : 1 / std::sqrt(static_cast<double>(spec_.head_dim)));
   shape.sliding_window = static_cast<int>(layer_.attention.sliding_window);
   shape.logit_softcap = static_cast<float>(spec_.attention_softcap);
-  LWQ_RETURN_IF_ERROR(
-      device_->Attention(p.query, p.key, p.value, *chunk.on_device, shape, p.attended));
+  if (chunk.attended == nullptr) {
+    LWQ_RETURN_IF_ERROR(
+        device_->Attention(p.query, p.key, p.value, *chunk.on_device, shape, p.attended));
+    return p.attended;
+  }
+  LWQ_RETURN_IF_ERROR(device_->Copy(p.key, w_.keys->Rows(chunk.history, chunk.size)));
+  LWQ_RETURN_IF_ERROR(device_->Copy(p.value, w_.values->Rows(chunk.history, chunk.size)));
+  const int64_t so_far = chunk.history + chunk.size;
+  LWQ_RETURN_IF_ERROR(device_->Attention(p.query, w_.keys->Rows(0, so_far),
+                                         w_.values->Rows(0, so_far), *chunk.attended, shape,
+                                         p.attended));
   return p.attended;
 }
 

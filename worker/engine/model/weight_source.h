@@ -22,8 +22,9 @@ class WeightSource {
   // Fills `out` [out_features, in_features] (host memory) with the weight of a linear, named by its
   // module. NOT_FOUND "TENSOR_MISSING"; INVALID_ARGUMENT "NON_FINITE_WEIGHTS".
   virtual absl::Status ReadLinear(absl::string_view module, MatrixView out) const = 0;
-  // Fills `out` with rows [first_row, first_row + out.rows) of any dense tensor ([n] counts as one
-  // row): embeddings, norms, biases.
+  // Fills `out` with rows [first_row, first_row + out.rows) of any tensor of the model ([n] counts
+  // as one row): embeddings, norms, biases; "<module>.weight" of a linear too, however it is
+  // stored.
   virtual absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                                  MatrixView out) const = 0;
   virtual bool HasDense(absl::string_view tensor) const = 0;

@@ -1,7 +1,7 @@
-// Tasks hold different things: calibration a prepared layer and the Gram matrices of its inputs,
-// quantization one linear in several copies and the packed layer, scoring a layer, the head and the
-// hidden states of candidates. The forecast is the largest of the three, each taken at the widest
-// layer with everything it may hold at once.
+// Every part is what the code named beside it holds; where one is changed, so is the other. Blocks
+// that are freed are kept for the next of their size, but never more than was once in use
+// (tensor/host_memory.h), so a task's peak is what it uses at once. Prepared weights count as F32
+// whatever is computed in: a CPU without BF16 instructions keeps them so.
 #include "worker/engine/plan/memory_model.h"
 
 #include <algorithm>
@@ -13,43 +13,40 @@
 namespace lwq {
 namespace {
 
-// Tokens that pass through a layer at a time.
-constexpr int64_t kChunkTokens = 2048;
-// Logits held at once, for the source and for a candidate: rows, and a bound for large
-// vocabularies.
-constexpr int64_t kLogitRows = 1024;
-constexpr int64_t kMaxLogits = int64_t{1} << 24;
-// Hidden states of the candidates of one scoring task.
-constexpr int64_t kCandidateStateBytes = int64_t{192} << 20;
-// Smallest group of any profile: what scales and zeros weigh at most.
-constexpr int64_t kSmallestGroup = 32;
-// Of blocks in work: 2,048 rows in the host and on the device, with their parts.
-constexpr int64_t kSlabBytesPerInput = 2048 * 12;
-// Allowance for libraries, code, RPC buffers and oneDNN's scratchpads; preflight measures.
-constexpr int64_t kFixedBytes = int64_t{200} << 20;
+// An idle worker with its threads, connections and the kernels that oneDNN has compiled.
+constexpr int64_t kFixedBytes = int64_t{72} << 20;
+constexpr int64_t kF32 = 4;
+// model/head_pass.cc: a part of the head, its prepared form for two models, logits of both.
+constexpr int64_t kHeadTile = int64_t{1} << 24;
+constexpr int64_t kHeadRows = 1024;
 // Experts of a layer that are loaded together (model/sparse_run.h).
 constexpr int64_t kExpertsAtOnce = 4;
-constexpr int64_t kF32 = 4;
+// score/unit_costs.cc: rows of a linear, their replacement, the error and its products.
+constexpr int64_t kScoreTile = int64_t{1} << 24;
+// Calibration's products of second moments take so many tokens at once.
+constexpr int64_t kGramTokens = 1024;
+// quant/gptq.cc and quant/refinement.cc: columns of their blocks in work.
+constexpr int64_t kWorkColumns = 1024;
+// quant/block_rounding.cc: rows of a slab.
+constexpr int64_t kSlabRows = 2048;
+// The smallest that tasks work on.
+constexpr int64_t kMinChunkTokens = 256;
+constexpr int64_t kMinTileWeights = int64_t{1} << 20;
 
-struct LayerSizes {
-  int64_t weights = 0;
-  int64_t gram_bytes = 0;    // F32 [K, K] of every distinct input of the layer
-  int64_t stored_bytes = 0;  // of its linears in all formats
+struct ModelSizes {
+  int64_t layer = 0;   // weights of the largest layer
+  int64_t unit = 0;    // of the largest unit of a layer
+  int64_t linear = 0;  // of a layer's widest linear
+  int64_t input = 0;   // widest input of a layer's linears
+  int64_t head = 0;    // of the head, where it is quantized, or of the embedding
+  bool fused = false;  // one linear gives gates and what is gated side by side
+  // Of linears in the formats that they are made in: of a layer, of the head or the embedding.
+  int64_t layer_stored = 0, head_stored = 0;
+  int64_t grids = 0;         // the most grids that one unit is made on
+  bool blocks = false;       // some are made in GGUF blocks
+  bool experts = false;      // some layer has them
+  int64_t expert_grams = 0;  // F32 second moments of what the experts read that are held
 };
-
-int64_t StoredBytes(const AllocationUnit& unit, absl::Span<const WeightFormat* const> formats,
-                    DType weight_dtype) {
-  int64_t bytes = 0;
-  if (unit.of_experts()) return bytes;  // they wait in files
-  for (const LinearShape& linear : unit.linears) {
-    for (const WeightFormat* format : formats) {
-      if (format->dense() || !format->Accepts(linear.out_features, linear.in_features).ok())
-        continue;
-      bytes += format->PartBytes(linear.out_features, linear.in_features, weight_dtype);
-    }
-  }
-  return bytes;
-}
 
 // How many of a unit's linears are held at a time: of experts' few, the others all.
 int64_t HeldLinears(const AllocationUnit& unit) {
@@ -61,12 +58,10 @@ int64_t HeldLinears(const AllocationUnit& unit) {
   return all / experts * std::min(experts, kExpertsAtOnce);
 }
 
-// Of what a unit's linears read, F32 [K, K] each: experts have inputs of their own, and one that
-// all tokens make.
-int64_t GramBytes(const AllocationUnit& unit, int64_t widest_input) {
-  const int64_t widest = kF32 * widest_input * widest_input;
-  if (!unit.of_experts()) return widest;
-  int64_t bytes = widest;
+// Of inputs of an expert's own, F32 [K, K] each.
+int64_t ExpertGrams(const AllocationUnit& unit) {
+  if (!unit.of_experts()) return 0;
+  int64_t bytes = 0;
   for (int64_t i = 0; i < HeldLinears(unit); ++i) {
     const int64_t input = unit.linears[static_cast<size_t>(i)].in_features;
     bytes += kF32 * input * input;
@@ -74,104 +69,210 @@ int64_t GramBytes(const AllocationUnit& unit, int64_t widest_input) {
   return bytes;
 }
 
-struct ModelSizes {
-  LayerSizes largest;  // each of the layer that has most of it
-  int64_t widest_linear = 0, widest_input = 0;
-  int64_t widest_gates = 0;  // of a linear that gives gates and what is gated side by side
-  int64_t head_weights = 0;
-  bool experts = false;  // some layer has them
-  int64_t table_bytes = 0;  // of the embedding in all formats, where it is a unit
-};
+int64_t StoredBytes(const AllocationUnit& unit, const UnitMenu& menu, DType weight_dtype) {
+  int64_t bytes = 0;
+  if (unit.of_experts()) return bytes;  // they wait in files
+  for (const LinearShape& linear : unit.linears) {
+    for (const WeightFormat* format : menu.formats) {
+      if (format->dense()) continue;
+      bytes += format->PartBytes(linear.out_features, linear.in_features, weight_dtype);
+    }
+  }
+  return bytes;
+}
 
-ModelSizes SizesOf(const ModelInventory& model, absl::Span<const WeightFormat* const> formats) {
+// `menu` null: nothing is quantized.
+void AddUnit(const ModelInventory& model, const AllocationUnit& unit, const UnitMenu* menu,
+             std::pair<int64_t, int64_t>& layer, ModelSizes& all) {
+  int64_t stored = 0;
+  if (menu != nullptr) {
+    const auto on_grid = [](const WeightFormat* format) { return format->grid() != nullptr; };
+    const auto in_blocks = [](const WeightFormat* format) { return format->gguf() != nullptr; };
+    const auto& formats = menu->formats;
+    stored = StoredBytes(unit, *menu, model.weight_dtype);
+    all.grids =
+        std::max<int64_t>(all.grids, std::count_if(formats.begin(), formats.end(), on_grid));
+    all.blocks = all.blocks || std::any_of(formats.begin(), formats.end(), in_blocks);
+  }
+  if (!unit.place.in_layer()) {
+    all.head = std::max(all.head, unit.num_weights());
+    all.head_stored = std::max(all.head_stored, stored);
+    return;
+  }
+  const int64_t held =
+      unit.num_weights() * HeldLinears(unit) / static_cast<int64_t>(unit.linears.size());
+  layer.first += held;
+  layer.second += stored;
+  all.layer = std::max(all.layer, layer.first);
+  all.layer_stored = std::max(all.layer_stored, layer.second);
+  all.unit = std::max(all.unit, held);
+  all.experts = all.experts || unit.of_experts();
+  all.expert_grams = std::max(all.expert_grams, ExpertGrams(unit));
+  for (const LinearShape& linear : unit.linears) {
+    all.linear = std::max(all.linear, linear.num_weights());
+    all.input = std::max(all.input, linear.in_features);
+    all.fused = all.fused || linear.out_features == 2 * model.intermediate_size;
+  }
+}
+
+ModelSizes SizesOf(const ModelInventory& model, const Menu* menu) {
   ModelSizes all;
-  std::map<int, LayerSizes> layers;
-  for (const AllocationUnit& unit : model.units) {
-    if (unit.place.in_layer()) {
-      layers[unit.place.layer].weights +=
-          unit.num_weights() * HeldLinears(unit) / static_cast<int64_t>(unit.linears.size());
-      layers[unit.place.layer].stored_bytes += StoredBytes(unit, formats, model.weight_dtype);
-    } else {
-      all.head_weights = unit.num_weights();
-      if (unit.place == Place::Embedding()) {
-        all.table_bytes = StoredBytes(unit, formats, model.weight_dtype);
-      }
-    }
-    int64_t input = 0;
-    for (const LinearShape& linear : unit.linears) {
-      all.widest_linear = std::max(all.widest_linear, linear.num_weights());
-      input = std::max(input, linear.in_features);
-      if (unit.place.in_layer() && unit.linears.size() == 1 &&
-          linear.out_features == 2 * model.intermediate_size) {
-        all.widest_gates = linear.out_features;
-      }
-    }
-    all.widest_input = std::max(all.widest_input, input);
-    all.experts |= unit.of_experts();
-    if (unit.place.in_layer()) layers[unit.place.layer].gram_bytes += GramBytes(unit, input);
+  std::map<int, std::pair<int64_t, int64_t>> layers;  // weights, stored bytes
+  for (size_t u = 0; u < model.units.size(); ++u) {
+    const AllocationUnit& unit = model.units[u];
+    AddUnit(model, unit, menu == nullptr ? nullptr : &menu->units[u], layers[unit.place.layer],
+            all);
   }
-  for (const auto& [layer, sizes] : layers) {
-    all.largest.weights = std::max(all.largest.weights, sizes.weights);
-    all.largest.gram_bytes = std::max(all.largest.gram_bytes, sizes.gram_bytes);
-    all.largest.stored_bytes = std::max(all.largest.stored_bytes, sizes.stored_bytes);
-  }
-  if (all.head_weights == 0) all.head_weights = model.vocab_size * model.hidden_size;  // tied
   return all;
+}
+
+// Second moments of all inputs of a layer: of attention, its output, the MLP and what goes down.
+int64_t GramBytes(const ModelInventory& model) {
+  const int64_t queries = int64_t{model.num_heads} * model.head_dim;
+  int64_t elements = 0;
+  for (const int64_t n : {model.hidden_size, queries, model.hidden_size, model.intermediate_size}) {
+    elements += n * n;
+  }
+  return elements * kF32;
+}
+
+// model/decoder.cc's workspace: the residual stream and its norm; queries, keys, values and what
+// attention answers, or in the same place the inputs of the down projection. Besides it a product's
+// inputs, where they are rounded or do not lie dense.
+int64_t ActivationBytes(const ModelInventory& model, const ModelSizes& sizes, bool copied,
+                        int64_t tokens) {
+  const int64_t queries = int64_t{model.num_heads} * model.head_dim;
+  const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
+  const int64_t gates = model.intermediate_size * (sizes.fused ? 2 : 1);
+  const int64_t inner = std::max(2 * (queries + keys), gates);
+  const int64_t input = copied || sizes.fused ? sizes.input : 0;
+  // What an expert reads and answers, and the sum.
+  const int64_t experts = sizes.experts ? 3 * model.hidden_size : 0;
+  return tokens * kF32 * (2 * model.hidden_size + inner + input + experts);
+}
+
+// Keys and values of a sequence that passes in parts, and what one thread's attention gathers of
+// them; forecasts know of no more than so many threads.
+int64_t HistoryBytes(const ModelInventory& model, int64_t tokens) {
+  constexpr int64_t kThreads = 16;
+  constexpr int64_t kScoreRows = 32;
+  const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
+  return tokens * kF32 * (2 * keys + kThreads * (2 * int64_t{model.head_dim} + kScoreRows));
+}
+
+// quant/hessian.cc: the second moments, the factor, and both as products read them.
+struct Statistics {
+  int64_t making = 0, kept = 0;
+};
+Statistics StatisticsOf(int64_t input, bool refinement) {
+  const int64_t square = kF32 * input * input;
+  return {refinement ? 3 * square : 2 * square, square / 2 * (refinement ? 5 : 3)};
+}
+
+// What quantizing holds of a linear, tile by tile: the tile as read, its working copies (five while
+// it is refined) and codes; in the host its codes in every format.
+int64_t TileBytes(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement) {
+  const int64_t copies = refinement ? 5 : 2;
+  const int64_t weights = rows * cols;
+  const int64_t on_grids = weights * (kF32 * copies + 2 + sizes.grids) + rows * kWorkColumns * kF32;
+  if (!sizes.blocks) return on_grids;
+  // Blocks are made a slab and a format at a time, in the host: its weights and parts.
+  return std::max(on_grids, weights * kF32 * 2 + std::min(rows, kSlabRows) * cols * 6);
+}
+
+int64_t QuantizeBytes(const ModelInventory& model, const ModelSizes& sizes,
+                      const MemoryQuestion& question, const WorkLimits& limits) {
+  const auto one = [&](int64_t largest, int64_t input, int64_t stored) {
+    const int64_t all_rows = std::max<int64_t>(1, largest / std::max<int64_t>(input, 1));
+    const int64_t rows = std::clamp<int64_t>(limits.tile_weights / std::max<int64_t>(input, 1), 32,
+                                             std::max<int64_t>(32, all_rows));
+    const int64_t tile = TileBytes(rows, input, sizes, question.refinement);
+    if (!question.factors) return stored + tile;
+    const Statistics statistics = StatisticsOf(input, question.refinement);
+    return stored + std::max(statistics.making, statistics.kept + tile);
+  };
+  const int64_t layer = one(sizes.linear, sizes.input, sizes.layer_stored);
+  return std::max(
+      layer, sizes.head_stored > 0 ? one(sizes.head, model.hidden_size, sizes.head_stored) : 0);
 }
 
 }  // namespace
 
-MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
-                                    absl::Span<const WeightFormat* const> formats, bool calibrated,
-                                    bool bf16) {
-  const int64_t prepared = bf16 ? 2 : kF32;
-  const ModelSizes sizes = SizesOf(model, formats);
-
-  MemoryForecast f;
-  // A linear is read as F32 before it is prepared; so is the head.
-  f.layer_bytes = sizes.largest.weights * prepared + sizes.widest_linear * kF32;
-  const int64_t logit_rows =
-      std::clamp<int64_t>(kMaxLogits / std::max<int64_t>(model.vocab_size, 1), 1, kLogitRows);
-  // Where a quantized head is compared with the source's, both are held; of the logits of both,
-  // evaluations also keep a copy in the host.
-  f.head_bytes =
-      sizes.head_weights * (2 * prepared + kF32) + 4 * logit_rows * model.vocab_size * kF32;
-  // One Gram matrix that becomes the factor; its copy in the host, and after that half the factor
-  // as GPTQ multiplies with it; and H for the refinement, which is as large where it is not
-  // rounded.
-  const int64_t widest_gram = kF32 * sizes.widest_input * sizes.widest_input;
-  if (calibrated) f.hessian_bytes = std::max(sizes.largest.gram_bytes, 3 * widest_gram);
-  // The residual stream and its norm; q, k, v and what attention answers, or in the same place the
-  // inputs of the down projection; a product's inputs, rounded or dense; for second moments the
-  // inputs once more, turned and packed.
-  const int64_t queries = int64_t{model.num_heads} * model.head_dim;
-  const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
-  const int64_t inner =
-      std::max({2 * queries + 2 * keys, model.intermediate_size, sizes.widest_gates});
-  f.activation_bytes =
-      kChunkTokens * (kF32 * (2 * model.hidden_size + inner) + prepared * sizes.widest_input);
-  if (calibrated) f.activation_bytes += kChunkTokens * kF32 * sizes.widest_input;
-  // What an expert reads and answers, and the sum.
-  if (sizes.experts) f.activation_bytes += kChunkTokens * kF32 * 3 * model.hidden_size;
-  f.fixed_bytes = kFixedBytes;
-
-  // The linear as read and on the device; per format a working copy, its codes, scales and zeros;
-  // and the layer's stored linears in every format.
-  const int64_t scales = sizes.widest_linear / kSmallestGroup * 2 * kF32;
-  // Blocks are made a slab of rows and a format at a time.
-  const int64_t num_grids = std::count_if(
-      formats.begin(), formats.end(), [](const WeightFormat* f) { return f->gguf() == nullptr; });
-  int64_t linear_copies =
-      sizes.widest_linear * 2 * kF32 + num_grids * (sizes.widest_linear * (kF32 + 1) + scales);
-  if (num_grids < static_cast<int64_t>(formats.size())) {
-    linear_copies += kSlabBytesPerInput * sizes.widest_input;
+int64_t MemoryForecast::Of(absl::string_view kind) const {
+  const std::pair<absl::string_view, int64_t> kinds[] = {
+      {"calibrate", calibrate_bytes}, {"score", score_bytes},       {"quantize", quantize_bytes},
+      {"trial", trial_bytes},         {"evaluate", evaluate_bytes}, {"verify", verify_bytes},
+      {"preflight", preflight_bytes}};
+  for (const auto& [name, bytes] : kinds) {
+    if (name == kind) return bytes;
   }
-  const int64_t calibrate = f.layer_bytes + f.hessian_bytes + f.activation_bytes;
-  const int64_t quantize =
-      linear_copies + std::max(sizes.largest.stored_bytes, sizes.table_bytes) + f.hessian_bytes;
-  const int64_t score = f.layer_bytes + f.head_bytes + kCandidateStateBytes + f.activation_bytes;
-  f.total_bytes = f.fixed_bytes + std::max({calibrate, quantize, score});
+  return fixed_bytes;
+}
+
+MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
+                                    const WorkLimits& limits) {
+  const ModelSizes sizes = SizesOf(model, question.menu);
+  const int64_t tokens = limits.chunk_tokens;
+  MemoryForecast f;
+  f.limits = limits;
+  f.fixed_bytes = kFixedBytes;
+  f.layer_bytes = (sizes.layer + sizes.linear) * kF32;
+  f.activation_bytes = ActivationBytes(model, sizes, question.bf16, tokens);
+  // One F32 part and two prepared ones, two of logits; a block of normed states.
+  f.head_bytes = 5 * kHeadTile + kHeadRows * model.hidden_size * kF32;
+  // A stored linear crosses as codes, which the host and the device hold.
+  const int64_t decoded = 2 * sizes.linear;
+  const int64_t forward =
+      f.fixed_bytes + f.activation_bytes + std::max(f.layer_bytes + decoded, f.head_bytes);
+  f.trial_bytes = f.evaluate_bytes = forward;
+  if (question.longest_window > tokens) {
+    f.evaluate_bytes += HistoryBytes(model, question.longest_window);
+  }
+  f.verify_bytes = f.fixed_bytes + std::max(f.layer_bytes + decoded, f.head_bytes);
+  // The layer as it is, beside the unit that is exchanged.
+  f.score_bytes = f.fixed_bytes + f.activation_bytes +
+                  std::max(f.layer_bytes + decoded + sizes.unit * kF32, f.head_bytes);
+  if (question.scores_moments) {  // score/activation_error.cc
+    f.score_bytes = std::max(f.score_bytes,
+                             f.fixed_bytes + 3 * kF32 * sizes.input * sizes.input + 4 * kScoreTile);
+  }
+  if (question.runs_source) {
+    f.calibrate_bytes = f.fixed_bytes + f.layer_bytes + f.activation_bytes;
+    if (question.moments) {
+      f.calibrate_bytes += GramBytes(model) + sizes.expert_grams +
+                           2 * std::min(tokens, kGramTokens) * sizes.input * kF32;
+    }
+  }
+  f.quantize_bytes = f.fixed_bytes + QuantizeBytes(model, sizes, question, limits);
+  f.preflight_bytes =
+      f.fixed_bytes + f.layer_bytes + ActivationBytes(model, sizes, question.bf16, kMinChunkTokens);
+  if (question.factors) {
+    f.statistics_bytes = StatisticsOf(sizes.input, question.refinement).making;
+    f.preflight_bytes = std::max(f.preflight_bytes, f.fixed_bytes + f.statistics_bytes);
+  }
+  f.total_bytes = std::max({f.calibrate_bytes, f.score_bytes, f.quantize_bytes, f.trial_bytes,
+                            f.evaluate_bytes, f.verify_bytes, f.preflight_bytes});
   return f;
+}
+
+MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQuestion& question,
+                                    int64_t ceiling_bytes, absl::string_view kind) {
+  WorkLimits limits;
+  while (true) {
+    const MemoryForecast f = ForecastWorkerMemory(model, question, limits);
+    const auto exceeds = [&](int64_t bytes) { return bytes > ceiling_bytes; };
+    const bool fits = !exceeds(kind.empty() ? f.total_bytes : f.Of(kind));
+    if (ceiling_bytes <= 0 || fits) return f;
+    WorkLimits smaller = limits;
+    if (exceeds(f.quantize_bytes)) {
+      smaller.tile_weights = std::max(kMinTileWeights, limits.tile_weights / 2);
+    }
+    if (exceeds(std::max({f.calibrate_bytes, f.score_bytes, f.trial_bytes, f.evaluate_bytes}))) {
+      smaller.chunk_tokens = std::max(kMinChunkTokens, limits.chunk_tokens / 2);
+    }
+    if (smaller == limits) return f;
+    limits = smaller;
+  }
 }
 
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes) {
@@ -181,8 +282,10 @@ absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_
       absl::StrCat("the memory ceiling of ", ceiling_bytes, " bytes is below the ",
                    forecast.total_bytes, " bytes that this job needs (layer ", forecast.layer_bytes,
                    ", output head ", forecast.head_bytes, ", calibration statistics ",
-                   forecast.hessian_bytes, ", activations ", forecast.activation_bytes, ", fixed ",
-                   forecast.fixed_bytes, "; not all at once); raise it to that"));
+                   forecast.statistics_bytes, ", activations ", forecast.activation_bytes,
+                   ", fixed ", forecast.fixed_bytes, "; not all at once; calibrating ",
+                   forecast.calibrate_bytes, ", scoring ", forecast.score_bytes, ", quantizing ",
+                   forecast.quantize_bytes, "); raise it to that"));
 }
 
 }  // namespace lwq

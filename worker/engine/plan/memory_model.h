@@ -1,30 +1,59 @@
-// Upper bounds of a worker's anonymous memory, before a job starts, from sizes alone.
+// Upper bounds of a worker's anonymous memory, before a job starts, from sizes alone: what each
+// kind of task holds at once. Tasks keep to them by working on few tokens and few rows of weights
+// at a time, and on fewer where a ceiling asks for it (WorkLimits).
 #pragma once
 
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
-#include "worker/engine/format/weight_format.h"
+#include "absl/strings/string_view.h"
+#include "worker/engine/plan/menu.h"
 #include "worker/engine/plan/model_inventory.h"
 
 namespace lwq {
 
-// The total is of the largest task, not the sum: no task holds all of these at once.
-struct MemoryForecast {
-  int64_t layer_bytes = 0;    // largest layer's weights as prepared for compute
-  int64_t head_bytes = 0;     // output head and one block of logits
-  int64_t hessian_bytes = 0;  // statistics and factor of the widest linear, 0 without calibration
-  int64_t activation_bytes = 0;  // a chunk of tokens through the widest layer
-  int64_t fixed_bytes = 0;       // libraries, code, buffers
-  int64_t total_bytes = 0;       // the ceiling that is needed
+// How much a task works on at a time. Results depend on it in their last bits.
+struct WorkLimits {
+  int64_t chunk_tokens = 2048;              // that pass through a layer
+  int64_t tile_weights = int64_t{1} << 22;  // of a linear that is being quantized
+  friend bool operator==(const WorkLimits&, const WorkLimits&) = default;
 };
 
-// `formats`: all that the job computes at once. `calibrated`: statistics or hidden states are
-// collected.
-MemoryForecast ForecastWorkerMemory(const ModelInventory& model,
-                                    absl::Span<const WeightFormat* const> formats, bool calibrated,
-                                    bool bf16);
+// What a job does that its memory depends on.
+struct MemoryQuestion {
+  const Menu* menu = nullptr;   // what each unit is made in; null: nothing is quantized
+  bool runs_source = false;     // statistics or hidden states are collected
+  bool moments = false;         // second moments of inputs among them
+  bool factors = false;         // the method factors those
+  bool refinement = false;      // and keeps them for a second pass
+  bool scores_moments = false;  // the scorer multiplies with them
+  bool bf16 = false;            // products of inputs that are rounded
+  int64_t longest_window = 0;   // of evaluations, in tokens: keys and values of all are kept
+};
+
+struct MemoryForecast {
+  WorkLimits limits;
+  int64_t layer_bytes = 0;  // largest layer's weights as prepared for compute, one of them as read
+  int64_t head_bytes = 0;   // a part of the output head with its logits
+  int64_t statistics_bytes = 0;  // of the widest linear, being factored; 0 without
+  int64_t activation_bytes = 0;  // a chunk of tokens through the widest layer
+  int64_t fixed_bytes = 0;       // libraries, code, buffers
+  // By kind of task, fixed bytes included; of other kinds those are all.
+  int64_t calibrate_bytes = 0, score_bytes = 0, quantize_bytes = 0, trial_bytes = 0,
+          evaluate_bytes = 0, verify_bytes = 0, preflight_bytes = 0;
+  int64_t total_bytes = 0;  // the largest of those: the ceiling that is needed
+
+  // `kind` as in task specifications: "calibrate".
+  int64_t Of(absl::string_view kind) const;
+};
+
+MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
+                                    const WorkLimits& limits = {});
+
+// The largest limits whose forecast, of all tasks or of one kind, keeps to `ceiling_bytes` (0: no
+// ceiling); where none does, the smallest there are.
+MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQuestion& question,
+                                    int64_t ceiling_bytes, absl::string_view kind = "");
 
 // RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" naming both numbers when `ceiling_bytes` > 0 is too small.
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes);

@@ -224,16 +224,6 @@ int UnitMenu::Find(const WeightFormat* format) const {
   return at == formats.end() ? -1 : static_cast<int>(at - formats.begin());
 }
 
-std::vector<const WeightFormat*> Menu::AllFormats() const {
-  std::vector<const WeightFormat*> all;
-  for (const UnitMenu& unit : units) {
-    for (const WeightFormat* format : unit.formats) {
-      if (std::find(all.begin(), all.end(), format) == all.end()) all.push_back(format);
-    }
-  }
-  return all;
-}
-
 absl::StatusOr<Menu> BuildMenu(const ModelInventory& model, const ProfileDef& profile,
                                const MenuRequest& request) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<Rung> rungs, RungsOf(profile, request));

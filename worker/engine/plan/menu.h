@@ -28,9 +28,6 @@ struct UnitMenu {
 struct Menu {
   std::vector<std::string> rungs;  // for people, ascending in the whole model's bytes
   std::vector<UnitMenu> units;     // one per unit of the inventory
-  // Every format that is on some unit's menu, each once, in the order of first use.
-  std::vector<const WeightFormat*> AllFormats() const;
-
   std::vector<std::string> notes;  // one sentence per unit that no format accepts: it stays dense
 };
 

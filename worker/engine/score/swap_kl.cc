@@ -5,15 +5,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/status_macros.h"
+#include "worker/engine/model/head_reading.h"
 #include "worker/engine/model/token_chunks.h"
+#include "worker/engine/tensor/mapped_matrix.h"
 
 namespace lwq {
 namespace {
-
-// Logits held at once, for the source and again for a candidate: 64 MiB each.
-constexpr int64_t kMaxLogits = int64_t{1} << 24;
-constexpr int64_t kMaxHeadRows = 1024;
 
 // A unit at a format, and where its linears sit in the layer.
 struct Candidate {
@@ -87,7 +86,7 @@ class SwapKlRun {
   absl::StatusOr<std::shared_ptr<const PreparedWeight>> Replacement(
       const Candidate& candidate, const LinearShape& linear) const {
     return decoder_.Prepare(linear.out_features, linear.in_features, [&](DeviceView<float> weight) {
-      return request_.replacement(candidate.unit, linear, candidate.format, weight);
+      return request_.replacement(candidate.unit, linear, candidate.format, 0, weight);
     });
   }
 
@@ -143,11 +142,9 @@ class SwapKlRun {
     const int swapped = layer();
     const int steps = spec_.num_layers() - swapped + 1;
     LWQ_RETURN_IF_ERROR(Report(0, steps));
-    Matrix states(num_candidates() * chunk.size, spec_.hidden_size);
-    if (states.data() == nullptr) {
-      return absl::ResourceExhaustedError("no memory for the candidates' hidden states");
-    }
-    LWQ_RETURN_IF_ERROR(OpenCandidates(chunk, states));
+    // In a file: there are many, and a chunk may be one long sequence.
+    LWQ_ASSIGN_OR_RETURN(MappedMatrix states, NewStates(num_candidates() * chunk.size));
+    LWQ_RETURN_IF_ERROR(OpenCandidates(chunk, states.view()));
     LWQ_RETURN_IF_ERROR(Report(1, steps));
     LWQ_ASSIGN_OR_RETURN(const PreparedBatch all,
                          decoder_.PrepareBatch(Repeat(chunk, num_candidates())));
@@ -157,22 +154,31 @@ class SwapKlRun {
       LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, store));
       LWQ_RETURN_IF_ERROR(Report(layer - swapped + 1, steps));
     }
-    LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
-    const std::vector<const HeadWeights*> heads(candidates_.size(), &head);
-    std::vector<ConstMatrixView> views;
+    HeadPass pass;
+    pass.sides.push_back({&decoder_, &source_head_, SourceOutput(chunk)});
     for (int64_t c = 0; c < num_candidates(); ++c) {
-      views.push_back(states.view().Rows(c * chunk.size, chunk.size));
+      const ConstMatrixView state = states.view().Rows(c * chunk.size, chunk.size);
+      pass.sides.push_back({&decoder_, &source_head_, state});
     }
-    return AddDivergences(chunk, head, heads, views);
+    LWQ_ASSIGN_OR_RETURN(const HeadReading reading, ReadHead(pass));
+    for (size_t c = 0; c < candidates_.size(); ++c) AddTo(candidates_[c], reading.kl[c]);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<MappedMatrix> NewStates(int64_t rows) const {
+    // The file is unlinked at once, so the directory may go as soon as it is made.
+    LWQ_ASSIGN_OR_RETURN(const TempDirectory directory,
+                         TempDirectory::Create(request_.scratch_directory));
+    return MappedMatrix::Create(directory.path(), rows, spec_.hidden_size);
   }
 
   // Runs the layer itself from its clean input, once a candidate, into `states`.
-  absl::Status OpenCandidates(const TokenChunk& chunk, Matrix& states) const {
+  absl::Status OpenCandidates(const TokenChunk& chunk, MatrixView states) const {
     LWQ_ASSIGN_OR_RETURN(const LayerWeights clean, decoder_.LoadLayer(layer()));
     LWQ_ASSIGN_OR_RETURN(const PreparedBatch one, decoder_.PrepareBatch(Repeat(chunk, 1)));
     for (int64_t c = 0; c < num_candidates(); ++c) {
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
-      const MatrixView state = states.view().Rows(c * chunk.size, chunk.size);
+      const MatrixView state = states.Rows(c * chunk.size, chunk.size);
       for (int64_t r = 0; r < chunk.size; ++r) {
         std::copy_n(request_.layer_input.Row(chunk.begin + r), state.cols, state.Row(r));
       }
@@ -184,87 +190,78 @@ class SwapKlRun {
   }
 
   absl::Status RunHeadChunk(const TokenChunk& chunk) {
-    LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder_.LoadHead());
-    const ConstMatrixView states = request_.source_output.Rows(chunk.begin, chunk.size);
-    for (int64_t c = 0; c < num_candidates(); ++c) {  // one at a time: heads are large
+    for (int64_t c = 0; c < num_candidates(); ++c) {
       LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c), static_cast<int>(num_candidates())));
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
       const AllocationUnit& unit = request_.units[candidate.unit];
       if (unit.linears.size() != 1 || unit.linears[0].module != spec_.head.linear().shape.module) {
         return absl::InvalidArgumentError(absl::StrCat(unit.name, " is not the head"));
       }
-      HeadWeights exchanged = head;
-      LWQ_ASSIGN_OR_RETURN(exchanged.projection, Replacement(candidate, unit.linears[0]));
-      std::vector<double> kl(static_cast<size_t>(chunk.size));
-      LWQ_RETURN_IF_ERROR(
-          HeadKl(decoder_, head, states, {&exchanged}, {states}, {absl::MakeSpan(kl)}));
-      AddTo(candidate, kl);
+      LWQ_RETURN_IF_ERROR(AddDivergence(candidate, chunk, RowsOf(candidate), SourceOutput(chunk)));
     }
     return absl::OkStatus();
   }
 
   // The whole model over what each candidate looks up, with its head where that is the same weight.
   absl::Status RunEmbeddingChunk(const TokenChunk& chunk) {
-    LWQ_ASSIGN_OR_RETURN(const HeadWeights source_head, decoder_.LoadHead());
     LWQ_ASSIGN_OR_RETURN(const PreparedBatch one, decoder_.PrepareBatch(Repeat(chunk, 1)));
     const int steps = static_cast<int>(num_candidates()) * spec_.num_layers();
-    for (int64_t c = 0; c < num_candidates(); ++c) {  // one at a time: tables are large
+    for (int64_t c = 0; c < num_candidates(); ++c) {
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
-      HeadWeights head = source_head;
-      Matrix states(chunk.size, spec_.hidden_size);
-      LWQ_RETURN_IF_ERROR(LookUp(candidate, chunk, states, head));
+      LWQ_ASSIGN_OR_RETURN(MappedMatrix states, NewStates(chunk.size));
+      LWQ_RETURN_IF_ERROR(LookUp(candidate, chunk, states.view()));
       HostStates store(decoder_.device(), states.view());
       for (int layer = 0; layer < spec_.num_layers(); ++layer) {
         LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c) * spec_.num_layers() + layer, steps));
         LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
         LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, one, store));
       }
-      std::vector<double> kl(static_cast<size_t>(chunk.size));
-      LWQ_RETURN_IF_ERROR(HeadKl(decoder_, source_head,
-                                 request_.source_output.Rows(chunk.begin, chunk.size), {&head},
-                                 {states.view()}, {absl::MakeSpan(kl)}));
-      AddTo(candidate, kl);
+      const HeadRows table = RowsOf(candidate);
+      LWQ_RETURN_IF_ERROR(
+          AddDivergence(candidate, chunk, spec_.head.tied ? table : source_head_, states.view()));
     }
     return absl::OkStatus();
   }
 
-  // The rows of a candidate's table that the chunk's tokens stand for; `head` becomes the table
-  // where it is tied.
-  absl::Status LookUp(const Candidate& candidate, const TokenChunk& chunk, Matrix& states,
-                      HeadWeights& head) const {
+  // The rows of a candidate's table that the chunk's tokens stand for.
+  absl::Status LookUp(const Candidate& candidate, const TokenChunk& chunk,
+                      MatrixView states) const {
     const AllocationUnit& unit = request_.units[candidate.unit];
     LWQ_RETURN_IF_ERROR(SlotOf(spec_.embedding.layer, unit.linears[0]).status());
     Device* device = decoder_.device();
-    LWQ_ASSIGN_OR_RETURN(const auto table, device->NewMatrix(spec_.vocab_size, spec_.hidden_size));
-    LWQ_RETURN_IF_ERROR(
-        request_.replacement(candidate.unit, unit.linears[0], candidate.format, table->view()));
+    LWQ_ASSIGN_OR_RETURN(const auto row, device->NewMatrix(1, spec_.hidden_size));
     for (int64_t t = 0; t < chunk.size; ++t) {
       const int64_t token = request_.batch->tokens[static_cast<size_t>(chunk.begin + t)];
-      const MatrixView state = states.view().Rows(t, 1);
-      LWQ_RETURN_IF_ERROR(device->Download(table->Rows(token, 1), state));
+      LWQ_RETURN_IF_ERROR(request_.replacement(candidate.unit, unit.linears[0], candidate.format,
+                                               token, row->view()));
+      const MatrixView state = states.Rows(t, 1);
+      LWQ_RETURN_IF_ERROR(device->Download(row->view(), state));
       for (int64_t i = 0; i < state.cols; ++i) {
         state.data[i] *= static_cast<float>(spec_.embedding.scale);
       }
     }
-    if (!spec_.head.tied) return absl::OkStatus();
-    LWQ_ASSIGN_OR_RETURN(
-        head.projection,
-        decoder_.Prepare(spec_.vocab_size, spec_.hidden_size, [&](DeviceView<float> weight) {
-          return device->Copy(table->view(), weight);
-        }));
     return absl::OkStatus();
   }
 
-  absl::Status AddDivergences(const TokenChunk& chunk, const HeadWeights& head,
-                              const std::vector<const HeadWeights*>& heads,
-                              const std::vector<ConstMatrixView>& states) {
-    std::vector<std::vector<double>> kl(candidates_.size(),
-                                        std::vector<double>(static_cast<size_t>(chunk.size)));
-    std::vector<absl::Span<double>> spans;
-    for (std::vector<double>& one : kl) spans.push_back(absl::MakeSpan(one));
-    LWQ_RETURN_IF_ERROR(HeadKl(decoder_, head, request_.source_output.Rows(chunk.begin, chunk.size),
-                               heads, states, spans));
-    for (size_t c = 0; c < candidates_.size(); ++c) AddTo(candidates_[c], kl[c]);
+  ConstMatrixView SourceOutput(const TokenChunk& chunk) const {
+    return request_.source_output.Rows(chunk.begin, chunk.size);
+  }
+
+  // The candidate's only linear, as a head.
+  HeadRows RowsOf(const Candidate& candidate) const {
+    return [this, candidate](int64_t first, DeviceView<float> out) {
+      return request_.replacement(candidate.unit, request_.units[candidate.unit].linears[0],
+                                  candidate.format, first, out);
+    };
+  }
+
+  // Of one candidate's head and final hidden states.
+  absl::Status AddDivergence(const Candidate& candidate, const TokenChunk& chunk,
+                             const HeadRows& head, ConstMatrixView states) {
+    HeadPass pass;
+    pass.sides = {{&decoder_, &source_head_, SourceOutput(chunk)}, {&decoder_, &head, states}};
+    LWQ_ASSIGN_OR_RETURN(const HeadReading reading, ReadHead(pass));
+    AddTo(candidate, reading.kl[0]);
     return absl::OkStatus();
   }
 
@@ -276,6 +273,7 @@ class SwapKlRun {
   const Decoder& decoder_;
   const DecoderSpec& spec_;
   const UnitCostRequest& request_;
+  const HeadRows source_head_ = HeadOf(decoder_);
   std::vector<std::vector<double>> sums_;
   std::vector<Candidate> candidates_;
   size_t chunk_ = 0;
@@ -286,36 +284,6 @@ class SwapKlRun {
 
 absl::StatusOr<UnitCosts> SwapKl(const UnitCostRequest& request) {
   return SwapKlRun(*request.source, request).Run();
-}
-
-absl::Status HeadKl(const Decoder& decoder, const HeadWeights& source_head, ConstMatrixView source,
-                    absl::Span<const HeadWeights* const> heads,
-                    absl::Span<const ConstMatrixView> candidates,
-                    absl::Span<const absl::Span<double>> kl) {
-  Device* device = decoder.device();
-  const int64_t vocabulary = decoder.spec().vocab_size;
-  const int64_t block =
-      std::min({source.rows, kMaxHeadRows, std::max<int64_t>(1, kMaxLogits / vocabulary)});
-  LWQ_ASSIGN_OR_RETURN(auto source_logits, device->NewMatrix(block, vocabulary));
-  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(block, vocabulary));
-  LWQ_ASSIGN_OR_RETURN(
-      auto sums, device->NewBuffer<double>(static_cast<int64_t>(candidates.size()), source.rows));
-  for (int64_t begin = 0; begin < source.rows; begin += block) {
-    const int64_t rows = std::min(block, source.rows - begin);
-    const DeviceView<float> p = source_logits->Rows(0, rows), q = logits->Rows(0, rows);
-    LWQ_RETURN_IF_ERROR(decoder.Logits(source_head, source.Rows(begin, rows), p));
-    LWQ_RETURN_IF_ERROR(device->LogSoftmax(p));
-    for (size_t c = 0; c < candidates.size(); ++c) {
-      LWQ_RETURN_IF_ERROR(decoder.Logits(*heads[c], candidates[c].Rows(begin, rows), q));
-      LWQ_RETURN_IF_ERROR(device->LogSoftmax(q));
-      const DeviceSpan<double> of_candidate = sums->view().Row(static_cast<int64_t>(c));
-      LWQ_RETURN_IF_ERROR(device->KlDivergence(p, q, of_candidate.Part(begin, rows)));
-    }
-  }
-  for (size_t c = 0; c < candidates.size(); ++c) {
-    LWQ_RETURN_IF_ERROR(device->Download(sums->view().Row(static_cast<int64_t>(c)), kl[c]));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace lwq

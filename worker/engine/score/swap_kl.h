@@ -17,12 +17,4 @@ namespace lwq {
 // layer's.
 absl::StatusOr<UnitCosts> SwapKl(const UnitCostRequest& request);
 
-// The divergence of candidates from the source at the head. `source` and each of `candidates` are
-// final hidden states [T, hidden] in host memory; kl[c][t] is filled. Works on few rows at a time,
-// so memory stays small for large vocabularies. `heads[c]` is the candidate's head.
-absl::Status HeadKl(const Decoder& decoder, const HeadWeights& source_head, ConstMatrixView source,
-                    absl::Span<const HeadWeights* const> heads,
-                    absl::Span<const ConstMatrixView> candidates,
-                    absl::Span<const absl::Span<double>> kl);
-
 }  // namespace lwq

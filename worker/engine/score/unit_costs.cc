@@ -1,5 +1,6 @@
 #include "worker/engine/score/unit_costs.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -20,27 +21,45 @@ absl::StatusOr<size_t> SlotOf(const LayerSpec& layer, const LinearShape& linear)
                                                  "] is not a linear of the layer"));
 }
 
+namespace {
+
+// Of a linear in work, so that a head takes no more than a layer's.
+constexpr int64_t kElementsAtOnce = int64_t{1} << 22;
+
+// Visits rows [first, first + count) of a linear at every format of its unit.
+absl::Status VisitRows(const UnitCostRequest& request, size_t unit, const LinearShape& linear,
+                       int64_t first, int64_t count, size_t input,
+                       absl::FunctionRef<absl::Status(const LinearError&)> visit) {
+  Matrix weight(count, linear.in_features), error(count, linear.in_features);
+  if (weight.data() == nullptr || error.data() == nullptr) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory to score ", linear.module));
+  }
+  LWQ_RETURN_IF_ERROR(
+      request.weights->ReadDense(absl::StrCat(linear.module, ".weight"), first, weight.view()));
+  Device* device = request.source->device();
+  LWQ_ASSIGN_OR_RETURN(auto replacement, device->NewMatrix(count, linear.in_features));
+  for (int f = 0; f < request.num_formats[unit]; ++f) {
+    LWQ_RETURN_IF_ERROR(request.replacement(unit, linear, f, first, replacement->view()));
+    LWQ_RETURN_IF_ERROR(device->Download(replacement->view(), error.view()));
+    for (int64_t i = 0; i < error.size(); ++i) error.data()[i] -= weight.data()[i];
+    LWQ_RETURN_IF_ERROR(visit({unit, f, &linear, input, weight.view(), error.view()}));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status ForEachError(const UnitCostRequest& request,
                           absl::FunctionRef<absl::Status(const LinearError&)> visit) {
   const LayerSpec& layer = request.source->spec().at(request.place);
   for (size_t u = 0; u < request.units.size(); ++u) {
     for (const LinearShape& linear : request.units[u].linears) {
       LWQ_ASSIGN_OR_RETURN(const size_t slot, SlotOf(layer, linear));
-      Matrix weight(linear.out_features, linear.in_features);
-      Matrix error(linear.out_features, linear.in_features);
-      if (weight.data() == nullptr || error.data() == nullptr) {
-        return absl::ResourceExhaustedError(absl::StrCat("no memory to score ", linear.module));
-      }
-      LWQ_RETURN_IF_ERROR(request.weights->ReadLinear(linear.module, weight.view()));
-      Device* device = request.source->device();
-      LWQ_ASSIGN_OR_RETURN(auto replacement,
-                           device->NewMatrix(linear.out_features, linear.in_features));
-      for (int f = 0; f < request.num_formats[u]; ++f) {
-        LWQ_RETURN_IF_ERROR(request.replacement(u, linear, f, replacement->view()));
-        LWQ_RETURN_IF_ERROR(device->Download(replacement->view(), error.view()));
-        for (int64_t i = 0; i < error.size(); ++i) error.data()[i] -= weight.data()[i];
-        LWQ_RETURN_IF_ERROR(
-            visit({u, f, &linear, layer.linears[slot].input, weight.view(), error.view()}));
+      const int64_t at_once = std::max<int64_t>(1, kElementsAtOnce / linear.in_features);
+      for (int64_t first = 0; first < linear.out_features; first += at_once) {
+        LWQ_RETURN_IF_ERROR(VisitRows(request, u, linear, first,
+                                      std::min(at_once, linear.out_features - first),
+                                      layer.linears[slot].input, visit));
       }
     }
     if (request.progress) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -16,10 +17,11 @@
 
 namespace lwq {
 
-// Fills `weight` [out, in] with the dequantized weights of a linear of units[unit] in the unit's
-// format `format`. Called on the caller's thread, more than once for the same ones.
-using ReplacementWeights = std::function<absl::Status(size_t unit, const LinearShape& linear,
-                                                      int format, DeviceView<float> weight)>;
+// Fills `weight` [rows, in] with the dequantized weights, from row `first` on, of a linear of
+// units[unit] in the unit's format `format`. Called on the caller's thread, more than once for the
+// same ones.
+using ReplacementWeights = std::function<absl::Status(
+    size_t unit, const LinearShape& linear, int format, int64_t first, DeviceView<float> weight)>;
 
 struct UnitCostRequest {
   const Decoder* source = nullptr;
@@ -35,9 +37,10 @@ struct UnitCostRequest {
   const TokenBatch* batch = nullptr;
   ConstMatrixView layer_input;
   ConstMatrixView source_output;
-  // Bound on the candidates' hidden states; text is cut into chunks of whole sequences to keep it.
-  // The result depends on it in the last bits.
+  // About how much the candidates' hidden states may take on disk: text is cut into chunks of whole
+  // sequences, of one at least. The result depends on it in the last bits.
   int64_t max_state_bytes = int64_t{1} << 30;
+  std::string scratch_directory;  // for those hidden states; empty: TMPDIR
   // Share of the work that is done; a non-OK answer stops and is returned.
   std::function<absl::Status(double done)> progress;
 };
@@ -49,7 +52,7 @@ using UnitCosts = std::vector<std::vector<double>>;
 // another shape there.
 absl::StatusOr<size_t> SlotOf(const LayerSpec& layer, const LinearShape& linear);
 
-// A linear and what one format makes of it, host memory [out, in].
+// Some rows of a linear and what one format makes of them, host memory [rows, in].
 struct LinearError {
   size_t unit;
   int format;
@@ -59,7 +62,8 @@ struct LinearError {
   ConstMatrixView error;  // Q(W) - W
 };
 
-// Visits every linear of the request's units at every format, linear by linear.
+// Visits every linear of the request's units, linear by linear, some rows at a time, those at every
+// format.
 absl::Status ForEachError(const UnitCostRequest& request,
                           absl::FunctionRef<absl::Status(const LinearError&)> visit);
 

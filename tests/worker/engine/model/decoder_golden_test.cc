@@ -4,6 +4,7 @@
 
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/whole_logits.h"
 #include "tests/worker/engine/model/golden_tensors.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/model/decoder.h"
@@ -41,11 +42,7 @@ absl::StatusOr<Difference> Compare(const std::string& model, const std::string& 
   }
   Matrix hidden(batch.num_tokens(), spec.hidden_size);
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto found, device->NewMatrix(hidden.rows(), spec.vocab_size));
-  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), found->view()));
-  Matrix host(hidden.rows(), spec.vocab_size);
-  LWQ_RETURN_IF_ERROR(device->Download(found->view(), host.view()));
+  LWQ_ASSIGN_OR_RETURN(const Matrix host, testing::WholeLogits(*decoder, hidden.view()));
   Difference difference;
   for (int64_t t = 0; t < hidden.rows(); ++t) {
     const float* row = host.Row(t);

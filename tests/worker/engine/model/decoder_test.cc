@@ -113,6 +113,45 @@ TEST(Decoder, ContinuationsEqualTheSequencesWrittenOut) {
   EXPECT_GT(LargestDifference(found.view().Rows(49, 3), expected.view().Rows(40, 3)), 0.1);
 }
 
+// Long sequences pass in parts, each of which sees those before it.
+TEST(Decoder, ALongSequenceInPartsIsWhatItIsWhole) {
+  for (const char* name : {"decoder/tiny", "families/phi3", "families/gemma3"}) {
+    const std::string model = std::string(LWQ_SOURCE_DIR "/tests/golden/") + name;
+    auto device = MakeDevice({.device = "cpu", .num_threads = 2}).value();
+    auto checkpoint = Checkpoint::Open(model).value();
+    auto weights = MakeCheckpointWeights(checkpoint.get());
+    const DecoderSpec spec = ReadDecoderSpec(model).value();
+    TokenBatch batch;
+    for (const int length : {20, 70, 9, 50}) {
+      std::vector<int32_t> tokens = Sequence(length, length);
+      for (int32_t& token : tokens) token %= static_cast<int32_t>(spec.vocab_size);
+      batch.Add(tokens);
+    }
+    std::vector<Matrix> found;
+    for (const int64_t chunk : {Decoder::kChunkTokens, int64_t{16}, int64_t{33}}) {
+      auto decoder = Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32).value();
+      decoder->set_chunk_tokens(chunk);
+      int64_t seen = 0;
+      Matrix hidden(batch.num_tokens(), spec.hidden_size);
+      ASSERT_OK(decoder->Embed(batch.tokens, hidden.view()));
+      for (int layer = 0; layer < spec.num_layers(); ++layer) {
+        LWQ_ASSERT_OK_AND_ASSIGN(const LayerWeights loaded, decoder->LoadLayer(layer));
+        ASSERT_OK(decoder->RunLayer(loaded, batch, hidden.view(),
+                                    [&](size_t input, DeviceView<const float> x) {
+                                      EXPECT_LE(x.rows, chunk);
+                                      seen += input == 0 ? x.rows : 0;
+                                      return absl::OkStatus();
+                                    }));
+      }
+      EXPECT_EQ(seen, batch.num_tokens() * spec.num_layers());
+      found.push_back(std::move(hidden));
+    }
+    for (size_t i = 1; i < found.size(); ++i) {
+      EXPECT_LT(LargestDifference(found[i].view(), found[0].view()), kTolerance) << name;
+    }
+  }
+}
+
 TEST(Decoder, ThreadsDoNotChangeABit) {
   TokenBatch batch;
   for (int i = 0; i < 9; ++i) batch.Add(Sequence(60 + i, i));

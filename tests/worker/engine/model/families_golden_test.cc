@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/whole_logits.h"
 #include "tests/worker/engine/model/golden_tensors.h"
 #include "worker/engine/io/checkpoint.h"
 #include "worker/engine/model/decoder.h"
@@ -36,12 +37,7 @@ absl::StatusOr<Matrix> Logits(const std::string& config, const std::string& weig
                        Decoder::Create(spec, weights.get(), device.get(), ComputeType::kF32));
   Matrix hidden(batch.num_tokens(), spec.hidden_size);
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(hidden.rows(), spec.vocab_size));
-  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
-  Matrix host(hidden.rows(), spec.vocab_size);
-  LWQ_RETURN_IF_ERROR(device->Download(logits->view(), host.view()));
-  return host;
+  return testing::WholeLogits(*decoder, hidden.view());
 }
 
 TokenBatch Recorded(const SafetensorsFile& file) {

@@ -13,21 +13,8 @@ using ::lwq::testing::FailsWith;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr int64_t kMebibyte = int64_t{1} << 20;
-
-// Of the four usual widths.
-MemoryForecast Forecast(const ModelInventory& model, bool calibrated, bool bf16) {
-  return ForecastWorkerMemory(model, testing::MenuFor(model, {2, 3, 4, 8}).AllFormats(), calibrated,
-                              bf16);
-}
-
-TEST(MemoryModelTest, DoesNotGrowWithDepth) {
-  testing::LlamaShape shape{.layers = 4, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
-  const auto shallow = Forecast(testing::LlamaInventory(shape), true, true);
-  shape.layers = 40;
-  const auto deep = Forecast(testing::LlamaInventory(shape), true, true);
-  EXPECT_EQ(shallow.total_bytes, deep.total_bytes);
-}
+constexpr const char* kKinds[] = {"calibrate", "score",  "quantize", "trial",
+                                  "evaluate",  "verify", "preflight"};
 
 // A layer whose MLP is so many experts.
 ModelInventory WithExperts(int num_experts) {
@@ -43,69 +30,137 @@ ModelInventory WithExperts(int num_experts) {
   return model;
 }
 
+// Of the four usual widths; a job of gptq.
+class MemoryModelTest : public ::testing::Test {
+ protected:
+  MemoryModelTest() { Use({.layers = 2, .hidden = 2048, .intermediate = 5632, .vocab = 32000}); }
+
+  void Use(const testing::LlamaShape& shape) { Use(testing::LlamaInventory(shape)); }
+  void Use(ModelInventory model) {
+    model_ = std::move(model);
+    menu_ = testing::MenuFor(model_, {2, 3, 4, 8});
+    question_.menu = &menu_;
+    question_.runs_source = question_.moments = true;
+    question_.factors = question_.refinement = true;
+  }
+  MemoryForecast Forecast(const WorkLimits& limits = {}) const {
+    return ForecastWorkerMemory(model_, question_, limits);
+  }
+
+  ModelInventory model_;
+  Menu menu_;
+  MemoryQuestion question_;
+};
+
+TEST_F(MemoryModelTest, DoesNotGrowWithDepthOrVocabulary) {
+  const int64_t bytes = Forecast().total_bytes;
+  Use({.layers = 40, .hidden = 2048, .intermediate = 5632, .vocab = 256000});
+  EXPECT_EQ(Forecast().total_bytes, bytes);
+}
+
 // Weights, statistics and results of a layer's experts come and go.
-TEST(MemoryModelTest, DoesNotGrowWithTheNumberOfExperts) {
-  for (const bool calibrated : {false, true}) {
-    const auto few = Forecast(WithExperts(8), calibrated, false);
-    const auto many = Forecast(WithExperts(128), calibrated, false);
-    EXPECT_EQ(few.layer_bytes, many.layer_bytes);
-    EXPECT_EQ(few.hessian_bytes, many.hessian_bytes);
-    EXPECT_EQ(few.total_bytes, many.total_bytes);
-    EXPECT_GE(few.layer_bytes, 4 * 8 * int64_t{768} * 2048);  // four experts
+TEST_F(MemoryModelTest, DoesNotGrowWithTheNumberOfExperts) {
+  Use(WithExperts(8));
+  const MemoryForecast few = Forecast();
+  Use(WithExperts(128));
+  const MemoryForecast many = Forecast();
+  EXPECT_EQ(few.calibrate_bytes, many.calibrate_bytes);
+  EXPECT_EQ(few.score_bytes, many.score_bytes);
+  EXPECT_EQ(few.trial_bytes, many.trial_bytes);
+  EXPECT_EQ(few.quantize_bytes, many.quantize_bytes);
+  EXPECT_GE(few.layer_bytes, 4 * 8 * int64_t{768} * 2048);  // four experts
+}
+
+TEST_F(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
+  const int64_t layer = model_.num_quantizable_weights() / 2;
+  const int64_t widest = int64_t{2048} * 5632, square = int64_t{5632} * 5632;
+  const MemoryForecast f = Forecast();
+  EXPECT_GE(f.layer_bytes, 4 * (layer + widest));
+  EXPECT_GE(f.statistics_bytes, 3 * 4 * square);  // second moments, factor, and H once more
+  // Residual, norm, and the down projection's inputs.
+  EXPECT_GE(f.activation_bytes, int64_t{2048} * 4 * (2 * 2048 + 5632));
+  EXPECT_GE(f.calibrate_bytes, f.fixed_bytes + f.layer_bytes + f.activation_bytes + 4 * square);
+  EXPECT_GE(f.score_bytes, f.trial_bytes + 4 * 2 * widest);  // gate and up once more
+  EXPECT_GE(f.quantize_bytes, f.fixed_bytes + f.statistics_bytes);
+  EXPECT_GE(f.preflight_bytes, f.fixed_bytes + f.statistics_bytes);
+  for (const char* kind : kKinds) {
+    EXPECT_GT(f.Of(kind), f.fixed_bytes) << kind;
+    EXPECT_LE(f.Of(kind), f.total_bytes) << kind;
   }
+  EXPECT_EQ(f.Of("assemble"), f.fixed_bytes);
 }
 
-TEST(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
-  const testing::LlamaShape shape{
-      .layers = 2, .hidden = 2048, .intermediate = 5632, .vocab = 32000};
-  const ModelInventory model = testing::LlamaInventory(shape);
-  const int64_t layer = model.num_quantizable_weights() / 2;
-  const auto plain = Forecast(model, false, false);
-  const auto bf16 = Forecast(model, false, true);
-  const auto calibrated = Forecast(model, true, false);
-  EXPECT_GE(plain.layer_bytes, 4 * layer + 4 * 2048 * 5632);
-  EXPECT_EQ(plain.layer_bytes - bf16.layer_bytes, 2 * layer);
-  EXPECT_GE(plain.head_bytes, 4 * 32000 * 2048);
-  EXPECT_EQ(plain.hessian_bytes, 0);
-  EXPECT_GE(calibrated.hessian_bytes, 2 * 4 * int64_t{5632} * 5632);  // Gram and factor of down
-  // Residual, norm, queries and answer; the down projection's inputs as a dense copy.
-  EXPECT_GE(plain.activation_bytes, int64_t{2048} * 4 * (4 * 2048 + 5632));
-  EXPECT_GE(calibrated.activation_bytes - plain.activation_bytes, int64_t{2048} * 4 * 5632);
-  EXPECT_GE(plain.fixed_bytes, 200 * kMebibyte);
+TEST_F(MemoryModelTest, WhatIsNotDoneIsNotCounted) {
+  const MemoryForecast all = Forecast();
+  question_.refinement = false;
+  const MemoryForecast unrefined = Forecast();
+  EXPECT_LT(unrefined.quantize_bytes, all.quantize_bytes);
+  EXPECT_EQ(unrefined.calibrate_bytes, all.calibrate_bytes);
+  question_.factors = false;
+  EXPECT_LT(Forecast().quantize_bytes, unrefined.quantize_bytes);
+  EXPECT_EQ(Forecast().calibrate_bytes, unrefined.calibrate_bytes);
+  question_.moments = false;
+  EXPECT_LT(Forecast().calibrate_bytes, unrefined.calibrate_bytes);
+  question_.runs_source = false;
+  EXPECT_EQ(Forecast().calibrate_bytes, 0);
 }
 
-// Each task's own needs are below the total, whichever of them is the largest.
-TEST(MemoryModelTest, TheTotalHoldsEveryTask) {
-  for (int64_t vocab : {256, 32000, 256000}) {
-    for (int64_t intermediate : {512, 5632, 28672}) {
-      const ModelInventory model = testing::LlamaInventory(
-          {.layers = 2, .hidden = 2048, .intermediate = intermediate, .vocab = vocab});
-      const auto f = Forecast(model, true, false);
-      const int64_t widest = 2048 * std::max<int64_t>(2048, intermediate);
-      EXPECT_GE(f.total_bytes,
-                f.fixed_bytes + f.layer_bytes + f.hessian_bytes + f.activation_bytes);
-      EXPECT_GE(f.total_bytes, f.fixed_bytes + f.layer_bytes + f.head_bytes + f.activation_bytes);
-      // Four widths of the widest linear: a working copy and codes of each.
-      EXPECT_GE(f.total_bytes, f.fixed_bytes + f.hessian_bytes + 4 * 5 * widest);
-    }
-  }
+// Inputs that are rounded are a copy; prepared weights are F32 where the CPU has no BF16.
+TEST_F(MemoryModelTest, BF16TakesNoLess) {
+  const MemoryForecast f32 = Forecast();
+  question_.bf16 = true;
+  EXPECT_EQ(Forecast().layer_bytes, f32.layer_bytes);
+  EXPECT_EQ(Forecast().activation_bytes - f32.activation_bytes, int64_t{2048} * 4 * 5632);
 }
 
-TEST(MemoryModelTest, TiedAndUntiedHeadsCountTheSame) {
-  const auto tied = Forecast(testing::LlamaInventory({.tied = true}), true, false);
-  const auto untied = Forecast(testing::LlamaInventory({.tied = false}), true, false);
-  EXPECT_EQ(tied.head_bytes, untied.head_bytes);
+// An untied head is quantized in tiles, like any linear: what it takes more is what is stored of
+// it.
+TEST_F(MemoryModelTest, AHeadThatIsQuantizedCountsByItsTiles) {
+  const auto bytes = [&](int64_t vocab) {
+    Use({.layers = 2, .hidden = 2048, .intermediate = 2048, .vocab = vocab, .tied = false});
+    question_.factors = question_.refinement = false;
+    return Forecast().quantize_bytes;
+  };
+  const int64_t more = (int64_t{256000} - 128000) * 2048;
+  const int64_t stored = bytes(256000) - bytes(128000);
+  EXPECT_GE(stored, more / 8 * (2 + 3 + 4 + 8));
+  EXPECT_LE(stored, more / 8 * (2 + 3 + 4 + 8) * 5 / 4);
 }
 
-TEST(MemoryModelTest, RefusesACeilingThatIsTooLow) {
-  const auto forecast = Forecast(testing::LlamaInventory({}), true, false);
-  EXPECT_OK(CheckMemoryCeiling(forecast, 0));  // no ceiling
-  EXPECT_OK(CheckMemoryCeiling(forecast, forecast.total_bytes));
-  const absl::Status status = CheckMemoryCeiling(forecast, forecast.total_bytes - 1);
+TEST_F(MemoryModelTest, ALongWindowAddsItsKeysAndValues) {
+  const int64_t before = Forecast().evaluate_bytes;
+  question_.longest_window = 16384;
+  const int64_t keys = int64_t{model_.num_kv_heads} * model_.head_dim;
+  EXPECT_GE(Forecast().evaluate_bytes - before, int64_t{16384} * 2 * keys * 4);
+  EXPECT_EQ(Forecast().trial_bytes, before);
+}
+
+TEST_F(MemoryModelTest, ACeilingMakesTheWorkSmallerUntilItFits) {
+  const MemoryForecast plain = Forecast();
+  EXPECT_EQ(ForecastUnderCeiling(model_, question_, 0).limits, WorkLimits());
+  EXPECT_EQ(ForecastUnderCeiling(model_, question_, plain.total_bytes).limits, WorkLimits());
+  const int64_t ceiling = plain.total_bytes - 1;
+  const MemoryForecast smaller = ForecastUnderCeiling(model_, question_, ceiling);
+  EXPECT_LE(smaller.total_bytes, ceiling);
+  EXPECT_FALSE(smaller.limits == WorkLimits());
+  // One kind of task has its own.
+  const MemoryForecast trial =
+      ForecastUnderCeiling(model_, question_, plain.trial_bytes - 1, "trial");
+  EXPECT_EQ(trial.limits.chunk_tokens, 1024);
+  EXPECT_LT(trial.trial_bytes, plain.trial_bytes);
+}
+
+TEST_F(MemoryModelTest, RefusesACeilingThatIsTooLowAndSaysWhichWouldDo) {
+  const MemoryForecast least = ForecastUnderCeiling(model_, question_, 1);
+  EXPECT_OK(CheckMemoryCeiling(least, 0));  // no ceiling
+  EXPECT_OK(CheckMemoryCeiling(least, least.total_bytes));
+  const absl::Status status = CheckMemoryCeiling(least, least.total_bytes - 1);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status, FailsWith("MEMORY_INFEASIBLE",
-                                AllOf(HasSubstr(absl::StrCat(forecast.total_bytes)),
-                                      HasSubstr(absl::StrCat(forecast.total_bytes - 1)))));
+                                AllOf(HasSubstr(absl::StrCat(least.total_bytes)),
+                                      HasSubstr(absl::StrCat(least.total_bytes - 1)))));
+  EXPECT_LE(ForecastUnderCeiling(model_, question_, least.total_bytes).total_bytes,
+            least.total_bytes);
 }
 
 }  // namespace

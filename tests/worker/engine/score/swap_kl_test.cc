@@ -5,6 +5,7 @@
 
 #include "tests/testing/shared_data.h"
 #include "tests/testing/test_devices.h"
+#include "tests/testing/whole_logits.h"
 #include "worker/engine/io/checkpoint.h"
 
 namespace lwq {
@@ -35,7 +36,11 @@ class Swapped : public WeightSource {
     return absl::OkStatus();
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t row, MatrixView out) const override {
-    return clean_->ReadDense(tensor, row, out);
+    LWQ_RETURN_IF_ERROR(clean_->ReadDense(tensor, row, out));
+    for (const LinearShape& linear : unit_.linears) {
+      if (linear.module + ".weight" == tensor) Coarsen(format_, out);
+    }
+    return absl::OkStatus();
   }
   bool HasDense(absl::string_view tensor) const override { return clean_->HasDense(tensor); }
 
@@ -80,10 +85,10 @@ class SwapKlTest : public ::testing::Test {
       if (unit.place == place) request.units.push_back(unit);
     }
     request.num_formats.assign(request.units.size(), kFormats);
-    request.replacement = [this](size_t, const LinearShape& linear, int format,
+    request.replacement = [this](size_t, const LinearShape& linear, int format, int64_t first,
                                  DeviceView<float> weight) -> absl::Status {
       Matrix host(weight.rows, weight.cols);
-      LWQ_RETURN_IF_ERROR(weights_->ReadLinear(linear.module, host.view()));
+      LWQ_RETURN_IF_ERROR(weights_->ReadDense(linear.module + ".weight", first, host.view()));
       Coarsen(format, host.view());
       return device_->Upload(host.view(), weight);
     };
@@ -110,11 +115,15 @@ class SwapKlTest : public ::testing::Test {
   absl::StatusOr<Matrix> LogProbabilities(const Decoder& decoder) {
     Matrix hidden(batch_.num_tokens(), spec_.hidden_size);
     LWQ_RETURN_IF_ERROR(RunAllLayers(decoder, batch_, hidden.view()));
-    LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder.LoadHead());
-    LWQ_ASSIGN_OR_RETURN(auto logits, device_->NewMatrix(hidden.rows(), spec_.vocab_size));
-    LWQ_RETURN_IF_ERROR(decoder.Logits(head, hidden.view(), logits->view()));
-    LWQ_RETURN_IF_ERROR(device_->LogSoftmax(logits->view()));
-    return ::lwq::testing::OnHost(*device_, logits->view());
+    LWQ_ASSIGN_OR_RETURN(Matrix logits, testing::WholeLogits(decoder, hidden.view()));
+    for (int64_t r = 0; r < logits.rows(); ++r) {
+      double sum = 0;
+      for (int64_t v = 0; v < logits.cols(); ++v) sum += std::exp(double{logits.Row(r)[v]});
+      for (int64_t v = 0; v < logits.cols(); ++v) {
+        logits.Row(r)[v] = static_cast<float>(logits.Row(r)[v] - std::log(sum));
+      }
+    }
+    return logits;
   }
 
   std::unique_ptr<Device> device_;

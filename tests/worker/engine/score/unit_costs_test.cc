@@ -41,10 +41,10 @@ class UnitCostsTest : public ::testing::Test {
     }
     request_.num_formats.assign(request_.units.size(), kFormats);
     request_.num_formats.back() = 1;  // menus differ from unit to unit
-    request_.replacement = [this](size_t, const LinearShape& linear, int format,
+    request_.replacement = [this](size_t, const LinearShape& linear, int format, int64_t first,
                                   DeviceView<float> out) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(const Matrix rounded, Rounded(linear, format));
-      return device_->Upload(rounded.view(), out);
+      return device_->Upload(rounded.view().Rows(first, out.rows), out);
     };
   }
 

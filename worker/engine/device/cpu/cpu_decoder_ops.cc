@@ -94,8 +94,9 @@ class SegmentHead {
     for (int64_t first = 0; first < own.size; first += kAttentionRows) {
       block.rows = std::min(kAttentionRows, own.size - first);
       block.first_seen = num_keys - own.size + first + 1;
-      block.query = q_.Row(own.begin + first) + int64_t{head} * shape_.head_dim;
-      block.out = out_.Row(own.begin + first) + int64_t{head} * shape_.head_dim;
+      const int64_t row = own.begin + first - (k_.rows - q_.rows);
+      block.query = q_.Row(row) + int64_t{head} * shape_.head_dim;
+      block.out = out_.Row(row) + int64_t{head} * shape_.head_dim;
       AttendBlock(block);
     }
     return absl::OkStatus();
@@ -186,11 +187,11 @@ absl::Status CpuDevice::Attention(DeviceView<const float> q, DeviceView<const fl
   LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
   LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, batch, shape, out));
   const SegmentHead work(Host(q), Host(k), Host(v), own->segments(), shape, Host(out));
-  return RunAll(pool_, static_cast<int64_t>(own->segments().size()) * shape.num_heads,
-                [&](int64_t i) {
-                  return work.Run(static_cast<int>(i / shape.num_heads),
-                                  static_cast<int>(i % shape.num_heads));
-                });
+  LWQ_ASSIGN_OR_RETURN(const std::vector<int> queried, own->SegmentsInLast(q.rows));
+  return RunAll(pool_, static_cast<int64_t>(queried.size()) * shape.num_heads, [&](int64_t i) {
+    return work.Run(queried[static_cast<size_t>(i / shape.num_heads)],
+                    static_cast<int>(i % shape.num_heads));
+  });
 }
 
 absl::Status CpuDevice::Gate(DeviceView<const float> gate, DeviceView<const float> up,
@@ -234,6 +235,54 @@ absl::Status CpuDevice::KlDivergence(DeviceView<const float> source,
   ForRows(pool_, source.rows, [&](int64_t r) {
     Host(kl.data)[r] = KlRow(Row(source, r), Row(candidate, r), source.cols);
   });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::SumLogits(DeviceView<const float> logits, int64_t first_token,
+                                  const LogitSums& sums) {
+  LWQ_RETURN_IF_ERROR(CheckSums(logits, sums));
+  if (logits.cols == 0) return absl::OkStatus();
+  float* top = Host(sums.top.data);
+  int32_t* best = Host(sums.best.data);
+  double* total = Host(sums.total.data);
+  ForRows(pool_, logits.rows, [&](int64_t r) {
+    const float* row = Row(logits, r);
+    const float largest = MaxRow(row, logits.cols);
+    if (first_token == 0) total[r] = 0;
+    if (first_token == 0 || largest > top[r]) {
+      if (first_token > 0) total[r] *= std::exp(double{top[r]} - largest);
+      top[r] = largest;
+      best[r] =
+          static_cast<int32_t>(first_token + (std::find(row, row + logits.cols, largest) - row));
+    }
+    total[r] += ExpSumRow(row, top[r], logits.cols);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::SumLogitGaps(DeviceView<const float> source,
+                                     DeviceSpan<const float> source_top,
+                                     DeviceView<const float> candidate, int64_t first_token,
+                                     const LogitGaps& gaps) {
+  LWQ_RETURN_IF_ERROR(CheckGaps(source, source_top, candidate, gaps));
+  const float* top_now = Host(source_top.data);
+  float* top = Host(gaps.top.data);
+  double* total = Host(gaps.total.data);
+  ForRows(pool_, source.rows, [&](int64_t r) {
+    total[r] = first_token == 0 ? 0 : total[r] * std::exp(double{top[r]} - top_now[r]);
+    top[r] = top_now[r];
+    total[r] += GapSumRow(Row(source, r), Row(candidate, r), top[r], source.cols);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                             DeviceSpan<const int32_t> columns, DeviceSpan<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckLength("places' columns", columns.size, rows.size));
+  LWQ_RETURN_IF_ERROR(CheckLength("picked elements", out.size, rows.size));
+  const absl::Span<const int32_t> r = Host(rows), c = Host(columns);
+  LWQ_RETURN_IF_ERROR(CheckPlaces(r, c, m.rows, m.cols));
+  for (size_t i = 0; i < r.size(); ++i) Host(out.data)[i] = Row(m, r[i])[c[i]];
   return absl::OkStatus();
 }
 

@@ -93,6 +93,12 @@ std::string CpuDevice::NumericsClass() const {
 // Everywhere: without BF16 instructions the inputs are rounded and multiplied as F32.
 bool CpuDevice::Supports(ComputeType) const { return true; }
 
+void CpuDevice::ReleaseScratch() {
+  products_->input = HostBuffer();
+  products_->transposed = HostBuffer();
+  products_->packed = PackedMatrix();
+}
+
 absl::StatusOr<std::unique_ptr<DeviceMemory>> CpuDevice::Allocate(int64_t rows, int64_t cols,
                                                                   int64_t element_bytes) {
   return HostSpace(0).Allocate(rows, cols, element_bytes);

@@ -25,6 +25,7 @@ class CpuDevice : public Device {
   std::string NumericsClass() const override;
   bool Supports(ComputeType type) const override;
   ThreadPool& host_threads() override { return pool_; }
+  void ReleaseScratch() override;
   absl::Status Synchronize() override { return absl::OkStatus(); }
   absl::Status Widen(DeviceView<const BF16> from, DeviceView<float> to) override;
   absl::Status Widen(DeviceView<const F16> from, DeviceView<float> to) override;
@@ -80,6 +81,13 @@ class CpuDevice : public Device {
   absl::Status LogSoftmax(DeviceView<float> logits) override;
   absl::Status KlDivergence(DeviceView<const float> source, DeviceView<const float> candidate,
                             DeviceSpan<double> kl) override;
+  absl::Status SumLogits(DeviceView<const float> logits, int64_t first_token,
+                         const LogitSums& sums) override;
+  absl::Status SumLogitGaps(DeviceView<const float> source, DeviceSpan<const float> source_top,
+                            DeviceView<const float> candidate, int64_t first_token,
+                            const LogitGaps& gaps) override;
+  absl::Status Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                    DeviceSpan<const int32_t> columns, DeviceSpan<float> out) override;
   absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
                          DeviceSpan<double> out) override;
 

@@ -151,10 +151,11 @@ HWY_INLINE float MaxOf(const float* x, int64_t n) {
   return hn::GetLane(hn::MaxOfLanes(d, top));
 }
 
-void LogSoftmaxRowT(int64_t n, float* x) {
+float MaxRowT(const float* x, int64_t n) { return MaxOf(x, n); }
+
+double ExpSumRowT(const float* x, float top, int64_t n) {
   constexpr int64_t kBlock = 512;
   const D d;
-  const float top = MaxOf(x, n);
   const V shift = hn::Set(d, top);
   double total = 0;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
@@ -165,6 +166,14 @@ void LogSoftmaxRowT(int64_t n, float* x) {
     });
     total += Sum(sum);
   }
+  return total;
+}
+
+void LogSoftmaxRowT(int64_t n, float* x) {
+  const D d;
+  const float top = MaxOf(x, n);
+  const V shift = hn::Set(d, top);
+  const double total = ExpSumRowT(x, top, n);
   // Two steps, so that the log of the sum is not rounded at the size of the maximum.
   const V log_total = hn::Set(d, static_cast<float>(std::log(total)));
   ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
@@ -182,6 +191,21 @@ double KlRowT(const float* p, const float* q, int64_t n) {
     const auto weight = hn::Exp(dh, log_p);
     const auto some = hn::Gt(weight, hn::Zero(dh));  // what has no probability has no share
     const auto gap = hn::IfThenElseZero(some, hn::Sub(log_p, log_q));
+    total = hn::MulAdd(hn::PromoteTo(dd, weight), hn::PromoteTo(dd, gap), total);
+  });
+  return Sum(total);
+}
+
+double GapSumRowT(const float* p, const float* q, float top, int64_t n) {
+  const DD dd;
+  const DH dh;
+  const auto shift = hn::Set(dh, top);
+  VD total = hn::Zero(dd);
+  ForVectors(dh, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const auto a = hn::MaskedLoad(mask, dh, p + i), b = hn::MaskedLoad(mask, dh, q + i);
+    const auto weight = hn::IfThenElseZero(mask, hn::Exp(dh, hn::Sub(a, shift)));
+    const auto some = hn::Gt(weight, hn::Zero(dh));  // what has no probability has no share
+    const auto gap = hn::IfThenElseZero(some, hn::Sub(a, b));
     total = hn::MulAdd(hn::PromoteTo(dd, weight), hn::PromoteTo(dd, gap), total);
   });
   return Sum(total);
@@ -305,6 +329,9 @@ HWY_EXPORT(AddRowT);
 HWY_EXPORT(SubtractRowT);
 HWY_EXPORT(LogSoftmaxRowT);
 HWY_EXPORT(KlRowT);
+HWY_EXPORT(MaxRowT);
+HWY_EXPORT(ExpSumRowT);
+HWY_EXPORT(GapSumRowT);
 HWY_EXPORT(CosineRowT);
 HWY_EXPORT(AttendBlockT);
 
@@ -328,6 +355,13 @@ void SubtractRow(const float* a, const float* b, int64_t n, float* out) {
 void LogSoftmaxRow(int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(LogSoftmaxRowT)(n, x); }
 double KlRow(const float* p, const float* q, int64_t n) {
   return HWY_DYNAMIC_DISPATCH(KlRowT)(p, q, n);
+}
+float MaxRow(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(MaxRowT)(x, n); }
+double ExpSumRow(const float* x, float top, int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(ExpSumRowT)(x, top, n);
+}
+double GapSumRow(const float* p, const float* q, float top, int64_t n) {
+  return HWY_DYNAMIC_DISPATCH(GapSumRowT)(p, q, top, n);
 }
 double CosineRow(const float* x, const float* y, int64_t n) {
   return HWY_DYNAMIC_DISPATCH(CosineRowT)(x, y, n);

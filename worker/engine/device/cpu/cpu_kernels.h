@@ -26,6 +26,11 @@ void SubtractRow(const float* a, const float* b, int64_t n, float* out);
 void LogSoftmaxRow(int64_t n, float* x);
 // sum exp(p) (p - q), in F64.
 double KlRow(const float* p, const float* q, int64_t n);
+float MaxRow(const float* x, int64_t n);
+// sum exp(x - top), over blocks of 512 in F64.
+double ExpSumRow(const float* x, float top, int64_t n);
+// sum exp(p - top) (p - q), in F64.
+double GapSumRow(const float* p, const float* q, float top, int64_t n);
 // Cosine in F64; 0 when either is zero.
 double CosineRow(const float* x, const float* y, int64_t n);
 

@@ -35,13 +35,13 @@ double Score(const float* q, const float* k, const AttentionShape& shape) {
 }
 
 // One token and head: softmax over `rows`, the last of which is the token's own.
-void AttendOne(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v,
-               absl::Span<const int64_t> rows, const AttentionShape& shape, int head, float* out) {
+void AttendOne(const float* q, ConstMatrixView k, ConstMatrixView v, absl::Span<const int64_t> rows,
+               const AttentionShape& shape, int head, float* out) {
   const int64_t q_at = int64_t{head} * shape.head_dim;
   const int64_t k_at = int64_t{head / (shape.num_heads / shape.num_kv_heads)} * shape.head_dim;
   std::vector<double> score(rows.size());
   for (size_t j = 0; j < rows.size(); ++j) {
-    score[j] = Score(q.Row(rows.back()) + q_at, k.Row(rows[j]) + k_at, shape);
+    score[j] = Score(q + q_at, k.Row(rows[j]) + k_at, shape);
   }
   const double top = *std::max_element(score.begin(), score.end());
   double total = 0;
@@ -118,16 +118,19 @@ absl::Status ReferenceDevice::Attention(DeviceView<const float> q, DeviceView<co
   LWQ_ASSIGN_OR_RETURN(const HostBatch* own, HostBatch::Of(batch));
   LWQ_RETURN_IF_ERROR(CheckAttention(q, k, v, batch, shape, out));
   const std::vector<Segment>& segments = own->segments();
-  for (size_t s = 0; s < segments.size(); ++s) {
-    std::vector<int64_t> rows = AncestorRows(segments, static_cast<int>(s));
-    for (int64_t i = 0; i < segments[s].size; ++i) {
-      rows.push_back(segments[s].begin + i);
+  const int64_t first_row = own->rows() - q.rows;
+  LWQ_ASSIGN_OR_RETURN(const std::vector<int> queried, own->SegmentsInLast(q.rows));
+  for (const int s : queried) {
+    const Segment& segment = segments[static_cast<size_t>(s)];
+    std::vector<int64_t> rows = AncestorRows(segments, s);
+    for (int64_t i = 0; i < segment.size; ++i) {
+      rows.push_back(segment.begin + i);
       absl::Span<const int64_t> seen = rows;
       const size_t window = static_cast<size_t>(shape.sliding_window);
       if (window > 0 && seen.size() > window) seen.remove_prefix(seen.size() - window);
       for (int head = 0; head < shape.num_heads; ++head) {
-        AttendOne(space_.Host(q), space_.Host(k), space_.Host(v), seen, shape, head,
-                  Row(out, rows.back()));
+        AttendOne(Row(q, rows.back() - first_row), space_.Host(k), space_.Host(v), seen, shape,
+                  head, Row(out, rows.back() - first_row));
       }
     }
   }
@@ -198,6 +201,57 @@ absl::Status ReferenceDevice::KlDivergence(DeviceView<const float> source,
       if (p > -INFINITY) sums[r] += std::exp(p) * (p - Row(candidate, r)[c]);
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::SumLogits(DeviceView<const float> logits, int64_t first_token,
+                                        const LogitSums& sums) {
+  LWQ_RETURN_IF_ERROR(CheckSums(logits, sums));
+  float* top = space_.Host(sums.top.data);
+  int32_t* best = space_.Host(sums.best.data);
+  double* total = space_.Host(sums.total.data);
+  for (int64_t r = 0; r < logits.rows && logits.cols > 0; ++r) {
+    const float* row = Row(logits, r);
+    const float* largest = std::max_element(row, row + logits.cols);
+    if (first_token == 0) total[r] = 0;
+    if (first_token == 0 || *largest > top[r]) {
+      if (first_token > 0) total[r] *= std::exp(double{top[r]} - *largest);
+      top[r] = *largest;
+      best[r] = static_cast<int32_t>(first_token + (largest - row));
+    }
+    for (int64_t c = 0; c < logits.cols; ++c) total[r] += std::exp(double{row[c]} - top[r]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::SumLogitGaps(DeviceView<const float> source,
+                                           DeviceSpan<const float> source_top,
+                                           DeviceView<const float> candidate, int64_t first_token,
+                                           const LogitGaps& gaps) {
+  LWQ_RETURN_IF_ERROR(CheckGaps(source, source_top, candidate, gaps));
+  const float* top_now = space_.Host(source_top.data);
+  float* top = space_.Host(gaps.top.data);
+  double* total = space_.Host(gaps.total.data);
+  for (int64_t r = 0; r < source.rows; ++r) {
+    total[r] = first_token == 0 ? 0 : total[r] * std::exp(double{top[r]} - top_now[r]);
+    top[r] = top_now[r];
+    for (int64_t c = 0; c < source.cols; ++c) {
+      const double p = Row(source, r)[c];
+      total[r] += std::exp(p - top[r]) * (p - Row(candidate, r)[c]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                                   DeviceSpan<const int32_t> columns, DeviceSpan<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckLength("places' columns", columns.size, rows.size));
+  LWQ_RETURN_IF_ERROR(CheckLength("picked elements", out.size, rows.size));
+  const size_t count = static_cast<size_t>(rows.size);
+  const absl::Span<const int32_t> r(space_.Host(rows.data), count);
+  const absl::Span<const int32_t> c(space_.Host(columns.data), count);
+  LWQ_RETURN_IF_ERROR(CheckPlaces(r, c, m.rows, m.cols));
+  for (size_t i = 0; i < count; ++i) space_.Host(out.data)[i] = Row(m, r[i])[c[i]];
   return absl::OkStatus();
 }
 
