@@ -1,5 +1,5 @@
-// Quantizes units of one layer in each wanted format: what the lease says as the method's request, and
-// what the method made as blobs and a report.
+// Quantizes units of one layer in each wanted format: what the lease says as the method's request,
+// and what the method made as blobs and a report.
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,12 +19,12 @@
 #include "worker/engine/quant/rtn.h"
 #include "worker/runner/evidence_blobs.h"
 #include "worker/runner/task_input.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
 
-void AddReport(const LayerRequest& request, const QuantizedModule& linear,
-               v1::LayerReport& layer) {
+void AddReport(const LayerRequest& request, const QuantizedModule& linear, v1::LayerReport& layer) {
   const WantedUnit& wanted = request.units[linear.unit];
   const LinearRecord& record = linear.record;
   v1::LinearReport& report = *layer.add_linears();
@@ -115,8 +115,8 @@ class Products {
   std::vector<std::vector<Product>> products_;  // by unit and format
 };
 
-// The method's options in the recipe, of those that `def` declares: what stands in for a method knows
-// fewer.
+// The method's options in the recipe, of those that `def` declares: what stands in for a method
+// knows fewer.
 absl::StatusOr<OptionValues> OptionsFor(const QuantizerDef& def, const v1::Recipe& recipe) {
   OptionTexts known;
   for (const OptionDef& option : def.options) {
@@ -153,6 +153,9 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(request.units, WantedUnits(task, model.inventory));
   LWQ_ASSIGN_OR_RETURN(request.options, OptionsFor(*def, task.recipe()));
   LWQ_ASSIGN_OR_RETURN(request.compute, ParseComputeType(task.recipe().compute()));
+  MemoryQuestion memory;
+  memory.factors = memory.refinement = def->needs_calibration();
+  request.tile_weights = LimitsFor(context, "quantize", model.spec, memory).tile_weights;
   request.progress = context.progress;
   LWQ_ASSIGN_OR_RETURN(Products products, Products::Create(context, request));
   request.keep = [&products](size_t unit, size_t format, EncodedModule module) {

@@ -134,9 +134,8 @@ absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
 
 // The scales that a method moved into a linear taken out of it again: what it computes between the
 // source's own neighbours. The other ends of the edges need not be exchanged with it.
-absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored,
-                          LinearScales scales, int64_t first, Device* device,
-                          DeviceView<float> out) {
+absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored, LinearScales scales,
+                          int64_t first, Device* device, DeviceView<float> out) {
   for (float& scale : scales.rows) scale = 1 / scale;
   for (float& scale : scales.columns) scale = 1 / scale;
   Matrix host(out.rows, out.cols);

@@ -47,9 +47,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
   const OpenedModel& model = planned->model;
-  LWQ_ASSIGN_OR_RETURN(auto weights, MakePlanWeights(model.weights.get(), model.inventory,
-                                                     planned->plan, planned->blob_set,
-                                                     planned->edits_or_null()));
+  LWQ_ASSIGN_OR_RETURN(auto weights,
+                       MakePlanWeights(model.weights.get(), model.inventory, planned->plan,
+                                       planned->blob_set, planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(auto source,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
   LWQ_ASSIGN_OR_RETURN(auto candidate,

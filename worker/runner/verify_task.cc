@@ -152,13 +152,11 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(auto planned_weights,
                        MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
-                                       planned->plan, planned->blob_set,
-                                       planned->edits_or_null()));
+                                       planned->plan, planned->blob_set, planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(const RanModel stored,
                        RunModel(context, spec, *artifact.weights, compute, "artifact"));
-  LWQ_ASSIGN_OR_RETURN(
-      const RanModel expected,
-      RunModel(context, planned->spec(), *planned_weights, compute, "planned weights"));
+  LWQ_ASSIGN_OR_RETURN(const RanModel expected, RunModel(context, planned->spec(), *planned_weights,
+                                                         compute, "planned weights"));
   v1::TaskOutput output;
   v1::VerifyResult& result = *output.mutable_verify();
   result.set_tensors_compared(report.num_quantized_linears + report.num_dense_tensors);

@@ -81,6 +81,7 @@ class BlockRun {
       }
     }
     out.record.relative_weight_error = total.square > 0 ? total.error / total.square : 0;
+    out.record.square = total.square;
     out.record.calibrated_error = total.loss;
     return out;
   }

@@ -53,6 +53,7 @@ absl::StatusOr<QuantizedLinear> ReadBack(Device* device, DeviceView<const float>
   LWQ_ASSIGN_OR_RETURN(const double errors, SumOf(device, *error));
   LWQ_ASSIGN_OR_RETURN(const double squares, SumOf(device, *square));
   out.record.relative_weight_error = squares > 0 ? errors / squares : 0.0;
+  out.record.square = squares;
   if (linear.loss != nullptr) {
     LWQ_ASSIGN_OR_RETURN(out.record.calibrated_error, SumOf(device, *linear.loss));
   }

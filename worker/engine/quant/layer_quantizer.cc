@@ -1,8 +1,12 @@
 #include "worker/engine/quant/layer_quantizer.h"
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -12,6 +16,7 @@
 #include "worker/engine/evidence/input_evidence.h"
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/format/row_tiles.h"
 
 namespace lwq {
 
@@ -95,6 +100,106 @@ absl::Status CheckFormats(const QuantizerDef& def, const LayerRequest& request) 
   return absl::OkStatus();
 }
 
+// A linear that becomes every format of its unit, some rows at a time.
+class TiledLinear {
+ public:
+  TiledLinear(const LayerRequest& request, const Quantizer& quantizer,
+              const InputStatistics* statistics, const LinearShape& linear, size_t unit)
+      : request_(request),
+        quantizer_(quantizer),
+        statistics_(statistics),
+        linear_(linear),
+        unit_(unit),
+        formats_(request.units[unit].formats),
+        rows_at_once_(TileRows(linear.out_features, linear.in_features, request.tile_weights)),
+        encoded_(formats_.size()),
+        records_(formats_.size()) {}
+
+  // Adds all rows, tile by tile, that `load` fills or returns.
+  using RowsFrom =
+      std::function<absl::StatusOr<DeviceView<const float>>(int64_t first, int64_t count)>;
+  absl::Status AddAll(const RowsFrom& rows_from) {
+    for (int64_t first = 0; first < linear_.out_features; first += rows_at_once_) {
+      const int64_t count = std::min(rows_at_once_, linear_.out_features - first);
+      LWQ_ASSIGN_OR_RETURN(const DeviceView<const float> rows, rows_from(first, count));
+      LWQ_RETURN_IF_ERROR(AddRows(rows));
+    }
+    return absl::OkStatus();
+  }
+  int64_t rows_at_once() const { return rows_at_once_; }
+
+  absl::Status Finish(LayerResult& result) {
+    for (size_t f : order_) {
+      EncodedModule module{linear_.module, std::move(encoded_[f])};
+      if (request_.keep) {
+        LWQ_RETURN_IF_ERROR(request_.keep(unit_, f, std::move(module)));
+      } else {
+        result.encoded[unit_][f].push_back(std::move(module));
+      }
+      result.linears.push_back({unit_, f, linear_.module, std::move(records_[f])});
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status AddRows(DeviceView<const float> rows) {
+    LWQ_ASSIGN_OR_ANNOTATE(std::vector<Product> products,
+                           MakeProducts(request_.device, quantizer_, rows, statistics_, formats_,
+                                        request_.options.Flag(kScaleSearch.name)),
+                           linear_.module);
+    LinearShape shape = linear_;
+    shape.out_features = rows.rows;
+    // Formats side by side: packing codes is the host's work.
+    std::vector<absl::StatusOr<EncodedLinear>> encoded(products.size());
+    request_.device->host_threads().ParallelFor(
+        static_cast<int64_t>(products.size()), [&](int64_t i) {
+          Product& product = products[static_cast<size_t>(i)];
+          encoded[static_cast<size_t>(i)] =
+              Encode(shape, *formats_[product.format], request_.model->weight_dtype, product);
+        });
+    for (size_t i = 0; i < products.size(); ++i) {
+      const size_t f = products[i].format;
+      LWQ_RETURN_IF_ERROR(encoded[i].status());
+      if (encoded_[f].empty()) {
+        order_.push_back(f);
+        records_[f] = std::move(products[i].record);
+      } else {
+        records_[f].AddRows(products[i].record);
+      }
+      AppendRows(*std::move(encoded[i]), encoded_[f]);
+    }
+    return absl::OkStatus();
+  }
+
+  const LayerRequest& request_;
+  const Quantizer& quantizer_;
+  const InputStatistics* const statistics_;
+  const LinearShape& linear_;
+  const size_t unit_;
+  const std::vector<const WeightFormat*>& formats_;
+  const int64_t rows_at_once_;
+  std::vector<EncodedLinear> encoded_;  // by format, the rows so far
+  std::vector<LinearRecord> records_;
+  std::vector<size_t> order_;  // in which the formats were made
+};
+
+// Loads the source's linear and adds it.
+absl::Status LoadAndAdd(const LayerRequest& request, const Quantizer& quantizer,
+                        const InputStatistics* statistics, const LinearShape& linear, size_t unit,
+                        LayerResult& result) {
+  TiledLinear tiled(request, quantizer, statistics, linear, unit);
+  LWQ_ASSIGN_OR_RETURN(auto tile,
+                       request.device->NewMatrix(tiled.rows_at_once(), linear.in_features));
+  const std::string tensor = absl::StrCat(linear.module, ".weight");
+  LWQ_RETURN_IF_ERROR(
+      tiled.AddAll([&](int64_t first, int64_t count) -> absl::StatusOr<DeviceView<const float>> {
+        const DeviceView<float> rows = tile->Rows(0, count);
+        LWQ_RETURN_IF_ERROR(request.weights->LoadDense(tensor, first, request.device, rows));
+        return rows;
+      }));
+  return tiled.Finish(result);
+}
+
 // The adapter: input by input, so that linears with one input share its statistics.
 absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const LayerRequest& request) {
   const std::unique_ptr<Quantizer> quantizer = def.make(request.options);
@@ -108,10 +213,9 @@ absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const Laye
     for (const LinearSpec& linear : layer.linears) {
       if (linear.input == input) linears.push_back(&linear.shape);
     }
-    const bool wanted =
-        std::any_of(linears.begin(), linears.end(), [&](const LinearShape* linear) {
-          return FindWanted(request, linear->module) >= 0;
-        });
+    const bool wanted = std::any_of(linears.begin(), linears.end(), [&](const LinearShape* linear) {
+      return FindWanted(request, linear->module) >= 0;
+    });
     if (!wanted) continue;
     std::shared_ptr<const InputStatistics> statistics;
     InputEvidence fitted{&layer.inputs[input], 0, ""};
@@ -120,23 +224,19 @@ absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const Laye
     }
     if (def.needs_calibration() && fitted.input != nullptr) {
       LWQ_ASSIGN_OR_RETURN(auto gram, request.evidence->Triangle(def.evidence[0], *fitted.input));
-      LWQ_ASSIGN_OR_ANNOTATE(statistics,
-                             quantizer->Prepare(request.device, std::move(gram), fitted.num_tokens,
-                                                request.compute),
-                             linears[0]->module);
+      LWQ_ASSIGN_OR_ANNOTATE(
+          statistics,
+          quantizer->Prepare(request.device, std::move(gram), fitted.num_tokens, request.compute),
+          linears[0]->module);
     }
     const Quantizer& by = fitted.input == nullptr ? *nearest : *quantizer;
     for (const LinearShape* linear : linears) {
       LWQ_RETURN_IF_ERROR(request.progress(done++ / num_linears, linear->module));
       const int unit = FindWanted(request, linear->module);
       if (unit < 0) continue;
-      LWQ_ASSIGN_OR_RETURN(
-          auto weight, request.device->NewMatrix(linear->out_features, linear->in_features));
-      LWQ_RETURN_IF_ERROR(
-          request.weights->LoadLinear(linear->module, request.device, weight->view()));
       const size_t first = result.linears.size();
-      LWQ_RETURN_IF_ERROR(AddLinear(request, by, statistics.get(), *linear,
-                                    static_cast<size_t>(unit), weight->view(), result));
+      LWQ_RETURN_IF_ERROR(
+          LoadAndAdd(request, by, statistics.get(), *linear, static_cast<size_t>(unit), result));
       for (size_t i = first; i < result.linears.size() && !fitted.note.empty(); ++i) {
         result.linears[i].record.note = fitted.note;
       }
@@ -156,32 +256,12 @@ absl::StatusOr<LayerResult> QuantizeLayer(const QuantizerDef& def, const LayerRe
 absl::Status AddLinear(const LayerRequest& request, const Quantizer& quantizer,
                        const InputStatistics* statistics, const LinearShape& linear, size_t unit,
                        DeviceView<const float> weight, LayerResult& result) {
-  const std::vector<const WeightFormat*>& formats = request.units[unit].formats;
-  LWQ_ASSIGN_OR_ANNOTATE(
-      std::vector<Product> products,
-      MakeProducts(request.device, quantizer, weight, statistics, formats,
-                   request.options.Flag(kScaleSearch.name)),
-      linear.module);
-  // Formats side by side: packing codes is the host's work.
-  std::vector<absl::StatusOr<EncodedLinear>> encoded(products.size());
-  request.device->host_threads().ParallelFor(
-      static_cast<int64_t>(products.size()), [&](int64_t i) {
-        Product& product = products[static_cast<size_t>(i)];
-        encoded[static_cast<size_t>(i)] =
-            Encode(linear, *formats[product.format], request.model->weight_dtype, product);
-      });
-  for (size_t i = 0; i < products.size(); ++i) {
-    const size_t f = products[i].format;
-    LWQ_RETURN_IF_ERROR(encoded[i].status());
-    EncodedModule module{linear.module, *std::move(encoded[i])};
-    if (request.keep) {
-      LWQ_RETURN_IF_ERROR(request.keep(unit, f, std::move(module)));
-    } else {
-      result.encoded[unit][f].push_back(std::move(module));
-    }
-    result.linears.push_back({unit, f, linear.module, std::move(products[i].record)});
-  }
-  return absl::OkStatus();
+  TiledLinear tiled(request, quantizer, statistics, linear, unit);
+  LWQ_RETURN_IF_ERROR(
+      tiled.AddAll([&](int64_t first, int64_t count) -> absl::StatusOr<DeviceView<const float>> {
+        return weight.Rows(first, count);
+      }));
+  return tiled.Finish(result);
 }
 
 LayerResult EmptyResult(const LayerRequest& request) {

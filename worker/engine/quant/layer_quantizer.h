@@ -38,6 +38,9 @@ struct LayerRequest {
   std::vector<WantedUnit> units;            // any of the layer's
   OptionValues options;                     // the method's
   ComputeType compute = ComputeType::kF32;
+  // About how many weights of a linear are worked on at a time, in whole rows: with the statistics
+  // of their inputs given, rows do not depend on each other.
+  int64_t tile_weights = int64_t{1} << 22;
   // Takes what a linear became in a format of its unit, as soon as it is made, so that a layer's
   // experts need not be held at once; LayerResult::encoded stays empty then.
   std::function<absl::Status(size_t unit, size_t format, EncodedModule module)> keep;

@@ -115,6 +115,7 @@ class InputStatistics {
 struct LinearRecord {
   std::string method;                // what made the codes, after any fallback
   double relative_weight_error = 0;  // |Q(W) - W|^2 / |W|^2
+  double square = 0;                 // |W|^2
   // tr(dW H dW^T) with the damped H, the squared output error a token: GPTQ's own loss, the sum of
   // squared scaled errors, less what refinement gained. 0 without GPTQ.
   double calibrated_error = 0;
@@ -123,6 +124,9 @@ struct LinearRecord {
   int damping_retries = 0;
   int64_t num_dead_columns = 0;
   std::string note;  // one sentence when something was out of the ordinary
+
+  // Takes in the record of other rows of the same linear.
+  void AddRows(const LinearRecord& rows);
 };
 
 // A linear on a grid, in host memory. Value [n, k] = scale[n, k / group] * (code[n, k] - zero).

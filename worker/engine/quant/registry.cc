@@ -31,4 +31,15 @@ absl::StatusOr<const QuantizerDef*> FindQuantizer(absl::string_view name) {
                                                        "\"; there are: ", names));
 }
 
+void LinearRecord::AddRows(const LinearRecord& rows) {
+  const double all = square + rows.square;
+  if (all > 0) {
+    relative_weight_error =
+        (relative_weight_error * square + rows.relative_weight_error * rows.square) / all;
+  }
+  square = all;
+  calibrated_error += rows.calibrated_error;
+  refinement_gain += rows.refinement_gain;
+}
+
 }  // namespace lwq
