@@ -143,9 +143,10 @@ class Scenario {
     input.spec = spec;
     input.model = &model;
     MemoryForecast& memory = input.memory;
-    for (int64_t* bytes : {&memory.fixed_bytes, &memory.calibrate_bytes, &memory.score_bytes,
-                           &memory.quantize_bytes, &memory.trial_bytes, &memory.evaluate_bytes,
-                           &memory.verify_bytes, &memory.preflight_bytes, &memory.total_bytes}) {
+    for (int64_t* bytes :
+         {&memory.idle_bytes, &memory.fixed_bytes, &memory.calibrate_bytes, &memory.score_bytes,
+          &memory.quantize_bytes, &memory.trial_bytes, &memory.evaluate_bytes, &memory.verify_bytes,
+          &memory.preflight_bytes, &memory.total_bytes}) {
       *bytes = kForecastBytes;
     }
     input.engine.set_numerics_class(numerics_class);

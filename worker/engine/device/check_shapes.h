@@ -121,6 +121,20 @@ inline absl::Status CheckPlaces(absl::Span<const int32_t> rows, absl::Span<const
   return absl::OkStatus();
 }
 
+// Of a batch's segments none may have rows both before `first_row`, where queries begin, and from
+// there on.
+inline absl::Status CheckQueryRows(absl::Span<const Segment> segments, int64_t first_row) {
+  for (size_t s = 0; s < segments.size(); ++s) {
+    const Segment& segment = segments[s];
+    if (segment.begin < first_row && segment.begin + segment.size > first_row) {
+      return absl::InvalidArgumentError(absl::StrCat("segment ", s, " from row ", segment.begin,
+                                                     " on has its queries on both ",
+                                                     "sides of row ", first_row));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // q and out [the last of T, heads * head_dim], k and v [T, kv_heads * head_dim], heads a multiple
 // of kv_heads.
 inline absl::Status CheckAttention(DeviceView<const float> q, DeviceView<const float> k,

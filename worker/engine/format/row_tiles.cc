@@ -15,9 +15,14 @@ int64_t TileRows(int64_t out_features, int64_t in_features, int64_t tile_weights
   return std::min(out_features, std::max(kRowMultiple, fit / kRowMultiple * kRowMultiple));
 }
 
-void AppendRows(EncodedLinear rows, EncodedLinear& all) {
+void AppendRows(EncodedLinear rows, int64_t num_rows, int64_t all_rows, EncodedLinear& all) {
   if (all.empty()) {
     all = std::move(rows);
+    if (num_rows == all_rows) return;
+    for (EncodedPart& part : all) {
+      part.bytes.reserve(part.bytes.size() * static_cast<size_t>(all_rows) /
+                         static_cast<size_t>(num_rows));
+    }
     return;
   }
   // Rows, or words of rows, are the first dimension of every part.

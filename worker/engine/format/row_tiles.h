@@ -11,8 +11,9 @@ namespace lwq {
 // packed along rows ends with a whole word: a multiple of 32, unless the linear has fewer.
 int64_t TileRows(int64_t out_features, int64_t in_features, int64_t tile_weights);
 
-// `all` becomes its rows and, behind them, `rows` of the same linear in the same format. Starts
-// with an `all` that is empty.
-void AppendRows(EncodedLinear rows, EncodedLinear& all);
+// Puts `rows`, the next num_rows of a linear of all_rows, behind those that `all`, empty at first,
+// has of it in the same format. Room for all rows is taken at once: growing would take twice as
+// much.
+void AppendRows(EncodedLinear rows, int64_t num_rows, int64_t all_rows, EncodedLinear& all);
 
 }  // namespace lwq

@@ -13,7 +13,9 @@
 namespace lwq {
 namespace {
 
-// An idle worker with its threads, connections and the kernels that oneDNN has compiled.
+// A worker with its threads and connections; and with the kernels that oneDNN compiles and small
+// buffers besides.
+constexpr int64_t kIdleBytes = int64_t{48} << 20;
 constexpr int64_t kFixedBytes = int64_t{72} << 20;
 constexpr int64_t kF32 = 4;
 // model/head_pass.cc: a part of the head, its prepared form for two models, logits of both.
@@ -206,7 +208,7 @@ int64_t MemoryForecast::Of(absl::string_view kind) const {
   for (const auto& [name, bytes] : kinds) {
     if (name == kind) return bytes;
   }
-  return fixed_bytes;
+  return idle_bytes;
 }
 
 MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
@@ -216,6 +218,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   MemoryForecast f;
   f.limits = limits;
   f.fixed_bytes = kFixedBytes;
+  f.idle_bytes = kIdleBytes;
   f.layer_bytes = (sizes.layer + sizes.linear) * kF32;
   f.activation_bytes = ActivationBytes(model, sizes, question.bf16, tokens);
   // One F32 part and two prepared ones, two of logits; a block of normed states.

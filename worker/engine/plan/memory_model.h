@@ -38,9 +38,10 @@ struct MemoryForecast {
   int64_t statistics_bytes = 0;  // of the widest linear, being factored; 0 without
   int64_t activation_bytes = 0;  // a chunk of tokens through the widest layer
   int64_t fixed_bytes = 0;       // libraries, code, buffers
-  // By kind of task, fixed bytes included; of other kinds those are all.
+  // By kind of task, fixed bytes included. Others copy files: `idle_bytes`.
   int64_t calibrate_bytes = 0, score_bytes = 0, quantize_bytes = 0, trial_bytes = 0,
           evaluate_bytes = 0, verify_bytes = 0, preflight_bytes = 0;
+  int64_t idle_bytes = 0;
   int64_t total_bytes = 0;  // the largest of those: the ceiling that is needed
 
   // `kind` as in task specifications: "calibrate".

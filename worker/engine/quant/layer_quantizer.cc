@@ -166,7 +166,7 @@ class TiledLinear {
       } else {
         records_[f].AddRows(products[i].record);
       }
-      AppendRows(*std::move(encoded[i]), encoded_[f]);
+      AppendRows(*std::move(encoded[i]), rows.rows, linear_.out_features, encoded_[f]);
     }
     return absl::OkStatus();
   }

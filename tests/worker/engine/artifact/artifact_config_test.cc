@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/whole_logits.h"
 #include "tests/worker/engine/artifact/made_artifact.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/verify.h"
@@ -67,12 +68,7 @@ absl::StatusOr<Matrix> Logits(const DecoderSpec& spec, const WeightSource& weigh
   batch.Add(tokens);
   Matrix hidden(batch.num_tokens(), spec.hidden_size);
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto logits, device->NewMatrix(hidden.rows(), spec.vocab_size));
-  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
-  Matrix host(hidden.rows(), spec.vocab_size);
-  LWQ_RETURN_IF_ERROR(device->Download(logits->view(), host.view()));
-  return host;
+  return testing::WholeLogits(*decoder, hidden.view());
 }
 
 class DroppedFamily : public ::testing::TestWithParam<const char*> {};

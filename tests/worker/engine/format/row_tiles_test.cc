@@ -51,7 +51,7 @@ TEST(RowTilesTest, TilesPutTogetherAreTheWhole) {
         LWQ_ASSERT_OK_AND_ASSIGN(
             EncodedLinear rows,
             format.Encode("m", Rows(format, first, count, kCols), DType::kBF16));
-        AppendRows(std::move(rows), tiled);
+        AppendRows(std::move(rows), count, kRows, tiled);
       }
       ASSERT_EQ(tiled.size(), whole.size());
       for (size_t p = 0; p < whole.size(); ++p) {

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "gmock/gmock.h"
 #include "tests/testing/collected_evidence.h"
+#include "tests/testing/whole_logits.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_model.h"
 #include "worker/engine/format/grid.h"
@@ -105,12 +106,7 @@ absl::StatusOr<Matrix> Logits(const CalibratedModel& model, const WeightSource& 
   const TokenBatch batch = SomeTokens(model.spec, 60);
   Matrix hidden(batch.num_tokens(), model.spec.hidden_size);
   LWQ_RETURN_IF_ERROR(RunAllLayers(*decoder, batch, hidden.view()));
-  LWQ_ASSIGN_OR_RETURN(const HeadWeights head, decoder->LoadHead());
-  LWQ_ASSIGN_OR_RETURN(auto logits, model.device->NewMatrix(hidden.rows(), model.spec.vocab_size));
-  LWQ_RETURN_IF_ERROR(decoder->Logits(head, hidden.view(), logits->view()));
-  Matrix host(hidden.rows(), model.spec.vocab_size);
-  LWQ_RETURN_IF_ERROR(model.device->Download(logits->view(), host.view()));
-  return host;
+  return testing::WholeLogits(*decoder, hidden.view());
 }
 
 double LargestDifference(const Matrix& a, const Matrix& b) {

@@ -180,6 +180,10 @@ __global__ void __launch_bounds__(kThreads)
   const Tile shared(numbers.head_dim);
   const QueryTile tile = tiles[blockIdx.x];
   const int head = static_cast<int>(blockIdx.y);
+  // q and out may be the last rows alone.
+  const int64_t first_row = k.rows - q.rows;
+  if (tile.row < first_row) return;
+  const int64_t q_row = tile.row - first_row;
   const int64_t q_column = int64_t{head} * numbers.head_dim;
   const int64_t k_column =
       int64_t{head / (numbers.num_heads / numbers.num_kv_heads)} * numbers.head_dim;
@@ -188,7 +192,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = static_cast<int>(threadIdx.x) % kThreadsPerQuery;
   LoadRows(
       q, q_column, numbers.head_dim, shared.stride,
-      [&](int i) { return i < tile.count ? int64_t{tile.row} + i : -1; }, shared.queries);
+      [&](int i) { return i < tile.count ? q_row + i : -1; }, shared.queries);
 
   Four sums[kFours] = {};
   float top = -INFINITY, total = 0;
@@ -215,7 +219,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int d = 4 * (lane + kThreadsPerQuery * i) + j;
-      if (d < numbers.head_dim) out.At(tile.row + query, q_column + d) = column[j] / total;
+      if (d < numbers.head_dim) out.At(q_row + query, q_column + d) = column[j] / total;
     }
   }
 }

@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<DeviceBatch>> CudaDevice::NewBatch(
   LWQ_ASSIGN_OR_RETURN(auto tiles, ToDevice<cuda::QueryTile>(*this, plan.tiles));
   LWQ_ASSIGN_OR_RETURN(auto ranges, ToDevice<cuda::KeyRange>(*this, plan.ranges));
   return std::make_unique<CudaBatch>(std::move(on_device), std::move(tiles), std::move(ranges),
-                                     last);
+                                     std::vector<Segment>(segments.begin(), segments.end()), last);
 }
 
 absl::StatusOr<std::unique_ptr<RopeTable>> CudaDevice::NewRopeTable(const RopeSettings& settings,
@@ -108,6 +108,7 @@ absl::Status CudaDevice::Attention(DeviceView<const float> q, DeviceView<const f
                                                  " values on ", name_, ", at most ",
                                                  cuda::kLargestHead));
   }
+  LWQ_RETURN_IF_ERROR(CheckQueryRows(own->segments(), batch.rows() - q.rows));
   const cuda::AttentionNumbers numbers{shape.num_heads, shape.num_kv_heads,   shape.head_dim,
                                        shape.scale,     shape.sliding_window, shape.logit_softcap};
   return StatusOf(cuda::Attention(stream(), ViewOf(q), ViewOf(k), ViewOf(v), SpanOf(own->tiles()),
@@ -150,6 +151,39 @@ absl::Status CudaDevice::KlDivergence(DeviceView<const float> source,
   LWQ_RETURN_IF_ERROR(CheckLength("rows' divergences", kl.size, source.rows));
   return StatusOf(cuda::KlDivergence(stream(), ViewOf(source), ViewOf(candidate), SpanOf(kl)),
                   "a divergence");
+}
+
+absl::Status CudaDevice::SumLogits(DeviceView<const float> logits, int64_t first_token,
+                                   const LogitSums& sums) {
+  LWQ_RETURN_IF_ERROR(CheckSums(logits, sums));
+  return StatusOf(cuda::SumLogits(stream(), ViewOf(logits), first_token, SpanOf(sums.top),
+                                  SpanOf(sums.best), SpanOf(sums.total)),
+                  "sums of logits");
+}
+
+absl::Status CudaDevice::SumLogitGaps(DeviceView<const float> source,
+                                      DeviceSpan<const float> source_top,
+                                      DeviceView<const float> candidate, int64_t first_token,
+                                      const LogitGaps& gaps) {
+  LWQ_RETURN_IF_ERROR(CheckGaps(source, source_top, candidate, gaps));
+  return StatusOf(
+      cuda::SumLogitGaps(stream(), ViewOf(source), SpanOf(source_top), ViewOf(candidate),
+                         first_token, SpanOf(gaps.top), SpanOf(gaps.total)),
+      "sums of differences of logits");
+}
+
+absl::Status CudaDevice::Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                              DeviceSpan<const int32_t> columns, DeviceSpan<float> out) {
+  LWQ_RETURN_IF_ERROR(CheckLength("places' columns", columns.size, rows.size));
+  LWQ_RETURN_IF_ERROR(CheckLength("picked elements", out.size, rows.size));
+  LWQ_ASSIGN_OR_RETURN(
+      const auto place, checks_->Add([num_rows = m.rows, num_cols = m.cols](int64_t first, float) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("place ", first, " lies outside [", num_rows, ", ", num_cols, "]"));
+      }));
+  return StatusOf(
+      cuda::Pick(stream(), ViewOf(m), SpanOf(rows), SpanOf(columns), SpanOf(out), place.first),
+      "picking elements");
 }
 
 absl::Status CudaDevice::RowCosine(DeviceView<const float> x, DeviceView<const float> y,

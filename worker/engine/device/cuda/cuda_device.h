@@ -95,6 +95,13 @@ class CudaDevice : public Device {
   absl::Status LogSoftmax(DeviceView<float> logits) override;
   absl::Status KlDivergence(DeviceView<const float> source, DeviceView<const float> candidate,
                             DeviceSpan<double> kl) override;
+  absl::Status SumLogits(DeviceView<const float> logits, int64_t first_token,
+                         const LogitSums& sums) override;
+  absl::Status SumLogitGaps(DeviceView<const float> source, DeviceSpan<const float> source_top,
+                            DeviceView<const float> candidate, int64_t first_token,
+                            const LogitGaps& gaps) override;
+  absl::Status Pick(DeviceView<const float> m, DeviceSpan<const int32_t> rows,
+                    DeviceSpan<const int32_t> columns, DeviceSpan<float> out) override;
   absl::Status RowCosine(DeviceView<const float> x, DeviceView<const float> y,
                          DeviceSpan<double> out) override;
 

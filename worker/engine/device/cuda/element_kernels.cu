@@ -39,6 +39,17 @@ __global__ void GatherKernel(View<const T> from, Span<const int32_t> columns, Vi
   });
 }
 
+__global__ void PickKernel(View<const float> m, Span<const int32_t> rows,
+                           Span<const int32_t> columns, Span<float> out,
+                           unsigned long long* first_outside) {
+  ForEachElement(1, out.size, [&](int64_t, int64_t i) {
+    const int64_t row = rows[i], column = columns[i];
+    const bool inside = row >= 0 && row < m.rows && column >= 0 && column < m.cols;
+    out[i] = inside ? m.At(row, column) : 0.0f;
+    if (!inside) atomicMin(first_outside, static_cast<unsigned long long>(i));
+  });
+}
+
 __global__ void FindNotFiniteKernel(View<const float> x, unsigned long long* first) {
   const unsigned long long none = ~0ull;
   unsigned long long found = none;
@@ -150,6 +161,10 @@ cudaError_t GatherColumns(cudaStream_t stream, View<const uint8_t> from,
                         first_outside);
 }
 
+cudaError_t Pick(cudaStream_t stream, View<const float> m, Span<const int32_t> rows,
+                 Span<const int32_t> columns, Span<float> out, unsigned long long* first_outside) {
+  return LaunchElements(stream, 1, out.size, PickKernel, m, rows, columns, out, first_outside);
+}
 cudaError_t FindNotFinite(cudaStream_t stream, View<const float> x, unsigned long long* first,
                           float* value) {
   if (x.empty()) return cudaSuccess;

@@ -27,6 +27,9 @@ cudaError_t GatherColumns(cudaStream_t stream, View<const float> from, Span<cons
 cudaError_t GatherColumns(cudaStream_t stream, View<const uint8_t> from,
                           Span<const int32_t> columns, View<uint8_t> to,
                           unsigned long long* first_outside);
+// out[i] = m[rows[i], columns[i]]; the first place outside goes to `first_outside`.
+cudaError_t Pick(cudaStream_t stream, View<const float> m, Span<const int32_t> rows,
+                 Span<const int32_t> columns, Span<float> out, unsigned long long* first_outside);
 // *first = the smallest r * cols + c of an element that is not finite, *value = that element.
 cudaError_t FindNotFinite(cudaStream_t stream, View<const float> x, unsigned long long* first,
                           float* value);

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -76,15 +77,18 @@ class CudaBatch : public DeviceBatch {
  public:
   CudaBatch(std::unique_ptr<DeviceBuffer<int32_t>> positions,
             std::unique_ptr<DeviceBuffer<QueryTile>> tiles,
-            std::unique_ptr<DeviceBuffer<KeyRange>> ranges, int32_t last_position)
+            std::unique_ptr<DeviceBuffer<KeyRange>> ranges, std::vector<Segment> segments,
+            int32_t last_position)
       : positions_(std::move(positions)),
         tiles_(std::move(tiles)),
         ranges_(std::move(ranges)),
+        segments_(std::move(segments)),
         last_position_(last_position) {}
   int64_t rows() const override { return positions_->span().size; }
   DeviceSpan<const int32_t> positions() const { return positions_->span(); }
   DeviceSpan<const QueryTile> tiles() const { return tiles_->span(); }
   DeviceSpan<const KeyRange> ranges() const { return ranges_->span(); }
+  const std::vector<Segment>& segments() const { return segments_; }
   // The largest, -1 where there are no rows.
   int32_t last_position() const { return last_position_; }
 
@@ -92,6 +96,7 @@ class CudaBatch : public DeviceBatch {
   const std::unique_ptr<DeviceBuffer<int32_t>> positions_;
   const std::unique_ptr<DeviceBuffer<QueryTile>> tiles_;
   const std::unique_ptr<DeviceBuffer<KeyRange>> ranges_;
+  const std::vector<Segment> segments_;
   const int32_t last_position_;
 };
 

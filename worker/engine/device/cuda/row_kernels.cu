@@ -68,6 +68,70 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
+// The largest value and where it is first; then the exponentials below what is the largest so far.
+__global__ void __launch_bounds__(kRowThreads)
+    SumLogitsKernel(View<const float> logits, int64_t first_token, Span<float> top,
+                    Span<int32_t> best, Span<double> total) {
+  double* scratch = SharedMemory<double>();
+  for (int64_t r = blockIdx.x; r < logits.rows; r += gridDim.x) {
+    float largest = -INFINITY;
+    int64_t place = logits.cols;
+    ForColumns(logits.cols, [&](int64_t c) {
+      if (logits.At(r, c) > largest) {
+        largest = logits.At(r, c);
+        place = c;
+      }
+    });
+    const float row_largest = BlockReduce(largest, Largest(), reinterpret_cast<float*>(scratch));
+    place = BlockReduce(largest == row_largest ? place : logits.cols, Smallest(),
+                        reinterpret_cast<int64_t*>(scratch));
+    const bool begins = first_token == 0;
+    const float before = top[r];
+    const bool higher = begins || row_largest > before;
+    const float now = higher ? row_largest : before;
+    double sum = 0;
+    ForColumns(logits.cols,
+               [&](int64_t c) { sum += static_cast<double>(expf(logits.At(r, c) - now)); });
+    sum = BlockReduce(sum, Sum(), scratch);
+    if (threadIdx.x != 0) continue;
+    if (!begins) {
+      sum +=
+          total[r] * (higher ? exp(static_cast<double>(before) - static_cast<double>(now)) : 1.0);
+    }
+    total[r] = sum;
+    if (higher) {
+      top[r] = now;
+      best[r] = static_cast<int32_t>(first_token + place);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    SumLogitGapsKernel(View<const float> source, Span<const float> source_top,
+                       View<const float> candidate, int64_t first_token, Span<float> top,
+                       Span<double> total) {
+  double* scratch = SharedMemory<double>();
+  for (int64_t r = blockIdx.x; r < source.rows; r += gridDim.x) {
+    const float now = source_top[r];
+    double sum = 0;
+    ForColumns(source.cols, [&](int64_t c) {
+      const float p = source.At(r, c);
+      const float weight = expf(p - now);
+      // What has no probability has no share.
+      if (weight > 0) {
+        sum += static_cast<double>(weight) * static_cast<double>(p - candidate.At(r, c));
+      }
+    });
+    sum = BlockReduce(sum, Sum(), scratch);
+    if (threadIdx.x != 0) continue;
+    if (first_token != 0) {
+      sum += total[r] * exp(static_cast<double>(top[r]) - static_cast<double>(now));
+    }
+    total[r] = sum;
+    top[r] = now;
+  }
+}
+
 __global__ void __launch_bounds__(kRowThreads)
     RowCosineKernel(View<const float> x, View<const float> y, Span<double> out) {
   double* scratch = SharedMemory<double>();
@@ -140,6 +204,18 @@ cudaError_t LogSoftmax(cudaStream_t stream, View<float> logits) {
 cudaError_t KlDivergence(cudaStream_t stream, View<const float> source, View<const float> candidate,
                          Span<double> kl) {
   return LaunchRows(stream, source.rows, kScratchBytes, KlDivergenceKernel, source, candidate, kl);
+}
+cudaError_t SumLogits(cudaStream_t stream, View<const float> logits, int64_t first_token,
+                      Span<float> top, Span<int32_t> best, Span<double> total) {
+  if (logits.cols == 0) return cudaSuccess;
+  return LaunchRows(stream, logits.rows, kScratchBytes, SumLogitsKernel, logits, first_token, top,
+                    best, total);
+}
+cudaError_t SumLogitGaps(cudaStream_t stream, View<const float> source,
+                         Span<const float> source_top, View<const float> candidate,
+                         int64_t first_token, Span<float> top, Span<double> total) {
+  return LaunchRows(stream, source.rows, kScratchBytes, SumLogitGapsKernel, source, source_top,
+                    candidate, first_token, top, total);
 }
 cudaError_t RowCosine(cudaStream_t stream, View<const float> x, View<const float> y,
                       Span<double> out) {

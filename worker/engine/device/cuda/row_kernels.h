@@ -12,6 +12,12 @@ cudaError_t RmsNorm(cudaStream_t stream, View<const float> x, Span<const float> 
 cudaError_t LogSoftmax(cudaStream_t stream, View<float> logits);
 cudaError_t KlDivergence(cudaStream_t stream, View<const float> source, View<const float> candidate,
                          Span<double> kl);
+// Logits [T, n] of the tokens from `first_token` on into each row's sums (device.h, SumLogits).
+cudaError_t SumLogits(cudaStream_t stream, View<const float> logits, int64_t first_token,
+                      Span<float> top, Span<int32_t> best, Span<double> total);
+cudaError_t SumLogitGaps(cudaStream_t stream, View<const float> source,
+                         Span<const float> source_top, View<const float> candidate,
+                         int64_t first_token, Span<float> top, Span<double> total);
 cudaError_t RowCosine(cudaStream_t stream, View<const float> x, View<const float> y,
                       Span<double> out);
 cudaError_t GridError(cudaStream_t stream, View<const float> weight, View<const uint8_t> codes,
