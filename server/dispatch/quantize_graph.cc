@@ -227,9 +227,7 @@ TaskNode QuantizeGraph::Preflight() {
   spec.mutable_preflight()->set_forecast_bytes(input_.memory.total_bytes);
   std::set<std::string> formats;
   for (const auto& [layer, products] : input_.products) {
-    for (const v1::UnitFormats& unit : products) {
-      formats.insert(unit.formats().begin(), unit.formats().end());
-    }
+    for (const auto& unit : products) formats.insert(unit.formats().begin(), unit.formats().end());
   }
   for (const std::string& format : formats) spec.mutable_preflight()->add_formats(format);
   return NewTask(std::move(spec), kNoLayer, {});

@@ -35,25 +35,6 @@ TEST(Transitions, AJobThatMeasuresRunsEveryKindOnceALayerAndEndsWithAnArtifact) 
   EXPECT_EQ(s.records["jobs/a"].job().progress().fraction(), 1.0);
 }
 
-TEST(Transitions, AJobsMemoryCeilingGoesWithItsLeasesAndItsPhasesTellThePeaks) {
-  Scenario s(3);
-  s.Register("w", "incarnation-1");
-  v1::JobSpec spec = s.Spec("rtn", "zd", 1000);
-  spec.mutable_quantize()->set_memory_bytes(12345);
-  ASSERT_OK(s.Submit("jobs/a", spec));
-  const v1::Lease lease = s.Lease("w").at(0);
-  EXPECT_EQ(lease.memory_bytes(), 12345);
-  ASSERT_OK(s.Complete("w", lease));
-  s.Work("w");
-  const v1::Progress& progress = s.records["jobs/a"].job().progress();
-  ASSERT_GT(progress.phases_size(), 3);
-  for (const v1::PhaseProgress& phase : progress.phases()) {
-    if (phase.phase() == v1::PLAN || phase.tasks_done() == 0) continue;
-    EXPECT_EQ(phase.peak_bytes(), Scenario::kPeakBytes) << v1::Phase_Name(phase.phase());
-    EXPECT_EQ(phase.forecast_bytes(), Scenario::kForecastBytes) << v1::Phase_Name(phase.phase());
-  }
-}
-
 TEST(Transitions, ARankingJobQuantizesOnlyThePlannedWidths) {
   Scenario s(3);
   s.Register("w", "incarnation-1");

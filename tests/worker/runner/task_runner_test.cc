@@ -9,21 +9,6 @@
 namespace lwq {
 namespace {
 
-// Runs a task of a model that is not there: it fails before it does anything.
-void RunFailing(v1::TaskSpec::KindCase kind) {
-  ReferenceDevice device;
-  v1::Lease lease;
-  if (kind == v1::TaskSpec::kPreflight) {
-    lease.mutable_spec()->mutable_preflight();
-  } else {
-    lease.mutable_spec()->mutable_verify();
-  }
-  TaskContext context;
-  context.device = &device;
-  context.lease = &lease;
-  EXPECT_FALSE(RunTask(context).ok());
-}
-
 // Whether a large block comes from what was kept: fresh pages are zero.
 bool NextBlockIsKept() {
   constexpr size_t kBytes = size_t{64} << 20;
@@ -35,11 +20,15 @@ bool NextBlockIsKept() {
 }
 
 TEST(TaskRunnerTest, MemoryWaitsForTheNextTaskOfTheKind) {
-  RunFailing(v1::TaskSpec::kPreflight);
+  ReferenceDevice device;
+  v1::TaskSpec preflight, verify;
+  preflight.mutable_preflight();
+  verify.mutable_verify();
+  PrepareMemory(&device, preflight);
   EXPECT_FALSE(NextBlockIsKept());
-  RunFailing(v1::TaskSpec::kPreflight);
+  PrepareMemory(&device, preflight);
   EXPECT_TRUE(NextBlockIsKept());
-  RunFailing(v1::TaskSpec::kVerify);
+  PrepareMemory(&device, verify);
   EXPECT_FALSE(NextBlockIsKept());
   ReleaseTaskMemory();
   EXPECT_FALSE(NextBlockIsKept());
