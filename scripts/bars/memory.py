@@ -33,7 +33,7 @@ limit = size / 4 + 200 * 2**20 + 4 * widest**2
 print(f"\nmodel {size / 2**20:.0f} MiB, {seconds:.0f} s; a quarter of it, 200 MiB and second moments of {widest} inputs: {limit / 2**20:.0f} MiB\n")
 # Of a worker by phase: compute time summed over tasks, the peak of the task that took most, and the forecast.
 bars.header("phase", "tasks", "seconds", "peak MiB", "forecast MiB", "peak / forecast", "peak / limit")
-for phase in bars.find(answer, "phases") or []:
+for phase in bars.find(bars.find(answer, "progress"), "phases") or []:
     peak, forecast = number(phase, "peak_bytes"), number(phase, "forecast_bytes")
     if peak > 0:
         bars.row(phase.get("phase", "?").lower(), int(number(phase, "tasks_done")), f"{number(phase, 'seconds'):.0f}", f"{peak / 2**20:.0f}",

@@ -171,15 +171,21 @@ Statistics StatisticsOf(int64_t input, bool refinement) {
   return {refinement ? 3 * square : 2 * square, square / 2 * (refinement ? 5 : 3)};
 }
 
-// What quantizing holds of a linear, tile by tile: the tile as read, its working copies (five while
-// it is refined) and codes; in the host its codes in every format.
-int64_t TileBytes(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement) {
+// What quantizing holds of a linear, tile by tile. On the device the tile as read, its working
+// copies (five while it is refined) and codes; in the host its codes and what they are packed into,
+// in every format.
+struct Tile {
+  int64_t on_device = 0, in_host = 0;
+};
+Tile TileOf(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement) {
   const int64_t copies = refinement ? 5 : 2;
   const int64_t weights = rows * cols;
-  const int64_t on_grids = weights * (kF32 * copies + 2 + sizes.grids) + rows * kWorkColumns * kF32;
-  if (!sizes.blocks) return on_grids;
+  Tile tile{weights * (kF32 * copies + 2) + rows * kWorkColumns * kF32, weights * 2 * sizes.grids};
   // Blocks are made a slab and a format at a time, in the host: its weights and parts.
-  return std::max(on_grids, weights * kF32 * 2 + std::min(rows, kSlabRows) * cols * 6);
+  if (sizes.blocks) {
+    tile.in_host = std::max(tile.in_host, weights + std::min(rows, kSlabRows) * cols * 10);
+  }
+  return tile;
 }
 
 int64_t QuantizeBytes(const ModelInventory& model, const ModelSizes& sizes,
@@ -188,10 +194,12 @@ int64_t QuantizeBytes(const ModelInventory& model, const ModelSizes& sizes,
     const int64_t all_rows = std::max<int64_t>(1, largest / std::max<int64_t>(input, 1));
     const int64_t rows = std::clamp<int64_t>(limits.tile_weights / std::max<int64_t>(input, 1), 32,
                                              std::max<int64_t>(32, all_rows));
-    const int64_t tile = TileBytes(rows, input, sizes, question.refinement);
-    if (!question.factors) return stored + tile;
+    const Tile tile = TileOf(rows, input, sizes, question.refinement);
+    // Results wait in many blocks of malloc's, which loses a part to what is between them.
+    const int64_t in_host = stored + stored / 4 + tile.in_host;
+    if (!question.factors) return in_host + tile.on_device;
     const Statistics statistics = StatisticsOf(input, question.refinement);
-    return stored + std::max(statistics.making, statistics.kept + tile);
+    return in_host + std::max(statistics.making, statistics.kept + tile.on_device);
   };
   const int64_t layer = one(sizes.linear, sizes.input, sizes.layer_stored);
   return std::max(

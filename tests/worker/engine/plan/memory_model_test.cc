@@ -125,7 +125,7 @@ TEST_F(MemoryModelTest, AHeadThatIsQuantizedCountsByItsTiles) {
   const int64_t more = (int64_t{256000} - 128000) * 2048;
   const int64_t stored = bytes(256000) - bytes(128000);
   EXPECT_GE(stored, more / 8 * (2 + 3 + 4 + 8));
-  EXPECT_LE(stored, more / 8 * (2 + 3 + 4 + 8) * 5 / 4);
+  EXPECT_LE(stored, more / 8 * (2 + 3 + 4 + 8) * 3 / 2);
 }
 
 TEST_F(MemoryModelTest, ALongWindowAddsItsKeysAndValues) {
