@@ -81,6 +81,18 @@ Matrix Hidden(int64_t rows, float shift) {
   return hidden;
 }
 
+// A logit by its definition: the dot product with the normed hidden state, capped.
+double Logit(const MadeHead& head, const Matrix& hidden, int64_t row, int64_t token,
+             double softcap) {
+  double squares = 0, dot = 0;
+  for (int64_t c = 0; c < kHidden; ++c) {
+    squares += double{hidden.Row(row)[c]} * hidden.Row(row)[c];
+    dot += double{hidden.Row(row)[c]} * head.Weight(token, c);
+  }
+  const double logit = dot / std::sqrt(squares / kHidden + 1e-5);
+  return softcap > 0 ? softcap * std::tanh(logit / softcap) : logit;
+}
+
 double LogTotal(const Matrix& logits, int64_t row) {
   double total = 0;
   for (int64_t v = 0; v < logits.cols(); ++v) total += std::exp(double{logits.Row(row)[v]});
@@ -124,6 +136,10 @@ TEST_F(HeadPassTest, ReadsWhatWholeRowsSay) {
       }
       // The terms are rounded to F32; what they are the means of is below 1.
       EXPECT_NEAR(reading.kl[0][at], kl, 1e-6);
+      for (const int64_t token : {int64_t{0}, int64_t{4095}, int64_t{4096}, kVocabulary - 1}) {
+        // Sums of 1,024 products of about 1/16 each.
+        EXPECT_NEAR(p.Row(r)[token], Logit(ours, states, r, token, softcap), 1e-5);
+      }
       largest = std::max(largest, kl);
       EXPECT_EQ(reading.best[0][at], std::max_element(p.Row(r), p.Row(r) + kVocabulary) - p.Row(r));
       EXPECT_EQ(reading.best[1][at], std::max_element(q.Row(r), q.Row(r) + kVocabulary) - q.Row(r));
