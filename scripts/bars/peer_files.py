@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Other people's quantized files of the sample, for peer_quality.py to judge; all calibrated with lwq's built-in text.
 
-usage: peer_files.py gptqmodel --out DIR          GPTQModel, groups of 128, at 2, 3 and 4 bits
+usage: peer_files.py gptqmodel --out DIR          GPTQModel, at 2, 3 and 4 bits
        peer_files.py auto-round --out DIR         auto-round's AutoScheme, 3.0 bits on average of 2/3/4/8, no tuning
        peer_files.py llama.cpp --out DIR --llama SOURCES --llama-bin DIR        with an importance matrix, embeddings in F16
 GPTQModel: the Python of scripts/make_peers_venv.sh. auto-round: a venv of its own with `pip install "auto-round==0.16.*"
@@ -44,7 +44,7 @@ def gptqmodel(options):
     from gptqmodel import GPTQModel, QuantizeConfig
     calibration = [{"input_ids": ids, "attention_mask": [1] * LENGTH} for ids in passages(options.model, options.text)]
     for bits in map(int, options.widths.split(",")):
-        model = GPTQModel.load(options.model, QuantizeConfig(bits=bits, group_size=128), device="cpu", dtype=torch.float32)
+        model = GPTQModel.load(options.model, QuantizeConfig(bits=bits, group_size=options.group_size), device="cpu", dtype=torch.float32)
         model.quantize(calibration, batch_size=1)
         out = os.path.join(options.out, f"gptqmodel-{bits}")
         model.save(out)
@@ -88,6 +88,7 @@ def main():
     parser.add_argument("--model", default=bars.SAMPLE)
     parser.add_argument("--text", default=os.path.join(bars.ROOT, "examples/calibration/books.txt"))
     parser.add_argument("--widths", default="2,3,4", help="for GPTQModel")
+    parser.add_argument("--group-size", type=int, default=128, help="for GPTQModel")
     parser.add_argument("--llama", help="directory with convert_hf_to_gguf.py")
     parser.add_argument("--llama-bin", help="directory with llama-imatrix and llama-quantize")
     options = parser.parse_args()

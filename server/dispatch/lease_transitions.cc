@@ -100,6 +100,17 @@ std::vector<Rank> PickTasks(const DispatchState& state, const v1::WorkerRecord& 
   return picked;
 }
 
+// A process that starts measures its rate anew, and not exactly as its predecessor did: on a busy
+// machine half of it is common. What tasks took is known, so it stays what it was in seconds.
+void KeepPaces(const v1::RegisterWorkerRequest& request, v1::WorkerRecord& worker) {
+  const double before = worker.registration().operations_per_second();
+  const double now = request.operations_per_second();
+  if (before <= 0 || now <= 0) return;
+  for (auto& [name, pace] : *worker.mutable_paces()) {
+    pace.set_expected_seconds(pace.expected_seconds() * before / now);
+  }
+}
+
 }  // namespace
 
 absl::Status CheckWorker(const v1::WorkerRecord* worker, const std::string& worker_id,
@@ -130,6 +141,7 @@ absl::Status RegisterWorker(Draft& draft, const v1::RegisterWorkerRequest& reque
   const bool same = old != nullptr && old->registration().incarnation() == request.incarnation();
   v1::WorkerRecord worker;
   if (old != nullptr) worker = *old;
+  KeepPaces(request, worker);
   *worker.mutable_registration() = request;
   worker.set_registered_us(draft.now_us());
   if (!same && !worker.cordon_reason().empty()) {

@@ -2,6 +2,7 @@
 #include "server/dispatch/work_estimate.h"
 
 #include "gmock/gmock.h"
+#include "server/dispatch/transitions.h"
 #include "tests/server/dispatch/scenario.h"
 
 namespace lwq::testing {
@@ -131,6 +132,23 @@ TEST_F(WorkEstimateTest, AWorkersPaceIsLearnt) {
   for (int i = 0; i < 30; ++i) NotePace(done, 10, worker);
   state_.Load(worker, Now());
   EXPECT_NEAR(*Count(job).seconds_left, 4, 0.1);
+}
+
+TEST_F(WorkEstimateTest, WhatTasksTookStaysSoWhenAWorkerMeasuresItselfAnew) {
+  v1::JobRecord job = NewJob();
+  AddTask(job, "done", v1::SCORE, 4, v1::TaskRecord::DONE);
+  AddTask(job, "next", v1::SCORE, 4, v1::TaskRecord::READY);
+  Load(job);
+  v1::WorkerRecord worker = state_.workers().at("w1");
+  NotePace(tasks_[0], 8, worker);
+  state_.Load(worker, Now());
+  ASSERT_DOUBLE_EQ(*Count(job).seconds_left, 8);
+  Draft draft(state_, Now());
+  v1::RegisterWorkerRequest request = worker.registration();
+  request.set_incarnation("started anew");
+  request.set_operations_per_second(kRate / 3);
+  ASSERT_TRUE(RegisterWorker(draft, request).ok());
+  EXPECT_DOUBLE_EQ(*CountWork(draft, job).seconds_left, 8);
 }
 
 TEST_F(WorkEstimateTest, KindsThatWereNotSeenYetFollowTheOthers) {

@@ -1,6 +1,7 @@
 // GGUF for the planner: llama.cpp fuses nothing, so every linear and the embedding are units of
-// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of the units' tensors depend on the plan, because
-// what the header says of a tensor takes the same space for every type.
+// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of
+// the units' tensors depend on the plan, because what the header says of a tensor takes the same
+// space for every type.
 #include <algorithm>
 #include <utility>
 
@@ -41,7 +42,7 @@ bool IsEmbeddingTable(const DenseTensor& tensor) {
   return tensor.place == Place::Embedding() && tensor.shape.size() == 2 && tensor.bias_of.empty();
 }
 
-ModelInventory UnitsOf(ModelInventory model) {
+ModelInventory GgufUnitsOf(ModelInventory model) {
   std::vector<AllocationUnit> units;
   for (const DenseTensor& tensor : model.dense) {
     if (!IsEmbeddingTable(tensor)) continue;
@@ -63,7 +64,7 @@ ModelInventory UnitsOf(ModelInventory model) {
   return model;
 }
 
-absl::Status Check(const ModelInventory& model) {
+absl::Status GgufCheck(const ModelInventory& model) {
   if (!model.gguf_refusal.empty()) {
     return Failure(reasons::kGgufUnsupported,
                    absl::StrCat("no GGUF file can be made of this model: ", model.gguf_refusal));
@@ -74,7 +75,7 @@ absl::Status Check(const ModelInventory& model) {
                              "look at what a GGUF file of it needs; register it again");
 }
 
-int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
+int64_t GgufFileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
   int64_t bytes = model.gguf_other_bytes;
   for (size_t u = 0; u < plan.size(); ++u) {
     bytes +=
@@ -88,9 +89,9 @@ int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
 constinit const ArtifactFormatDef ArtifactFormatDefs::gguf = {
     .name = "gguf",
     .help = "one file: llama.cpp",
-    .units_of = &UnitsOf,
-    .check = &Check,
-    .weight_file_bytes = &FileBytes,
+    .units_of = &GgufUnitsOf,
+    .check = &GgufCheck,
+    .weight_file_bytes = &GgufFileBytes,
 };
 
 }  // namespace lwq

@@ -12,7 +12,7 @@ namespace {
 
 // What each kind of work is worth in operations of a large F32 product. Fitted to the tasks of real
 // jobs on the cpu device (docs/results/operate.md); a worker's own pace corrects them.
-constexpr double kAttention = 1.5;
+constexpr double kAttention = 3.5;
 constexpr double kMoments = 1;
 constexpr double kFactor = 1.2;
 constexpr double kLoaded = 40;
