@@ -9,8 +9,6 @@
 namespace lwq {
 namespace {
 
-// English has about so many bytes a token.
-constexpr double kBytesPerToken = 4;
 // A line of multiple choice, contexts and choices, where only the number of lines is known.
 constexpr double kBytesPerItem = 400;
 constexpr double kPreflightTokens = 256;

@@ -12,6 +12,9 @@
 
 namespace lwq {
 
+// English has about so many bytes per token.
+inline constexpr double kBytesPerToken = 4;
+
 // Of the tasks of one quantize job.
 class WorkCounter {
  public:

@@ -12,6 +12,7 @@
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_options.h"
 #include "server/dispatch/progress.h"
+#include "server/dispatch/text_warnings.h"
 #include "server/dispatch/work_estimate.h"
 #include "server/service/deletion.h"
 #include "server/service/model_directory.h"
@@ -195,6 +196,9 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
         const Feasibility feasible,
         CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(source->input)));
     for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
+    for (const std::string& warning : TextWarnings(source->input)) {
+      event.job.add_warnings(warning);
+    }
     LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory.total_bytes));
   }
   LWQ_RETURN_IF_ERROR(CheckRoom(scheduler));
@@ -344,6 +348,7 @@ absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
   response.set_largest_bytes(feasible.largest_bytes);
   response.set_memory_bytes(feasible.memory.total_bytes);
   for (const std::string& warning : feasible.warnings) response.add_warnings(warning);
+  for (const std::string& warning : TextWarnings(source->input)) response.add_warnings(warning);
   response.mutable_plan()->set_budget_bytes(feasible.budget_bytes);
   response.mutable_plan()->set_source_bytes(source->model.manifest().weight_bytes());
   LWQ_ASSIGN_OR_RETURN(const KnownWork work,

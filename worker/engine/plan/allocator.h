@@ -40,7 +40,7 @@ struct AllocationProblem {
 
 // How a plan does beside a plain one of the same budget, on text that chose neither.
 struct Comparison {
-  std::string baseline;                  // "uniform", ...: baselines.h
+  std::string baseline;                  // with its size: baselines.h
   double baseline_kl = 0;                // mean over tokens, nats
   double difference = 0;                 // the plan's KL minus the baseline's
   std::optional<double> standard_error;  // of that difference, paired by blocks; where it is known

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/allocation_measure.h"
 
@@ -19,6 +20,7 @@ class Collector {
       if (other.allocation.plan == allocation.plan) return;
     }
     MeasureAllocation(problem_, allocation);  // the cost in the problem's own measure
+    absl::StrAppendFormat(&name, ", %.2f bits per weight", allocation.bits_per_weight);
     baselines_.push_back({std::move(name), std::move(allocation)});
   }
 
