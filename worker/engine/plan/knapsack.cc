@@ -1,7 +1,8 @@
 // The plan of least total cost within the budget: an exact multiple-choice knapsack over the bytes
-// of codes and scales (pareto_front.h), then corrected for file headers, whose length depends on
-// the whole plan (digits of offsets), by laying the artifact out. Methods: HIGGS (arXiv 2411.17525)
-// and others solve the same problem over measured costs.
+// of codes and scales (pareto_front.h; of large models the part of its front around the budget),
+// then corrected for file headers, whose length depends on the whole plan (digits of offsets), by
+// laying the artifact out. Methods: HIGGS (arXiv 2411.17525) and others solve the same problem over
+// measured costs.
 //
 // What headers leave open is a few bytes a tensor. Those, and the gaps that widths leave, are spent
 // last on whatever larger format still fits at no higher cost, best gain per byte first.
@@ -38,6 +39,7 @@ struct Knapsack {
   }
   int64_t Payload(const std::vector<int>& choices) const;
   double Cost(const std::vector<int>& choices) const;
+  void Narrow();
   std::vector<int> BestOnFront() const;
   Move BestMove(const std::vector<int>& choices, const std::vector<std::vector<bool>>& refused,
                 int64_t room) const;
@@ -48,6 +50,7 @@ struct Knapsack {
   ParetoFront front;
   int64_t allowed = 0;
   int64_t header_slack = 64;
+  bool narrowed = false;
 };
 
 // A larger format that measured worse than a smaller one did so by noise: it costs the same.
@@ -118,6 +121,19 @@ double Knapsack::Cost(const std::vector<int>& choices) const {
   double cost = 0;
   for (size_t u = 0; u < choices.size(); ++u) cost += options[u][choices[u]].cost;
   return cost;
+}
+
+// Of a front that had to be thinned, the part around the budget again and in full. It is as wide as
+// sizes may differ from what payloads tell.
+void Knapsack::Narrow() {
+  const std::vector<int> choices = BestOnFront();
+  const int64_t payload = allowed - (Measure(choices) - Payload(choices));
+  const int64_t low = std::max(payload - header_slack, front.point(0).bytes);
+  const int64_t high = std::max(payload + header_slack, low);
+  ParetoFront part = ParetoFront::BuildWithin(options, low, high);
+  if (part.granule() > 0) return;
+  front = std::move(part);
+  narrowed = true;
 }
 
 // The last point of the front whose exact size fits. What a plan takes beyond its payload hardly
@@ -194,10 +210,11 @@ Knapsack::Move Knapsack::BestMove(const std::vector<int>& choices,
 }
 
 std::string Explain(const Knapsack& knapsack, int moved) {
-  const size_t num_plans = knapsack.front.size();
   std::string text =
-      absl::StrCat("Lowest ", knapsack.problem.cost.empty() ? "ranked" : "predicted",
-                   " cost of the ", num_plans, " plans that no other of their size beats");
+      absl::StrCat("Lowest ", knapsack.problem.cost.empty() ? "ranked" : "predicted", " cost of ",
+                   knapsack.narrowed ? "all plans"
+                                     : absl::StrCat("the ", knapsack.front.size(),
+                                                    " plans that no other of their size beats"));
   if (knapsack.front.granule() > 0) {
     absl::StrAppend(&text, " (there are more; one was kept for every ", knapsack.front.granule(),
                     " bytes)");
@@ -210,7 +227,8 @@ std::string Explain(const Knapsack& knapsack, int moved) {
 }
 
 absl::StatusOr<Allocation> AllocateKnapsack(const AllocationProblem& problem) {
-  const Knapsack knapsack(problem);
+  Knapsack knapsack(problem);
+  if (knapsack.front.granule() > 0) knapsack.Narrow();
   const std::vector<int> on_front = knapsack.BestOnFront();
   std::vector<int> choices = on_front;
   int moved = knapsack.SpendRest(choices);

@@ -29,6 +29,13 @@ class ParetoFront {
   static ParetoFront Build(const std::vector<std::vector<ParetoOption>>& options,
                            size_t max_points = kMaxPoints);
 
+  // Only what matters for budgets in [low, high], and so exact for models whose whole front is not:
+  // partial plans go that cannot fit, or whose Lagrangian bound says that they end above a plan of
+  // at most `low` bytes that is known (Kellerer, Pferschy and Pisinger, section 11.3). `low` is at
+  // least the smallest plan's bytes and at most `high`; point 0 is of at most `low` bytes.
+  static ParetoFront BuildWithin(const std::vector<std::vector<ParetoOption>>& options, int64_t low,
+                                 int64_t high, size_t max_points = kMaxPoints);
+
   size_t size() const { return points_.size(); }
   // Ascending in bytes, strictly descending in cost.
   const ParetoOption& point(size_t i) const { return points_[i]; }
@@ -44,6 +51,7 @@ class ParetoFront {
     uint32_t parent;  // point of the previous unit's front
     uint8_t choice;
   };
+  class Builder;
   std::vector<ParetoOption> points_;
   std::vector<std::vector<Step>> steps_;  // [unit][point of that unit's front]
   int64_t granule_ = 0;

@@ -70,6 +70,34 @@ TEST(ParetoFrontTest, EqualsBruteForceAtEveryBudget) {
   }
 }
 
+// Within a window the best plan of every budget is there, at a fraction of the points.
+TEST(ParetoFrontTest, APartOfItEqualsTheWhole) {
+  std::mt19937 random(4);
+  size_t whole_points = 0, part_points = 0;
+  for (int instance = 0; instance < 300; ++instance) {
+    const Options options = RandomOptions(random, 30, 5, 2000);
+    const ParetoFront whole = ParetoFront::Build(options, size_t{1} << 24);
+    const int64_t smallest = whole.point(0).bytes;
+    const int64_t largest = whole.point(whole.size() - 1).bytes;
+    const int64_t low = smallest + static_cast<int64_t>(random() % (largest - smallest + 50));
+    const int64_t high = low + static_cast<int64_t>(random() % 40);
+    const ParetoFront part = ParetoFront::BuildWithin(options, low, high, size_t{1} << 24);
+    ASSERT_LE(part.point(0).bytes, low);
+    for (int64_t budget = low; budget <= high; ++budget) {
+      const int64_t i = part.LastWithin(budget);
+      ASSERT_GE(i, 0);
+      const ParetoOption best = whole.point(whole.LastWithin(budget));
+      ASSERT_EQ(part.point(i).cost, best.cost) << "instance " << instance << " budget " << budget;
+      const ParetoOption total = Total(options, part.Choices(i));
+      ASSERT_EQ(total.bytes, part.point(i).bytes);
+      ASSERT_EQ(total.cost, part.point(i).cost);
+    }
+    whole_points += whole.size();
+    part_points += part.size();
+  }
+  EXPECT_LT(part_points, whole_points / 4);
+}
+
 TEST(ParetoFrontTest, IsStrictlyMonotone) {
   std::mt19937 random(2);
   const ParetoFront front = ParetoFront::Build(RandomOptions(random, 60, 6, 1000));
