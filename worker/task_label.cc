@@ -12,6 +12,13 @@ namespace {
 
 constexpr size_t kNameLength = 12;
 
+std::string KindOf(const v1::TaskSpec& spec) {
+  const google::protobuf::OneofDescriptor* kinds = spec.GetDescriptor()->oneof_decl(0);
+  const google::protobuf::FieldDescriptor* kind =
+      spec.GetReflection()->GetOneofFieldDescriptor(spec, kinds);
+  return kind == nullptr ? "none" : kind->name();
+}
+
 std::string LayerOf(const v1::TaskSpec& spec) {
   int layer = -2;
   if (spec.has_quantize()) layer = spec.quantize().layer();
@@ -25,13 +32,6 @@ std::string LayerOf(const v1::TaskSpec& spec) {
 }
 
 }  // namespace
-
-std::string KindOf(const v1::TaskSpec& spec) {
-  const google::protobuf::OneofDescriptor* kinds = spec.GetDescriptor()->oneof_decl(0);
-  const google::protobuf::FieldDescriptor* kind =
-      spec.GetReflection()->GetOneofFieldDescriptor(spec, kinds);
-  return kind == nullptr ? "none" : kind->name();
-}
 
 std::string TaskLabel(const v1::Lease& lease) {
   std::string label = absl::StrCat("task=", absl::string_view(lease.task()).substr(0, kNameLength),

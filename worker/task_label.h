@@ -1,4 +1,4 @@
-// What a worker's log and its metrics call a task.
+// What a worker's log calls a task.
 #pragma once
 
 #include <string>
@@ -6,9 +6,6 @@
 #include "proto/lwq/v1/worker_service.pb.h"
 
 namespace lwq {
-
-// "quantize": the name of the kind's field in TaskSpec; "none" where none is set.
-std::string KindOf(const v1::TaskSpec& spec);
 
 // "task=3f2a90c1d4e5 kind=quantize layer=3 job=j-1": the beginning of its name, what it does, and
 // the jobs that want it, so that one job can be followed through the logs of all its workers.

@@ -15,6 +15,12 @@ std::vector<std::string> Kinds() {
   return kinds;
 }
 
+std::string KindOf(const v1::TaskSpec& spec) {
+  const auto* kinds = v1::TaskSpec::descriptor()->FindOneofByName("kind");
+  const auto* set = spec.GetReflection()->GetOneofFieldDescriptor(spec, kinds);
+  return set == nullptr ? "" : set->name();
+}
+
 }  // namespace
 
 WorkerMetrics::WorkerMetrics(const std::string& device, int64_t memory_bytes)

@@ -18,7 +18,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kAdminService[] = "AdminService";
+constexpr char kService[] = "AdminService";
 
 }  // namespace
 
@@ -47,7 +47,7 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
 grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext* context,
                                                           const v1::GetServerInfoRequest*,
                                                           v1::ServerInfo* response) {
-  return RunUnary(env_, context, kAdminService, "GetServerInfo", *env_.read, [=, this] {
+  return RunUnary(env_, context, kService, "GetServerInfo", *env_.read, [=, this] {
     Scheduler& scheduler = *env_.scheduler;
     response->set_version(LWQ_VERSION);
     response->set_store(std::string(scheduler.store().name()));
@@ -87,31 +87,30 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
-  return RunUnary(
-      env_, context, kAdminService, "ListWorkers", *env_.read, [=, this]() -> absl::Status {
-        LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
-        ListQuery after;
-        LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
-        std::vector<v1::Worker> workers;
-        env_.scheduler->View(
-            [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->Now()); });
-        for (v1::Worker& worker : workers) {
-          if (worker.name() <= after.after_key) continue;
-          if (response->workers_size() == page) {
-            response->set_next_page_token(
-                MakePageToken({.key = response->workers(page - 1).name()}, "workers"));
-            break;
-          }
-          *response->add_workers() = std::move(worker);
-        }
-        return absl::OkStatus();
-      });
+  return RunUnary(env_, context, kService, "ListWorkers", *env_.read, [=, this]() -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
+    ListQuery after;
+    LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
+    std::vector<v1::Worker> workers;
+    env_.scheduler->View(
+        [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->Now()); });
+    for (v1::Worker& worker : workers) {
+      if (worker.name() <= after.after_key) continue;
+      if (response->workers_size() == page) {
+        response->set_next_page_token(
+            MakePageToken({.key = response->workers(page - 1).name()}, "workers"));
+        break;
+      }
+      *response->add_workers() = std::move(worker);
+    }
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerContext* context,
                                                          const v1::CordonWorkerRequest* request,
                                                          v1::Worker* response) {
-  return RunUnary(env_, context, kAdminService, "CordonWorker", *env_.write,
+  return RunUnary(env_, context, kService, "CordonWorker", *env_.write,
                   [=, this]() -> absl::Status {
                     LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
                     const std::string id = request->name().substr(sizeof("workers/") - 1);
@@ -144,7 +143,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
                                                            const v1::CollectGarbageRequest* request,
                                                            v1::CollectGarbageResponse* response) {
-  return RunUnary(env_, context, kAdminService, "CollectGarbage", *env_.blob,
+  return RunUnary(env_, context, kService, "CollectGarbage", *env_.blob,
                   [=, this]() -> absl::Status {
                     LWQ_ASSIGN_OR_RETURN(*response, collector_->Collect(request->dry_run()));
                     return absl::OkStatus();
@@ -154,7 +153,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerC
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,
                                                         const v1::DrainServerRequest*,
                                                         v1::DrainServerResponse*) {
-  return RunUnary(env_, context, kAdminService, "DrainServer", *env_.read, [this] {
+  return RunUnary(env_, context, kService, "DrainServer", *env_.read, [this] {
     spdlog::info("drain was asked for");
     if (env_.request_drain) env_.request_drain();
     return absl::OkStatus();

@@ -56,9 +56,9 @@ void Mark(const Message& message, std::unordered_set<std::string>& needed) {
 
 // Whether a collection may go on. Another leader on the same blobs may need what this one found
 // that nobody does, and a server that is to end does not wait for the rest.
-class DeletionPermission {
+class Permission {
  public:
-  explicit DeletionPermission(Scheduler* scheduler) : scheduler_(scheduler) {}
+  explicit Permission(Scheduler* scheduler) : scheduler_(scheduler) {}
   // Before each step.
   absl::Status Check() {
     if (scheduler_->draining) return DrainingError();
@@ -79,7 +79,7 @@ class DeletionPermission {
 // One pass over the records: which stay, and which blobs those need.
 class Pass {
  public:
-  Pass(Store* store, const Retention& retention, int64_t now_us, DeletionPermission* permission)
+  Pass(Store* store, const Retention& retention, int64_t now_us, Permission* permission)
       : store_(store), retention_(retention), now_us_(now_us), permission_(permission) {}
 
   absl::Status Look() {
@@ -156,7 +156,7 @@ class Pass {
   Store* const store_;
   const Retention& retention_;
   const int64_t now_us_;
-  DeletionPermission* const permission_;
+  Permission* const permission_;
   int64_t oldest_lease_us_ = now_us_;
   std::unordered_set<std::string> needed_;  // by digest
   std::vector<Record> over_[kNumTables];    // past their time, without their values
@@ -171,9 +171,9 @@ absl::Status Unless(const absl::Status& status) {
 }
 
 // What goes besides blobs.
-class BlobRemoval {
+class Removal {
  public:
-  BlobRemoval(Scheduler* scheduler, DeletionPermission* permission)
+  Removal(Scheduler* scheduler, Permission* permission)
       : scheduler_(*scheduler), store_(scheduler->store()), permission_(*permission) {}
 
   absl::Status Run(const Pass& pass) {
@@ -245,7 +245,7 @@ class BlobRemoval {
 
   Scheduler& scheduler_;
   Store& store_;
-  DeletionPermission& permission_;
+  Permission& permission_;
 };
 
 // Deletes what no record needs, but for what somebody wrote or used less than the grace period
@@ -253,7 +253,7 @@ class BlobRemoval {
 class Sweep {
  public:
   Sweep(CollectableBlobStore* blobs, const Pass* pass, absl::Duration grace, Moment since,
-        bool dry_run, DeletionPermission* permission)
+        bool dry_run, Permission* permission)
       : blobs_(*blobs),
         pass_(*pass),
         kept_if_written_after_(absl::FromUnixMicros(since.wall_us) - grace),
@@ -303,7 +303,7 @@ class Sweep {
   const absl::Time kept_if_written_after_;
   const absl::Duration since_;
   const bool dry_run_;
-  DeletionPermission& permission_;
+  Permission& permission_;
 };
 
 }  // namespace
@@ -319,7 +319,7 @@ absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
 
 absl::StatusOr<v1::CollectGarbageResponse> Collector::CollectAlone(bool dry_run) {
   const Moment now = scheduler_->Now();
-  DeletionPermission permission(scheduler_);
+  Permission permission(scheduler_);
   Pass pass(&scheduler_->store(), retention_, now.wall_us, &permission);
   LWQ_RETURN_IF_ERROR(pass.Look());
   v1::CollectGarbageResponse result;
@@ -328,7 +328,7 @@ absl::StatusOr<v1::CollectGarbageResponse> Collector::CollectAlone(bool dry_run)
   result.set_artifacts(count(Table::kArtifacts));
   result.set_cache_entries(count(Table::kCache));
   result.set_requests(count(Table::kRequests));
-  if (!dry_run) LWQ_RETURN_IF_ERROR(BlobRemoval(scheduler_, &permission).Run(pass));
+  if (!dry_run) LWQ_RETURN_IF_ERROR(Removal(scheduler_, &permission).Run(pass));
   // A task stores blobs as it goes, and its record names them when it ends.
   const int64_t running_us = now.wall_us - pass.oldest_lease_us();
   const Moment since = {.wall_us = now.wall_us - running_us,

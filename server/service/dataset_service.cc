@@ -9,7 +9,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kDatasetService[] = "DatasetService";
+constexpr char kService[] = "DatasetService";
 
 }  // namespace
 
@@ -116,32 +116,31 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
 grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServerContext* context,
                                                             const v1::CreateDatasetRequest* request,
                                                             v1::Dataset* response) {
-  return RunUnary(env_, context, kDatasetService, "CreateDataset", *env_.write,
+  return RunUnary(env_, context, kService, "CreateDataset", *env_.write,
                   [=, this] { return DoCreate(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::GetDataset(grpc::CallbackServerContext* context,
                                                          const v1::GetDatasetRequest* request,
                                                          v1::Dataset* response) {
-  return RunUnary(env_, context, kDatasetService, "GetDataset", *env_.read,
-                  [=, this]() -> absl::Status {
-                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "datasets"));
-                    LWQ_ASSIGN_OR_RETURN(*response, env_.scheduler->GetDataset(request->name()));
-                    return absl::OkStatus();
-                  });
+  return RunUnary(env_, context, kService, "GetDataset", *env_.read, [=, this]() -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "datasets"));
+    LWQ_ASSIGN_OR_RETURN(*response, env_.scheduler->GetDataset(request->name()));
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::ListDatasets(grpc::CallbackServerContext* context,
                                                            const v1::ListDatasetsRequest* request,
                                                            v1::ListDatasetsResponse* response) {
-  return RunUnary(env_, context, kDatasetService, "ListDatasets", *env_.read,
+  return RunUnary(env_, context, kService, "ListDatasets", *env_.read,
                   [=, this] { return DoList(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(grpc::CallbackServerContext* context,
                                                             const v1::DeleteDatasetRequest* request,
                                                             v1::DeleteDatasetResponse*) {
-  return RunUnary(env_, context, kDatasetService, "DeleteDataset", *env_.write,
+  return RunUnary(env_, context, kService, "DeleteDataset", *env_.write,
                   [=, this] { return DoDelete(*request); });
 }
 

@@ -8,7 +8,7 @@
 namespace lwq {
 namespace {
 
-Write RowRemoval(Table table, const Record& row) {
+Write Removal(Table table, const Record& row) {
   Write write{.table = table, .remove = true, .expected_version = row.version};
   write.record.key = row.key;
   return write;
@@ -20,7 +20,7 @@ absl::Status AddEvents(Store& store, const std::string& job, std::vector<Write>&
   query.key_prefix = EventPrefix(job);
   while (true) {
     LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.List(Table::kEvents, query));
-    for (const Record& row : rows) writes.push_back(RowRemoval(Table::kEvents, row));
+    for (const Record& row : rows) writes.push_back(Removal(Table::kEvents, row));
     if (static_cast<int>(rows.size()) < query.limit) return absl::OkStatus();
     query.after_key = rows.back().key;
   }
@@ -29,7 +29,7 @@ absl::Status AddEvents(Store& store, const std::string& job, std::vector<Write>&
 // Of a row that may be gone.
 absl::Status AddRow(Store& store, Table table, const std::string& key, std::vector<Write>& writes) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.GetMany(table, {key}));
-  for (const Record& row : rows) writes.push_back(RowRemoval(table, row));
+  for (const Record& row : rows) writes.push_back(Removal(table, row));
   return absl::OkStatus();
 }
 
@@ -56,7 +56,7 @@ absl::Status DeleteJob(Scheduler& scheduler, const std::string& name, const Requ
                                          "; cancel it, then delete it"));
     }
     std::vector<Write> writes = RequestWrites(mark, name, scheduler.Now());
-    writes.push_back(RowRemoval(Table::kJobs, row));
+    writes.push_back(Removal(Table::kJobs, row));
     LWQ_RETURN_IF_ERROR(AddEvents(store, name, writes));
     if (!record.job().artifact().empty()) {
       LWQ_RETURN_IF_ERROR(AddRow(store, Table::kArtifacts, record.job().artifact(), writes));
@@ -79,7 +79,7 @@ absl::Status DeleteArtifact(Scheduler& scheduler, const std::string& name,
     LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                          ParseRecord<v1::Artifact>(Table::kArtifacts, *row));
     std::vector<Write> writes = RequestWrites(mark, name, scheduler.Now());
-    writes.push_back(RowRemoval(Table::kArtifacts, *row));
+    writes.push_back(Removal(Table::kArtifacts, *row));
     LWQ_ASSIGN_OR_RETURN(std::vector<Record> jobs, store.GetMany(Table::kJobs, {artifact.job()}));
     for (Record& job : jobs) {
       LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, job));

@@ -20,7 +20,7 @@ namespace {
 // That a result was used is written down when it was last so long ago.
 constexpr int64_t kNoteUseUs = int64_t{24} * 3600 * 1'000'000;
 
-BlobId BlobIdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}; }
+BlobId IdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}; }
 
 // Whether what failed may succeed later without anybody changing what was asked.
 bool PassesByItself(const absl::Status& status) {
@@ -151,15 +151,14 @@ absl::StatusOr<std::vector<bool>> Scheduler::AreWhole(
     const std::vector<const v1::TaskOutput*>& outputs) const {
   std::vector<BlobId> ids;
   for (const v1::TaskOutput* output : outputs) {
-    for (const v1::NamedBlob& blob : output->blobs()) ids.push_back(BlobIdOf(blob.blob()));
+    for (const v1::NamedBlob& blob : output->blobs()) ids.push_back(IdOf(blob.blob()));
   }
   LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing, blobs_->FindMissing(ids));
   const std::set<BlobId> gone(missing.begin(), missing.end());
   std::vector<bool> whole;
   for (const v1::TaskOutput* output : outputs) {
-    whole.push_back(
-        std::none_of(output->blobs().begin(), output->blobs().end(),
-                     [&](const auto& b) { return gone.count(BlobIdOf(b.blob())) > 0; }));
+    whole.push_back(std::none_of(output->blobs().begin(), output->blobs().end(),
+                                 [&](const auto& b) { return gone.count(IdOf(b.blob())) > 0; }));
   }
   return whole;
 }
@@ -289,7 +288,7 @@ absl::StatusOr<std::set<std::string>> Scheduler::LostTasks(const v1::JobRecord& 
 absl::Status Scheduler::ReadThrough(const v1::TaskOutput& output) const {
   constexpr int64_t kChunk = 1 << 20;
   for (const v1::NamedBlob& blob : output.blobs()) {
-    auto reader = blobs_->OpenRead(BlobIdOf(blob.blob()));
+    auto reader = blobs_->OpenRead(IdOf(blob.blob()));
     absl::Status status = reader.status();
     for (int64_t at = 0; status.ok() && at < blob.blob().size_bytes();) {
       const absl::StatusOr<std::string> bytes = (*reader)->Read(at, kChunk);

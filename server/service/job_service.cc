@@ -23,7 +23,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kJobService[] = "JobService";
+constexpr char kService[] = "JobService";
 constexpr int64_t kMaxQueuedJobs = 20'000;
 // A page ends here though it has room for more jobs: the largest message is 4 MiB, and one more job
 // may come on top.
@@ -416,7 +416,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
                                                     v1::Job* response) {
   // Looking at directories may hang, on a mount that does: then the writers must not.
   Executor& executor = request->job().spec().has_evaluate() ? *env_.files : *env_.write;
-  return RunUnary(env_, context, kJobService, "CreateJob", executor, [=, this] {
+  return RunUnary(env_, context, kService, "CreateJob", executor, [=, this] {
     absl::Status status = DoCreate(*request, *response);
     if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
     return status;
@@ -426,42 +426,42 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
-  return RunUnary(env_, context, kJobService, "GetJob", *env_.read,
+  return RunUnary(env_, context, kService, "GetJob", *env_.read,
                   [=, this] { return ReadJob(request->name(), *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* context,
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
-  return RunUnary(env_, context, kJobService, "ListJobs", *env_.read,
+  return RunUnary(env_, context, kService, "ListJobs", *env_.read,
                   [=, this] { return DoList(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::UpdateJob(grpc::CallbackServerContext* context,
                                                     const v1::UpdateJobRequest* request,
                                                     v1::Job* response) {
-  return RunUnary(env_, context, kJobService, "UpdateJob", *env_.write,
+  return RunUnary(env_, context, kService, "UpdateJob", *env_.write,
                   [=, this] { return DoUpdate(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext* context,
                                                     const v1::CancelJobRequest* request,
                                                     v1::Job* response) {
-  return RunUnary(env_, context, kJobService, "CancelJob", *env_.write,
+  return RunUnary(env_, context, kService, "CancelJob", *env_.write,
                   [=, this] { return DoCancel(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* context,
                                                    const v1::RetryJobRequest* request,
                                                    v1::Job* response) {
-  return RunUnary(env_, context, kJobService, "RetryJob", *env_.write,
+  return RunUnary(env_, context, kService, "RetryJob", *env_.write,
                   [=, this] { return DoRetry(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
                                                     const v1::DeleteJobRequest* request,
                                                     v1::DeleteJobResponse*) {
-  return RunUnary(env_, context, kJobService, "DeleteJob", *env_.write,
+  return RunUnary(env_, context, kService, "DeleteJob", *env_.write,
                   [=, this] { return DoDelete(*request); });
 }
 
@@ -473,14 +473,14 @@ grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(
 grpc::ServerUnaryReactor* JobServiceImpl::PlanJob(grpc::CallbackServerContext* context,
                                                   const v1::PlanJobRequest* request,
                                                   v1::PlanJobResponse* response) {
-  return RunUnary(env_, context, kJobService, "PlanJob", *env_.read,
+  return RunUnary(env_, context, kService, "PlanJob", *env_.read,
                   [=, this] { return DoPlan(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext* context,
                                                     const v1::ListTasksRequest* request,
                                                     v1::ListTasksResponse* response) {
-  return RunUnary(env_, context, kJobService, "ListTasks", *env_.read,
+  return RunUnary(env_, context, kService, "ListTasks", *env_.read,
                   [=, this] { return DoListTasks(*request, *response); });
 }
 

@@ -17,8 +17,8 @@
 namespace lwq {
 namespace {
 
-constexpr char kModelService[] = "ModelService";
-constexpr int kMaxModelWaitSeconds = 20;
+constexpr char kService[] = "ModelService";
+constexpr int kMaxWaitSeconds = 20;
 constexpr size_t kIdPrefix = 40;
 
 struct FileStamp {
@@ -44,7 +44,7 @@ bool Unchanged(const v1::Model& model) {
 }
 
 // From the directory's name and the names, sizes and times of its files.
-absl::StatusOr<std::string> DirectoryId(const std::string& directory) {
+absl::StatusOr<std::string> IdOf(const std::string& directory) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
   Sha256 hash;
   hash.Update(directory);
@@ -65,8 +65,8 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
         name_(request.name()),
         response_(response),
         deadline_(env.scheduler->clock().Steady() +
-                  absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxModelWaitSeconds))),
-        record_(env, context, kModelService, "GetModel", this) {}
+                  absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
+        record_(env, context, kService, "GetModel", this) {}
 
   void Begin() {
     if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
@@ -129,7 +129,7 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
                        CheckDirectory(request.source().directory(), env_.model_roots));
   std::string id = request.model_id();
   if (id.empty()) {
-    LWQ_ASSIGN_OR_RETURN(id, DirectoryId(directory));
+    LWQ_ASSIGN_OR_RETURN(id, IdOf(directory));
   }
   v1::Model model;
   model.set_name(absl::StrCat("models/", id));
@@ -183,7 +183,7 @@ absl::Status ModelServiceImpl::DoList(const v1::ListModelsRequest& request,
 grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerContext* context,
                                                         const v1::CreateModelRequest* request,
                                                         v1::Model* response) {
-  return RunUnary(env_, context, kModelService, "CreateModel", *env_.files,
+  return RunUnary(env_, context, kService, "CreateModel", *env_.files,
                   [=, this] { return DoCreate(*request, *response); });
 }
 
@@ -198,25 +198,23 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* ModelServiceImpl::ListModels(grpc::CallbackServerContext* context,
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
-  return RunUnary(env_, context, kModelService, "ListModels", *env_.read,
+  return RunUnary(env_, context, kService, "ListModels", *env_.read,
                   [=, this] { return DoList(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerContext* context,
                                                         const v1::DeleteModelRequest* request,
                                                         v1::DeleteModelResponse*) {
-  return RunUnary(env_, context, kModelService, "DeleteModel", *env_.write,
-                  [=, this]() -> absl::Status {
-                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
-                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
-                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
-                                         FindRequest(env_.scheduler->store(), mark));
-                    if (!replayed.empty()) return absl::OkStatus();
-                    return env_.scheduler->Run([&](Draft& draft) {
-                      RememberRequest(mark, request->name(), draft);
-                      return RemoveModel(draft, request->name());
-                    });
-                  });
+  return RunUnary(env_, context, kService, "DeleteModel", *env_.write, [=, this]() -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
+    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
+    LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
+    if (!replayed.empty()) return absl::OkStatus();
+    return env_.scheduler->Run([&](Draft& draft) {
+      RememberRequest(mark, request->name(), draft);
+      return RemoveModel(draft, request->name());
+    });
+  });
 }
 
 }  // namespace lwq

@@ -14,7 +14,7 @@
 namespace lwq {
 namespace {
 
-constexpr size_t kEventPage = 200;
+constexpr size_t kPage = 200;
 constexpr absl::Duration kBookmarkInterval = absl::Seconds(10);
 constexpr absl::Duration kSlowConsumer = absl::Seconds(30);
 
@@ -49,7 +49,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       MutexLock lock(&mu_);
       writing_ = false;
       queue_.pop_front();
-      more = more_ && queue_.size() < kEventPage / 2;
+      more = more_ && queue_.size() < kPage / 2;
       more_ = more_ && !more;
     }
     if (more) Wake();
@@ -126,7 +126,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         }
         again_ = false;
         // A reader that lags gets more once it has read these.
-        if (queue_.size() >= kEventPage) {
+        if (queue_.size() >= kPage) {
           more_ = true;
           continue;
         }
@@ -169,7 +169,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     }
     ListQuery query;
     query.key_prefix = EventPrefix(name_);
-    query.limit = static_cast<int>(kEventPage);
+    query.limit = static_cast<int>(kPage);
     bool full = true;
     while (full) {
       query.after_key = EventKey(name_, seq_);
@@ -183,9 +183,9 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
         seq_ = event.seq();
         Queue(std::move(event));
       }
-      full = rows.size() == kEventPage;
+      full = rows.size() == kPage;
       MutexLock lock(&mu_);
-      if (full && queue_.size() >= kEventPage) {
+      if (full && queue_.size() >= kPage) {
         more_ = true;
         return false;
       }

@@ -12,7 +12,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kWorkerService[] = "WorkerService";
+constexpr char kService[] = "WorkerService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr int kProtocol = 2;
 
@@ -40,7 +40,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
         response_(response),
         deadline_(env.scheduler->clock().Steady() +
                   absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
-        record_(env, context, kWorkerService, "LeaseTasks", this) {}
+        record_(env, context, kService, "LeaseTasks", this) {}
 
   void Begin() {
     if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
@@ -233,7 +233,7 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
 grpc::ServerUnaryReactor* WorkerServiceImpl::RegisterWorker(
     grpc::CallbackServerContext* context, const v1::RegisterWorkerRequest* request,
     v1::RegisterWorkerResponse* response) {
-  return RunUnary(env_, context, kWorkerService, "RegisterWorker", *env_.write,
+  return RunUnary(env_, context, kService, "RegisterWorker", *env_.write,
                   [=, this] { return DoRegister(*request, *response); });
 }
 
@@ -241,7 +241,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
                                                         const v1::LeaseTasksRequest* request,
                                                         v1::LeaseTasksResponse* response) {
   if (env_.scheduler->draining) {
-    auto* call = new UnaryCall(env_, context, kWorkerService, "LeaseTasks");
+    auto* call = new UnaryCall(env_, context, kService, "LeaseTasks");
     call->End(DrainingError());
     return call;
   }
@@ -253,20 +253,19 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerContext* context,
                                                        const v1::HeartbeatRequest* request,
                                                        v1::HeartbeatResponse* response) {
-  return RunUnary(env_, context, kWorkerService, "Heartbeat", *env_.beat,
-                  [=, this]() -> absl::Status {
-                    absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
-                    CountRejected(env_.scheduler->metrics(), answer.status());
-                    LWQ_RETURN_IF_ERROR(answer.status());
-                    *response = *std::move(answer);
-                    return absl::OkStatus();
-                  });
+  return RunUnary(env_, context, kService, "Heartbeat", *env_.beat, [=, this]() -> absl::Status {
+    absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
+    CountRejected(env_.scheduler->metrics(), answer.status());
+    LWQ_RETURN_IF_ERROR(answer.status());
+    *response = *std::move(answer);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteTask(grpc::CallbackServerContext* context,
                                                           const v1::CompleteTaskRequest* request,
                                                           v1::CompleteTaskResponse*) {
-  return RunUnary(env_, context, kWorkerService, "CompleteTask", *env_.write, [=, this] {
+  return RunUnary(env_, context, kService, "CompleteTask", *env_.write, [=, this] {
     absl::Status status = DoComplete(*request);
     CountRejected(env_.scheduler->metrics(), status);
     return status;
@@ -276,7 +275,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteTask(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContext* context,
                                                       const v1::FailTaskRequest* request,
                                                       v1::FailTaskResponse*) {
-  return RunUnary(env_, context, kWorkerService, "FailTask", *env_.write, [=, this] {
+  return RunUnary(env_, context, kService, "FailTask", *env_.write, [=, this] {
     spdlog::warn("failed task={} worker={}: {} {}", LogSafe(request->task().substr(0, 12)),
                  LogSafe(request->worker_id()), LogSafe(request->failure().reason()),
                  LogSafe(request->failure().message()));
@@ -290,7 +289,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* WorkerServiceImpl::ReleaseTasks(grpc::CallbackServerContext* context,
                                                           const v1::ReleaseTasksRequest* request,
                                                           v1::ReleaseTasksResponse*) {
-  return RunUnary(env_, context, kWorkerService, "ReleaseTasks", *env_.write, [=, this] {
+  return RunUnary(env_, context, kService, "ReleaseTasks", *env_.write, [=, this] {
     return env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
   });
 }

@@ -58,53 +58,6 @@ TEST(SourceRules, ALongFunctionIsSeenAndALongTypeIsNot) {
   EXPECT_THAT(LongFunctions("struct S {\n" + body + body + "};\n"), IsEmpty());
 }
 
-// Names that a file gives to functions, types and constants in unnamed namespaces.
-std::set<std::string> PrivateNames(const std::string& text) {
-  static const std::regex& name = *new std::regex(
-      "^(?:class|struct|enum class|enum|union) (\\w+)|^[^=(]*\\b(k[A-Z]\\w*)\\s*(?:\\[|=|\\{|;)|"
-      "^(?!template|using|class|struct|enum|union)[^=(]*[ &*](\\w+)\\(");
-  std::set<std::string> names;
-  bool inside = false;
-  for (const std::string& line : Lines(text)) {
-    if (line == "namespace {" || line == "}  // namespace") inside = line == "namespace {";
-    std::smatch found;
-    if (!inside || Indented(line) || !std::regex_search(line, found, name)) continue;
-    for (size_t group = 1; group < found.size(); ++group) {
-      if (found[group].matched) names.insert(found[group]);
-    }
-  }
-  return names;
-}
-
-// The release build compiles the files of these folders together (cmake/lwq_unity.cmake).
-TEST(SourceRules, PrivateNamesDifferWhereFilesAreCompiledTogether) {
-  for (const char* folder :
-       {"base", "base/metrics", "base/rpc", "records", "server/blob", "server/dispatch",
-        "server/service", "worker", "worker/engine/artifact", "worker/engine/eval",
-        "worker/engine/format", "worker/engine/io", "worker/engine/model", "worker/engine/plan",
-        "worker/runner"}) {
-    std::map<std::string, std::string> owner;
-    for (const SourceFile& file : SourceFiles(folder, {".cc"})) {
-      if (file.folder != folder) continue;
-      for (const std::string& name : PrivateNames(file.text)) {
-        const auto [at, is_new] = owner.emplace(name, file.path);
-        EXPECT_TRUE(is_new) << name << " is in " << at->second << " and in " << file.path
-                            << ": call one of them what only it is, or share it";
-      }
-    }
-    EXPECT_FALSE(owner.empty()) << folder;
-  }
-}
-
-TEST(SourceRules, PrivateNamesAreFound) {
-  EXPECT_THAT(
-      PrivateNames("int Shared();\nnamespace {\nconstexpr int kSize = 3;\n"
-                   "struct Part {\n  int kInside = 1;\n};\nusing Json = nlohmann::json;\n"
-                   "template <typename T>\nstd::vector<T> Make(int a, T b) {\n  Call(a);\n}\n"
-                   "}  // namespace\nvoid Open() {\n}\n"),
-      ElementsAre("Make", "Part", "kSize"));
-}
-
 // Where a suite tests a folder as a whole, or a file through what uses it.
 const std::map<std::string, std::string>& Suites() {
   static const auto& suites = *new std::map<std::string, std::string>{

@@ -18,7 +18,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kProbeTokens = 256;
+constexpr int64_t kTokens = 256;
 
 // The linear with the widest input decides the size of the second-order information.
 LinearShape WidestLinear(const ModelInventory& inventory) {
@@ -45,7 +45,7 @@ int LargestLayer(const ModelInventory& inventory) {
 absl::Status RunForward(const TaskContext& context, const OpenedModel& model, ComputeType compute) {
   LWQ_ASSIGN_OR_RETURN(auto decoder,
                        Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  std::vector<int32_t> tokens(std::min(kProbeTokens, model.spec.max_positions));
+  std::vector<int32_t> tokens(std::min(kTokens, model.spec.max_positions));
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = static_cast<int32_t>(i * 37 % model.spec.vocab_size);
   }

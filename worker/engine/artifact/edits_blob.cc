@@ -22,7 +22,7 @@ namespace {
 
 constexpr absl::string_view kTensor = "tensor:", kRows = "rows:", kColumns = "columns:";
 
-absl::Span<const uint8_t> EditBytes(const std::vector<float>& values) {
+absl::Span<const uint8_t> BytesOf(const std::vector<float>& values) {
   return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
 }
 
@@ -92,7 +92,7 @@ absl::Status WriteEditsBlob(const std::string& path, const LayerEdits& edits) {
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path));
   LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
   for (const TensorSpec& tensor : layout.tensors) {
-    LWQ_RETURN_IF_ERROR(writer->Append(EditBytes(*values.at(tensor.name))));
+    LWQ_RETURN_IF_ERROR(writer->Append(BytesOf(*values.at(tensor.name))));
   }
   return writer->Close();
 }

@@ -38,8 +38,8 @@ absl::Status GiveRows(Piece bytes, int64_t rows, int64_t heads, TakePiece take) 
   return absl::OkStatus();
 }
 
-// One linear of a unit: the blob's blocks, or the source's own bytes, edited where the method did:
-// then they lie in `made`.
+// One linear of a unit: the blob's blocks, or the source's own bytes, edited where the method did: then
+// they lie in `made`.
 absl::StatusOr<Piece> BytesOfLinear(const ArtifactPlan& plan, const std::string& module,
                                     const WeightFormat& format, std::string& made) {
   if (format.dense()) {
@@ -120,7 +120,7 @@ absl::StatusOr<std::vector<WrittenFile>> Write(const ArtifactPlan& plan,
   return std::vector<WrittenFile>{{kGgufFileName, layout.file_bytes, std::move(sha256)}};
 }
 
-absl::Status FileMismatch(const std::string& path, absl::string_view what) {
+absl::Status Mismatch(const std::string& path, absl::string_view what) {
   return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", path, ": ", what));
 }
 
@@ -129,11 +129,11 @@ absl::Status VerifyHeader(const GgufLayout& layout, const std::string& path) {
   LWQ_ASSIGN_OR_RETURN(const auto mapped, MappedFile::Open(path));
   const Piece bytes = mapped->bytes();
   if (static_cast<int64_t>(bytes.size()) != layout.file_bytes) {
-    return FileMismatch(
+    return Mismatch(
         path, absl::StrCat("it has ", bytes.size(), " bytes, planned were ", layout.file_bytes));
   }
   if (std::memcmp(bytes.data(), layout.header.data(), layout.header.size()) != 0) {
-    return FileMismatch(path, "its header (keys, tokenizer, tensors) is not the planned one");
+    return Mismatch(path, "its header (keys, tokenizer, tensors) is not the planned one");
   }
   return absl::OkStatus();
 }
@@ -149,18 +149,17 @@ absl::StatusOr<VerifyReport> Verify(const ArtifactPlan& plan, const std::string&
   for (size_t i = 0; i < file->tensors.size(); ++i) {
     const std::string& name = file->layout.tensors[i].name;
     const int index = written->Find(name);
-    if (index < 0) return FileMismatch(path, absl::StrCat("tensor ", name, " is missing"));
+    if (index < 0) return Mismatch(path, absl::StrCat("tensor ", name, " is missing"));
     Piece rest = written->Bytes(index);
     const auto compare = [&](Piece piece) -> absl::Status {
       if (rest.size() < piece.size() || std::memcmp(rest.data(), piece.data(), piece.size()) != 0) {
-        return FileMismatch(path,
-                            absl::StrCat("tensor ", name, " differs from what it was made of"));
+        return Mismatch(path, absl::StrCat("tensor ", name, " differs from what it was made of"));
       }
       rest.remove_prefix(piece.size());
       return absl::OkStatus();
     };
     LWQ_RETURN_IF_ERROR(GiveTensor(plan, *file, i, compare));
-    if (!rest.empty()) return FileMismatch(path, absl::StrCat("tensor ", name, " is too long"));
+    if (!rest.empty()) return Mismatch(path, absl::StrCat("tensor ", name, " is too long"));
     const WeightFormat* format = file->tensors[i].format;
     ++(format != nullptr && !format->dense() ? report.num_quantized_linears
                                              : report.num_dense_tensors);

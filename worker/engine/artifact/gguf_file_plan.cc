@@ -49,7 +49,7 @@ absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directo
   return files;
 }
 
-absl::Status UnsupportedTensor(absl::string_view what) {
+absl::Status Unsupported(absl::string_view what) {
   return Failure(reasons::kGgufUnsupported, what);
 }
 
@@ -63,7 +63,7 @@ absl::StatusOr<GgufType> TypeOf(DType dtype, absl::string_view tensor) {
     case DType::kBF16:
       return GgufType::kBF16;
     default:
-      return UnsupportedTensor(absl::StrCat("tensor ", tensor, " is ", NameOf(dtype)));
+      return Unsupported(absl::StrCat("tensor ", tensor, " is ", NameOf(dtype)));
   }
 }
 
@@ -122,7 +122,7 @@ class FilePlanner {
                            NameInGguf(*file_.model.family, module + ".weight"));
       const int64_t expert = unit.of_experts() ? static_cast<int64_t>(e) : -1;
       if (name.name != plan.name.name || name.expert != expert) {
-        return UnsupportedTensor(absl::StrCat(module, " is not expert ", e, " of ", unit.name));
+        return Unsupported(absl::StrCat(module, " is not expert ", e, " of ", unit.name));
       }
       plan.modules.push_back(module);
     }
@@ -131,11 +131,10 @@ class FilePlanner {
     if (format != nullptr && format->gguf() != nullptr) {
       type = format->gguf()->type().type;
     } else if (format != nullptr && format->dense()) {
-      LWQ_ASSIGN_OR_RETURN(type,
-                           TypeOf(linear.own_dtype.value_or(model_.weight_dtype), plan.tensor));
+      LWQ_ASSIGN_OR_RETURN(type, TypeOf(linear.own_dtype.value_or(model_.weight_dtype), plan.tensor));
     } else {
-      return UnsupportedTensor(absl::StrCat(linear.module, " in a GGUF file as ",
-                                            format == nullptr ? "nothing at all" : format->id()));
+      return Unsupported(absl::StrCat(linear.module, " in a GGUF file as ",
+                                      format == nullptr ? "nothing at all" : format->id()));
     }
     std::vector<int64_t> shape = {linear.out_features, linear.in_features};
     if (unit.of_experts()) shape.insert(shape.begin(), static_cast<int64_t>(unit.linears.size()));

@@ -15,7 +15,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kMaxWindowTokens = 65536;
+constexpr int64_t kMaxPassTokens = 65536;
 
 // A chosen token's row in the batch and the document that its score belongs to.
 struct RollingPass {
@@ -126,7 +126,7 @@ absl::StatusOr<RollingResult> RollingPerplexity(const Decoder& decoder,
   for (size_t i = 0; i < windows.size(); ++i) {
     num_tokens += static_cast<int64_t>(windows[i].second.predicted.size());
     AddWindow(windows[i].second, windows[i].first, &pass);
-    if (pass.batch.num_tokens() < kMaxWindowTokens && i + 1 < windows.size()) continue;
+    if (pass.batch.num_tokens() < kMaxPassTokens && i + 1 < windows.size()) continue;
     const double total = static_cast<double>(windows.size());
     LWQ_RETURN_IF_ERROR(
         RunRollingPass(decoder,

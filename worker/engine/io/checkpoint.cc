@@ -23,7 +23,7 @@ constexpr int64_t kMaxIndexBytes = int64_t{64} << 20;
 constexpr int kMaxIndexDepth = 8;
 constexpr size_t kMaxFiles = 2000;
 
-std::string QuotedName(absl::string_view text) {
+std::string Quoted(absl::string_view text) {
   return absl::StrCat("\"", absl::Utf8SafeCEscape(text.substr(0, 128)), "\"");
 }
 
@@ -46,15 +46,14 @@ absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& directory) {
   ShardIndex index;
   for (const auto& item : map->items()) {
     if (!item.value().is_string()) {
-      return CorruptFailure(
-          "INDEX_INVALID",
-          absl::StrCat(path, ": the shard of tensor ", QuotedName(item.key()), " is not a string"));
+      return CorruptFailure("INDEX_INVALID", absl::StrCat(path, ": the shard of tensor ",
+                                                          Quoted(item.key()), " is not a string"));
     }
     const std::string& file = item.value().get_ref<const std::string&>();
     if (!IsPlainFileName(file) || !absl::EndsWith(file, ".safetensors")) {
       return CorruptFailure(
           "INDEX_SHARD_NAME",
-          absl::StrCat(path, ": tensor ", QuotedName(item.key()), " is in ", QuotedName(file),
+          absl::StrCat(path, ": tensor ", Quoted(item.key()), " is in ", Quoted(file),
                        ", a plain name ending .safetensors is "
                        "needed"));
     }
@@ -83,14 +82,14 @@ absl::Status CheckShardAgainstIndex(const ShardIndex& index, const std::string& 
     if (listed == index.file_of.end()) {
       return CorruptFailure(
           "INDEX_TENSOR_UNLISTED",
-          absl::StrCat(directory, ": ", file_name, " holds tensor ", QuotedName(entry.name),
-                       " which ", kIndexFile, " does not list"));
+          absl::StrCat(directory, ": ", file_name, " holds tensor ", Quoted(entry.name), " which ",
+                       kIndexFile, " does not list"));
     }
     if (listed->second != file_name) {
       return CorruptFailure(
           "INDEX_TENSOR_DUPLICATE",
-          absl::StrCat(directory, ": tensor ", QuotedName(entry.name), " is in ", file_name,
-                       " but ", kIndexFile, " puts it in ", listed->second));
+          absl::StrCat(directory, ": tensor ", Quoted(entry.name), " is in ", file_name, " but ",
+                       kIndexFile, " puts it in ", listed->second));
     }
   }
   return absl::OkStatus();
@@ -137,10 +136,9 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   }
   for (const auto& [tensor, file] : index.file_of) {
     if (!checkpoint->tensors_.contains(tensor)) {
-      return CorruptFailure(
-          "TENSOR_MISSING",
-          absl::StrCat(directory, ": ", kIndexFile, " puts tensor ", QuotedName(tensor), " in ",
-                       file, " which does not hold it"));
+      return CorruptFailure("TENSOR_MISSING",
+                            absl::StrCat(directory, ": ", kIndexFile, " puts tensor ",
+                                         Quoted(tensor), " in ", file, " which does not hold it"));
     }
   }
   std::sort(checkpoint->names_.begin(), checkpoint->names_.end());
@@ -150,9 +148,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 absl::StatusOr<TensorView> Checkpoint::Get(absl::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    return Failure(
-        absl::StatusCode::kNotFound, "TENSOR_MISSING",
-        absl::StrCat(directory_, ": the weight files hold no tensor ", QuotedName(name)));
+    return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+                   absl::StrCat(directory_, ": the weight files hold no tensor ", Quoted(name)));
   }
   return found->second;
 }

@@ -10,7 +10,7 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kMaxExperts = 1024;
-constexpr int64_t kMaxExpertWidth = 1 << 20;
+constexpr int64_t kMaxIntermediate = 1 << 20;
 
 }  // namespace
 
@@ -36,8 +36,9 @@ absl::StatusOr<LlamaExperts> ReadExperts(const ConfigReader& config, int64_t num
 absl::Status ReadQwenExperts(const ConfigReader& config, int64_t num_experts, int64_t per_token,
                              int64_t intermediate_size, LlamaShapedConfig& shape) {
   LWQ_ASSIGN_OR_RETURN(LlamaExperts experts, ReadExperts(config, num_experts, per_token));
-  LWQ_ASSIGN_OR_RETURN(experts.intermediate_size,
-                       config.Int("moe_intermediate_size", 1, kMaxExpertWidth, intermediate_size));
+  LWQ_ASSIGN_OR_RETURN(
+      experts.intermediate_size,
+      config.Int("moe_intermediate_size", 1, kMaxIntermediate, intermediate_size));
   LWQ_ASSIGN_OR_RETURN(experts.normalized, config.Bool("norm_topk_prob", false));
   const int64_t num_layers = static_cast<int64_t>(shape.attention.size());
   LWQ_ASSIGN_OR_RETURN(const int64_t step, config.Int("decoder_sparse_step", 1, INT32_MAX, 1));

@@ -10,7 +10,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kMaxTrainedPositions = int64_t{1} << 31;
+constexpr int64_t kMaxPositions = int64_t{1} << 31;
 constexpr double kMaxTheta = 1e12;
 constexpr double kSmallest = 1e-3, kLargest = 1e6;  // of factors
 
@@ -97,9 +97,9 @@ class RopeReader {
   absl::Status ReadOriginalPositions(int64_t min) {
     constexpr char kField[] = "original_max_position_embeddings";
     const std::optional<int64_t>& outside = defaults_.original_max_positions;
-    LWQ_ASSIGN_OR_RETURN(rope_.original_max_positions,
-                         parameters_.Int(kField, min, kMaxTrainedPositions,
-                                         outside.value_or(defaults_.max_positions)));
+    LWQ_ASSIGN_OR_RETURN(
+        rope_.original_max_positions,
+        parameters_.Int(kField, min, kMaxPositions, outside.value_or(defaults_.max_positions)));
     if (outside.has_value() && rope_.original_max_positions != *outside) {
       return parameters_.Refuse(kField, absl::StrCat(*outside, ", as outside"));
     }
@@ -186,8 +186,7 @@ absl::StatusOr<RopeSpec> ReadRope(const ConfigReader& config, RopeDefaults defau
   LWQ_ASSIGN_OR_RETURN(defaults.theta, config.Number("rope_theta", 1, kMaxTheta, defaults.theta));
   constexpr char kOriginal[] = "original_max_position_embeddings";
   if (config.Has(kOriginal)) {
-    LWQ_ASSIGN_OR_RETURN(defaults.original_max_positions,
-                         config.Int(kOriginal, 1, kMaxTrainedPositions));
+    LWQ_ASSIGN_OR_RETURN(defaults.original_max_positions, config.Int(kOriginal, 1, kMaxPositions));
   }
   LWQ_ASSIGN_OR_RETURN(defaults.rotated_part,
                        config.Number("partial_rotary_factor", 0, 1, defaults.rotated_part));

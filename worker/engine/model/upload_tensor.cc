@@ -12,7 +12,7 @@ namespace lwq {
 namespace {
 
 // So few that what was just copied is still in the cache when it is widened, on the CPU.
-constexpr int64_t kUploadElements = int64_t{1} << 18;
+constexpr int64_t kElementsAtOnce = int64_t{1} << 18;
 
 // Rows of T as they are stored, at any alignment.
 template <typename T>
@@ -23,7 +23,7 @@ HostView<const T> StoredRows(const TensorView& tensor, int64_t rows, int64_t col
 template <typename T>
 absl::Status UploadHalves(Device* device, const TensorView& tensor, DeviceView<float> out) {
   const HostView<const T> stored = StoredRows<T>(tensor, out.rows, out.cols);
-  const int64_t at_once = std::max<int64_t>(1, kUploadElements / std::max<int64_t>(1, out.cols));
+  const int64_t at_once = std::max<int64_t>(1, kElementsAtOnce / std::max<int64_t>(1, out.cols));
   LWQ_ASSIGN_OR_RETURN(const auto stage,
                        device->NewBuffer<T>(std::min(at_once, out.rows), out.cols));
   for (int64_t first = 0; first < out.rows; first += at_once) {

@@ -6,11 +6,11 @@
 namespace lwq {
 namespace {
 
-ModelInventory CtUnitsOf(ModelInventory model) { return model; }
+ModelInventory UnitsOf(ModelInventory model) { return model; }
 
-absl::Status CtCheck(const ModelInventory&) { return absl::OkStatus(); }
+absl::Status Check(const ModelInventory&) { return absl::OkStatus(); }
 
-int64_t CtFileBytes(const ModelInventory& model, const Plan& plan, int64_t max_shard_bytes) {
+int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t max_shard_bytes) {
   return LayOutArtifact(model, plan, max_shard_bytes).weight_bytes;
 }
 
@@ -19,9 +19,9 @@ int64_t CtFileBytes(const ModelInventory& model, const Plan& plan, int64_t max_s
 constinit const ArtifactFormatDef ArtifactFormatDefs::compressed_tensors = {
     .name = "compressed-tensors",
     .help = "a directory with safetensors: vLLM, SGLang, transformers",
-    .units_of = &CtUnitsOf,
-    .check = &CtCheck,
-    .weight_file_bytes = &CtFileBytes,
+    .units_of = &UnitsOf,
+    .check = &Check,
+    .weight_file_bytes = &FileBytes,
     .may_drop_layers = true,
 };
 

@@ -1,7 +1,7 @@
-// Pruning of whole layers (methods 1.4), the other way to a smaller model: as few layers as the
-// budget asks for are left out, the least important first, and those that are kept are stored at
-// the largest format. In which order they go is the scorer's matter (bi, angular, lim), or their
-// depth: from the last but one backwards, the simple rule that the last layer stays.
+// Pruning of whole layers (methods 1.4), the other way to a smaller model: as few layers as the budget
+// asks for are left out, the least important first, and those that are kept are stored at the largest
+// format. In which order they go is the scorer's matter (bi, angular, lim), or their depth: from the
+// last but one backwards, the simple rule that the last layer stays.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -24,8 +24,7 @@ constexpr OptionDef kOrder = {
     .type = OptionDef::Type::kChoice,
     .default_value = "importance",
     .choices = "importance,depth",
-    .help =
-        "which layers go first: what the scorer finds least important, or the deepest but the last",
+    .help = "which layers go first: what the scorer finds least important, or the deepest but the last",
 };
 constexpr OptionDef kOptions[] = {kOrder};
 
@@ -44,7 +43,7 @@ std::vector<int> OrderOfGoing(const AllocationProblem& problem) {
   return order;
 }
 
-std::string ExplainDrop(const std::vector<int>& dropped, int num_layers, const std::string& rung) {
+std::string Explain(const std::vector<int>& dropped, int num_layers, const std::string& rung) {
   if (dropped.empty()) return absl::StrCat("No layer has to go: every one is ", rung, ".");
   return absl::StrCat(dropped.size() == 1 ? "Layer " : "Layers ", absl::StrJoin(dropped, ", "),
                       " of ", num_layers, dropped.size() == 1 ? " is" : " are",
@@ -56,8 +55,7 @@ absl::StatusOr<Allocation> AllocateDrop(const AllocationProblem& problem) {
   if (!model.artifact_format->may_drop_layers) {
     return Failure(reasons::kFormatUnsupported,
                    absl::StrCat("allocator drop leaves layers out, which artifacts of the kind ",
-                                model.artifact_format->name,
-                                " are not made of; choose another "
+                                model.artifact_format->name, " are not made of; choose another "
                                 "profile"));
   }
   const int64_t allowed = AllowedBytes(problem);
@@ -75,7 +73,7 @@ absl::StatusOr<Allocation> AllocateDrop(const AllocationProblem& problem) {
       std::vector<int> dropped(order.begin(), order.begin() + static_cast<int64_t>(count));
       std::sort(dropped.begin(), dropped.end());
       allocation.plan = std::move(plan);
-      allocation.explanation = ExplainDrop(dropped, model.num_layers, problem.menu.rungs[rung]);
+      allocation.explanation = Explain(dropped, model.num_layers, problem.menu.rungs[rung]);
       MeasureAllocation(problem, allocation);
       return allocation;
     }

@@ -1,7 +1,6 @@
 // GGUF for the planner: llama.cpp fuses nothing, so every linear and the embedding are units of
-// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of
-// the units' tensors depend on the plan, because what the header says of a tensor takes the same
-// space for every type.
+// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of the units' tensors depend on the plan, because
+// what the header says of a tensor takes the same space for every type.
 #include <algorithm>
 #include <utility>
 
@@ -42,7 +41,7 @@ bool IsEmbeddingTable(const DenseTensor& tensor) {
   return tensor.place == Place::Embedding() && tensor.shape.size() == 2 && tensor.bias_of.empty();
 }
 
-ModelInventory GgufUnitsOf(ModelInventory model) {
+ModelInventory UnitsOf(ModelInventory model) {
   std::vector<AllocationUnit> units;
   for (const DenseTensor& tensor : model.dense) {
     if (!IsEmbeddingTable(tensor)) continue;
@@ -64,7 +63,7 @@ ModelInventory GgufUnitsOf(ModelInventory model) {
   return model;
 }
 
-absl::Status GgufCheck(const ModelInventory& model) {
+absl::Status Check(const ModelInventory& model) {
   if (!model.gguf_refusal.empty()) {
     return Failure(reasons::kGgufUnsupported,
                    absl::StrCat("no GGUF file can be made of this model: ", model.gguf_refusal));
@@ -75,7 +74,7 @@ absl::Status GgufCheck(const ModelInventory& model) {
                              "look at what a GGUF file of it needs; register it again");
 }
 
-int64_t GgufFileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
+int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
   int64_t bytes = model.gguf_other_bytes;
   for (size_t u = 0; u < plan.size(); ++u) {
     bytes +=
@@ -89,9 +88,9 @@ int64_t GgufFileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
 constinit const ArtifactFormatDef ArtifactFormatDefs::gguf = {
     .name = "gguf",
     .help = "one file: llama.cpp",
-    .units_of = &GgufUnitsOf,
-    .check = &GgufCheck,
-    .weight_file_bytes = &GgufFileBytes,
+    .units_of = &UnitsOf,
+    .check = &Check,
+    .weight_file_bytes = &FileBytes,
 };
 
 }  // namespace lwq

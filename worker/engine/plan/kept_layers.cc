@@ -11,8 +11,7 @@
 namespace lwq {
 namespace {
 
-// What of a model belongs to one layer: indices into its units and its dense tensors, in their
-// order.
+// What of a model belongs to one layer: indices into its units and its dense tensors, in their order.
 struct LayerParts {
   std::vector<size_t> units;
   std::vector<size_t> dense;

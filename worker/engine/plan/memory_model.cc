@@ -17,7 +17,7 @@ namespace {
 // buffers besides.
 constexpr int64_t kIdleBytes = int64_t{48} << 20;
 constexpr int64_t kFixedBytes = int64_t{72} << 20;
-constexpr int64_t kF32Bytes = 4;
+constexpr int64_t kF32 = 4;
 // model/head_pass.cc: a part of the head, its prepared form for two models, logits of both.
 constexpr int64_t kHeadTile = int64_t{1} << 24;
 constexpr int64_t kHeadRows = 1024;
@@ -66,7 +66,7 @@ int64_t ExpertGrams(const AllocationUnit& unit) {
   int64_t bytes = 0;
   for (int64_t i = 0; i < HeldLinears(unit); ++i) {
     const int64_t input = unit.linears[static_cast<size_t>(i)].in_features;
-    bytes += kF32Bytes * input * input;
+    bytes += kF32 * input * input;
   }
   return bytes;
 }
@@ -135,7 +135,7 @@ int64_t GramBytes(const ModelInventory& model) {
   for (const int64_t n : {model.hidden_size, queries, model.hidden_size, model.intermediate_size}) {
     elements += n * n;
   }
-  return elements * kF32Bytes;
+  return elements * kF32;
 }
 
 // model/decoder.cc's workspace: the residual stream and its norm; queries, keys, values and what
@@ -150,7 +150,7 @@ int64_t ActivationBytes(const ModelInventory& model, const ModelSizes& sizes, bo
   const int64_t input = copied || sizes.fused ? sizes.input : 0;
   // What an expert reads and answers, and the sum.
   const int64_t experts = sizes.experts ? 3 * model.hidden_size : 0;
-  return tokens * kF32Bytes * (2 * model.hidden_size + inner + input + experts);
+  return tokens * kF32 * (2 * model.hidden_size + inner + input + experts);
 }
 
 // Keys and values of a sequence that passes in parts, and what one thread's attention gathers of
@@ -159,7 +159,7 @@ int64_t HistoryBytes(const ModelInventory& model, int64_t tokens) {
   constexpr int64_t kThreads = 16;
   constexpr int64_t kScoreRows = 32;
   const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
-  return tokens * kF32Bytes * (2 * keys + kThreads * (2 * int64_t{model.head_dim} + kScoreRows));
+  return tokens * kF32 * (2 * keys + kThreads * (2 * int64_t{model.head_dim} + kScoreRows));
 }
 
 // quant/hessian.cc: the second moments, the factor, and both as products read them.
@@ -167,7 +167,7 @@ struct Statistics {
   int64_t making = 0, kept = 0;
 };
 Statistics StatisticsOf(int64_t input, bool refinement) {
-  const int64_t square = kF32Bytes * input * input;
+  const int64_t square = kF32 * input * input;
   return {refinement ? 3 * square : 2 * square, square / 2 * (refinement ? 5 : 3)};
 }
 
@@ -180,8 +180,7 @@ struct Tile {
 Tile TileOf(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement) {
   const int64_t copies = refinement ? 5 : 2;
   const int64_t weights = rows * cols;
-  Tile tile{weights * (kF32Bytes * copies + 2) + rows * kWorkColumns * kF32Bytes,
-            weights * 2 * sizes.grids};
+  Tile tile{weights * (kF32 * copies + 2) + rows * kWorkColumns * kF32, weights * 2 * sizes.grids};
   // Blocks are made a slab and a format at a time, in the host: its weights and parts.
   if (sizes.blocks) {
     tile.in_host = std::max(tile.in_host, weights + std::min(rows, kSlabRows) * cols * 10);
@@ -228,10 +227,10 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   f.limits = limits;
   f.fixed_bytes = kFixedBytes;
   f.idle_bytes = kIdleBytes;
-  f.layer_bytes = (sizes.layer + sizes.linear) * kF32Bytes;
+  f.layer_bytes = (sizes.layer + sizes.linear) * kF32;
   f.activation_bytes = ActivationBytes(model, sizes, question.bf16, tokens);
   // One F32 part and two prepared ones, two of logits; a block of normed states.
-  f.head_bytes = 5 * kHeadTile + kHeadRows * model.hidden_size * kF32Bytes;
+  f.head_bytes = 5 * kHeadTile + kHeadRows * model.hidden_size * kF32;
   // A stored linear crosses as codes, which the host and the device hold.
   const int64_t decoded = 2 * sizes.linear;
   const int64_t forward =
@@ -243,16 +242,16 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   f.verify_bytes = f.fixed_bytes + std::max(f.layer_bytes + decoded, f.head_bytes);
   // The layer as it is, beside the unit that is exchanged.
   f.score_bytes = f.fixed_bytes + f.activation_bytes +
-                  std::max(f.layer_bytes + decoded + sizes.unit * kF32Bytes, f.head_bytes);
+                  std::max(f.layer_bytes + decoded + sizes.unit * kF32, f.head_bytes);
   if (question.scores_moments) {  // score/activation_error.cc
-    f.score_bytes = std::max(
-        f.score_bytes, f.fixed_bytes + 3 * kF32Bytes * sizes.input * sizes.input + 4 * kScoreTile);
+    f.score_bytes = std::max(f.score_bytes,
+                             f.fixed_bytes + 3 * kF32 * sizes.input * sizes.input + 4 * kScoreTile);
   }
   if (question.runs_source) {
     f.calibrate_bytes = f.fixed_bytes + f.layer_bytes + f.activation_bytes;
     if (question.moments) {
       f.calibrate_bytes += GramBytes(model) + sizes.expert_grams +
-                           2 * std::min(tokens, kGramTokens) * sizes.input * kF32Bytes;
+                           2 * std::min(tokens, kGramTokens) * sizes.input * kF32;
     }
   }
   f.quantize_bytes = f.fixed_bytes + QuantizeBytes(model, sizes, question, limits);
