@@ -1,10 +1,14 @@
 // Workers: register, lease, heartbeat, complete, release. What fails: failure_transitions.cc.
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
+#include "server/dispatch/failure_policy.h"
+#include "server/dispatch/make_lease.h"
 #include "server/dispatch/output_check.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/task_key.h"
@@ -25,35 +29,17 @@ absl::Status LeaseLost(const std::string& task) {
                                           "incarnation; whatever was computed is not counted"));
 }
 
-v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_us) {
-  v1::Lease lease;
-  lease.set_task(task.key());
-  lease.set_epoch(task.epoch());
-  lease.set_attempt(task.attempt() + 1);
-  *lease.mutable_jobs() = task.jobs();
-  lease.mutable_ttl()->set_seconds(ttl_us / 1'000'000);
-  lease.mutable_ttl()->set_nanos(static_cast<int32_t>(ttl_us % 1'000'000) * 1000);
-  lease.set_memory_bytes(task.needs().ceiling_bytes());
-  *lease.mutable_spec() = task.spec();
-  if (lease.spec().has_quantize()) {
-    *lease.mutable_spec()->mutable_quantize()->mutable_units() = task.missing_units();
-    lease.mutable_spec()->mutable_quantize()->set_edits(task.missing_edits());
-  }
-  v1::ModelInput* input = MutableModelOf(*lease.mutable_spec());
-  const v1::Model* model = draft.FindModel(task.model());
-  if (input != nullptr && model != nullptr) {
-    input->set_directory(model->source().directory());
-    *input->mutable_manifest() = model->manifest();
-  }
-  for (const v1::TaskDependency& dependency : task.dependencies()) {
-    if (dependency.order_only()) continue;
-    const v1::TaskRecord* on = draft.FindTask(dependency.key());
-    v1::TaskInput& in = *lease.add_inputs();
-    in.set_role(dependency.role());
-    in.set_layer(dependency.layer());
-    if (on != nullptr) *in.mutable_output() = on->output();
-  }
-  return lease;
+// The task's lease would be no message: nobody can have it.
+void GiveUpTooLarge(Draft& draft, const std::string& key, const v1::Lease& lease) {
+  v1::Failure failure;
+  failure.set_reason(std::string(reasons::kLeaseTooLarge.name));
+  failure.set_code(static_cast<int>(reasons::kLeaseTooLarge.code));
+  failure.set_message(absl::StrCat("handing out ", KindOf(lease.spec()), " task ", key, " with ",
+                                   lease.inputs_size(), " inputs takes ", lease.ByteSizeLong(),
+                                   " bytes, at most ", kMaxLeaseBytes, " are sent"));
+  failure.set_blame(BlameOf(failure.reason(), failure.code()));
+  failure.set_task(key);
+  GiveUpTask(draft, key, failure);
 }
 
 void RenewLease(const v1::LeaseBeat& beat, int64_t expires_us, int64_t now_us, LeaseStatus& lease) {
@@ -169,14 +155,26 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
   std::vector<v1::Lease> leases;
   if (worker->cordoned()) return leases;
   const auto count = static_cast<size_t>(std::clamp(request.max_tasks(), 1, kMaxLeasesACall));
+  size_t bytes = 0;
   for (const Rank& rank : PickTasks(draft.state(), *worker, count)) {
+    const v1::TaskRecord* ready = draft.FindTask(KeyOf(rank));
+    // One that was given up may have taken others of its job with it.
+    if (ready == nullptr || ready->state() != v1::TaskRecord::READY) continue;
+    v1::Lease lease = MakeLease(draft, *ready, draft.state().options().lease_ttl_us);
+    if (lease.ByteSizeLong() > kMaxLeaseBytes) {
+      GiveUpTooLarge(draft, KeyOf(rank), lease);
+      continue;
+    }
+    bytes += lease.ByteSizeLong();
+    if (bytes > kMaxLeaseBytes) break;  // it comes with the next call
     v1::TaskRecord& task = *draft.EditTask(KeyOf(rank));
     task.set_state(v1::TaskRecord::LEASED);
     task.set_epoch(draft.NextEpoch());
     task.set_worker(request.worker_id());
     task.set_incarnation(request.incarnation());
     task.set_leased_us(draft.now_us());
-    leases.push_back(MakeLease(draft, task, draft.state().options().lease_ttl_us));
+    lease.set_epoch(task.epoch());
+    leases.push_back(std::move(lease));
     draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::LEASED});
     for (const std::string& name : task.jobs()) {
       v1::JobRecord* job = draft.EditJob(name);

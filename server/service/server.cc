@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
 #include "base/reasons.h"
+#include "base/rpc/channel.h"
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
@@ -30,7 +31,6 @@
 namespace lwq {
 namespace {
 
-constexpr int kMaxMessageBytes = 4 << 20;
 constexpr int kMaxQueued = 1024;
 constexpr int kMaxQueuedFiles = 64;
 constexpr absl::Duration kTick = absl::Milliseconds(250);

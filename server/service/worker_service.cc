@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/log.h"
+#include "base/rpc/channel.h"
 #include "base/status_macros.h"
+#include "server/dispatch/make_lease.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -15,6 +17,7 @@ namespace {
 constexpr char kService[] = "WorkerService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr int kProtocol = 2;
+static_assert(kMaxLeaseBytes < kMaxMessageBytes);
 
 google::protobuf::Duration ToDuration(int64_t us) {
   google::protobuf::Duration duration;
