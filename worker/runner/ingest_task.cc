@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "records/plan_records.h"
-#include "worker/engine/artifact/artifact_writer.h"
+#include "worker/engine/artifact/companion_files.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
 #include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
@@ -125,6 +125,7 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   LWQ_RETURN_IF_ERROR(context.progress(0, "checking files"));
   LWQ_ASSIGN_OR_ANNOTATE(OpenedModel model, OpenModel(task.directory()), "model ",
                          task.directory());
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListCompanionFiles(task.directory()));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(task.directory()));
 
   v1::TaskOutput output;
@@ -138,12 +139,13 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   LWQ_RETURN_IF_ERROR(CheckTiedHead(model));
   LWQ_RETURN_IF_ERROR(RefuseNonFinite(context, model));
 
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(task.directory()));
+  const std::vector<std::string>& weights = model.checkpoint->file_names();
+  names.insert(names.end(), weights.begin(), weights.end());
+  names.push_back("config.json");
+  std::sort(names.begin(), names.end());
   Sha256 digest, tokenizer_digest;
   for (const std::string& name : names) {
-    const auto& weights = model.checkpoint->file_names();
     const bool is_weight = std::find(weights.begin(), weights.end(), name) != weights.end();
-    if (!is_weight && name != "config.json" && !IsCompanionFile(name)) continue;
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("hashing ", name)));
     LWQ_ASSIGN_OR_RETURN(v1::ModelFile file, DescribeFile(task.directory(), name));
     const std::string line = absl::StrCat(name, " ", file.size_bytes(), " ", file.sha256(), "\n");

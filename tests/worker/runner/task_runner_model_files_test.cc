@@ -105,6 +105,38 @@ TEST_F(ModelFilesTest, AStoredHeadThatIsNotTheOneItIsTiedToIsRefused) {
   EXPECT_THAT(Ingest(), FailsWith("CONFIG_MISMATCH", HasSubstr("lm_head.weight")));
 }
 
+TEST_F(ModelFilesTest, AFolderNamedLikeATokenizersFileIsNotRead) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest before, Ingest());
+  std::filesystem::create_directories(absl::StrCat(Model(), "/vocab.json"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest after, Ingest());
+  EXPECT_EQ(after.digest(), before.digest());
+}
+
+TEST_F(ModelFilesTest, AModelWithALinkToAnotherPlaceIsRefused) {
+  std::ofstream(absl::StrCat(directory_, "/secret")) << "of the worker";
+  std::filesystem::create_symlink("../secret", absl::StrCat(Model(), "/LICENSE"));
+  EXPECT_THAT(Ingest(), FailsWith("LINK_OUTSIDE_MODEL", HasSubstr("LICENSE")));
+}
+
+// All files of it are links, the weights' too.
+TEST_F(ModelFilesTest, ASnapshotOfHuggingFacesCacheIsTheSameModel) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest plain, Ingest());
+  const std::string hub = absl::StrCat(directory_, "/hub");
+  std::filesystem::create_directories(absl::StrCat(hub, "/snapshots"));
+  std::filesystem::rename(Model(), absl::StrCat(hub, "/blobs"));
+  const std::string snapshot = absl::StrCat(hub, "/snapshots/0123abcd");
+  std::filesystem::create_directories(snapshot);
+  for (const auto& file : std::filesystem::directory_iterator(absl::StrCat(hub, "/blobs"))) {
+    const std::string name = file.path().filename().string();
+    std::filesystem::create_symlink(absl::StrCat("../../blobs/", name),
+                                    absl::StrCat(snapshot, "/", name));
+  }
+  v1::TaskSpec spec;
+  spec.mutable_ingest()->set_directory(snapshot);
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::TaskOutput output, Run(spec));
+  EXPECT_EQ(output.ingest().digest(), plain.digest());
+}
+
 // Whatever goes into the artifact is part of what the model is known by.
 TEST_F(ModelFilesTest, EveryFileThatIsCopiedIsInTheDigest) {
   LWQ_ASSERT_OK_AND_ASSIGN(v1::ModelManifest before, Ingest());

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -13,6 +12,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_config.h"
+#include "worker/engine/artifact/companion_files.h"
 #include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/edits_blob.h"
 #include "worker/engine/plan/kept_layers.h"
@@ -179,36 +179,13 @@ absl::StatusOr<std::vector<WrittenFile>> WriteWeightFiles(const CheckpointLayout
   return files;
 }
 
-bool IsCompanionFile(absl::string_view name) {
-  if (!IsPlainFileName(name) || name.front() == '.') return false;
-  const std::string lower = absl::AsciiStrToLower(name);
-  const size_t dot = lower.rfind('.');
-  const std::string extension = dot == std::string::npos ? "" : lower.substr(dot);
-  for (absl::string_view stem : {"license", "licence", "notice", "use_policy"}) {
-    if (absl::StartsWith(lower, stem)) {
-      return extension.empty() || extension == ".txt" || extension == ".md";
-    }
-  }
-  bool known = extension == ".tiktoken";  // vocabularies are named after their model
-  for (absl::string_view stem :
-       {"tokenizer", "special_tokens_map", "added_tokens", "vocab", "merges", "generation_config",
-        "chat_template", "spiece", "sentencepiece", "normalizer"}) {
-    known = known || absl::StartsWith(lower, stem);
-  }
-  for (absl::string_view accepted : {".json", ".model", ".jinja", ".txt", ".tiktoken"}) {
-    if (known && extension == accepted) return true;
-  }
-  return false;
-}
-
 absl::StatusOr<std::vector<WrittenFile>> CopyCompanionFiles(const std::string& source_directory,
                                                             const std::string& directory) {
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(source_directory));
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListCompanionFiles(source_directory));
   std::vector<WrittenFile> files;
   for (const std::string& name : names) {
-    const std::string path = JoinPath(source_directory, name);
-    if (!IsCompanionFile(name) || IsDirectory(path)) continue;
-    LWQ_ASSIGN_OR_RETURN(std::string content, ReadFile(path, kMaxCompanionBytes));
+    LWQ_ASSIGN_OR_RETURN(std::string content,
+                         ReadFile(JoinPath(source_directory, name), kMaxCompanionBytes));
     LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteWhole(directory, name, content));
     files.push_back(std::move(written));
   }

@@ -55,10 +55,7 @@ absl::StatusOr<std::vector<WrittenFile>> WriteWeightFiles(const CheckpointLayout
                                                           TensorProvider* provider,
                                                           const WriteProgress& progress = nullptr);
 
-// True for the files of a model directory that an artifact carries along: tokenizer, generation
-// settings, chat template, licence. Never weights, code, pickles, hidden files or anything unknown.
-bool IsCompanionFile(absl::string_view name);
-// Copies them. Files over 64 MiB and what is not a regular file are refused.
+// Copies the companion files (companion_files.h) of a model directory. One over 64 MiB is refused.
 absl::StatusOr<std::vector<WrittenFile>> CopyCompanionFiles(const std::string& source_directory,
                                                             const std::string& directory);
 

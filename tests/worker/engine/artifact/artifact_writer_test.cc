@@ -165,23 +165,7 @@ TEST(VerifyTest, AnotherConfigOrAnExtraTensorIsFound) {
   EXPECT_THAT(VerifyArtifact(made.Parts(), out), FailsWith("VERIFY_MISMATCH", _));
 }
 
-TEST(CompanionFilesTest, OnlyTokenizerAndTextFilesAreCarriedAlong) {
-  for (const char* name :
-       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-        "generation_config.json", "vocab.json", "merges.txt", "chat_template.jinja",
-        "qwen.tiktoken", "LICENSE", "added_tokens.json", "LICENSE.txt", "USE_POLICY.md"}) {
-    EXPECT_TRUE(IsCompanionFile(name)) << name;
-  }
-  for (const char* name :
-       {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer.py",
-        "modeling_llama.py", "tokenizer.pkl", "optimizer.pt", "a.pth", ".tokenizer.json",
-        "config.json", "lwq-manifest.json", "held-out.txt", "choices.jsonl", "tokenizer.bin",
-        "tokenizer", "../tokenizer.json", "license.py", ""}) {
-    EXPECT_FALSE(IsCompanionFile(name)) << name;
-  }
-}
-
-TEST(CompanionFilesTest, TheSampleModelsTokenizerComesWithTheArtifact) {
+TEST(ArtifactWriterTest, TheSampleModelsTokenizerComesWithTheArtifact) {
   LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory out, TempDirectory::Create());
   LWQ_ASSERT_OK_AND_ASSIGN(auto files, CopyCompanionFiles(testing::SampleModelPath(), out.path()));
   std::vector<std::string> names;
