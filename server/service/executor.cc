@@ -34,6 +34,18 @@ void Executor::Shutdown() {
   }
 }
 
+bool Executor::RunNext() {
+  std::function<void()> work;
+  {
+    MutexLock lock(&mu_);
+    if (queue_.empty()) return false;
+    work = std::move(queue_.front());
+    queue_.pop_front();
+  }
+  work();
+  return true;
+}
+
 int Executor::queued() const {
   MutexLock lock(&mu_);
   return static_cast<int>(queue_.size());

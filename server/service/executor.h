@@ -16,7 +16,8 @@ namespace lwq {
 class Executor {
  public:
   Executor(absl::string_view name, int num_threads, int max_queued);
-  // Runs what is queued, then joins.
+  // Runs what is queued, then joins. With 0 threads nothing runs but by RunNext, and what is queued
+  // at the end is dropped.
   ~Executor();
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
@@ -28,6 +29,9 @@ class Executor {
   bool PostAlways(std::function<void()> work);
   // No new work; returns when all threads have ended.
   void Shutdown();
+  // For an executor without threads: runs the oldest work on the caller's. False when there is
+  // none.
+  bool RunNext();
 
   int queued() const;
   const std::string& name() const { return name_; }

@@ -30,66 +30,62 @@ absl::StatusOr<LeaderRows> ReadLeader(Store& store) {
   return leader;
 }
 
-// For how long a lease has stood as it is, by the observer's own time.
-class LeaseWatch {
- public:
-  explicit LeaseWatch(Clock* clock) : clock_(clock) {}
-  absl::Duration UnchangedFor(const Record& lease) {
-    if (lease.version != version_) {
-      version_ = lease.version;
-      since_ = clock_->Steady();
-    }
-    return clock_->Steady() - since_;
-  }
-  // What happens while the store is away is not the leader's silence.
-  void Forget() { version_ = -1; }
-
- private:
-  Clock* const clock_;
-  int64_t version_ = -1;
-  absl::Duration since_;
-};
-
 }  // namespace
+
+absl::Duration Candidate::UnchangedFor(const Record& lease) {
+  if (lease.version != version_) {
+    version_ = lease.version;
+    since_ = clock_->Steady();
+  }
+  return clock_->Steady() - since_;
+}
+
+absl::StatusOr<std::unique_ptr<Leadership>> Candidate::Try() {
+  absl::StatusOr<LeaderRows> leader = ReadLeader(*store_);
+  if (!leader.ok()) {
+    // What happens while the store is away is not the leader's silence.
+    version_ = -1;
+    return leader.status();
+  }
+  const std::string& holder = leader->lease.value;
+  const bool is_free = holder.empty() || (options_.is_restart && holder == options_.holder) ||
+                       UnchangedFor(leader->lease) >= options_.ttl;
+  if (!is_free) {
+    if (told_ != holder) spdlog::info("standing by: {} is the leader", LogSafe(holder));
+    told_ = holder;
+    return nullptr;
+  }
+  Write term = PutLeader(kTermKey, options_.holder);
+  term.expected_version = leader->term.version;
+  absl::Status taken = store_->Commit({term, PutLeader(kLeaseKey, options_.holder)});
+  if (!taken.ok()) {
+    spdlog::info("taking over from {}: {}", LogSafe(holder), LogSafe(taken.message()));
+    return nullptr;
+  }
+  spdlog::info("leader, term {}", leader->term.version + 1);
+  return std::unique_ptr<Leadership>(
+      new Leadership(store_, clock_, options_, leader->term.version + 1));
+}
 
 absl::StatusOr<std::unique_ptr<Leadership>> Leadership::Win(Store* store, Clock* clock,
                                                             const LeaderOptions& options,
                                                             const std::function<bool()>& stop) {
-  LeaseWatch watch(clock);
-  bool told = false;
+  Candidate candidate(store, clock, options);
   while (!stop()) {
-    absl::StatusOr<LeaderRows> leader = ReadLeader(*store);
-    if (!leader.ok()) {
-      spdlog::warn("standing by, and the store is away: {}", LogSafe(leader.status().message()));
-      watch.Forget();
-      clock->SleepFor(options.poll_every);
-      continue;
+    absl::StatusOr<std::unique_ptr<Leadership>> won = candidate.Try();
+    if (won.ok() && *won != nullptr) {
+      (*won)->StartRenewing();
+      return won;
     }
-    const std::string& holder = leader->lease.value;
-    const bool is_free = holder.empty() || (options.is_restart && holder == options.holder) ||
-                         watch.UnchangedFor(leader->lease) >= options.ttl;
-    if (!is_free) {
-      if (!told) spdlog::info("standing by: {} is the leader", LogSafe(holder));
-      told = true;
-      clock->SleepFor(options.poll_every);
-      continue;
+    if (!won.ok()) {
+      spdlog::warn("standing by, and the store is away: {}", LogSafe(won.status().message()));
     }
-    Write term = PutLeader(kTermKey, options.holder);
-    term.expected_version = leader->term.version;
-    absl::Status taken = store->Commit({term, PutLeader(kLeaseKey, options.holder)});
-    if (taken.ok()) {
-      spdlog::info("leader, term {}", leader->term.version + 1);
-      return std::unique_ptr<Leadership>(
-          new Leadership(store, clock, options, leader->term.version + 1));
-    }
-    spdlog::info("taking over from {}: {}", LogSafe(holder), LogSafe(taken.message()));
     clock->SleepFor(options.poll_every);
   }
   return absl::CancelledError("this server was to stop while it stood by");
 }
 
-Leadership::Leadership(Store* store, Clock* clock, const LeaderOptions& options, int64_t term)
-    : store_(store), clock_(clock), options_(options), term_(term) {
+void Leadership::StartRenewing() {
   renewer_ = std::thread([this] { KeepRenewing(); });
 }
 
@@ -99,7 +95,7 @@ Leadership::~Leadership() {
     stopping_ = true;
     changed_.SignalAll();
   }
-  renewer_.join();
+  if (renewer_.joinable()) renewer_.join();
   if (lost()) return;
   absl::Status given = PutLease("");
   if (!given.ok()) spdlog::warn("giving the lease back: {}", LogSafe(given.message()));
@@ -123,13 +119,17 @@ void Leadership::KeepRenewing() {
       if (!stopping_ && !lost_) clock_->WaitFor(changed_, &mu_, options_.renew_every);
       if (stopping_ || lost_) return;
     }
-    absl::Status renewed = PutLease(options_.holder);
-    if (ReasonOf(renewed) == "VERSION_CONFLICT") {
-      Lose(renewed.message());
-    } else if (!renewed.ok()) {
-      // Another server may or may not have taken over: the next one that gets through says.
-      spdlog::warn("renewing the lease: {}", LogSafe(renewed.message()));
-    }
+    Renew();
+  }
+}
+
+void Leadership::Renew() {
+  absl::Status renewed = PutLease(options_.holder);
+  if (ReasonOf(renewed) == "VERSION_CONFLICT") {
+    Lose(renewed.message());
+  } else if (!renewed.ok()) {
+    // Another server may or may not have taken over: the next one that gets through says.
+    spdlog::warn("renewing the lease: {}", LogSafe(renewed.message()));
   }
 }
 

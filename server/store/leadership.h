@@ -32,16 +32,47 @@ struct LeaderOptions {
   bool is_restart = true;  // whether `holder`'s own lease is free: once per process
 };
 
+class Leadership;
+
+// One server's way to be the leader, a step at a time. Not thread-safe. `store` and `clock` outlive
+// it and what it wins.
+class Candidate {
+ public:
+  Candidate(Store* store, Clock* clock, const LeaderOptions& options)
+      : store_(store), clock_(clock), options_(options) {}
+
+  // Looks at the lease, and takes it when it is free. Null when another leads or has just won. A
+  // store that is not there is an error, and no silence of the leader's. The term that is won is
+  // not renewed by itself: see Leadership::StartRenewing.
+  absl::StatusOr<std::unique_ptr<Leadership>> Try();
+
+ private:
+  // For how long a lease has stood as it is, by this server's own time.
+  absl::Duration UnchangedFor(const Record& lease);
+
+  Store* const store_;
+  Clock* const clock_;
+  const LeaderOptions options_;
+  int64_t version_ = -1;  // of the lease that was seen last
+  absl::Duration since_;  // when it was first seen so
+  std::string told_;      // the holder that the log has named
+};
+
 // Thread-safe.
 class Leadership {
  public:
-  // Stands by until this server is the leader; waits out a store that is not there. CANCELLED when
-  // `stop` says so. `store` and `clock` outlive it.
+  // Stands by until this server is the leader, who keeps renewing; waits out a store that is not
+  // there. CANCELLED when `stop` says so. `store` and `clock` outlive it.
   static absl::StatusOr<std::unique_ptr<Leadership>> Win(Store* store, Clock* clock,
                                                          const LeaderOptions& options,
                                                          const std::function<bool()>& stop);
   // Gives the lease back, unless the term is lost.
   ~Leadership();
+
+  // Renews from a thread of its own until this is destroyed or the term is lost.
+  void StartRenewing();
+  // Once, on the caller's thread.
+  void Renew();
 
   int64_t term() const { return term_; }
   bool lost() const;
@@ -57,7 +88,9 @@ class Leadership {
   absl::Status NotLeader() const;
 
  private:
-  Leadership(Store* store, Clock* clock, const LeaderOptions& options, int64_t term);
+  friend class Candidate;
+  Leadership(Store* store, Clock* clock, const LeaderOptions& options, int64_t term)
+      : store_(store), clock_(clock), options_(options), term_(term) {}
   void KeepRenewing();
   absl::Status PutLease(const std::string& value);
 

@@ -204,6 +204,31 @@ TEST_F(LeadershipTest, OfManyThatStartAtOnceOneLeads) {
   }
 }
 
+// Without a thread: nothing happens but by Try and Renew.
+TEST_F(LeadershipTest, AStepAtATimeTheLeaseIsRenewedAndTakenOver) {
+  lwq::Candidate first(&store_, &clock_, Options("a")), second(&store_, &clock_, Options("b"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto a, first.Try());
+  ASSERT_NE(a, nullptr);
+  const auto try_second = [&] {
+    auto won = second.Try();
+    EXPECT_OK(won);
+    return *std::move(won);
+  };
+  EXPECT_EQ(try_second(), nullptr);
+  clock_.Advance(absl::Seconds(11));
+  a->Renew();
+  EXPECT_EQ(try_second(), nullptr);
+  clock_.Advance(absl::Seconds(11));
+  EXPECT_EQ(try_second(), nullptr);
+  clock_.Advance(absl::Seconds(2));
+  const auto b = try_second();
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(b->term(), 2);
+  EXPECT_FALSE(a->lost());
+  a->Renew();
+  EXPECT_TRUE(a->lost());
+}
+
 TEST_F(LeadershipTest, StandingByEndsWhenItIsTold) {
   auto leadership = Win("a");
   std::atomic<int> asked{0};

@@ -1,0 +1,80 @@
+// A few hundred seeds of the simulation, each a run of its own; and that it finds what it is there
+// to find. One seed again: build/dev/bin/simulate --seed N.
+#include "tests/simulation/simulation.h"
+
+#include "base/log.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace lwq::simulation {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Key;
+
+constexpr uint64_t kSeeds = 300;
+
+class SimulationTest : public ::testing::Test {
+ protected:
+  void SetUp() override { spdlog::set_level(spdlog::level::off); }
+};
+
+TEST_F(SimulationTest, NoPromiseIsBrokenUnderAnySeed) {
+  std::map<std::string, int64_t> faults;
+  int64_t artifacts = 0;
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const Outcome run = Simulate(seed);
+    EXPECT_FALSE(run.broken) << run.how << "\nagain: build/dev/bin/simulate --seed " << seed;
+    for (const auto& [fault, count] : run.faults) faults[fault] += count;
+    artifacts += run.artifacts;
+  }
+  // A run whose faults never came, or that had nothing to lose, has shown nothing.
+  EXPECT_GT(artifacts, static_cast<int64_t>(kSeeds));
+  for (const char* fault : {"server dies",
+                            "server dies in a commit",
+                            "server is stopped",
+                            "server stands still",
+                            "takeover",
+                            "clock jumps",
+                            "worker dies",
+                            "worker is stopped",
+                            "worker stands still",
+                            "second process of a worker",
+                            "network is cut",
+                            "blob is lost",
+                            "blob is changed",
+                            "commit fails",
+                            "commit is uncertain",
+                            "store is full",
+                            "read fails",
+                            "call of the blob store fails",
+                            "request is lost",
+                            "reply is lost",
+                            "request comes twice",
+                            "message is late",
+                            "stream is cut",
+                            "completion comes too late",
+                            "thread gets in between",
+                            "collection deletes blobs",
+                            "job is cancelled",
+                            "job is retried"}) {
+    EXPECT_THAT(faults, Contains(Key(fault)));
+  }
+}
+
+TEST_F(SimulationTest, ASeedIsTheSameRunAgain) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const Outcome once = Simulate(seed), again = Simulate(seed);
+    EXPECT_EQ(once.trace, again.trace) << seed;
+    EXPECT_EQ(once.steps, again.steps) << seed;
+  }
+  EXPECT_NE(Simulate(1).trace, Simulate(2).trace);
+}
+
+TEST_F(SimulationTest, ACommitThatIsNotOneIsFound) {
+  const Outcome run = Simulate(1, {.plant = Plant::kSplitCommits});
+  EXPECT_TRUE(run.broken);
+}
+
+}  // namespace
+}  // namespace lwq::simulation
