@@ -108,6 +108,7 @@ void GiveUpRefused(Draft& draft) {
     }
     if (MayRunAgainThere(*task)) {
       draft.EditTask(key)->clear_excluded();
+      ++draft.effects.tasks_ready;  // for the poll of a worker that it was kept from
       continue;
     }
     const v1::Failure failure = task->failure();

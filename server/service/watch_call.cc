@@ -154,10 +154,10 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, env_.scheduler->GetJob(name_));
     const v1::Job& job = record.job();
     if (seq_ > job.last_event_seq()) {
-      if (checked_) return false;  // read a moment before the state was applied
-      return Failure(absl::StatusCode::kOutOfRange, "RESUME_TOKEN_AHEAD",
-                     absl::StrCat("resume_seq ", seq_, " is ahead of the job's last event ",
-                                  job.last_event_seq(), ": watch from 0"));
+      // What this server has in memory is behind the store: a commit is about to be applied, or
+      // another server leads and this one has not heard of it yet.
+      if (!std::exchange(checked_, true)) return CheckNotAhead();
+      return false;
     }
     checked_ = true;
     if (from_snapshot_) {
@@ -195,6 +195,16 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     // would then come after the state that followed it, the job's end included.
     if (seq_ <= job.last_event_seq()) QueueProgress(job);
     return false;
+  }
+
+  // Whether the store has what the watcher says it has seen: false, as there is nothing to queue.
+  absl::StatusOr<bool> CheckNotAhead() {
+    LWQ_ASSIGN_OR_RETURN(const Record row, env_.scheduler->GetJobRow(name_));
+    LWQ_ASSIGN_OR_RETURN(const auto record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
+    if (seq_ <= record.job().last_event_seq()) return false;
+    return Failure(absl::StatusCode::kOutOfRange, "RESUME_TOKEN_AHEAD",
+                   absl::StrCat("resume_seq ", seq_, " is ahead of the job's last event ",
+                                record.job().last_event_seq(), ": watch from 0"));
   }
 
   void QueueProgress(const v1::Job& job) {

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "records/blob_names.h"
 #include "records/canonical.h"
 #include "server/dispatch/task_match.h"
 #include "server/service/record_writes.h"
@@ -27,6 +28,13 @@ bool MayFollow(const v1::JobRecord& before, const v1::JobRecord& after) {
   if (IsTerminal(from) || from == to) return from == to;
   if (from == v1::Job::CANCELLING) return to == v1::Job::CANCELLED;
   return from != v1::Job::RUNNING || to != v1::Job::QUEUED;
+}
+
+template <typename K>
+bool SameCounts(std::map<K, int> a, std::map<K, int> b) {
+  std::erase_if(a, [](const auto& entry) { return entry.second == 0; });
+  std::erase_if(b, [](const auto& entry) { return entry.second == 0; });
+  return a == b;
 }
 
 template <typename T>
@@ -75,11 +83,11 @@ void Promises::CheckNamed(const google::protobuf::Message& record, const std::st
 }
 
 void Promises::SawGrant(const v1::TaskRecord& task) {
-  if (task.epoch() <= last_epoch_) {
+  // One commit may hand out several.
+  if (task.epoch() <= last_epoch_ || !epochs_.insert(task.epoch()).second) {
     world_.Break("I6", absl::StrCat("task ", task.key().substr(0, 12), " is handed out in epoch ",
                                     task.epoch(), " after ", last_epoch_));
   }
-  last_epoch_ = std::max(last_epoch_, task.epoch());
   heard_of_[{task.key(), task.epoch()}] = world_.now();
   auto done = done_.find(task.key());
   if (done == done_.end() || task.spec().has_ingest()) return;
@@ -106,8 +114,13 @@ void Promises::SawDone(const v1::TaskRecord& before, const v1::TaskRecord& task)
   }
   done_[task.key()] = task.output();
   std::vector<std::string> results;
-  for (const auto& [blob, key] : task.product_keys()) results.push_back(key);
-  if (results.empty() && !task.model().empty() && !task.spec().has_ingest()) {
+  // Of a quantize task what it was asked for; the rest came from the cache, and may be lost by now.
+  for (const v1::UnitFormats& unit : task.missing_units()) {
+    for (const std::string& format : unit.formats()) {
+      results.push_back(task.product_keys().at(UnitBlobName(unit.unit(), format)));
+    }
+  }
+  if (task.product_keys().empty() && !task.model().empty() && !task.spec().has_ingest()) {
     results.push_back(task.key());
   }
   for (const std::string& key : results) {
@@ -122,6 +135,11 @@ void Promises::SawDone(const v1::TaskRecord& before, const v1::TaskRecord& task)
 void Promises::SawTask(const Write& write) {
   const std::string& key = write.record.key;
   if (write.remove) {
+    // The last task of a job is done and goes with it: the cache says by which completion.
+    if (tasks_[key].state() == v1::TaskRecord::LEASED && !completion_.completion_id().empty()) {
+      accepted_.emplace(std::make_pair(key, tasks_[key].epoch()), completion_.completion_id());
+      if (completion_.key() == key) done_[key] = completion_.output();
+    }
     tasks_.erase(key);
     return;
   }
@@ -241,6 +259,7 @@ void Promises::CheckTask(const std::string& key) {
 void Promises::Committed(const std::vector<Write>& writes) {
   ++num_commits_;
   started_anew_.clear();
+  completion_.Clear();
   std::set<std::string> touched_jobs, touched_tasks;
   for (const Write& write : writes) {
     if (write.check_only) continue;
@@ -248,7 +267,9 @@ void Promises::Committed(const std::vector<Write>& writes) {
     if (write.table == Table::kCache) {
       if (write.remove) cache_.erase(write.record.key);
       if (!write.remove) cache_.insert(write.record.key);
-      if (!write.remove) CheckNamed(Parse<v1::CacheRecord>(write), "the cache");
+      if (write.remove) continue;
+      completion_ = Parse<v1::CacheRecord>(write);
+      CheckNamed(completion_, "the cache");
     }
   }
   for (const Write& write : writes) {
@@ -286,6 +307,8 @@ void Promises::Committed(const std::vector<Write>& writes) {
       if (row.ok()) last_term_ = row->version;
     }
   }
+  for (const int64_t epoch : epochs_) last_epoch_ = std::max(last_epoch_, epoch);
+  epochs_.clear();
   for (const std::string& name : touched_jobs) {
     if (deleted_.count(name) > 0) {
       if (artifacts_.count(name) > 0)
@@ -344,9 +367,9 @@ void Promises::CheckMemory(const DispatchState& state, Moment now) {
     if (CanonicalBytes(task) != CanonicalBytes(state.tasks().at(key))) return differs(key);
     fresh.Load(task, now);
   }
-  if (fresh.counts().jobs != state.counts().jobs ||
-      fresh.counts().leased != state.counts().leased ||
-      fresh.counts().ready != state.counts().ready) {
+  if (!SameCounts(fresh.counts().jobs, state.counts().jobs) ||
+      !SameCounts(fresh.counts().leased, state.counts().leased) ||
+      !SameCounts(fresh.counts().ready, state.counts().ready)) {
     differs("what is counted");
   }
   if (KeysOf(fresh.leases()) != KeysOf(state.leases())) differs("the set of leases");

@@ -96,8 +96,10 @@ class Promises {
   std::map<std::pair<std::string, int64_t>, absl::Duration> heard_of_;  // leases
   std::set<std::string> damaged_;
   std::set<std::string> to_delete_, deleted_;  // jobs
-  std::set<std::string> started_anew_;         // workers that the commit at hand is about
-  int64_t last_epoch_ = 0;
+  v1::CacheRecord completion_;          // the last that the commit at hand puts into the cache
+  std::set<std::string> started_anew_;  // workers that the commit at hand is about
+  int64_t last_epoch_ = 0;              // before the commit at hand
+  std::set<int64_t> epochs_;            // handed out in it
   int64_t last_term_ = 0;
 };
 

@@ -81,6 +81,7 @@ class Scenario {
     for (const auto& entry : draft.changes.cache_puts) cache[entry.key()] = entry.output();
     for (const auto& artifact : draft.changes.artifacts) artifacts.push_back(artifact);
     for (const TaskCount& count : draft.effects.task_counts) ++counted[count.state];
+    woken += draft.effects.tasks_ready;
     for (auto& [job, event] : draft.changes.events) events[job].push_back(event);
     state_.Apply(draft.changes, Now());
     for (const std::string& job : draft.effects.plan_jobs) Plan(job);
@@ -414,6 +415,7 @@ class Scenario {
   std::vector<std::string> families = {"llama"};
   std::string without_kind;
   std::map<int, int> counted;  // what happened to tasks, by TaskEvent.State
+  int64_t woken = 0;           // polls, for tasks that became ready
   double busy_seconds = 0;
   std::set<std::string> lost_blobs;  // by digest
   bool rebuild_later = false;        // only when RebuildAll is called

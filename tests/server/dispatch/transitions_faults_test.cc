@@ -96,6 +96,32 @@ TEST(BadWorkers, ATaskThatMayRunAgainDoesSoWhereItFailedWhenNoOtherWorkerIsLeft)
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
 }
 
+// Seed 2006 of the simulation: the task was handed out when the worker asked anew, up to 20 s
+// later.
+TEST(BadWorkers, APollIsWokenForATaskThatOnlyItsOwnWorkerIsLeftFor) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  s.Register("other", "incarnation-o");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  std::vector<v1::Lease> all = s.Lease("w", 8);
+  ASSERT_OK(s.Fail("w", all.back(), "INTERNAL", absl::StatusCode::kInternal));
+  all.pop_back();
+  const int64_t woken = s.woken;
+  const auto ten_seconds_later = [&] {
+    s.now_us += 10 * kSecond;
+    for (const v1::Lease& lease : all) s.Beat("w", lease);
+    s.Reap();
+  };
+  for (int i = 0; i < 5; ++i) {
+    ten_seconds_later();
+    EXPECT_TRUE(s.Lease("w").empty());
+  }
+  EXPECT_EQ(s.woken, woken);
+  ten_seconds_later();  // for a minute nothing was heard of "other"
+  EXPECT_EQ(s.woken, woken + 1);
+  EXPECT_EQ(s.Lease("w").size(), 1);
+}
+
 TEST(BadWorkers, OneThatAnOperatorCordonedIsNotWaitedFor) {
   Scenario s(3);
   s.Register("w", "incarnation-w");

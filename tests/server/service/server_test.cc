@@ -1,4 +1,6 @@
 // A whole server, its jobs, watchers and restarts.
+#include <future>
+
 #include "tests/server/service/server_fixture.h"
 
 namespace lwq::testing {
@@ -73,6 +75,35 @@ TEST_F(ServerTest, ARestartInTheMiddleLosesNothing) {
     EXPECT_EQ(event.seq(), ++seq);
   }
   EXPECT_EQ(events.back().state().to(), v1::Job::SUCCEEDED);
+}
+
+// On a leader that was replaced and does not know it yet, and in the moment before a commit is
+// applied, a watcher may have seen more than the server has in memory. Seed 1710 of the simulation.
+TEST_F(ServerTest, AWatcherThatHasSeenMoreThanThisServerWaitsForIt) {
+  {
+    ScriptedWorker worker(server_->address(), "w");
+    AddModel();
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(JobRequest(5.0)));
+  const int64_t seen = job.last_event_seq() + 1;
+  LWQ_ASSERT_OK_AND_ASSIGN(Record row, rows_.Get(Table::kJobs, job.name()));
+  v1::JobRecord record;
+  ASSERT_TRUE(record.ParseFromString(row.value));
+  record.mutable_job()->set_last_event_seq(seen);
+  record.SerializeToString(&row.value);
+  ASSERT_OK(rows_.Commit({{.table = Table::kJobs, .record = row}}));
+  EXPECT_THAT(Watch(job.name(), seen + 1), FailsWith("RESUME_TOKEN_AHEAD", _));
+
+  const int64_t reads = store_->reads;
+  auto watch = std::async(std::launch::async, [&] { return Watch(job.name(), seen); });
+  while (store_->reads == reads &&
+         watch.wait_for(std::chrono::milliseconds(5)) == std::future_status::timeout) {
+  }
+  v1::CancelJobRequest cancel;
+  cancel.set_name(job.name());
+  v1::Job cancelled;
+  ASSERT_OK(Call(*stubs_->jobs, &v1::JobService::Stub::CancelJob, cancel, &cancelled));
+  EXPECT_OK(watch.get());
 }
 
 TEST_F(ServerTest, TwoHundredWatchersSeeTheEnd) {
