@@ -53,6 +53,7 @@ using DatasetStub = v1::DatasetService::Stub;
 using ArtifactStub = v1::ArtifactService::Stub;
 using BlobStub = v1::BlobService::Stub;
 using AdminStub = v1::AdminService::Stub;
+using TokenStub = v1::TokenService::Stub;
 
 }  // namespace
 
@@ -187,6 +188,18 @@ absl::Status Client::DrainServer() {
   return Call(options_, stubs_->admin.get(), &AdminStub::DrainServer,
               WithRequestId(v1::DrainServerRequest()))
       .status();
+}
+
+absl::StatusOr<v1::CreateTokenResponse> Client::CreateToken(v1::CreateTokenRequest request) {
+  return Call(options_, stubs_->token.get(), &TokenStub::CreateToken,
+              WithRequestId(std::move(request)));
+}
+absl::StatusOr<v1::ListTokensResponse> Client::ListTokens(const v1::ListTokensRequest& request) {
+  return Call(options_, stubs_->token.get(), &TokenStub::ListTokens, request);
+}
+absl::StatusOr<v1::Token> Client::RevokeToken(const std::string& name) {
+  return Call(options_, stubs_->token.get(), &TokenStub::RevokeToken,
+              WithRequestId(Named<v1::RevokeTokenRequest>(name)));
 }
 
 absl::Status Client::StreamJobEvents(

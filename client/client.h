@@ -17,6 +17,7 @@
 #include "proto/lwq/v1/artifact_service.pb.h"
 #include "proto/lwq/v1/job_service.pb.h"
 #include "proto/lwq/v1/model_service.pb.h"
+#include "proto/lwq/v1/token_service.pb.h"
 
 namespace lwq::client {
 
@@ -98,6 +99,10 @@ class Client {
   absl::StatusOr<v1::CollectGarbageResponse> CollectGarbage(
       const v1::CollectGarbageRequest& request);
   absl::Status DrainServer();
+
+  absl::StatusOr<v1::CreateTokenResponse> CreateToken(v1::CreateTokenRequest request);
+  absl::StatusOr<v1::ListTokensResponse> ListTokens(const v1::ListTokensRequest& request);
+  absl::StatusOr<v1::Token> RevokeToken(const std::string& name);
 
   // One attempt at a stream; the callers in upload.h, watch.h and download.h resume. A callback
   // that returns an error ends the stream with it. `idle_limit`: the longest silence that is borne

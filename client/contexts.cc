@@ -71,7 +71,8 @@ absl::StatusOr<Contexts> ReadContexts(const std::string& path) {
     contexts.all[name] = {.server = TextAt(value, "server"),
                           .tls = {.ca_file = TextAt(value, "tls_ca"),
                                   .cert_file = TextAt(value, "tls_cert"),
-                                  .key_file = TextAt(value, "tls_key")}};
+                                  .key_file = TextAt(value, "tls_key")},
+                          .token_file = TextAt(value, "token_file")};
   }
   return contexts;
 }
@@ -94,6 +95,7 @@ absl::Status WriteContexts(const std::string& path, const Contexts& contexts) {
     if (!context.tls.ca_file.empty()) one["tls_ca"] = context.tls.ca_file;
     if (!context.tls.cert_file.empty()) one["tls_cert"] = context.tls.cert_file;
     if (!context.tls.key_file.empty()) one["tls_key"] = context.tls.key_file;
+    if (!context.token_file.empty()) one["token_file"] = context.token_file;
     json["contexts"][name] = std::move(one);
   }
   const std::string text =

@@ -14,6 +14,7 @@ namespace lwq::client {
 struct Context {
   std::string server;
   TlsOptions tls;
+  std::string token_file;
 };
 
 struct Contexts {

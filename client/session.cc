@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/tls.h"
+#include "base/rpc/token.h"
 #include "base/status_macros.h"
 #include "client/contexts.h"
 #include "client/interrupt.h"
@@ -29,6 +30,10 @@ TlsOptions TlsOf(const Flags& flags) {
           .key_file = FlagOrEnvironment(flags, "tls-key", "LWQ_TLS_KEY")};
 }
 
+std::string TokenFileOf(const Flags& flags) {
+  return FlagOrEnvironment(flags, "token-file", "LWQ_TOKEN_FILE");
+}
+
 std::string Variable(const char* name) {
   const char* value = ::getenv(name);
   return value != nullptr ? value : "";
@@ -43,10 +48,12 @@ absl::StatusOr<Connection> OfContext(const std::string& name, const Flags& flags
   LWQ_ASSIGN_OR_RETURN(const Context context, contexts.Find(name));
   connection.server = context.server;
   connection.tls = context.tls;
+  connection.token_file = context.token_file;
   // A file that is named on the line goes before the context's.
   if (flags.Has("tls-ca")) connection.tls.ca_file = flags.Get("tls-ca");
   if (flags.Has("tls-cert")) connection.tls.cert_file = flags.Get("tls-cert");
   if (flags.Has("tls-key")) connection.tls.key_file = flags.Get("tls-key");
+  if (flags.Has("token-file")) connection.token_file = flags.Get("token-file");
   return connection;
 }
 
@@ -54,18 +61,18 @@ absl::StatusOr<Connection> OfContext(const std::string& name, const Flags& flags
 
 absl::StatusOr<Connection> ResolveConnection(const Flags& flags) {
   if (flags.Has("server")) {
-    return Connection{flags.Get("server"), TlsOf(flags), "--server"};
+    return Connection{flags.Get("server"), TlsOf(flags), TokenFileOf(flags), "--server"};
   }
   if (flags.Has("context")) return OfContext(flags.Get("context"), flags, "--context");
   if (const std::string server = Variable("LWQ_SERVER"); !server.empty()) {
-    return Connection{server, TlsOf(flags), "$LWQ_SERVER"};
+    return Connection{server, TlsOf(flags), TokenFileOf(flags), "$LWQ_SERVER"};
   }
   if (const std::string name = Variable("LWQ_CONTEXT"); !name.empty()) {
     return OfContext(name, flags, "$LWQ_CONTEXT");
   }
   LWQ_ASSIGN_OR_RETURN(const Contexts contexts, ReadContexts(ContextsPath()));
   if (!contexts.current.empty()) return OfContext(contexts.current, flags, "in use");
-  return Connection{"", {}, "nothing names another"};
+  return Connection{"", {}, "", "nothing names another"};
 }
 
 absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags) {
@@ -84,8 +91,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, {}, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  const TlsOptions tls = session->embedded_ == nullptr ? connection.tls : TlsOptions();
-  LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
+  LWQ_RETURN_IF_ERROR(session->Connect(address, connection));
   return session;
 }
 
@@ -106,8 +112,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flag
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, options, CheckInterrupted));
     address = session->embedded_->paths().address;
   }
-  const TlsOptions tls = session->embedded_ == nullptr ? connection.tls : TlsOptions();
-  LWQ_RETURN_IF_ERROR(session->Connect(address, tls));
+  LWQ_RETURN_IF_ERROR(session->Connect(address, connection));
   return session;
 }
 
@@ -118,13 +123,15 @@ absl::Status Session::ReadTimeout(const Flags& flags) {
   return absl::OkStatus();
 }
 
-absl::Status Session::Connect(const std::string& address, const TlsOptions& tls) {
+absl::Status Session::Connect(const std::string& address, const Connection& connection) {
   ClientOptions options;
   options.address = address;
-  LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(tls));
   options.may_go_on = [this] { return MayGoOn(); };
   if (embedded_ == nullptr) {
     LWQ_RETURN_IF_ERROR(CheckAddress(address));
+    LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(connection.tls));
+    LWQ_ASSIGN_OR_RETURN(options.credentials,
+                         WithToken(std::move(options.credentials), connection.token_file, address));
     // A server that was never reached is more likely a wrong address than one that starts again. Of
     // several servers one may be about to take over.
     ClientOptions first = options;

@@ -16,7 +16,8 @@ namespace lwq::client {
 struct Connection {
   std::string server;  // empty: the embedded pair of --data-dir
   TlsOptions tls;      // of a server that is named; the own one is on a socket that is the user's
-  std::string origin;  // "--server", "context prod (in use)"
+  std::string token_file;  // likewise; empty: no token is shown
+  std::string origin;      // "--server", "context prod (in use)"
 };
 // --server, else --context, $LWQ_SERVER, $LWQ_CONTEXT, the context in use, else the own. NOT_FOUND
 // CONTEXT_UNKNOWN.
@@ -43,7 +44,8 @@ class Session {
  private:
   Session() = default;
   absl::Status ReadTimeout(const Flags& flags);
-  absl::Status Connect(const std::string& address, const TlsOptions& tls);
+  // `connection`: how to a server that is named.
+  absl::Status Connect(const std::string& address, const Connection& connection);
 
   absl::Time deadline_ = absl::InfiniteFuture();
   std::unique_ptr<Embedded> embedded_;

@@ -10,6 +10,7 @@
 #include "proto/lwq/v1/artifact_service.grpc.pb.h"
 #include "proto/lwq/v1/job_service.grpc.pb.h"
 #include "proto/lwq/v1/model_service.grpc.pb.h"
+#include "proto/lwq/v1/token_service.grpc.pb.h"
 
 namespace lwq::client {
 
@@ -21,7 +22,8 @@ struct Client::Stubs {
         dataset(v1::DatasetService::NewStub(channel)),
         artifact(v1::ArtifactService::NewStub(channel)),
         blob(v1::BlobService::NewStub(channel)),
-        admin(v1::AdminService::NewStub(channel)) {}
+        admin(v1::AdminService::NewStub(channel)),
+        token(v1::TokenService::NewStub(channel)) {}
 
   const std::shared_ptr<grpc::Channel> channel;
   const std::unique_ptr<v1::JobService::Stub> job;
@@ -30,6 +32,7 @@ struct Client::Stubs {
   const std::unique_ptr<v1::ArtifactService::Stub> artifact;
   const std::unique_ptr<v1::BlobService::Stub> blob;
   const std::unique_ptr<v1::AdminService::Stub> admin;
+  const std::unique_ptr<v1::TokenService::Stub> token;
 };
 
 }  // namespace lwq::client

@@ -118,7 +118,7 @@ def report_page():
 def api_page():
     known = proto_docs.entries()
     services = [e for e in known.values() if e.kind == "service"]
-    lines = ["# API", "", "gRPC, package `lwq.v1`, from `proto/lwq/v1`; the server has reflection and `grpc.health.v1`. An error has a reason in `google.rpc.ErrorInfo` "
+    lines = ["# API", "", "gRPC, package `lwq.v1`, from `proto/lwq/v1`; the server has reflection and `grpc.health.v1` where nobody is asked who they are. An error has a reason in `google.rpc.ErrorInfo` "
              "(domain `lwq.dev`), which [Troubleshooting](troubleshooting.md) lists, and wrong fields in `google.rpc.BadRequest`. A call that changes something takes a "
              "`request_id`: sent twice with the same one it is done once. `WorkerService` is for workers alone. `examples/clients` has programs in Go and TypeScript.", ""]
     for service in services:

@@ -110,13 +110,15 @@ int Run(const ServerOptions& options, const std::string& ready_file) {
 struct Flags {
   ServerOptions server;
   std::string ready_file, log_format = "text", log_level = "info";
+  std::optional<std::string> audit_log;
   double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;  // seconds
   double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30;                    // days
   double grace = 3600;                                                          // seconds
 };
 
 void AddPlaces(CLI::App& app, Flags& flags) {
-  app.add_option("--listen", flags.server.listen, "unix:/path, or host:port (see --tls-client-ca)")
+  app.add_option("--listen", flags.server.listen,
+                 "unix:/path, or host:port (elsewhere than on this machine with --tls-*)")
       ->required();
   app.add_option("--data-dir", flags.server.data_directory, "folder of the store and the blobs")
       ->required();
@@ -126,17 +128,33 @@ void AddPlaces(CLI::App& app, Flags& flags) {
   app.add_option("--blobs", flags.server.blob_url,
                  "where blobs are kept: FOLDER (default: in the data directory) or "
                  "s3://BUCKET/PREFIX?endpoint=http://HOST:PORT&region=R");
-  app.add_option("--tls-cert", flags.server.tls.cert_file, "PEM file of the server's certificate");
-  app.add_option("--tls-key", flags.server.tls.key_file, "PEM file of its key");
-  app.add_option("--tls-client-ca", flags.server.tls.ca_file,
-                 "PEM file of the authority whose certificates clients and workers must have; "
-                 "needed to listen elsewhere than on this machine");
   app.add_option("--metrics-listen", flags.server.metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--model-root", flags.server.model_roots,
                  "models may lie under these folders only (repeatable; default: anywhere)");
   app.add_option("--ready-file", flags.ready_file,
                  "JSON {pid, address, metrics_address} once it serves");
+}
+
+// Who is let in, and what is kept of what they did.
+void AddCallers(CLI::App& app, Flags& flags) {
+  app.add_option("--tls-cert", flags.server.tls.cert_file,
+                 "PEM file of the server's certificate; read again when it is renewed");
+  app.add_option("--tls-key", flags.server.tls.key_file, "PEM file of its key");
+  app.add_option("--tls-client-ca", flags.server.tls.ca_file,
+                 "PEM file of the authority whose certificates clients and workers must have; this "
+                 "or tokens are needed to listen elsewhere than on this machine");
+  app.add_flag("--tokens", flags.server.takes_tokens,
+               "callers may show a token of `lwqctl token create`, and need no certificate then");
+  app.add_option("--admin-token-file", flags.server.admin_token_file,
+                 "file with an admin's token, made if it is not there: takes tokens, and makes the "
+                 "first ones");
+  app.add_option("--calls-per-second", flags.server.caller_limits.calls_per_second,
+                 "that one caller that is no worker may make on average; 0: any number")
+      ->check(CLI::Range(0.0, 1e6));
+  app.add_option("--audit-log", flags.audit_log,
+                 "file of JSON lines that say who changed what, or - for stdout; \"\": none "
+                 "(default: audit.jsonl in the data directory, where callers are known)");
 }
 
 void AddLogs(CLI::App& app, Flags& flags) {
@@ -190,6 +208,11 @@ ServerOptions OptionsOf(const Flags& flags) {
   options.retention.cache = Days(flags.keep_cache);
   options.retention.blob_grace = absl::Seconds(flags.grace);
   options.drain_budget = absl::Seconds(flags.drain);
+  const bool knows_callers =
+      !options.tls.ca_file.empty() || options.takes_tokens || !options.admin_token_file.empty();
+  const std::string standard =
+      knows_callers ? JoinPath(options.data_directory, "audit.jsonl") : std::string();
+  options.audit_log = flags.audit_log.value_or(standard);
   return options;
 }
 
@@ -203,6 +226,7 @@ int main(int argc, char** argv) {
   CLI::App app("lwq-server: the scheduler of lwq. See also: lwq-server store --help");
   lwq::Flags flags;
   lwq::AddPlaces(app, flags);
+  lwq::AddCallers(app, flags);
   lwq::AddLogs(app, flags);
   lwq::AddTimes(app, flags);
   lwq::AddRetention(app, flags);

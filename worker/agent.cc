@@ -11,6 +11,7 @@
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
+#include "base/rpc/token.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
 #include "worker/engine/device/device_speed.h"
@@ -79,6 +80,8 @@ Agent::Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
   LWQ_ASSIGN_OR_RETURN(auto credentials, ClientCredentials(options.tls));
+  LWQ_ASSIGN_OR_RETURN(credentials,
+                       WithToken(std::move(credentials), options.token_file, options.server));
   auto channel = MakeChannel(options.server, std::move(credentials));
   std::unique_ptr<Agent> agent(new Agent(std::move(options), device, std::move(channel)));
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,

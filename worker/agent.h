@@ -24,8 +24,9 @@
 namespace lwq {
 
 struct AgentOptions {
-  std::string server;  // unix:/path or host:port
-  TlsOptions tls;      // of the connection
+  std::string server;      // unix:/path or host:port
+  TlsOptions tls;          // of the connection
+  std::string token_file;  // of the token that it shows; empty: none
   std::string worker_id;
   std::string work_directory;
   int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none

@@ -75,6 +75,17 @@ int CheckModelOnly(const std::string& directory) {
   return lwq::AllPassed(checks) ? 0 : 1;
 }
 
+void AddConnection(CLI::App& app, lwq::AgentOptions& options) {
+  app.add_option("--server", options.server,
+                 "unix:/path/to/socket or host:port; a list of them finds the leader (required)");
+  app.add_option("--tls-ca", options.tls.ca_file,
+                 "PEM file of the authority of the server's certificate");
+  app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the worker's own certificate");
+  app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
+  app.add_option("--token-file", options.token_file,
+                 "file of the token to show instead of a certificate; read again when it changes");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -84,16 +95,12 @@ int main(int argc, char** argv) {
   std::string log_format = "text", log_level = "info";
   std::string metrics_listen;
   double exit_when_idle = 0;
-  app.add_option("--server", options.server,
-                 "unix:/path/to/socket or host:port; a list of them finds the leader (required)");
-  app.add_option("--tls-ca", options.tls.ca_file,
-                 "PEM file of the authority of the server's certificate");
-  app.add_option("--tls-cert", options.tls.cert_file, "PEM file of the worker's own certificate");
-  app.add_option("--tls-key", options.tls.key_file, "PEM file of its key");
+  AddConnection(app, options);
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space (required)");
   app.add_option("--worker-id", options.worker_id,
                  "name that stays the same over restarts (default: host name and process id)");
-  app.add_option("--device", device.device, "auto, cpu, cuda:N or reference")->capture_default_str();
+  app.add_option("--device", device.device, "auto, cpu, cuda:N or reference")
+      ->capture_default_str();
   app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--memory", options.memory_bytes,

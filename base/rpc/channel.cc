@@ -72,6 +72,23 @@ absl::Status CheckAddress(absl::string_view address) {
   return absl::OkStatus();
 }
 
+bool IsOnThisMachine(absl::string_view address) {
+  if (absl::StartsWith(address, "unix:")) return true;
+  for (absl::string_view one : absl::StrSplit(address, ',')) {
+    one = absl::StripAsciiWhitespace(one);
+    absl::ConsumePrefix(&one, "dns:///");
+    const size_t colon = one.rfind(':');
+    if (colon == absl::string_view::npos) return false;
+    const absl::string_view host = one.substr(0, colon);
+    in_addr parsed;
+    const bool is_loopback =
+        absl::StartsWith(host, "127.") &&
+        ::inet_pton(AF_INET, std::string(host).c_str(), &parsed) == 1;  // not "127.example"
+    if (!is_loopback && host != "localhost" && host != "[::1]" && host != "::1") return false;
+  }
+  return true;
+}
+
 std::string ChannelTarget(const std::string& address) {
   if (!absl::StrContains(address, ",")) return address;
   std::vector<std::string> targets;

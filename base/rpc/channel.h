@@ -20,6 +20,9 @@ inline constexpr int kStreamChunkBytes = 256 << 10;
 // "ADDRESS_INVALID".
 absl::Status CheckAddress(absl::string_view address);
 
+// Whether `address` is a Unix socket or names the loopback, by all its parts.
+bool IsOnThisMachine(absl::string_view address);
+
 // A lazy channel to "unix:/path/to/socket", to "host:port", or to several servers of which one
 // leads: "host:port,host:port". Calls go to whichever listens, so they follow the leader by
 // themselves. Without transport security when `credentials` is null (tls.h); with it the servers of

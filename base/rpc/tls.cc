@@ -3,6 +3,7 @@
 #include <openssl/bio.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <time.h>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -42,8 +43,10 @@ absl::StatusOr<Certificate> ParseCertificate(const std::string& file, const std:
   return certificate;
 }
 
-// gRPC says nothing of a pair that does not match: every handshake would fail.
-absl::Status CheckPair(const TlsOptions& options, const std::string& cert, const std::string& key) {
+// When the certificate ends. gRPC says nothing of a pair that does not match: every handshake would
+// fail.
+absl::StatusOr<absl::Time> CheckPair(const TlsOptions& options, const std::string& cert,
+                                     const std::string& key) {
   LWQ_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(options.cert_file, cert));
   const Key parsed(PEM_read_bio_PrivateKey(Open(key).get(), nullptr, nullptr, nullptr),
                    &EVP_PKEY_free);
@@ -51,57 +54,119 @@ absl::Status CheckPair(const TlsOptions& options, const std::string& cert, const
   if (X509_check_private_key(certificate.get(), parsed.get()) != 1) {
     return Invalid(options.key_file, absl::StrCat("it is not the key of ", options.cert_file));
   }
+  if (X509_cmp_current_time(X509_get0_notBefore(certificate.get())) > 0) {
+    return Invalid(options.cert_file, "the certificate is not valid yet");
+  }
   if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0) {
     return Invalid(options.cert_file, "the certificate has expired");
   }
-  return absl::OkStatus();
-}
-
-struct Pems {
-  std::string ca, cert, key;
-};
-
-absl::StatusOr<Pems> ReadPems(const TlsOptions& options) {
-  Pems pems;
-  LWQ_ASSIGN_OR_RETURN(pems.ca, ReadPem(options.ca_file));
-  LWQ_ASSIGN_OR_RETURN(pems.cert, ReadPem(options.cert_file));
-  LWQ_ASSIGN_OR_RETURN(pems.key, ReadPem(options.key_file));
-  if (!options.ca_file.empty()) {
-    LWQ_RETURN_IF_ERROR(ParseCertificate(options.ca_file, pems.ca).status());
-  }
-  if (options.cert_file.empty() != options.key_file.empty()) {
-    return Failure(reasons::kTlsInvalid, "a certificate and its key are given together, or none");
-  }
-  if (!options.cert_file.empty()) LWQ_RETURN_IF_ERROR(CheckPair(options, pems.cert, pems.key));
-  return pems;
+  tm end = {};
+  ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end);
+  return absl::FromTM(end, absl::UTCTimeZone());
 }
 
 }  // namespace
 
+absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options) {
+  TlsFiles files;
+  LWQ_ASSIGN_OR_RETURN(files.ca, ReadPem(options.ca_file));
+  LWQ_ASSIGN_OR_RETURN(files.cert, ReadPem(options.cert_file));
+  LWQ_ASSIGN_OR_RETURN(files.key, ReadPem(options.key_file));
+  if (!options.ca_file.empty()) {
+    LWQ_RETURN_IF_ERROR(ParseCertificate(options.ca_file, files.ca).status());
+  }
+  if (options.cert_file.empty() != options.key_file.empty()) {
+    return Failure(reasons::kTlsInvalid, "a certificate and its key are given together, or none");
+  }
+  if (!options.cert_file.empty()) {
+    LWQ_ASSIGN_OR_RETURN(files.cert_expires, CheckPair(options, files.cert, files.key));
+  }
+  return files;
+}
+
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(
     const TlsOptions& options) {
   if (options.empty()) return std::shared_ptr<grpc::ChannelCredentials>();
-  LWQ_ASSIGN_OR_RETURN(const Pems pems, ReadPems(options));
+  LWQ_ASSIGN_OR_RETURN(const TlsFiles files, ReadTlsFiles(options));
   grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = pems.ca;
-  ssl.pem_cert_chain = pems.cert;
-  ssl.pem_private_key = pems.key;
+  ssl.pem_root_certs = files.ca;
+  ssl.pem_cert_chain = files.cert;
+  ssl.pem_private_key = files.key;
   return grpc::SslCredentials(ssl);
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ServerCredentials(
-    const TlsOptions& options) {
-  if (options.empty()) return grpc::InsecureServerCredentials();
+namespace {
+
+// gRPC's own C++ credentials keep the files that they were made with; the library below them asks.
+class AskingCredentials final : public grpc::ServerCredentials {
+ public:
+  explicit AskingCredentials(grpc_server_credentials* credentials) : credentials_(credentials) {}
+  ~AskingCredentials() override { grpc_server_credentials_release(credentials_); }
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), credentials_);
+  }
+  grpc_server_credentials* const credentials_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServerCertificates>> ServerCertificates::Load(
+    const TlsOptions& options, Clients clients) {
   if (options.cert_file.empty()) {
     return Failure(reasons::kTlsInvalid, "a server needs a certificate and its key");
   }
-  LWQ_ASSIGN_OR_RETURN(const Pems pems, ReadPems(options));
-  grpc::SslServerCredentialsOptions ssl(
-      options.ca_file.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                              : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  ssl.pem_root_certs = pems.ca;
-  ssl.pem_key_cert_pairs.push_back({pems.key, pems.cert});
-  return grpc::SslServerCredentials(ssl);
+  LWQ_ASSIGN_OR_RETURN(TlsFiles files, ReadTlsFiles(options));
+  return std::unique_ptr<ServerCertificates>(
+      new ServerCertificates(options, clients, std::move(files)));
+}
+
+std::shared_ptr<grpc::ServerCredentials> ServerCertificates::Credentials() {
+  const grpc_ssl_client_certificate_request_type asked =
+      options_.ca_file.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+      : clients_ == Clients::kMustHaveOne
+          ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+          : GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY;
+  return std::make_shared<AskingCredentials>(grpc_ssl_server_credentials_create_with_options(
+      grpc_ssl_server_credentials_create_options_using_config_fetcher(asked, &Fetch, this)));
+}
+
+grpc_ssl_certificate_config_reload_status ServerCertificates::Fetch(
+    void* self, grpc_ssl_server_certificate_config** config) {
+  auto* certificates = static_cast<ServerCertificates*>(self);
+  MutexLock lock(&certificates->mu_);
+  if (certificates->fetched_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+  certificates->fetched_ = true;
+  const TlsFiles& files = certificates->files_;
+  const grpc_ssl_pem_key_cert_pair pair = {files.key.c_str(), files.cert.c_str()};
+  *config = grpc_ssl_server_certificate_config_create(files.ca.empty() ? nullptr : files.ca.c_str(),
+                                                      &pair, 1);
+  return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+}
+
+absl::StatusOr<bool> ServerCertificates::Reload() {
+  absl::StatusOr<TlsFiles> files = ReadTlsFiles(options_);
+  MutexLock lock(&mu_);
+  if (!files.ok()) {
+    const std::string complaint(files.status().message());
+    if (complaint == complaint_) return false;
+    complaint_ = complaint;
+    return files.status();
+  }
+  complaint_.clear();
+  if (files->ca == files_.ca && files->cert == files_.cert && files->key == files_.key) {
+    return false;
+  }
+  files_ = *std::move(files);
+  fetched_ = false;
+  return true;
+}
+
+absl::Time ServerCertificates::expire_time() const {
+  MutexLock lock(&mu_);
+  return files_.cert_expires;
 }
 
 }  // namespace lwq

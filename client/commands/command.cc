@@ -30,7 +30,7 @@ constexpr std::array kCommands = {
 #undef LWQ_COMMAND
 };
 
-constexpr std::array<FlagDef, 9> kCommonFlags = {{
+constexpr std::array<FlagDef, 10> kCommonFlags = {{
     {"context", "NAME", "a server that `lwqctl context add` keeps (default $LWQ_CONTEXT)"},
     {"data-dir", "DIR", "where the own server keeps its state (default ~/.local/state/lwq)"},
     {"json", "", "print the result as JSON on stdout, and errors as JSON on stderr"},
@@ -42,6 +42,7 @@ constexpr std::array<FlagDef, 9> kCommonFlags = {{
     {"tls-ca", "FILE", "authority of the named server's certificate (default $LWQ_TLS_CA)"},
     {"tls-cert", "FILE", "own certificate, where the server asks (default $LWQ_TLS_CERT)"},
     {"tls-key", "FILE", "its key (default $LWQ_TLS_KEY)"},
+    {"token-file", "FILE", "token to show the named server (default $LWQ_TOKEN_FILE)"},
 }};
 
 constexpr int64_t kMostSettingsBytes = 1 << 20;
@@ -96,7 +97,7 @@ absl::StatusOr<std::vector<std::string>> Complete(const CommandDef& command,
     const absl::string_view name = flag.name;
     // Which server it is has rules of its own (session.h).
     const bool names_server = name == "server" || name == "context" || name == "tls-ca" ||
-                              name == "tls-cert" || name == "tls-key";
+                              name == "tls-cert" || name == "tls-key" || name == "token-file";
     if (!names_server) flags.push_back({flag.name, *flag.value == '\0', false});
   }
   for (const CommandDef* other : kCommands) {

@@ -39,7 +39,8 @@ absl::Span<const CommandDef* const> AllCommands();
 // Null when there is none.
 const CommandDef* FindCommand(absl::string_view name);
 
-// Flags that every command takes: --data-dir, --json, --server, --timeout, --tls-*.
+// Flags that every command takes: --data-dir, --json, --server, --timeout, --tls-*,
+// --token-file.
 absl::Span<const FlagDef> CommonFlags();
 
 // All that a command takes: its own, those it shares, the common ones.

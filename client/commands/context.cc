@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/rpc/channel.h"
+#include "base/rpc/token.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/contexts.h"
@@ -59,9 +60,12 @@ absl::StatusOr<int> Add(Invocation& invocation) {
   const Context context{.server = flags.Get("server"),
                         .tls = {.ca_file = Absolute(flags.Get("tls-ca")),
                                 .cert_file = Absolute(flags.Get("tls-cert")),
-                                .key_file = Absolute(flags.Get("tls-key"))}};
+                                .key_file = Absolute(flags.Get("tls-key"))},
+                        .token_file = Absolute(flags.Get("token-file"))};
   // Files that are not there are better found now than at the first call.
-  LWQ_RETURN_IF_ERROR(ClientCredentials(context.tls).status());
+  LWQ_ASSIGN_OR_RETURN(auto credentials, ClientCredentials(context.tls));
+  LWQ_RETURN_IF_ERROR(
+      WithToken(std::move(credentials), context.token_file, context.server).status());
   LWQ_RETURN_IF_ERROR(Change([&](Contexts& contexts) {
     contexts.all[name] = context;
     return absl::OkStatus();
@@ -129,6 +133,7 @@ absl::StatusOr<int> Show(Invocation& invocation) {
     table.AddRow({"tls-ca", LogSafe(context.tls.ca_file)});
     table.AddRow({"tls-cert", LogSafe(context.tls.cert_file)});
     table.AddRow({"tls-key", LogSafe(context.tls.key_file)});
+    table.AddRow({"token-file", LogSafe(context.token_file)});
   }
   LWQ_ASSIGN_OR_RETURN(const Connection in_force, ResolveConnection(invocation.flags));
   table.AddRow({"in force", in_force.server.empty() ? "the own server" : LogSafe(in_force.server)});
@@ -153,7 +158,9 @@ extern const CommandDef kContextCommand;
 constinit const CommandDef kContextCommand = {
     .name = "context",
     .arguments = "add NAME --server ADDRESS | list | remove NAME | show [NAME] | use NAME|local",
-    .summary = "Keeps servers by name, with their certificates; one is used where none is named.",
+    .summary =
+        "Keeps servers by name, with their certificates and tokens; one is used where none is "
+        "named.",
     .examples =
         "  lwqctl context add prod --server lwq.example:7443 --tls-ca ca.pem --tls-cert me.pem "
         "--tls-key me.key\n"

@@ -137,7 +137,8 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
                       }
                     });
                     return absl::OkStatus();
-                  });
+                  },
+                  {request, response});
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
@@ -147,17 +148,20 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerC
                   [=, this]() -> absl::Status {
                     LWQ_ASSIGN_OR_RETURN(*response, collector_->Collect(request->dry_run()));
                     return absl::OkStatus();
-                  });
+                  },
+                  {request, response});
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,
-                                                        const v1::DrainServerRequest*,
+                                                        const v1::DrainServerRequest* request,
                                                         v1::DrainServerResponse*) {
-  return RunUnary(env_, context, kService, "DrainServer", *env_.read, [this] {
-    spdlog::info("drain was asked for");
-    if (env_.request_drain) env_.request_drain();
-    return absl::OkStatus();
-  });
+  return RunUnary(env_, context, kService, "DrainServer", *env_.read,
+                  [this] {
+                    spdlog::info("drain was asked for");
+                    if (env_.request_drain) env_.request_drain();
+                    return absl::OkStatus();
+                  },
+                  {request});
 }
 
 }  // namespace lwq

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/deletion.h"
 #include "server/service/validation.h"
@@ -37,7 +38,7 @@ struct ReadTarget {
   int64_t offset = 0;
   int64_t limit = 0;
 };
-using ResolveTarget = std::function<absl::StatusOr<ReadTarget>()>;
+using ResolveTarget = std::function<absl::StatusOr<ReadTarget>(const Caller&)>;
 
 // Streams a range of a blob, one chunk at a time: read on the blob executor, written, and again.
 template <typename Response>
@@ -101,7 +102,7 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
   }
 
   void Open() {
-    absl::StatusOr<ReadTarget> target = resolve_();
+    absl::StatusOr<ReadTarget> target = resolve_(record_.caller());
     if (!target.ok()) return End(target.status());
     blob_ = target->blob;
     if (target->offset < 0 || target->limit < 0) {
@@ -125,6 +126,7 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
 
   void Next() {
     if (record_.finished()) return;
+    if (absl::Status stays = record_.MayStay(); !stays.ok()) return End(stays);
     if (offset_ >= end_) return End(absl::OkStatus());
     absl::StatusOr<std::string> bytes =
         reader_->Read(offset_, std::min(kChunkBytes, end_ - offset_));
@@ -273,10 +275,12 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
 
   // True when the blob is there whole.
   absl::StatusOr<bool> Append() {
+    LWQ_RETURN_IF_ERROR(record_.MayStay());
     BlobStore& blobs = env_.scheduler->blobs();
     if (!started_) {
       started_ = true;
       id_ = IdOf(message_.blob());
+      record_.SetResource(absl::StrCat("blobs/", id_.sha256.substr(0, 64)));
       LWQ_ASSIGN_OR_RETURN(const bool there, blobs.Has(id_));
       response_->set_committed_bytes(id_.size_bytes);
       if (there) return true;
@@ -325,7 +329,18 @@ grpc::ServerReadReactor<v1::WriteBlobRequest>* BlobServiceImpl::WriteBlob(
 
 grpc::ServerWriteReactor<v1::ReadBlobResponse>* BlobServiceImpl::ReadBlob(
     grpc::CallbackServerContext* context, const v1::ReadBlobRequest* request) {
-  auto resolve = [r = *request]() -> absl::StatusOr<ReadTarget> {
+  auto resolve = [this, r = *request](const Caller& caller) -> absl::StatusOr<ReadTarget> {
+    bool may_read = caller.role != kWorker;
+    if (!may_read) {
+      env_.scheduler->View([&](const DispatchState& state) {
+        may_read = lease_blobs_.IsRead(state, r.blob().sha256());
+      });
+    }
+    if (!may_read) {
+      return Failure(reasons::kBlobNotLeased,
+                     absl::StrCat("blob ", r.blob().sha256().substr(0, 64),
+                                  ": no task that a worker has now reads it"));
+    }
     return ReadTarget{r.blob(), r.read_offset(), r.read_limit()};
   };
   auto* call = new ReadCall<v1::ReadBlobResponse>(env_, context, kBlobs, "ReadBlob", resolve);
@@ -375,12 +390,13 @@ grpc::ServerUnaryReactor* ArtifactServiceImpl::DeleteArtifact(
                                          FindRequest(env_.scheduler->store(), mark));
                     if (!replayed.empty()) return absl::OkStatus();
                     return lwq::DeleteArtifact(*env_.scheduler, request->name(), mark);
-                  });
+                  },
+                  {request});
 }
 
 grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactServiceImpl::ReadArtifact(
     grpc::CallbackServerContext* context, const v1::ReadArtifactRequest* request) {
-  auto resolve = [this, r = *request]() -> absl::StatusOr<ReadTarget> {
+  auto resolve = [this, r = *request](const Caller&) -> absl::StatusOr<ReadTarget> {
     LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
                          LoadArtifact(env_.scheduler->store(), r.name()));
     for (const v1::NamedBlob& file : artifact.files()) {

@@ -3,6 +3,7 @@
 
 #include "proto/lwq/v1/artifact_service.grpc.pb.h"
 #include "server/service/call.h"
+#include "server/service/lease_blobs.h"
 
 namespace lwq {
 
@@ -23,6 +24,7 @@ class BlobServiceImpl final : public v1::BlobService::CallbackService {
 
  private:
   ServiceEnv& env_;
+  LeaseBlobs lease_blobs_;
 };
 
 class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {

@@ -1,10 +1,44 @@
 #include "server/service/call.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/rpc/grpc_status.h"
+#include "base/status_macros.h"
 
 namespace lwq {
+namespace {
+
+// A field of type string; "" where the message has none of that name.
+std::string TextIn(const google::protobuf::Message& message, const std::string& name) {
+  const google::protobuf::FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(name);
+  if (field == nullptr || field->is_repeated() ||
+      field->type() != google::protobuf::FieldDescriptor::TYPE_STRING) {
+    return "";
+  }
+  return message.GetReflection()->GetString(message, field);
+}
+
+// The name of what was made or changed: in the answer, or else as it was asked for.
+std::string ResourceOf(const Messages& messages) {
+  for (const google::protobuf::Message* message : {messages.response, messages.request}) {
+    if (message == nullptr) continue;
+    if (std::string name = TextIn(*message, "name"); !name.empty()) return name;
+    const google::protobuf::FieldDescriptor* token =
+        message->GetDescriptor()->FindFieldByName("token");
+    if (token != nullptr && token->message_type() != nullptr) {
+      const auto& made = message->GetReflection()->GetMessage(*message, token);
+      if (std::string name = TextIn(made, "name"); !name.empty()) return name;
+    }
+    for (const char* collection : {"job", "model", "dataset", "worker"}) {
+      const std::string id = TextIn(*message, absl::StrCat(collection, "_id"));
+      if (!id.empty()) return absl::StrCat(collection, "s/", id);
+    }
+  }
+  return "";
+}
+
+}  // namespace
 
 void LiveCalls::Add(LongCall* call) {
   MutexLock lock(&mu_);
@@ -52,9 +86,36 @@ CallRecord::CallRecord(ServiceEnv& env, grpc::CallbackServerContext* context, co
   env_.scheduler->metrics().RpcStarted(service_, method_);
 }
 
-CallRecord::~CallRecord() { env_.calls->Remove(long_call_); }
+CallRecord::~CallRecord() {
+  if (counted_) env_.limits->Leave(caller_, method_);
+  env_.calls->Remove(long_call_);
+}
+
+absl::Status CallRecord::Admit() {
+  LWQ_RETURN_IF_ERROR(env_.guard->Admit(*context_, service_, method_, &caller_));
+  if (env_.limits == nullptr) return absl::OkStatus();
+  LWQ_RETURN_IF_ERROR(env_.limits->Enter(caller_, method_));
+  counted_ = true;
+  return absl::OkStatus();
+}
+
+void CallRecord::Audit(const absl::Status& status) const {
+  const bool refused = absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
+  if (env_.audit == nullptr || (!refused && !IsAudited(service_, method_, caller_.role))) return;
+  AuditEntry entry;
+  entry.caller = caller_.name;
+  entry.principal = caller_.principal;
+  entry.role = std::string(NameOf(caller_.role));
+  entry.peer = context_->peer();
+  entry.method = absl::StrCat(service_, ".", method_);
+  entry.resource = resource_.empty() ? ResourceOf(messages_) : resource_;
+  if (messages_.request != nullptr) entry.request_id = TextIn(*messages_.request, "request_id");
+  entry.outcome = status.ok() ? "OK" : ReasonOf(status);
+  env_.audit->Write(entry);
+}
 
 grpc::Status CallRecord::Close(const absl::Status& status) {
+  Audit(status);
   const double seconds = absl::ToDoubleSeconds(env_.scheduler->clock().Steady() - start_);
   env_.scheduler->metrics().RpcEnded(service_, method_, status.code(), seconds);
   if (status.ok()) {
@@ -81,8 +142,17 @@ absl::Status DrainingError() {
 
 grpc::ServerUnaryReactor* RunUnary(ServiceEnv& env, grpc::CallbackServerContext* context,
                                    const char* service, const char* method, Executor& executor,
-                                   std::function<absl::Status()> body) {
-  auto* call = new UnaryCall(env, context, service, method);
+                                   std::function<absl::Status()> body, const Messages& messages) {
+  return RunUnaryAs(
+      env, context, service, method, executor,
+      [body = std::move(body)](const Caller&) { return body(); }, messages);
+}
+
+grpc::ServerUnaryReactor* RunUnaryAs(ServiceEnv& env, grpc::CallbackServerContext* context,
+                                     const char* service, const char* method, Executor& executor,
+                                     std::function<absl::Status(const Caller&)> body,
+                                     const Messages& messages) {
+  auto* call = new UnaryCall(env, context, service, method, messages);
   if (absl::Status admitted = call->Admit(); !admitted.ok()) {
     call->End(admitted);
     return call;
@@ -92,7 +162,8 @@ grpc::ServerUnaryReactor* RunUnary(ServiceEnv& env, grpc::CallbackServerContext*
     return call;
   }
   const bool posted = executor.Post([call, context, body = std::move(body)] {
-    call->End(context->IsCancelled() ? absl::CancelledError("the caller has gone") : body());
+    call->End(context->IsCancelled() ? absl::CancelledError("the caller has gone")
+                                     : body(call->caller()));
   });
   if (!posted) call->End(OverloadedError());
   return call;

@@ -117,7 +117,7 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServer
                                                             const v1::CreateDatasetRequest* request,
                                                             v1::Dataset* response) {
   return RunUnary(env_, context, kService, "CreateDataset", *env_.write,
-                  [=, this] { return DoCreate(*request, *response); });
+                  [=, this] { return DoCreate(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::GetDataset(grpc::CallbackServerContext* context,
@@ -141,7 +141,7 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(grpc::CallbackServer
                                                             const v1::DeleteDatasetRequest* request,
                                                             v1::DeleteDatasetResponse*) {
   return RunUnary(env_, context, kService, "DeleteDataset", *env_.write,
-                  [=, this] { return DoDelete(*request); });
+                  [=, this] { return DoDelete(*request); }, {request});
 }
 
 }  // namespace lwq

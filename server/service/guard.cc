@@ -1,9 +1,13 @@
 #include "server/service/guard.h"
 
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/reasons.h"
+#include "base/status_macros.h"
 #include "grpc/grpc_security_constants.h"
 
 namespace lwq {
@@ -17,41 +21,46 @@ constexpr unsigned kEverybody = kClients | kWorker;
 struct Permission {
   absl::string_view service, method;
   unsigned roles;
+  bool changes = false;  // something; not what workers do with their tasks
 };
 
+constexpr bool kChanges = true;
 constexpr Permission kPermissions[] = {
     {"AdminService", "GetServerInfo", kEverybody},
     {"AdminService", "ListWorkers", kClients},
-    {"AdminService", "CordonWorker", kOperators},
-    {"AdminService", "CollectGarbage", kOperators},
-    {"AdminService", "DrainServer", kAdmins},
+    {"AdminService", "CordonWorker", kOperators, kChanges},
+    {"AdminService", "CollectGarbage", kOperators, kChanges},
+    {"AdminService", "DrainServer", kAdmins, kChanges},
     {"ArtifactService", "GetArtifact", kClients},
     {"ArtifactService", "ListArtifacts", kClients},
     {"ArtifactService", "ReadArtifact", kClients},
-    {"ArtifactService", "DeleteArtifact", kClients},
+    {"ArtifactService", "DeleteArtifact", kClients, kChanges},
     {"BlobService", "FindMissingBlobs", kEverybody},
-    {"BlobService", "WriteBlob", kEverybody},
+    {"BlobService", "WriteBlob", kEverybody, kChanges},
     {"BlobService", "QueryWriteStatus", kEverybody},
     {"BlobService", "ReadBlob", kEverybody},
-    {"DatasetService", "CreateDataset", kClients},
+    {"DatasetService", "CreateDataset", kClients, kChanges},
     {"DatasetService", "GetDataset", kClients},
     {"DatasetService", "ListDatasets", kClients},
-    {"DatasetService", "DeleteDataset", kClients},
-    {"JobService", "CreateJob", kClients},
+    {"DatasetService", "DeleteDataset", kClients, kChanges},
+    {"JobService", "CreateJob", kClients, kChanges},
     {"JobService", "GetJob", kClients},
     {"JobService", "ListJobs", kClients},
-    {"JobService", "UpdateJob", kClients},
-    {"JobService", "CancelJob", kClients},
-    {"JobService", "RetryJob", kClients},
-    {"JobService", "DeleteJob", kClients},
+    {"JobService", "UpdateJob", kClients, kChanges},
+    {"JobService", "CancelJob", kClients, kChanges},
+    {"JobService", "RetryJob", kClients, kChanges},
+    {"JobService", "DeleteJob", kClients, kChanges},
     {"JobService", "WatchJob", kClients},
     {"JobService", "PlanJob", kClients},
     {"JobService", "ListTasks", kClients},
-    {"ModelService", "CreateModel", kClients},
+    {"ModelService", "CreateModel", kClients, kChanges},
     {"ModelService", "GetModel", kClients},
     {"ModelService", "ListModels", kClients},
-    {"ModelService", "DeleteModel", kClients},
-    {"WorkerService", "RegisterWorker", kWorker},
+    {"ModelService", "DeleteModel", kClients, kChanges},
+    {"TokenService", "CreateToken", kAdmins, kChanges},
+    {"TokenService", "ListTokens", kAdmins},
+    {"TokenService", "RevokeToken", kAdmins, kChanges},
+    {"WorkerService", "RegisterWorker", kWorker, kChanges},
     {"WorkerService", "LeaseTasks", kWorker},
     {"WorkerService", "Heartbeat", kWorker},
     {"WorkerService", "CompleteTask", kWorker},
@@ -59,40 +68,130 @@ constexpr Permission kPermissions[] = {
     {"WorkerService", "ReleaseTasks", kWorker},
 };
 
+const Permission* Find(absl::string_view service, absl::string_view method) {
+  for (const Permission& permission : kPermissions) {
+    if (permission.service == service && permission.method == method) return &permission;
+  }
+  return nullptr;
+}
+
+constexpr std::pair<Role, absl::string_view> kRoleNames[] = {
+    {kClient, "client"}, {kOperator, "operator"}, {kAdmin, "admin"}, {kWorker, "worker"}};
+
+std::string NamesOf(unsigned roles) {
+  std::string names;
+  for (const auto& [role, name] : kRoleNames) {
+    if ((roles & role) != 0) absl::StrAppend(&names, names.empty() ? "" : ", ", name);
+  }
+  return names;
+}
+
+Role RoleOf(v1::Token::Role role) {
+  switch (role) {
+    case v1::Token::CLIENT:
+      return kClient;
+    case v1::Token::OPERATOR:
+      return kOperator;
+    case v1::Token::ADMIN:
+      return kAdmin;
+    case v1::Token::WORKER:
+      return kWorker;
+    default:
+      return kNobody;
+  }
+}
+
+// What a caller shows as "authorization"; empty when it shows nothing.
+absl::string_view AuthorizationOf(const grpc::ServerContextBase& context) {
+  const auto found = context.client_metadata().find("authorization");
+  if (found == context.client_metadata().end()) return "";
+  return {found->second.data(), found->second.size()};
+}
+
 }  // namespace
 
-unsigned RolesFor(absl::string_view service, absl::string_view method) {
-  for (const Permission& permission : kPermissions) {
-    if (permission.service == service && permission.method == method) return permission.roles;
+absl::string_view NameOf(Role role) {
+  for (const auto& [known, name] : kRoleNames) {
+    if (known == role) return name;
   }
-  return kNobody;
+  return "";
+}
+
+unsigned RolesFor(absl::string_view service, absl::string_view method) {
+  const Permission* permission = Find(service, method);
+  return permission == nullptr ? kNobody : permission->roles;
+}
+
+bool IsAudited(absl::string_view service, absl::string_view method, Role role) {
+  const Permission* permission = Find(service, method);
+  // The blobs that workers write are named by their tasks' results.
+  if (service == "BlobService" && role == kWorker) return false;
+  return permission != nullptr && permission->changes;
 }
 
 Role RoleOfUri(absl::string_view uri) {
   if (!absl::ConsumePrefix(&uri, "spiffe://lwq/")) return kNobody;
   const size_t slash = uri.find('/');
   if (slash == absl::string_view::npos || slash + 1 == uri.size()) return kNobody;
-  const absl::string_view role = uri.substr(0, slash);
-  if (role == "client") return kClient;
-  if (role == "operator") return kOperator;
-  if (role == "admin") return kAdmin;
-  if (role == "worker") return kWorker;
+  for (const auto& [role, name] : kRoleNames) {
+    if (uri.substr(0, slash) == name) return role;
+  }
   return kNobody;
 }
 
-absl::Status Guard::Check(const grpc::ServerContextBase& context, absl::string_view service,
-                          absl::string_view method) const {
-  if (!enforced_) return absl::OkStatus();
-  const auto identity = context.auth_context();
-  if (identity != nullptr && identity->IsPeerAuthenticated()) {
-    for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
-      const Role role = RoleOfUri(absl::string_view(uri.data(), uri.size()));
-      if ((RolesFor(service, method) & role) != 0) return absl::OkStatus();
+absl::Status Guard::Identify(const grpc::ServerContextBase& context, unsigned roles,
+                             Caller* caller) const {
+  absl::string_view shown = AuthorizationOf(context);
+  if (tokens_ != nullptr && !shown.empty()) {
+    constexpr absl::string_view kScheme = "Bearer ";
+    if (!absl::StartsWithIgnoreCase(shown, kScheme)) {
+      return Failure(reasons::kTokenInvalid, "authorization is not \"Bearer\" and a token");
     }
+    shown.remove_prefix(kScheme.size());
+    LWQ_ASSIGN_OR_RETURN(caller->token, tokens_->Find(absl::StripAsciiWhitespace(shown)));
+    const v1::Token& token = caller->token->token();
+    caller->name = token.name();
+    caller->principal = token.principal();
+    caller->role = RoleOf(token.role());
+    return absl::OkStatus();
   }
-  return Failure(reasons::kRoleRequired, absl::StrCat(service, ".", method,
-                                                      ": the caller's certificate names no role "
-                                                      "(spiffe://lwq/ROLE/NAME) that may call it"));
+  const auto identity = context.auth_context();
+  if (identity == nullptr || !identity->IsPeerAuthenticated()) {
+    return Failure(reasons::kTokenMissing, "the caller shows neither a token nor a certificate");
+  }
+  // Of several roles the first one that may.
+  for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
+    const Role role = RoleOfUri(absl::string_view(uri.data(), uri.size()));
+    if (role == kNobody || (caller->known() && (roles & role) == 0)) continue;
+    caller->name = std::string(uri.data(), uri.size());
+    caller->role = role;
+    if ((roles & role) != 0) break;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Guard::Admit(const grpc::ServerContextBase& context, absl::string_view service,
+                          absl::string_view method, Caller* caller) const {
+  const unsigned roles = RolesFor(service, method);
+  if (!enforced_) {
+    *caller = Caller{.name = "local", .role = kAdmin};
+    return absl::OkStatus();
+  }
+  LWQ_RETURN_IF_ERROR(Identify(context, roles, caller));
+  if ((roles & caller->role) != 0) return absl::OkStatus();
+  if (!caller->known()) {
+    return Failure(reasons::kRoleRequired,
+                   absl::StrCat(service, ".", method,
+                                ": the caller's certificate names no role "
+                                "(spiffe://lwq/ROLE/NAME) that may call it"));
+  }
+  return Failure(reasons::kRoleRequired,
+                 absl::StrCat(service, ".", method, ": the caller has the role ",
+                              NameOf(caller->role), "; it takes one of ", NamesOf(roles)));
+}
+
+absl::Status Guard::MayStay(const Caller& caller) const {
+  return caller.token == nullptr ? absl::OkStatus() : caller.token->IsGood(clock_->Now());
 }
 
 }  // namespace lwq

@@ -416,11 +416,13 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
                                                     v1::Job* response) {
   // Looking at directories may hang, on a mount that does: then the writers must not.
   Executor& executor = request->job().spec().has_evaluate() ? *env_.files : *env_.write;
-  return RunUnary(env_, context, kService, "CreateJob", executor, [=, this] {
-    absl::Status status = DoCreate(*request, *response);
-    if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
-    return status;
-  });
+  return RunUnary(env_, context, kService, "CreateJob", executor,
+                  [=, this] {
+                    absl::Status status = DoCreate(*request, *response);
+                    if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
+                    return status;
+                  },
+                  {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
@@ -441,28 +443,28 @@ grpc::ServerUnaryReactor* JobServiceImpl::UpdateJob(grpc::CallbackServerContext*
                                                     const v1::UpdateJobRequest* request,
                                                     v1::Job* response) {
   return RunUnary(env_, context, kService, "UpdateJob", *env_.write,
-                  [=, this] { return DoUpdate(*request, *response); });
+                  [=, this] { return DoUpdate(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext* context,
                                                     const v1::CancelJobRequest* request,
                                                     v1::Job* response) {
   return RunUnary(env_, context, kService, "CancelJob", *env_.write,
-                  [=, this] { return DoCancel(*request, *response); });
+                  [=, this] { return DoCancel(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* context,
                                                    const v1::RetryJobRequest* request,
                                                    v1::Job* response) {
   return RunUnary(env_, context, kService, "RetryJob", *env_.write,
-                  [=, this] { return DoRetry(*request, *response); });
+                  [=, this] { return DoRetry(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
                                                     const v1::DeleteJobRequest* request,
                                                     v1::DeleteJobResponse*) {
   return RunUnary(env_, context, kService, "DeleteJob", *env_.write,
-                  [=, this] { return DoDelete(*request); });
+                  [=, this] { return DoDelete(*request); }, {request});
 }
 
 grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(

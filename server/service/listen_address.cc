@@ -4,26 +4,20 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/failure.h"
+#include "base/rpc/channel.h"
 
 namespace lwq {
 
 absl::Status CheckListenAddress(const std::string& address, bool authenticated) {
-  if (authenticated || absl::StartsWith(address, "unix:")) return absl::OkStatus();
-  const size_t colon = address.rfind(':');
-  const std::string host = colon == std::string::npos ? address : address.substr(0, colon);
-  if (colon != std::string::npos &&
-      (host == "localhost" || absl::StartsWith(host, "127.") || host == "[::1]" || host == "::1")) {
-    return absl::OkStatus();
-  }
+  if (authenticated || IsOnThisMachine(address)) return absl::OkStatus();
   return InvalidFailure("ADDRESS_NOT_ALLOWED",
                         absl::StrCat("listening on \"", address,
-                                     "\": without certificates of clients (--tls-cert, --tls-key, "
-                                     "--tls-client-ca) only unix:/path or a loopback address such "
-                                     "as 127.0.0.1:7421 is accepted"));
+                                     "\": without a certificate (--tls-cert, --tls-key) and a way "
+                                     "to know clients (--tls-client-ca, --tokens) only unix:/path "
+                                     "or a loopback address such as 127.0.0.1:7421 is accepted"));
 }
 
 absl::StatusOr<std::unique_ptr<AddressLock>> AddressLock::Take(const std::string& address) {

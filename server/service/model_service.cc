@@ -184,7 +184,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerCont
                                                         const v1::CreateModelRequest* request,
                                                         v1::Model* response) {
   return RunUnary(env_, context, kService, "CreateModel", *env_.files,
-                  [=, this] { return DoCreate(*request, *response); });
+                  [=, this] { return DoCreate(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* context,
@@ -205,16 +205,19 @@ grpc::ServerUnaryReactor* ModelServiceImpl::ListModels(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerContext* context,
                                                         const v1::DeleteModelRequest* request,
                                                         v1::DeleteModelResponse*) {
-  return RunUnary(env_, context, kService, "DeleteModel", *env_.write, [=, this]() -> absl::Status {
-    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
-    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
-    LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
-    if (!replayed.empty()) return absl::OkStatus();
-    return env_.scheduler->Run([&](Draft& draft) {
-      RememberRequest(mark, request->name(), draft);
-      return RemoveModel(draft, request->name());
-    });
-  });
+  return RunUnary(env_, context, kService, "DeleteModel", *env_.write,
+                  [=, this]() -> absl::Status {
+                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
+                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
+                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                                         FindRequest(env_.scheduler->store(), mark));
+                    if (!replayed.empty()) return absl::OkStatus();
+                    return env_.scheduler->Run([&](Draft& draft) {
+                      RememberRequest(mark, request->name(), draft);
+                      return RemoveModel(draft, request->name());
+                    });
+                  },
+                  {request});
 }
 
 }  // namespace lwq

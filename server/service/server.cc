@@ -24,6 +24,7 @@
 #include "server/service/listen_address.h"
 #include "server/service/model_directory.h"
 #include "server/service/model_service.h"
+#include "server/service/token_service.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
 #include "server/store/open_store.h"
@@ -76,7 +77,10 @@ struct Server::State {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Collector> collector;
   LiveCalls calls;
+  std::unique_ptr<TokenRegistry> tokens;
+  std::unique_ptr<AuditLog> audit;
   std::unique_ptr<Guard> guard;
+  std::unique_ptr<CallerLimits> limits;
   ServiceEnv env;
   std::unique_ptr<JobServiceImpl> jobs;
   std::unique_ptr<ModelServiceImpl> models;
@@ -85,7 +89,9 @@ struct Server::State {
   std::unique_ptr<BlobServiceImpl> blob_service;
   std::unique_ptr<WorkerServiceImpl> workers;
   std::unique_ptr<AdminServiceImpl> admin;
+  std::unique_ptr<TokenServiceImpl> token_service;
   std::unique_ptr<AddressLock> address_lock;
+  std::unique_ptr<ServerCertificates> certificates;  // null: no TLS
   std::unique_ptr<grpc::Server> grpc_server;
   std::unique_ptr<HttpEndpoint> http;
   std::string address;
@@ -99,13 +105,18 @@ struct Server::State {
   std::thread ticker;
 
   absl::Status Open();
+  absl::Status OpenGuard();
   absl::Status Listen();
   void Tick();
+  void Reload();
   void SetGauges();
 };
 
 absl::Status Server::State::Open() {
-  LWQ_RETURN_IF_ERROR(CheckListenAddress(options.listen, !options.tls.ca_file.empty()));
+  options.takes_tokens = options.takes_tokens || !options.admin_token_file.empty();
+  const bool knows_clients = !options.tls.ca_file.empty() || options.takes_tokens;
+  LWQ_RETURN_IF_ERROR(
+      CheckListenAddress(options.listen, !options.tls.cert_file.empty() && knows_clients));
   LWQ_RETURN_IF_ERROR(MakeDirectories(options.data_directory));
   LWQ_ASSIGN_OR_RETURN(address_lock, AddressLock::Take(options.listen));
   LWQ_ASSIGN_OR_RETURN(env.model_roots, RealRoots(options.model_roots));
@@ -140,9 +151,6 @@ absl::Status Server::State::Open() {
   env.watch = watch.get();
   env.files = files.get();
   env.calls = &calls;
-  // Whoever is asked for a certificate is asked for a role.
-  guard = std::make_unique<Guard>(!options.tls.ca_file.empty());
-  env.guard = guard.get();
   env.data_directory = options.data_directory;
   env.start_time = options.clock->Now();
   env.request_drain = [this] {
@@ -150,6 +158,33 @@ absl::Status Server::State::Open() {
     drain_requested = true;
     changed.SignalAll();
   };
+  return OpenGuard();
+}
+
+absl::Status Server::State::OpenGuard() {
+  if (options.takes_tokens) {
+    tokens = std::make_unique<TokenRegistry>(store.get(), options.clock, options.admin_token_file);
+    LWQ_RETURN_IF_ERROR(tokens->Load());
+  }
+  if (!options.audit_log.empty()) {
+    LWQ_ASSIGN_OR_RETURN(audit, AuditLog::Open({.path = options.audit_log}, options.clock));
+  }
+  if (!options.tls.empty()) {
+    using Clients = ServerCertificates::Clients;
+    LWQ_ASSIGN_OR_RETURN(
+        certificates,
+        ServerCertificates::Load(
+            options.tls, options.takes_tokens ? Clients::kMayHaveNone : Clients::kMustHaveOne));
+  }
+  // Whoever is asked for a certificate or a token is asked for a role.
+  guard = std::make_unique<Guard>(!options.tls.ca_file.empty() || options.takes_tokens,
+                                  tokens.get(), options.clock);
+  env.guard = guard.get();
+  if (guard->enforced()) {
+    limits = std::make_unique<CallerLimits>(options.caller_limits, options.clock);
+    env.limits = limits.get();
+  }
+  env.audit = audit.get();
   return absl::OkStatus();
 }
 
@@ -161,8 +196,11 @@ absl::Status Server::State::Listen() {
   blob_service = std::make_unique<BlobServiceImpl>(env);
   workers = std::make_unique<WorkerServiceImpl>(env);
   admin = std::make_unique<AdminServiceImpl>(env, collector.get());
-  LWQ_ASSIGN_OR_RETURN(const auto credentials, ServerCredentials(options.tls));
-  grpc::EnableDefaultHealthCheckService(true);
+  token_service = std::make_unique<TokenServiceImpl>(env, tokens.get());
+  const auto credentials =
+      certificates == nullptr ? grpc::InsecureServerCredentials() : certificates->Credentials();
+  // Neither of the two asks who calls.
+  grpc::EnableDefaultHealthCheckService(!guard->enforced());
   if (!guard->enforced()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplySettings(builder);
@@ -170,7 +208,7 @@ absl::Status Server::State::Listen() {
   builder.AddListeningPort(options.listen, credentials, &port);
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{
            jobs.get(), models.get(), datasets.get(), artifacts.get(), blob_service.get(),
-           workers.get(), admin.get()}) {
+           workers.get(), admin.get(), token_service.get()}) {
     builder.RegisterService(service);
   }
   grpc_server = builder.BuildAndStart();
@@ -211,6 +249,10 @@ void Server::State::SetGauges() {
   });
   metrics.SetCounts(counts);
   metrics.SetWorkers(by_state);
+  if (certificates != nullptr) {
+    metrics.SetCertificateLife(
+        absl::ToDoubleSeconds(certificates->expire_time() - options.clock->Now()));
+  }
   metrics.SetBlobs(blobs->total_bytes(), blobs->total_count(), blobs->FreeBytes().value_or(0));
   for (const Executor* executor :
        {write.get(), read.get(), blob.get(), beat.get(), watch.get(), files.get(), cpu.get()}) {
@@ -224,6 +266,7 @@ void Server::State::Tick() {
   Clock& clock = *options.clock;
   absl::Duration next_reap = clock.Steady() + reap_every;
   absl::Duration next_collection = clock.Steady() + kCollectEvery;
+  absl::Duration next_reload = clock.Steady() + options.reload_interval;
   while (true) {
     {
       MutexLock lock(&mu);
@@ -232,6 +275,10 @@ void Server::State::Tick() {
     }
     scheduler->Tick();
     scheduler->hints().Notify(kTickTopic);
+    if (clock.Steady() >= next_reload) {
+      next_reload = clock.Steady() + options.reload_interval;
+      files->Post([this] { Reload(); });
+    }
     if (clock.Steady() < next_reap) continue;
     next_reap = clock.Steady() + reap_every;
     write->Post([this] {
@@ -249,6 +296,24 @@ void Server::State::Tick() {
       }
       spdlog::warn("collecting: {}", LogSafe(status.ToString()));
     });
+  }
+}
+
+// What cannot be used is told once or, of the admin's token, each time; the old goes on.
+void Server::State::Reload() {
+  if (certificates != nullptr) {
+    const absl::StatusOr<bool> renewed = certificates->Reload();
+    if (!renewed.ok()) {
+      spdlog::error("going on with the old certificate: {}", LogSafe(renewed.status().message()));
+      metrics.CertificateReloaded("refused");
+    } else if (*renewed) {
+      spdlog::info("the certificate was renewed");
+      metrics.CertificateReloaded("renewed");
+    }
+  }
+  if (tokens == nullptr) return;
+  if (absl::Status status = tokens->ReloadAdminToken(); !status.ok()) {
+    spdlog::error("going on with the old admin's token: {}", LogSafe(status.message()));
   }
 }
 

@@ -12,19 +12,27 @@
 #include "base/rpc/tls.h"
 #include "server/blob/blob_store.h"
 #include "server/dispatch/dispatch_state.h"
+#include "server/service/caller_limits.h"
 #include "server/service/collector.h"
 #include "server/store/store.h"
 
 namespace lwq {
 
 struct ServerOptions {
-  std::string listen;          // unix:/path, or host:port on the loopback; port 0 takes a free one
+  std::string listen;          // unix:/path, or host:port; port 0 takes a free one
   std::string data_directory;  // of the blobs, and of the store unless it has a URL
   std::string store_url;       // see server/store/open_store.h; empty: the data directory
   std::string blob_url;        // see server/blob/open_blob_store.h; empty: in the data directory
   TlsOptions tls;              // empty: none, and this machine alone may connect
-  std::string metrics_listen;  // host:port; empty: none
-  std::vector<std::string> model_roots;  // empty: any absolute directory
+  // Whether callers may show tokens. Then nobody is let in who shows neither one nor, where the
+  // options of TLS name an authority, a certificate of it.
+  bool takes_tokens = false;
+  std::string admin_token_file;       // see TokenRegistry; not empty: it takes tokens
+  std::string audit_log;              // see AuditLogOptions; empty: none
+  CallerLimitsOptions caller_limits;  // where callers are known
+  absl::Duration reload_interval = absl::Seconds(10);  // of certificates and the admin's token
+  std::string metrics_listen;                          // host:port; empty: none
+  std::vector<std::string> model_roots;                // empty: any absolute directory
   DispatchOptions dispatch;
   Retention retention;
   absl::Duration drain_budget = absl::Seconds(60);

@@ -8,6 +8,7 @@
 #include "proto/lwq/v1/artifact_service.pb.h"
 #include "proto/lwq/v1/job_service.pb.h"
 #include "proto/lwq/v1/model_service.pb.h"
+#include "proto/lwq/v1/token_service.pb.h"
 #include "proto/lwq/v1/worker_service.pb.h"
 #include "server/dispatch/task_key.h"
 
@@ -62,7 +63,7 @@ std::vector<std::vector<std::string>> ApiMethods() {
   for (const google::protobuf::FileDescriptor* file :
        {v1::GetJobRequest::descriptor()->file(), v1::GetModelRequest::descriptor()->file(),
         v1::GetArtifactRequest::descriptor()->file(), v1::Lease::descriptor()->file(),
-        v1::ServerInfo::descriptor()->file()}) {
+        v1::ServerInfo::descriptor()->file(), v1::CreateTokenRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         methods.push_back({file->service(s)->name(), file->service(s)->method(m)->name()});
@@ -78,6 +79,7 @@ ServerMetrics::ServerMetrics() {
   AddTasks();
   AddStorage();
   AddRpcs();
+  AddCertificates();
   metrics_.AddGauge("lwq_build_info", "The build; always 1.", {"version"}, {{LWQ_VERSION}})
       ->Set({LWQ_VERSION}, 1);
 }
@@ -157,6 +159,22 @@ void ServerMetrics::AddRpcs() {
   rpc_in_flight_ = metrics_.AddGauge("lwq_grpc_in_flight", "RPCs that are open.",
                                      {"service", "method"}, ApiMethods());
 }
+
+void ServerMetrics::AddCertificates() {
+  certificate_reloads_ = metrics_.AddCounter(
+      "lwq_tls_reload_total",
+      "New certificates of the server: renewed, or refused because they cannot be used.",
+      {"outcome"}, AllOf({{"renewed", "refused"}}));
+  certificate_life_ =
+      metrics_.AddGauge("lwq_tls_certificate_life_seconds",
+                        "Until the server's certificate expires; 0 without TLS.", {}, AllOf({}));
+}
+
+void ServerMetrics::CertificateReloaded(const std::string& outcome) {
+  certificate_reloads_->Add({outcome});
+}
+
+void ServerMetrics::SetCertificateLife(double seconds) { certificate_life_->Set({}, seconds); }
 
 void ServerMetrics::AddQuality() {
   budget_used_ = metrics_.AddHistogram("lwq_job_budget_used_ratio",

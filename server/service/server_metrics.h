@@ -32,7 +32,9 @@ class ServerMetrics {
   void LeaseRejected(const std::string& reason);  // lease_lost, superseded, unknown
   void StoreOp(const std::string& op, double seconds, const absl::Status& status);
   void Collected(const v1::CollectGarbageResponse& deleted);
-  void BlobIo(const std::string& op, int64_t bytes);  // read, write
+  void BlobIo(const std::string& op, int64_t bytes);     // read, write
+  void CertificateReloaded(const std::string& outcome);  // renewed, refused
+  void SetCertificateLife(double seconds);
   void RpcStarted(const std::string& service, const std::string& method);
   void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
                 double seconds);
@@ -45,6 +47,7 @@ class ServerMetrics {
   void AddTasks();
   void AddStorage();
   void AddRpcs();
+  void AddCertificates();
   // What a job that succeeded gave for its budget.
   void CountQuality(const v1::Job& job);
 
@@ -81,6 +84,8 @@ class ServerMetrics {
   CounterFamily* rpc_requests_;
   HistogramFamily* rpc_seconds_;
   GaugeFamily* rpc_in_flight_;
+  CounterFamily* certificate_reloads_;
+  GaugeFamily* certificate_life_;
 };
 
 // Every method of the public API: {service, method}.

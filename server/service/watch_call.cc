@@ -95,6 +95,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
 
   // Reads nothing unless something was hinted at, or a bookmark is due.
   void Tick() {
+    if (absl::Status stays = record_.MayStay(); !stays.ok()) return End(stays);
     const absl::Duration now = Now();
     bool slow = false;
     bool look = false;

@@ -47,6 +47,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
 
   void Begin() {
     if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
+    if (env_.scheduler->draining) return End(DrainingError());
     waiter_ = env_.scheduler->lease_waiters().Add([this](int64_t others) { return Wake(others); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
     Wake(0);
@@ -113,6 +114,10 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   bool TryOnce() {
     // A lease for a worker that hung up would be lost for a whole TTL.
     if (record_.finished()) return false;
+    if (absl::Status stays = record_.MayStay(); !stays.ok()) {
+      End(stays);
+      return false;
+    }
     std::vector<v1::Lease> leases;
     absl::Status status = env_.scheduler->Run([&](Draft& draft) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(leases, lwq::LeaseTasks(draft, request_));
@@ -237,17 +242,12 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::RegisterWorker(
     grpc::CallbackServerContext* context, const v1::RegisterWorkerRequest* request,
     v1::RegisterWorkerResponse* response) {
   return RunUnary(env_, context, kService, "RegisterWorker", *env_.write,
-                  [=, this] { return DoRegister(*request, *response); });
+                  [=, this] { return DoRegister(*request, *response); }, {request, response});
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerContext* context,
                                                         const v1::LeaseTasksRequest* request,
                                                         v1::LeaseTasksResponse* response) {
-  if (env_.scheduler->draining) {
-    auto* call = new UnaryCall(env_, context, kService, "LeaseTasks");
-    call->End(DrainingError());
-    return call;
-  }
   auto* call = new LeaseCall(env_, context, *request, response);
   call->Begin();
   return call;

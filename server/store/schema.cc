@@ -67,7 +67,9 @@ std::vector<Migration> Migrations(const SqlDialect& dialect) {
   }
   Migration leader{.number = 2};
   AddTable(dialect, "leader", leader);
-  return {records, leader};
+  Migration tokens{.number = 3};
+  AddTable(dialect, "tokens", tokens);
+  return {records, leader, tokens};
 }
 
 std::string ChecksumOf(const Migration& migration) {

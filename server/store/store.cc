@@ -9,7 +9,7 @@ namespace {
 
 constexpr absl::string_view kTableNames[kNumTables] = {
     "jobs",      "tasks",  "cache",    "workers", "models", "datasets",
-    "artifacts", "events", "requests", "server",  "leader"};
+    "artifacts", "events", "requests", "server",  "leader", "tokens"};
 
 }  // namespace
 

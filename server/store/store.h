@@ -26,8 +26,9 @@ enum class Table {
   kRequests,
   kServer,
   kLeader,
+  kTokens,
 };
-inline constexpr int kNumTables = 11;
+inline constexpr int kNumTables = 12;
 absl::string_view NameOf(Table table);
 
 struct Record {

@@ -9,7 +9,7 @@ from processes import lwq
 VARIABLES = {
     "lwq-server": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD"},
     "lwq-worker": {"POD"},  # used in the manifest's own command line
-    "lwqctl": {"LWQ_SERVER", "LWQ_TLS_CA", "LWQ_TLS_CERT", "LWQ_TLS_KEY"},
+    "lwqctl": {"LWQ_SERVER", "LWQ_TLS_CA", "LWQ_TLS_CERT", "LWQ_TLS_KEY", "LWQ_TOKEN_FILE"},
 }
 
 

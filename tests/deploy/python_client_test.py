@@ -139,10 +139,12 @@ def main():
     run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
     _, secured = start_server("secured", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",
                               f"--tls-client-ca={TMP}/ca/ca.crt")
+    _, by_token = start_server("by-token", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",
+                               f"--admin-token-file={TMP}/admin.token")
 
     # The script asks for the server to be killed by making a file, and goes on with a call meanwhile.
     use = subprocess.Popen([python, ROOT / "tests/deploy/python_client_use.py", address, SAMPLE, TMP / "client", digest,
-                            secured, TMP / "ca"],
+                            secured, TMP / "ca", by_token, TMP / "admin.token"],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TMP)
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(use.stdout))

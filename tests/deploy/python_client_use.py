@@ -1,5 +1,5 @@
 """What a user's program does with the installed client; started by python_client_test.py.
-usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST SECURED_SERVER CERTIFICATES_DIR"""
+usage: python_client_use.py SERVER MODEL_DIR DIR DIGEST SECURED_SERVER CERTIFICATES_DIR TOKEN_SERVER ADMIN_TOKEN"""
 import asyncio
 import hashlib
 import json
@@ -14,6 +14,7 @@ import lwq
 
 SERVER, MODEL, DIR, DIGEST = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4]
 SECURED, CERTIFICATES = sys.argv[5], pathlib.Path(sys.argv[6])
+BY_TOKEN, ADMIN_TOKEN = sys.argv[7], pathlib.Path(sys.argv[8])
 OPTIONS = dict(method="rtn", scorer="lim", allocator="two-level", calibration=MODEL / "held-out.txt", calibration_tokens=512,
                eval_text=MODEL / "held-out.txt", eval_tokens=512)
 
@@ -146,6 +147,25 @@ def use_tls():
         raised(lwq.Unavailable, "UNAVAILABLE", in_the_clear.server_info)
 
 
+def use_tokens():
+    ca = CERTIFICATES / "ca.crt"
+    with lwq.Client(BY_TOKEN, tls_ca=ca, token_file=ADMIN_TOKEN) as client:
+        ok(client.server_info().version == "0.1.0", "with a token and no certificate")
+    with lwq.Client(BY_TOKEN, tls_ca=ca) as client:
+        raised(lwq.PermissionDenied, "TOKEN_MISSING", client.server_info)
+    mine = DIR / "my.token"
+    mine.write_text("lwq_admin_" + 43 * "A")
+    os.environ["LWQ_TOKEN_FILE"] = str(mine)
+    with lwq.Client(BY_TOKEN, tls_ca=ca) as client:
+        raised(lwq.PermissionDenied, "TOKEN_INVALID", client.server_info)
+        mine.write_text(ADMIN_TOKEN.read_text())
+        ok(client.server_info().version == "0.1.0", "a token is read again when its file changes")
+    raised(lwq.InvalidArgument, "TOKEN_IN_CLEAR", lambda: lwq.Client(BY_TOKEN))
+    mine.write_text("rubbish")
+    raised(lwq.InvalidArgument, "TOKEN_FILE_INVALID", lambda: lwq.Client(BY_TOKEN, tls_ca=ca))
+    del os.environ["LWQ_TOKEN_FILE"]
+
+
 async def use_asyncio():
     async with lwq.aio.Client(SERVER) as client:
         both = await asyncio.gather(*(client.quantize("models/sample", budget, **OPTIONS) for budget in ("4bpw", "5bpw")))
@@ -163,6 +183,7 @@ def main():
         use_errors(client)
         use_deletion(client, job)
         use_tls()
+        use_tokens()
         asyncio.run(use_asyncio())
         slow = client.quantize("models/sample", "4.5bpw", wait=False, no_cache=True, **OPTIONS)
         states = [event.state.to for event in client.watch(client.quantize("models/sample", "4.5bpw", wait=False, **OPTIONS).name)

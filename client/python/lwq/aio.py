@@ -19,7 +19,7 @@ from lwq._proto.v1 import (admin_service_pb2, admin_service_pb2_grpc, artifact_s
                            job_service_pb2, job_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc)
 from lwq.errors import JobCancelled, JobFailed, ModelRejected, NotFound, Timeout, Unavailable, from_rpc, invalid
 from lwq.spec import Options, Path, check_files, make_spec, model_directory
-from lwq.transport import Patience, call, credentials_of, make_channel
+from lwq.transport import Patience, call, credentials_of, make_channel, with_token
 from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobResponse, Progress, QuantizeSpec, ServerInfo, Worker
 
 T = TypeVar("T")
@@ -56,18 +56,20 @@ class Client:
     server: host:port, unix:/path, or several with commas between, of which the leader is found. None: $LWQ_SERVER.
     retry_seconds: how long a server that is away is waited for. tls_ca, tls_cert, tls_key: PEM files of the server's authority, and
     of the caller's own certificate and key; without any of them $LWQ_TLS_CA, $LWQ_TLS_CERT, $LWQ_TLS_KEY, as for lwqctl.
-    credentials: instead of them, of grpc.ssl_channel_credentials.
+    credentials: instead of them, of grpc.ssl_channel_credentials. token_file: of `lwqctl token create`, shown instead of a
+    certificate and read again when it changes; None: $LWQ_TOKEN_FILE.
     Every method raises subclasses of LwqError (and OSError where a file cannot be written), and may be called from several tasks
     at once. timeout: seconds until a wait ends with Timeout, while the job goes on; None: never.
     """
 
     def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None,
-                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None):
+                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None, token_file: Path | None = None):
         self._server = server or os.environ.get("LWQ_SERVER", "")
         if not self._server:
             raise ValueError("no server: give host:port or unix:/path, or set LWQ_SERVER")
         if credentials is None and not self._server.startswith("unix:"):
             credentials = credentials_of(tls_ca, tls_cert, tls_key)
+        credentials = with_token(credentials, token_file, self._server)
         self._retry_seconds = retry_seconds
         self._channel = make_channel(self._server, credentials)
         # What protoc's plugin makes has no types.

@@ -67,7 +67,7 @@ class Client:
     not the job; close() ends the calls of other threads, which raise LwqError CANCELLED. Listeners run on the thread that called."""
 
     def __init__(self, server: str | None = None, *, retry_seconds: float = 60, credentials: grpc.ChannelCredentials | None = None,
-                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None):
+                 tls_ca: Path | None = None, tls_cert: Path | None = None, tls_key: Path | None = None, token_file: Path | None = None):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="lwq-client", daemon=True)
         self._thread.start()
@@ -75,7 +75,8 @@ class Client:
         self._lock = threading.Lock()  # nothing is given to the loop once _closed is set
 
         async def make() -> aio.Client:
-            return aio.Client(server, retry_seconds=retry_seconds, credentials=credentials, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+            return aio.Client(server, retry_seconds=retry_seconds, credentials=credentials, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key,
+                              token_file=token_file)
 
         try:
             self._client = self._run(make())

@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import random
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -83,6 +84,55 @@ def credentials_of(ca: str | os.PathLike[str] | None, cert: str | os.PathLike[st
     if (contents["tls_cert"] is None) != (contents["tls_key"] is None):
         raise invalid("FLAG_INVALID", "tls_cert and tls_key go together: one of them is missing")
     return grpc.ssl_channel_credentials(contents["tls_ca"], contents["tls_key"], contents["tls_cert"])
+
+
+class _FileToken(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    """Shows the token of a file with each call; reads it again when it changes, and goes on with the last while it cannot be read."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._path = pathlib.Path(path)
+        self._seen = self._stamp()
+        self._text = self._read()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            now = self._path.stat()
+        except OSError:
+            return None
+        return now.st_mtime_ns, now.st_ino, now.st_size
+
+    def _read(self) -> str:
+        try:
+            text = self._path.read_bytes()[:4096].decode("ascii", "replace").strip()
+        except OSError as e:
+            raise invalid("TOKEN_FILE_INVALID", f"token_file: {self._path} cannot be read: {e.strerror}") from None
+        if not re.fullmatch(r"lwq_[a-z0-9]{1,63}_[A-Za-z0-9_-]{43}", text):
+            raise invalid("TOKEN_FILE_INVALID", f"token_file: there is no token in {self._path}, or more than that")
+        return text
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        stamp = self._stamp()
+        if stamp is not None and stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._text = self._read()
+            except InvalidArgument as e:
+                _log.warning("going on with the last token: %s", e.message)
+        callback((("authorization", f"Bearer {self._text}"),), None)
+
+
+def with_token(credentials: grpc.ChannelCredentials | None, token_file: str | os.PathLike[str] | None,
+               server: str) -> grpc.ChannelCredentials | None:
+    """The credentials with the token of a file, or of $LWQ_TOKEN_FILE; as they are where neither is given. A token is shown over TLS
+    and on Unix sockets alone: elsewhere InvalidArgument TOKEN_IN_CLEAR."""
+    token_file = token_file or os.environ.get("LWQ_TOKEN_FILE")
+    if not token_file:
+        return credentials
+    if credentials is None:
+        if not server.startswith("unix:"):
+            raise invalid("TOKEN_IN_CLEAR", f"showing a token to {server}: the connection would not be encrypted; give tls_ca")
+        credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+    return grpc.composite_channel_credentials(credentials, grpc.metadata_call_credentials(_FileToken(token_file)))
 
 
 def make_channel(server: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

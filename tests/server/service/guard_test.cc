@@ -1,12 +1,14 @@
 #include "server/service/guard.h"
 
-#include "absl/strings/str_cat.h"
+#include "absl/strings/match.h"
 #include "gtest/gtest.h"
 #include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/artifact_service.pb.h"
 #include "proto/lwq/v1/job_service.pb.h"
 #include "proto/lwq/v1/model_service.pb.h"
+#include "proto/lwq/v1/token_service.pb.h"
 #include "proto/lwq/v1/worker_service.pb.h"
+#include "server/service/server_metrics.h"
 
 namespace lwq {
 namespace {
@@ -16,7 +18,8 @@ TEST(GuardTest, EveryMethodOfTheApiIsSomebodys) {
   for (const google::protobuf::FileDescriptor* file :
        {v1::GetServerInfoRequest::descriptor()->file(),
         v1::GetArtifactRequest::descriptor()->file(), v1::GetJobRequest::descriptor()->file(),
-        v1::GetModelRequest::descriptor()->file(), v1::LeaseTasksRequest::descriptor()->file()}) {
+        v1::GetModelRequest::descriptor()->file(), v1::CreateTokenRequest::descriptor()->file(),
+        v1::LeaseTasksRequest::descriptor()->file()}) {
     for (int s = 0; s < file->service_count(); ++s) {
       for (int m = 0; m < file->service(s)->method_count(); ++m) {
         EXPECT_NE(RolesFor(file->service(s)->name(), file->service(s)->method(m)->name()), kNobody)
@@ -25,8 +28,29 @@ TEST(GuardTest, EveryMethodOfTheApiIsSomebodys) {
       }
     }
   }
-  EXPECT_GE(num_methods, 37);
+  EXPECT_GE(num_methods, 40);
   EXPECT_EQ(RolesFor("JobService", "NoSuchMethod"), kNobody);
+}
+
+TEST(GuardTest, TokensAreAnAdminsAlone) {
+  for (const char* method : {"CreateToken", "ListTokens", "RevokeToken"}) {
+    EXPECT_EQ(RolesFor("TokenService", method), unsigned{kAdmin}) << method;
+  }
+}
+
+// By the names that the API gives what changes nothing.
+TEST(GuardTest, WhatChangesSomethingIsAudited) {
+  for (const auto& method : ApiMethods()) {
+    const absl::string_view name = method[1];
+    bool reads = false;
+    for (const char* prefix : {"Get", "List", "Read", "Find", "Query", "Watch", "Plan"}) {
+      reads |= absl::StartsWith(name, prefix);
+    }
+    const bool of_a_task = method[0] == "WorkerService" && name != "RegisterWorker";
+    EXPECT_EQ(IsAudited(method[0], method[1], kAdmin), !reads && !of_a_task)
+        << method[0] << "." << name;
+  }
+  EXPECT_FALSE(IsAudited("BlobService", "WriteBlob", kWorker));
 }
 
 TEST(GuardTest, ARoleIsAUriOfTheCertificate) {
