@@ -1,6 +1,5 @@
 #include "client/client.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -63,12 +62,13 @@ std::string NewRequestId() {
                       hex.substr(16, 4), "-", hex.substr(20));
 }
 
-RetryLoop::RetryLoop(const ClientOptions& options) : options_(options) { Reset(); }
-
-void RetryLoop::Reset() {
-  give_up_ = options_.clock->Now() + options_.retry_for;
-  backoff_ = options_.first_backoff;
-}
+RetryLoop::RetryLoop(const ClientOptions& options)
+    : options_(options),
+      retry_({.first_wait = options.first_backoff,
+              .longest_wait = options.longest_backoff,
+              .time = options.retry_for,
+              .is_transient = [](const absl::Status& s) { return absl::IsUnavailable(s); }},
+             options.clock) {}
 
 absl::Status RetryLoop::BeforeRetry(const absl::Status& status) {
   if (!absl::IsUnavailable(status)) return status;
@@ -77,13 +77,8 @@ absl::Status RetryLoop::BeforeRetry(const absl::Status& status) {
                                  "while there is no answer from the server at ", options_.address,
                                  " (", status.message(), ")"));
   }
-  if (options_.clock->Now() + backoff_ > give_up_) {
-    return Annotate(status, "no answer from the server at ", options_.address, " for ",
-                    absl::FormatDuration(options_.retry_for));
-  }
-  options_.clock->SleepFor(backoff_);
-  backoff_ = std::min(backoff_ * 2, options_.longest_backoff);
-  return absl::OkStatus();
+  return Annotate(retry_.BeforeRetry(status), "no answer from the server at ", options_.address,
+                  " for ", absl::FormatDuration(options_.retry_for));
 }
 
 Client::Client(ClientOptions options)

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/retry.h"
 #include "grpcpp/security/credentials.h"
 #include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/artifact_service.pb.h"
@@ -47,12 +48,11 @@ class RetryLoop {
   // return: `status` itself, or what may_go_on says.
   absl::Status BeforeRetry(const absl::Status& status);
   // The operation came forward: the time allowed begins anew.
-  void Reset();
+  void Reset() { retry_.Reset(); }
 
  private:
   const ClientOptions& options_;
-  absl::Time give_up_;
-  absl::Duration backoff_;
+  Retry retry_;
 };
 
 // Thread-safe. Every call ends within its deadline, or with the retries within retry_for. Errors

@@ -3,13 +3,13 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/retry.h"
 #include "base/status_macros.h"
 #include "client/process.h"
 
@@ -73,9 +73,9 @@ absl::Status Supervisor::ReapIfDead(Child* child) {
                      refused ? "" : " again and again", "; the end of its log ",
                      child->spec.log_path, ":\n", LogTail(child->spec.log_path, kTailBytes)));
   }
-  const int doublings = std::min(std::max(child->quick_deaths - 1, 0), 10);
-  child->start_at =
-      absl::Now() + std::min(options_.first_backoff * (1 << doublings), options_.longest_backoff);
+  const RetryPolicy policy = {.first_wait = options_.first_backoff,
+                              .longest_wait = options_.longest_backoff};
+  child->start_at = absl::Now() + WaitAfter(policy, child->quick_deaths - 1);
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/memory_usage.h"
+#include "base/retry.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
@@ -26,7 +27,6 @@
 namespace lwq {
 namespace {
 
-constexpr absl::Duration kMaxBackoff = absl::Seconds(10);
 constexpr int kPollSeconds = 20;
 
 // Whether the server may take the same report later: it is away, busy, or its disk is full. What a
@@ -46,27 +46,18 @@ bool KnowsOfFailure(const absl::Status& refused) {
   return reason == "LEASE_LOST" || reason == "OUTPUT_INVALID" || reason == "INCARNATION_SUPERSEDED";
 }
 
-// Waits 0.1 s, then twice as long each time, up to kMaxBackoff; where there is no connection, until
-// there is one. gRPC gets on with connecting only while somebody waits for it: a worker that slept
-// instead needed half a minute for a handshake of TLS.
-class Backoff {
- public:
-  Backoff(Clock* clock, grpc::Channel* channel) : clock_(clock), channel_(channel) {}
-  void Wait() {
-    if (channel_->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
-      clock_->SleepFor(delay_);
+// While there is no connection, waits for one. gRPC gets on with connecting only while somebody waits
+// for it: a worker that slept instead needed half a minute for a handshake of TLS.
+Retry MakeRetry(Clock* clock, grpc::Channel* channel) {
+  const auto sleep = [clock, channel](absl::Duration wait) {
+    if (channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
+      clock->SleepFor(wait);
     } else {
-      channel_->WaitForConnected(AfterNow(delay_));
+      channel->WaitForConnected(AfterNow(wait));
     }
-    delay_ = std::min(delay_ * 2, kMaxBackoff);
-  }
-  void Reset() { delay_ = absl::Milliseconds(100); }
-
- private:
-  Clock* const clock_;
-  grpc::Channel* const channel_;
-  absl::Duration delay_ = absl::Milliseconds(100);
-};
+  };
+  return Retry({.is_transient = MayBeTakenLater}, clock, nullptr, sleep);
+}
 
 }  // namespace
 
@@ -177,7 +168,7 @@ absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
 
 absl::Status Agent::Run() {
   bool away = false;
-  Backoff backoff(options_.clock, channel_.get());
+  Retry retry = MakeRetry(options_.clock, channel_.get());
   absl::Duration last_work = options_.clock->Steady();
   while (!stopping_) {
     if (!registered_) {
@@ -188,12 +179,12 @@ absl::Status Agent::Run() {
           spdlog::warn("no answer from {}, asking again until it comes: {}", options_.server,
                        LogSafe(status.ToString()));
         }
-        backoff.Wait();
+        retry.Wait();
         continue;
       }
       registered_ = true;
       away = false;
-      backoff.Reset();
+      retry.Reset();
     }
     absl::StatusOr<v1::LeaseTasksResponse> polled = Poll();
     if (!polled.ok()) {
@@ -205,11 +196,11 @@ absl::Status Agent::Run() {
         spdlog::warn("no work from {}, asking again until it comes: {}", options_.server,
                      LogSafe(polled.status().ToString()));
       }
-      backoff.Wait();
+      retry.Wait();
       continue;
     }
     if (std::exchange(away, false)) spdlog::info("{} is back", options_.server);
-    backoff.Reset();
+    retry.Reset();
     if (polled->leases().empty()) {
       ReleaseTaskMemory();
       if (options_.clock->Steady() - last_work < options_.exit_when_idle) continue;
@@ -267,13 +258,13 @@ void Agent::RunLease(const v1::Lease& lease) {
 }
 
 absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send) {
-  Backoff backoff(options_.clock, channel_.get());
+  Retry retry = MakeRetry(options_.clock, channel_.get());
   while (true) {
     grpc::ClientContext context;
     SetTimeout(context, absl::Seconds(30));
     absl::Status status = send(&context);
-    if (status.ok() || !MayBeTakenLater(status) || stopping_) return status;
-    backoff.Wait();
+    if (status.ok() || stopping_) return status;
+    LWQ_RETURN_IF_ERROR(retry.BeforeRetry(status));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/retry.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
@@ -20,22 +21,27 @@ namespace {
 
 // One call moves what it can in this time; the next goes on from there.
 constexpr absl::Duration kCallTimeout = absl::Minutes(2);
-constexpr int kAttempts = 5;  // in a row that move nothing
-
-// A server without room may have some again: an old upload ends, somebody deletes. Not as long as
-// a task may stand still (the server's --stall-timeout).
-constexpr absl::Duration kFullWait = absl::Minutes(8);
-constexpr absl::Duration kFullPause = absl::Seconds(5);
 
 bool IsFull(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
   return reason == "STORAGE_FULL" || reason == "STORE_FULL";
 }
 
+// A server without room may have some again: an old upload ends, somebody deletes. Not as long as
+// a task may stand still (the server's --stall-timeout).
+constexpr RetryPolicy kUntilRoom = {.first_wait = absl::Seconds(5),
+                                    .longest_wait = absl::Seconds(5),
+                                    .time = absl::Minutes(8),
+                                    .is_transient = IsFull};
+
 // Whether the rest may come later: the connection was cut, the server is away or busy.
 bool MayGoOn(const absl::Status& status) {
   return IsRetryable(status) || status.code() == absl::StatusCode::kOutOfRange;
 }
+
+// Of calls in a row that move nothing.
+constexpr RetryPolicy kGoOn = {
+    .first_wait = absl::Milliseconds(400), .tries = 5, .is_transient = MayGoOn};
 
 }  // namespace
 
@@ -99,14 +105,13 @@ absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& pat
   const std::string partial = absl::StrCat(path, ".partial");
   LWQ_ASSIGN_OR_RETURN(auto file, FileWriter::Create(partial));
   Sha256 hash;
-  int in_vain = 0;
+  Retry retry(kGoOn, clock_);
   while (true) {
     const int64_t before = file->size();
-    absl::Status status = DownloadFrom(blob, *file, hash);
+    const absl::Status status = DownloadFrom(blob, *file, hash);
     if (status.ok()) break;
-    in_vain = file->size() > before ? 0 : in_vain + 1;
-    if (!MayGoOn(status) || in_vain == kAttempts) return status;
-    clock_->SleepFor(absl::Milliseconds(200) * (1 << in_vain));
+    if (file->size() > before) retry.Reset();
+    LWQ_RETURN_IF_ERROR(retry.BeforeRetry(status));
   }
   if (file->size() != blob.size_bytes() || hash.FinishHex() != blob.sha256()) {
     return CorruptFailure("BLOB_CORRUPT", "the bytes that came are not those of the digest");
@@ -153,24 +158,21 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
 
 absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path) {
   int64_t most = -1;
-  int in_vain = 0;
-  const absl::Duration give_up = clock_->Steady() + kFullWait;
+  Retry cut(kGoOn, clock_);
+  Retry full(kUntilRoom, clock_, [this](const absl::Status& status) {
+    return stopped_ ? status : absl::OkStatus();
+  });
   while (true) {
     absl::StatusOr<int64_t> committed = UploadedBytes(blob);
     absl::Status status = committed.status();
     if (committed.ok()) {
       if (*committed < 0) return absl::OkStatus();
-      in_vain = *committed > most ? 0 : in_vain;
+      if (*committed > most) cut.Reset();
       most = std::max(most, *committed);
       status = UploadFrom(blob, path, *committed);
     }
     if (status.ok()) return status;
-    if (IsFull(status) && clock_->Steady() < give_up && !stopped_) {
-      clock_->SleepFor(kFullPause);
-      continue;
-    }
-    if (!MayGoOn(status) || ++in_vain == kAttempts) return status;
-    clock_->SleepFor(absl::Milliseconds(200) * (1 << in_vain));
+    LWQ_RETURN_IF_ERROR(IsFull(status) ? full.BeforeRetry(status) : cut.BeforeRetry(status));
   }
 }
 

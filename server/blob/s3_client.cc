@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include <algorithm>
-#include <random>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -13,14 +12,14 @@
 #include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/hash.h"
+#include "base/retry.h"
 #include "base/status_macros.h"
 #include "server/blob/s3_xml.h"
 
 namespace lwq {
 namespace {
 
-constexpr int kMaxAttempts = 6;
-constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+constexpr RetryPolicy kPolicy = {.tries = 6};
 constexpr absl::Duration kRequestLife = absl::Minutes(15);
 constexpr int64_t kMaxErrorBytes = 64 << 10;
 constexpr char kChecksumHeader[] = "x-amz-checksum-sha256";
@@ -57,14 +56,6 @@ bool IsTransient(absl::string_view method, const absl::StatusOr<HttpAnswer>& ans
   if (!answer.ok() || (answer->code < 300 && HasErrorInside(method, *answer))) return true;
   const int code = answer->code;
   return code >= 500 || code == 408 || code == 409 || code == 429;
-}
-
-// Half the growing pause, and up to as much again: clients that failed together do not come back
-// together.
-absl::Duration PauseAfter(int attempt) {
-  thread_local std::minstd_rand random(std::random_device{}());
-  const absl::Duration most = kFirstPause * (1 << attempt);
-  return most * (0.5 + 0.5 * std::uniform_real_distribution<double>(0, 1)(random));
 }
 
 }  // namespace
@@ -153,8 +144,8 @@ absl::StatusOr<HttpAnswer> S3Client::Send(const Call& call) {
     request.url = SignedUrl(call.method, TargetOf(call), call.headers, credentials_,
                             location_.region, clock_->Now(), kRequestLife);
     absl::StatusOr<HttpAnswer> answer = http_.Send(request);
-    if (IsTransient(call.method, answer) && attempt + 1 < kMaxAttempts) {
-      clock_->SleepFor(PauseAfter(attempt));
+    if (IsTransient(call.method, answer) && attempt + 1 < kPolicy.tries) {
+      clock_->SleepFor(WithJitter(WaitAfter(kPolicy, attempt)));
       continue;
     }
     if (!answer.ok()) {

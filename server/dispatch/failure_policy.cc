@@ -1,14 +1,14 @@
 #include "server/dispatch/failure_policy.h"
 
-#include <algorithm>
 
 #include "base/reasons.h"
+#include "base/retry.h"
 
 namespace lwq {
 namespace {
 
-constexpr absl::Duration kFirstDelay = absl::Seconds(1);
-constexpr absl::Duration kLongestDelay = absl::Seconds(60);
+constexpr RetryPolicy kRequeue = {.first_wait = absl::Seconds(1),
+                                  .longest_wait = absl::Seconds(60)};
 
 // How many workers have to fail a task before it is given up.
 constexpr int kAll = 16;  // bounds what a worker that starts again and again under new names costs
@@ -23,12 +23,6 @@ RetryRule RuleOf(const v1::Failure& failure, bool inputs_whole) {
   const Reason* reason = FindReason(failure.reason());
   if (reason == nullptr) return failure.retryable() ? retry::kTransient : retry::kNoRetry;
   return reason->retry.remakes_inputs && inputs_whole ? kCannotRead : reason->retry;
-}
-
-absl::Duration DelayAfter(int failures) {
-  absl::Duration delay = kFirstDelay;
-  for (int i = 0; i < failures && delay < kLongestDelay; ++i) delay *= 2;
-  return std::min(delay, kLongestDelay);
 }
 
 // Of a failure that counts: how many workers it takes to believe that the task is to blame.
@@ -61,7 +55,7 @@ RetryDecision DecideRetry(const v1::TaskRecord& task, const v1::Failure& failure
   RetryDecision decision;
   decision.counts = rule.counts;
   decision.lost_inputs = rule.remakes_inputs;
-  if (!rule.counts || inputs_whole) decision.delay = DelayAfter(so_far);
+  if (!rule.counts || inputs_whole) decision.delay = WaitAfter(kRequeue, so_far);
   if (decision.lost_inputs) return decision;
   decision.again = so_far < rule.attempts;
   const int workers = rule.counts ? WorkersNeeded(failure) : 0;

@@ -1,11 +1,11 @@
 #include "server/service/scheduler.h"
 
-#include <algorithm>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/log.h"
+#include "base/retry.h"
 #include "base/status_macros.h"
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/progress.h"
@@ -17,8 +17,8 @@ namespace lwq {
 namespace {
 
 constexpr int kPage = 1000;
-constexpr absl::Duration kFirstRetry = absl::Milliseconds(200);
-constexpr absl::Duration kLongestRetry = absl::Seconds(30);
+constexpr RetryPolicy kRetryPolicy = {.first_wait = absl::Milliseconds(200),
+                                      .longest_wait = absl::Seconds(30)};
 
 // Every row of a table, page by page.
 absl::Status ForEachRow(Store& store, Table table, std::optional<int> state,
@@ -279,7 +279,7 @@ absl::Status Scheduler::FailFor(const std::string& name, const absl::Status& sta
 }
 
 void Scheduler::RetryLater(int attempt, std::function<void()> work) {
-  const absl::Duration wait = std::min(kFirstRetry * (1 << std::min(attempt, 10)), kLongestRetry);
+  const absl::Duration wait = WaitAfter(kRetryPolicy, attempt);
   MutexLock lock(&owed_mu_);
   owed_.emplace(clock_->Steady() + wait, std::move(work));
 }
