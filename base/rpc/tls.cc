@@ -141,8 +141,10 @@ grpc_ssl_certificate_config_reload_status ServerCertificates::Fetch(
   certificates->fetched_ = true;
   const TlsFiles& files = certificates->files_;
   const grpc_ssl_pem_key_cert_pair pair = {files.key.c_str(), files.cert.c_str()};
-  *config = grpc_ssl_server_certificate_config_create(files.ca.empty() ? nullptr : files.ca.c_str(),
-                                                      &pair, 1);
+  // Debian's gRPC asserts that there are roots. Where no client is asked for a certificate nothing
+  // is checked by them, and the server's own will do.
+  const std::string& roots = files.ca.empty() ? files.cert : files.ca;
+  *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
 

@@ -1,6 +1,5 @@
 #include "server/service/server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
@@ -199,9 +198,8 @@ absl::Status Server::State::Listen() {
   token_service = std::make_unique<TokenServiceImpl>(env, tokens.get());
   const auto credentials =
       certificates == nullptr ? grpc::InsecureServerCredentials() : certificates->Credentials();
-  // Neither of the two asks who calls.
+  // It does not ask who calls.
   grpc::EnableDefaultHealthCheckService(!guard->enforced());
-  if (!guard->enforced()) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   ApplySettings(builder);
   int port = 0;

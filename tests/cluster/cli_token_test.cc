@@ -180,7 +180,7 @@ TEST_F(CliTokenTest, AJobRunsWithTokensAloneAndEachRefusalIsSaid) {
       << "in the clear on the loopback: the server does not answer";
   EXPECT_EQ(As("admin.token", "token revoke " + client).code, 0);
   refused(As("client.token", "jobs"), 4, "TOKEN_REVOKED");
-  EXPECT_THAT(As("admin.token", "token list --json").out, HasSubstr("revokeTime"));
+  EXPECT_THAT(As("admin.token", "token list --json").out, HasSubstr("revoke_time"));
 }
 
 TEST_F(CliTokenTest, AStrangerLearnsNothing) {

@@ -102,7 +102,7 @@ class SimServer {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Collector> collector_;
   LiveCalls calls_;
-  Guard guard_{false};
+  Guard guard_{false, nullptr, clock_};
   ServiceEnv env_;
   std::unique_ptr<JobServiceImpl> jobs_;
   std::unique_ptr<WorkerServiceImpl> workers_;

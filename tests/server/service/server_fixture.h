@@ -238,7 +238,9 @@ class ScriptedWorker {
     if (spec.has_ingest()) *output.mutable_ingest() = Manifest(spec.ingest().directory());
     if (spec.has_preflight()) output.mutable_preflight();
     if (spec.has_calibrate()) {
-      EXPECT_EQ(spec.calibrate().model().manifest().inventory().num_layers(), kLayers);
+      // A worker reads the layers from the files that it compares with the manifest.
+      EXPECT_GT(spec.calibrate().model().manifest().files_size(), 0);
+      EXPECT_FALSE(spec.calibrate().model().manifest().has_inventory());
       const v1::CalibrateTask& task = spec.calibrate();
       for (int l = task.first_layer(); l < task.end_layer(); ++l) {
         v1::LayerValues& values = *output.mutable_calibrate()->add_layers();
