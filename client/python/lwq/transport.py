@@ -86,7 +86,7 @@ def credentials_of(ca: str | os.PathLike[str] | None, cert: str | os.PathLike[st
     return grpc.ssl_channel_credentials(contents["tls_ca"], contents["tls_key"], contents["tls_cert"])
 
 
-class _FileToken(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+class _FileToken(grpc.AuthMetadataPlugin):
     """Shows the token of a file with each call; reads it again when it changes, and goes on with the last while it cannot be read."""
 
     def __init__(self, path: str | os.PathLike[str]):
