@@ -17,24 +17,25 @@ using ::testing::IsEmpty;
 
 constexpr size_t kMaxFunctionLines = 60;
 
-bool Indented(const std::string& line) { return line.empty() || line[0] == ' '; }
-
-// "<line>: <lines> lines" of functions that are too long. Reads the layout that clang-format gives
-// the tree: a function starts at the last line that is not indented before a "}" that stands alone.
+// "<line>: <lines> lines" of functions that are too long, those of classes too. Reads the layout that
+// clang-format gives the tree: a function starts at the last line of its own indentation before a
+// "}" that stands alone. A loop as long as that is found as well: its function is longer still.
 std::vector<std::string> LongFunctions(const std::string& text) {
-  static const std::regex& type = *new std::regex("^(class|struct|enum|union|namespace)\\b");
+  static const std::regex& type = *new std::regex("^ *(class|struct|enum|union|namespace)\\b");
   std::vector<std::string> found;
   const std::vector<std::string> lines = Lines(text);
-  size_t start = 0;
+  std::map<size_t, size_t> starts;  // by indentation
   for (size_t i = 0; i < lines.size(); ++i) {
     const std::string& line = lines[i];
-    if (line == "}") {
-      const size_t length = i - start + 1;
+    const size_t indent = line.find_first_not_of(' ');
+    if (indent == std::string::npos || line[indent] == '#' || line[indent] == '/') continue;
+    if (line.substr(indent) == "}") {
+      const size_t start = starts[indent], length = i - start + 1;
       if (length > kMaxFunctionLines && !std::regex_search(lines[start], type)) {
         found.push_back(std::to_string(start + 1) + ": " + std::to_string(length) + " lines");
       }
-    } else if (!Indented(line) && line[0] != '}' && line[0] != '#' && line[0] != '/') {
-      start = i;
+    } else if (line[indent] != '}') {
+      starts[indent] = i;
     }
   }
   return found;
@@ -56,6 +57,15 @@ TEST(SourceRules, ALongFunctionIsSeenAndALongTypeIsNot) {
   EXPECT_THAT(LongFunctions("// it\nvoid F() {\n" + body + "  f();\n}\n"),
               ElementsAre("2: 61 lines"));
   EXPECT_THAT(LongFunctions("struct S {\n" + body + body + "};\n"), IsEmpty());
+}
+
+TEST(SourceRules, ALongMethodIsSeenInItsClass) {
+  std::string body;
+  for (size_t i = 0; i < kMaxFunctionLines - 2; ++i) body += "    f();\n";
+  const std::string before = "class C {\n public:\n  void Short() {\n    f();\n  }\n  void F() {\n";
+  EXPECT_THAT(LongFunctions(before + body + "  }\n};\n"), IsEmpty());
+  EXPECT_THAT(LongFunctions(before + body + "    f();\n  }\n};\n"), ElementsAre("6: 61 lines"));
+  EXPECT_THAT(LongFunctions("class C {\n  struct S {\n" + body + body + "  };\n};\n"), IsEmpty());
 }
 
 // Where a suite tests a folder as a whole, or a file through what uses it.
