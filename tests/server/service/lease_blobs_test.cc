@@ -55,10 +55,11 @@ TEST(LeaseBlobsTest, WithItsLeaseTheRightEnds) {
   state.Apply(changes, kNow);
   EXPECT_FALSE(blobs.IsRead(state, "text"));
   EXPECT_TRUE(blobs.IsRead(state, "of-before")) << "the other task reads it too";
-  // Handed out again, to read something else.
-  changes.tasks["a"] = Task("a", "text-3", 9);
+  // Handed out again, to read something else; nobody asked in between.
+  ASSERT_TRUE(blobs.IsRead(state, "text-2"));
+  changes.tasks["b"] = Task("b", "text-3", 9);
   state.Apply(changes, kNow);
-  EXPECT_FALSE(blobs.IsRead(state, "text"));
+  EXPECT_FALSE(blobs.IsRead(state, "text-2"));
   EXPECT_TRUE(blobs.IsRead(state, "text-3"));
 }
 
