@@ -1,7 +1,7 @@
 // Blobs in a bucket of S3 or of what speaks like it: PREFIX/sha256/<hex>, immutable. Blobs larger
 // than a part are uploaded in parts and appear when the last is there and the digest of all is
 // right; PREFIX/uploads/<hex> says how far an upload is, so that another process goes on with it.
-// docs/decisions/0011-s3-by-signed-urls.md.
+// docs/decisions/0020-s3-by-signed-urls.md.
 #pragma once
 
 #include <atomic>

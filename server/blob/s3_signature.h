@@ -1,5 +1,5 @@
 // Signed URLs of S3 (AWS Signature Version 4 in the query): who holds one may do that one request
-// until it expires. docs/decisions/0011-s3-by-signed-urls.md.
+// until it expires. docs/decisions/0020-s3-by-signed-urls.md.
 #pragma once
 
 #include <map>

@@ -1,5 +1,5 @@
 // Which of the servers on one store is the leader: the one whose term the store holds. Others stand
-// by. docs/decisions/0010-one-leader-fenced-by-term.md.
+// by. docs/decisions/0019-one-leader-fenced-by-term.md.
 //
 // Two rows say it. "term": its version is the term, its value who took it. "lease": rewritten by
 // the leader every few seconds, empty when it was given back. Nobody compares clocks: who stands by
