@@ -3,6 +3,8 @@
 # usage: deploy/images/build.sh [--debootstrap] [--binaries DIR] [TARGET...]   (no target: all)
 #   --debootstrap   where no registry is reachable: makes the base image from Debian's packages (once)
 #   --binaries DIR  takes lwq's programs from DIR, such as build/release/bin, instead of compiling them in the image
+#   --cuda DIR TOOLKIT  takes the worker with CUDA from DIR, such as build/release-cuda/bin, and CUDA's libraries from TOOLKIT
+# worker-cuda is built only where it is named: it fetches the CUDA Toolkit, a gigabyte.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -50,9 +52,17 @@ while [[ $# -gt 0 ]]; do
       for file in lwq-server lwq-worker lwqctl lwq-sentencepiece.so; do
         strip --strip-unneeded -o "$work/build/out/$file" "${2:?--binaries needs a directory}/$file"
       done
-      context=(--build-context "build=$work/build")
+      context+=(--build-context "build=$work/build")
       shift 2 ;;
-    --help | -h) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
+    --cuda)
+      mkdir -p "$work/build-cuda/out"
+      for file in lwq-worker lwq-sentencepiece.so; do
+        strip --strip-unneeded -o "$work/build-cuda/out/$file" "${2:?--cuda needs a directory and a toolkit}/$file"
+      done
+      scripts/install_cuda.sh --runtime "${3:?--cuda needs a directory and a toolkit}" "$work/build-cuda/out/cuda"
+      context+=(--build-context "build-cuda=$work/build-cuda")
+      shift 3 ;;
+    --help | -h) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
     *) targets+=("$1"); shift ;;
   esac
 done

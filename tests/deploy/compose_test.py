@@ -30,7 +30,7 @@ def check_file(compose):
         check(":" in service["image"] or "build" in service, f"{name}: its image has a version or is built here")
         for other in service.get("depends_on", {}):
             condition = service["depends_on"][other]["condition"]
-            has_check = "healthcheck" in services[other] or f"FROM common AS {services[other].get('build', {}).get('target')}" in dockerfile
+            has_check = "healthcheck" in services[other] or re.search(rf"FROM (common|worker) AS {services[other].get('build', {}).get('target')}\n", dockerfile)
             check(other in services and (condition != "service_healthy" or has_check), f"{name}: waits for {other}, {condition}")
         for volume in service.get("volumes", []):
             source = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]

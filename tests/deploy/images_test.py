@@ -10,6 +10,7 @@ from processes import SAMPLE, TMP, check, finish, free_port, need, run, skip, st
 ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 PROGRAMS = {"lwq-server": ["lwq-server"], "lwq-worker-cpu": ["lwq-worker"], "lwqctl": ["lwqctl"],
             "lwq": ["lwq-server", "lwq-worker", "lwqctl"]}
+CUDA = {"lwq-worker-cuda": ["lwq-worker"]}
 NOT_WANTED = ["usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "usr/bin/make", "usr/bin/python3", "usr/bin/curl", "usr/bin/git"]
 QUICK = ("--budget 4.5bpw --method rtn --scorer lim --allocator two-level --calibration-tokens 512"
          " --eval-text /models/sample/held-out.txt --eval-tokens 512").split()
@@ -34,16 +35,30 @@ def check_content(image, name):
     newest = run(["buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", image]).strip()
     check(tagged == newest, f"{image}: has the tag that the manifests name")
     check(config["Labels"].get("org.opencontainers.image.revision"), f"{image}: and its revision")
-    if image in ("lwq-server", "lwq-worker-cpu"):
+    if image.startswith(("lwq-server", "lwq-worker")):
         check(config.get("Healthcheck", {}).get("Test") == ["CMD", "healthy", "9464"], f"{image}: has a health check")
     root = run(["buildah", "mount", name]).strip()
     found = [path for path in NOT_WANTED if os.path.lexists(f"{root}/{path}")]
     check(not found, f"{image}: no build tools {found or ''}")
     left = [d for d in ("var/lib/apt/lists", "var/cache/apt") if os.path.isdir(f"{root}/{d}") and os.listdir(f"{root}/{d}")]
     check(not left, f"{image}: no caches of the package manager {left or ''}")
-    for program in PROGRAMS[image]:
+    for program in {**PROGRAMS, **CUDA}[image]:
         missing = [line for line in run(["chroot", root, "ldd", f"/usr/local/bin/{program}"]).splitlines() if "not found" in line]
         check(not missing, f"{image}: {program} finds its libraries {missing or ''}")
+
+
+def check_cuda():
+    """Made by name only. Without a driver its worker says so, which it can because it found CUDA's libraries."""
+    image = "lwq-worker-cuda"
+    if subprocess.run(["buildah", "inspect", "--type", "image", image], capture_output=True).returncode != 0:
+        print(f"not checked: no image {image} here")
+        return
+    name = container(image)
+    check_content(image, name)
+    command = ["lwq-worker", "--server", "unix:/tmp/none", "--work-dir", "/tmp", "--device", "cuda:0"]
+    done = subprocess.run(in_image(name, command), env=ENVIRONMENT, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    check(done.returncode == 70 and "DEVICE_UNAVAILABLE" in said and "no CUDA" not in said, f"{image}: misses nothing but a driver: {said.strip()[-200:]}")
 
 
 def main():
@@ -53,6 +68,7 @@ def main():
     names = {image: container(image) for image in PROGRAMS}
     for image, name in names.items():
         check_content(image, name)
+    check_cuda()
 
     run(in_image(names["lwq-server"], ["bash", "-ec", "make_certificates /tmp/ca 365 server >/dev/null; test -s /tmp/ca/user.key; test -w /tls/user"]),
         env=ENVIRONMENT)

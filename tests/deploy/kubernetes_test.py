@@ -16,8 +16,8 @@ except ImportError:
     skip("this Python has no kubernetes-validate")
 
 VERSION = "1.32"
-OVERLAYS = ("embedded", "postgres-s3", "postgres-s3-keda")
-PROGRAMS = {"lwq-server": "lwq-server", "lwq-worker-cpu": "lwq-worker"}
+OVERLAYS = ("embedded", "postgres-s3", "postgres-s3-keda", "gpu")
+PROGRAMS = {"lwq-server": "lwq-server", "lwq-worker-cpu": "lwq-worker", "lwq-worker-cuda": "lwq-worker"}
 
 
 def build(kubectl, overlay):
@@ -99,6 +99,23 @@ def disk_objections(pod):
         wrong.append(f"{sum(asked) >> 30} GiB asked for, {volumes >> 30} GiB of volumes")
     if pod["securityContext"].get("fsGroupChangePolicy") != "OnRootMismatch":
         wrong.append("each start changes the owner of each file of its volumes")
+    return wrong
+
+
+def gpu_objections(pod):
+    """A worker with CUDA gets a GPU that is its own, is put where there are some and uses it; nobody else takes one away."""
+    wrong = []
+    for container in pod["containers"]:
+        wanted = container["image"].startswith("lwq-worker-cuda:")
+        gpus = {list_: container["resources"].get(list_, {}).get("nvidia.com/gpu") for list_ in ("limits", "requests")}
+        if gpus["limits"] != ("1" if wanted else None) or gpus["requests"] not in (None, gpus["limits"]):
+            wrong.append(f"{container['name']} asks for {gpus}")
+        devices = [word for word in container["args"] if word.startswith("--device")]
+        if devices != (["--device=cuda:0"] if wanted else []):  # of those that it sees, which is the one that it got
+            wrong.append(f"{container['name']} runs on {devices}")
+        tolerated = any(t["key"] == "nvidia.com/gpu" and t["effect"] == "NoSchedule" for t in pod.get("tolerations", []))
+        if tolerated != wanted:
+            wrong.append(f"{container['name']} {'may not go' if wanted else 'may go'} where GPUs are")
     return wrong
 
 
@@ -197,6 +214,8 @@ def check_overlay(overlay, resources):
         check(not wrong, f"  {name}: admitted as restricted {wrong or ''}")
         wrong = disk_objections(pod_of(resource))
         check(not wrong, f"  {name}: its disk is asked for {wrong or ''}")
+        wrong = gpu_objections(pod_of(resource))
+        check(not wrong, f"  {name}: a GPU for whom needs one {wrong or ''}")
         wrong = unscraped(resource, policies)
         check(not wrong, f"  {name}: Prometheus is let in {wrong or ''}")
         for space, cache in work_space(pod_of(resource)):
@@ -204,6 +223,10 @@ def check_overlay(overlay, resources):
     check_claims(resources)
     ports = [way_in(pod_of(r)) for r in pods if r["kind"] == "StatefulSet"]
     check(ports == [7421], f"  lwqctl on a user's machine finds a way in, by port {ports}")
+    images = {c["image"].split(":")[0] for r in pods for c in pod_of(r)["containers"]}
+    check(images == {"lwq-server", "lwq-worker-cuda" if overlay == "gpu" else "lwq-worker-cpu"}, f"  images {sorted(images)}")
+    for image in images:
+        check(f" AS {image.removeprefix('lwq-')}\n" in (ROOT / "Dockerfile").read_text(), f"  the Dockerfile makes {image}")
     if overlay == "embedded":
         check(pods[0]["spec"]["replicas"] == 1, "  one server on one SQLite store")
 
@@ -261,6 +284,8 @@ def main():
     pod = next(r for r in planted if r["kind"] == "StatefulSet")
     pod["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
     check(objections(pod, {"ConfigMap": [], "PriorityClass": ["lwq-server"]}), "a pod with a root that can be written is found out")
+    pod["spec"]["template"]["spec"]["containers"][1]["image"] = "lwq-worker-cuda:0.1.0"
+    check(len(gpu_objections(pod_of(pod))) >= 3, "a worker with CUDA that gets no GPU is found out")
     pod["spec"]["replicsa"] = 1
     check(schema_errors(pod), "a field that does not exist is found out")
 
