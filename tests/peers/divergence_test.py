@@ -17,11 +17,8 @@ report = lwq.quantize(lwq.SAMPLE, out, "--budget", "3.25bpw", "--method", "rtn",
                       "--eval-tokens", TOKENS)
 ours = next(r["text"] for r in lwq.evaluations(report) if "text" in r and "kl" in r["text"])
 
-from tokenizers import Tokenizer
-
 with open(text_file, encoding="utf-8") as f:
-    ids = Tokenizer.from_file(os.path.join(lwq.SAMPLE, "tokenizer.json")).encode(f.read(), add_special_tokens=True).ids
-ids = torch.tensor(ids[: TOKENS // WINDOW * WINDOW]).reshape(-1, WINDOW)
+    ids = torch.tensor(lwq.windows(lwq.SAMPLE, f.read(), WINDOW, TOKENS // WINDOW))
 source, artifact, kl = lwq.load(lwq.SAMPLE), lwq.load(out), []
 with torch.no_grad():
     for batch in ids.split(8):

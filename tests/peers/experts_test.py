@@ -79,9 +79,8 @@ for name, (kind, options) in CASES.items():
                           "--calibration-tokens", "4096", "--eval-text", held, "--eval-tokens", WINDOW * WINDOWS)
     lwq.equal(f"{name}: forecast of its bytes", int(answer["weight_file_bytes"]), os.path.getsize(out))
     lwq.equal(f"{name}: several types in {answer['formats']}", len(answer["formats"]) > 1, True)
-    ids = lwq.tokens(model, [text], special=True)[0]
     ours = [e["text"]["token_perplexity"] for e in lwq.evaluations(answer) if e["subject"] == "artifact" and "text" in e][0]
-    theirs = perplexity_there(out, [ids[i * WINDOW:(i + 1) * WINDOW] for i in range(WINDOWS)])
+    theirs = perplexity_there(out, lwq.windows(model, text, WINDOW, WINDOWS))
     lwq.below(f"{name}: perplexity {theirs:.4f}, lwq's of the file {ours:.4f}: relative difference", abs(theirs / ours - 1), BOUND)
     starved = {module: note for module, note in notes(answer) if "starved expert" in note}
     for module in sorted(starved)[:3]:

@@ -32,11 +32,6 @@ def perplexity_there(path, text_tokens, vocabulary):
     return float(np.exp(np.mean(losses)))
 
 
-def windows(model, text):
-    ids = lwq.tokens(model, [text], special=True)[0]
-    return [ids[i * WINDOW:(i + 1) * WINDOW] for i in range(WINDOWS)]
-
-
 text = lwq.sample_text(8000)
 held = os.path.join(lwq.TMP, "held.txt")
 with open(held, "w", encoding="utf-8") as f:
@@ -53,6 +48,6 @@ for name, model, options in cases:
     lwq.equal(f"{name}: forecast of its bytes", int(answer["weight_file_bytes"]), os.path.getsize(out))
     lwq.equal(f"{name}: several types in {answer['formats']}", len(answer["formats"]) > 1, True)
     ours = perplexity(lwq.evaluations(answer), "artifact")
-    theirs = perplexity_there(out, windows(model, text), 4096)
+    theirs = perplexity_there(out, lwq.windows(model, text, WINDOW, WINDOWS), 4096)
     lwq.below(f"{name}: perplexity {theirs:.4f}, lwq's of the file {ours:.4f}: relative difference", abs(theirs / ours - 1), 5e-3)
 lwq.finish()

@@ -45,6 +45,20 @@ def tokens(model, texts, special):
     return [part[:-1] for part in np.split(flat, ends + 1)[:-1]]
 
 
+def windows(model, text, window, count):
+    """Windows as lwq's evaluation cuts a text, by the tokenizers library: what stands in front of a text (BOS) stands in front of
+    each, and takes a place of it. [count, window]"""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
+    plain, special = (tokenizer.encode(text, add_special_tokens=s).ids for s in (False, True))
+    front = special[:len(special) - len(plain)]
+    assert special == front + plain
+    piece = window - len(front)
+    assert len(plain) >= count * piece
+    return np.array([front + plain[i * piece:(i + 1) * piece] for i in range(count)])
+
+
 def logits(model, ids, window, *options):
     """lwq's logits [len(ids), vocabulary] in f32, in windows that do not see each other."""
     source, target = os.path.join(TMP, "ids"), os.path.join(TMP, "logits")

@@ -1,6 +1,7 @@
 // Measures one model on one dataset: perplexity and, against a source, KL divergence of a text;
 // accuracy on multiple-choice items.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/eval/multiple_choice.h"
 #include "worker/engine/eval/perplexity.h"
+#include "worker/engine/eval/text_windows.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/task_memory.h"
 
@@ -52,61 +54,52 @@ v1::KlResult ToProto(const DivergenceResult& divergence) {
   return proto;
 }
 
-// `text` without what is behind `max_bytes`, cut at the end of a line in its last half, else
-// between two characters.
-std::string CutText(const std::string& text, int64_t max_bytes) {
-  size_t end = static_cast<size_t>(max_bytes);
-  const size_t line_end = text.rfind('\n', end - 1);
-  if (line_end != std::string::npos && line_end >= end / 2) return text.substr(0, line_end + 1);
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
+// The text's windows and what the rolling form scores of it: about as many tokens, so that a long
+// text does not make a job long.
+struct EvaluatedText {
+  TokenBatch windows;
+  std::vector<std::string> rolling;
+};
 
-// The leading bytes of the documents that the rolling form scores: about as many tokens as the
-// windows have, so that a long text does not make a job long. Whole documents, except that the
-// first is cut when it alone is too long.
-std::vector<std::string> LeadingDocuments(const std::vector<std::string>& documents,
-                                          int64_t max_bytes) {
-  std::vector<std::string> leading;
-  int64_t bytes = 0;
-  for (const std::string& document : documents) {
-    const int64_t size = static_cast<int64_t>(document.size());
-    if (bytes + size > max_bytes) {
-      if (leading.empty()) leading.push_back(CutText(document, max_bytes));
-      break;
-    }
-    leading.push_back(document);
-    bytes += size;
-  }
-  return leading;
-}
-
-absl::Status EvaluateText(const v1::EvaluateTask& task, const Decoder& decoder,
-                          const Decoder* source, const RequestEncoder& encoder,
-                          const std::vector<std::string>& documents, const EvalOptions& options,
-                          v1::TextResult& result) {
+absl::StatusOr<EvaluatedText> ReadText(const v1::EvaluateTask& task, const DecoderSpec& spec,
+                                       const RequestEncoder& encoder, absl::string_view bytes) {
+  constexpr int64_t kBytesPerToken = 4;
   const int64_t length =
       std::min(task.sequence_length() > 0 ? task.sequence_length() : kDefaultSequenceLength,
-               decoder.spec().max_positions);
+               spec.max_positions);
   // Negative: the whole text.
   const int64_t tokens = task.text_tokens() == 0 ? kDefaultTextTokens : task.text_tokens();
   const int64_t max_windows = tokens < 0 ? 0 : std::max<int64_t>(1, tokens / length);
-  LWQ_ASSIGN_OR_RETURN(TokenBatch windows,
-                       DisjointWindows(encoder, documents, length, max_windows));
-  LWQ_ASSIGN_OR_RETURN(WindowResult window,
-                       WindowPerplexity(decoder, source, windows, SubProgress(options, 0, 0.6)));
+  LWQ_ASSIGN_OR_RETURN(DisjointWindows windows,
+                       DisjointWindows::Create(&encoder, length, max_windows));
+  LeadingText leading(tokens < 0 ? std::numeric_limits<int64_t>::max() : tokens * kBytesPerToken);
+  bool wants_tokens = true, wants_text = true;
+  LWQ_RETURN_IF_ERROR(ForEachDocument(bytes, KindOf(task.dataset_kind()),
+                                      [&](absl::string_view document) -> absl::StatusOr<bool> {
+                                        if (wants_text) wants_text = leading.Add(document);
+                                        if (wants_tokens) {
+                                          LWQ_ASSIGN_OR_RETURN(wants_tokens, windows.Add(document));
+                                        }
+                                        return wants_text || wants_tokens;
+                                      }));
+  EvaluatedText text;
+  LWQ_ASSIGN_OR_RETURN(text.windows, windows.Finish());
+  text.rolling = leading.documents();
+  return text;
+}
+
+absl::Status EvaluateText(const EvaluatedText& text, const Decoder& decoder, const Decoder* source,
+                          const RequestEncoder& encoder, const EvalOptions& options,
+                          v1::TextResult& result) {
+  LWQ_ASSIGN_OR_RETURN(WindowResult window, WindowPerplexity(decoder, source, text.windows,
+                                                             SubProgress(options, 0, 0.6)));
   result.set_num_tokens(window.num_tokens);
   result.set_token_perplexity(window.token_perplexity);
   result.set_sequence_length(window.sequence_length);
   if (window.divergence) *result.mutable_kl() = ToProto(*window.divergence);
 
-  constexpr int64_t kBytesPerToken = 4;
-  LWQ_ASSIGN_OR_RETURN(
-      RollingResult rolling,
-      RollingPerplexity(
-          decoder, encoder,
-          tokens < 0 ? documents : LeadingDocuments(documents, tokens * kBytesPerToken),
-          SubProgress(options, 0.6, 0.4)));
+  LWQ_ASSIGN_OR_RETURN(RollingResult rolling, RollingPerplexity(decoder, encoder, text.rolling,
+                                                                SubProgress(options, 0.6, 0.4)));
   result.set_rolling_nll(rolling.nll);
   result.set_num_rolling_tokens(rolling.num_tokens);
   result.set_word_perplexity(rolling.word_perplexity);
@@ -116,7 +109,7 @@ absl::Status EvaluateText(const v1::EvaluateTask& task, const Decoder& decoder,
 }
 
 absl::Status EvaluateChoices(const v1::EvaluateTask& task, const Decoder& decoder,
-                             const RequestEncoder& encoder, const std::string& bytes,
+                             const RequestEncoder& encoder, absl::string_view bytes,
                              const EvalOptions& options, v1::ChoiceResult& result) {
   LWQ_ASSIGN_OR_RETURN(ChoiceDataset dataset, ReadChoiceDataset(bytes, task.limit()));
   LWQ_ASSIGN_OR_RETURN(MultipleChoiceResult measured,
@@ -138,7 +131,7 @@ absl::Status EvaluateChoices(const v1::EvaluateTask& task, const Decoder& decode
 }
 
 // A text dataset, or JSON lines of documents, is for perplexity; other JSON lines are choices.
-bool HasChoices(const v1::EvaluateTask& task, const std::string& bytes) {
+bool HasChoices(const v1::EvaluateTask& task, absl::string_view bytes) {
   return task.dataset_kind() == v1::Dataset::JSONL && ReadChoiceDataset(bytes, 1).ok();
 }
 
@@ -156,7 +149,8 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
     LWQ_ASSIGN_OR_RETURN(directory, MaterializeArtifact(context));
     against = task.model().directory();
   }
-  LWQ_ASSIGN_OR_RETURN(std::string bytes, ReadDataset(context, task.dataset()));
+  LWQ_ASSIGN_OR_RETURN(const auto dataset, MapDataset(context, task.dataset()));
+  const absl::string_view bytes = TextOf(*dataset);
   const std::string made_from = is_artifact ? task.model().directory() : against;
   LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, directory, made_from, compute));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(model.artifact.described_in));
@@ -178,14 +172,14 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
         EvaluateChoices(task, *model.decoder, encoder, bytes, options, *result.mutable_choice()));
     return output;
   }
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> documents,
-                       ReadDocuments(bytes, KindOf(task.dataset_kind())));
+  LWQ_ASSIGN_OR_RETURN(const EvaluatedText text,
+                       ReadText(task, model.decoder->spec(), encoder, bytes));
   ReadableModel source;
   if (!against.empty()) {
     LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, against, /*made_from=*/"", compute));
   }
-  LWQ_RETURN_IF_ERROR(EvaluateText(task, *model.decoder, source.decoder.get(), encoder, documents,
-                                   options, *result.mutable_text()));
+  LWQ_RETURN_IF_ERROR(EvaluateText(text, *model.decoder, source.decoder.get(), encoder, options,
+                                   *result.mutable_text()));
   return output;
 }
 

@@ -17,7 +17,7 @@
 namespace lwq {
 namespace {
 
-constexpr int64_t kMaxDatasetBytes = int64_t{1} << 30;
+constexpr size_t kMaxDatasetBytes = size_t{1} << 30;  // of a calibration text
 
 // Sequences [first, end) of `batch` as a batch of their own.
 TokenBatch Sequences(const TokenBatch& batch, size_t first, size_t end) {
@@ -88,9 +88,14 @@ absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text) {
                         absl::StrCat("compute \"", text, "\" is not one of f32, bf16"));
 }
 
-absl::StatusOr<std::string> ReadDataset(const TaskContext& context, const v1::BlobRef& blob) {
+absl::StatusOr<std::unique_ptr<MappedFile>> MapDataset(const TaskContext& context,
+                                                       const v1::BlobRef& blob) {
   LWQ_ASSIGN_OR_RETURN(std::string path, context.blobs->Fetch(blob));
-  return ReadFile(path, kMaxDatasetBytes);
+  return MappedFile::Open(path);
+}
+
+absl::string_view TextOf(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
 DatasetKind KindOf(v1::Dataset::Kind kind) {
@@ -102,9 +107,15 @@ namespace {
 absl::StatusOr<TokenBatch> MakeCalibration(const TaskContext& context, const std::string& directory,
                                            const DecoderSpec& spec,
                                            const v1::CalibrationInput& calibration) {
-  LWQ_ASSIGN_OR_RETURN(std::string bytes, ReadDataset(context, calibration.dataset()));
+  LWQ_ASSIGN_OR_RETURN(const auto dataset, MapDataset(context, calibration.dataset()));
+  if (dataset->bytes().size() > kMaxDatasetBytes) {
+    return InvalidFailure(
+        "DATASET_INVALID",
+        absl::StrCat("the calibration text has ", dataset->bytes().size(), " bytes, of at most ",
+                     kMaxDatasetBytes, "; give a part of it"));
+  }
   LWQ_ASSIGN_OR_ANNOTATE(std::vector<std::string> documents,
-                         ReadDocuments(bytes, KindOf(calibration.dataset_kind())),
+                         ReadDocuments(TextOf(*dataset), KindOf(calibration.dataset_kind())),
                          "calibration text");
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(directory));
   CalibrationOptions options;

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file.h"
 #include "proto/lwq/v1/task.pb.h"
 #include "worker/engine/eval/dataset.h"
 #include "worker/engine/io/checkpoint.h"
@@ -47,8 +48,10 @@ std::string StateBlobName(int layer);
 // "" and "f32": F32; "bf16". INVALID_ARGUMENT "COMPUTE_UNKNOWN".
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text);
 
-// The bytes of a dataset blob, at most 1 GiB, and how to read them.
-absl::StatusOr<std::string> ReadDataset(const TaskContext& context, const v1::BlobRef& blob);
+// A dataset blob, mapped: of a large one only what is looked at is read. And how to read it.
+absl::StatusOr<std::unique_ptr<MappedFile>> MapDataset(const TaskContext& context,
+                                                       const v1::BlobRef& blob);
+absl::string_view TextOf(const MappedFile& file);
 DatasetKind KindOf(v1::Dataset::Kind kind);
 
 // The calibration sequences: the same for every task of a job. `spec` is the model's.

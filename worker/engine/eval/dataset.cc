@@ -240,23 +240,29 @@ absl::Status ApplyLabels(absl::string_view labels, ChoiceDataset* dataset) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, DatasetKind kind) {
-  std::vector<std::string> documents;
+absl::Status ForEachDocument(absl::string_view bytes, DatasetKind kind,
+                             const DocumentReader& read) {
   if (kind == DatasetKind::kText) {
     absl::ConsumePrefix(&bytes, "\xEF\xBB\xBF");
-    LWQ_RETURN_IF_ERROR(CheckUtf8(bytes));
-    documents.emplace_back(bytes);
-  } else {
-    LWQ_RETURN_IF_ERROR(
-        ForEachRow(bytes, [&](const Json& json, int64_t line) -> absl::StatusOr<bool> {
-          const Row row(json, line);
-          const char* key = row.Has("text") ? "text" : row.Has("content") ? "content" : "page";
-          if (!row.Has(key)) return BadLine(line, "no member \"text\", \"content\" or \"page\"");
-          LWQ_ASSIGN_OR_RETURN(std::string text, row.String(key));
-          documents.push_back(std::move(text));
-          return true;
-        }));
+    return read(bytes).status();
   }
+  return ForEachRow(bytes, [&](const Json& json, int64_t line) -> absl::StatusOr<bool> {
+    const Row row(json, line);
+    const char* key = row.Has("text") ? "text" : row.Has("content") ? "content" : "page";
+    if (!row.Has(key)) return BadLine(line, "no member \"text\", \"content\" or \"page\"");
+    LWQ_ASSIGN_OR_RETURN(const std::string text, row.String(key));
+    return read(text);
+  });
+}
+
+absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, DatasetKind kind) {
+  std::vector<std::string> documents;
+  LWQ_RETURN_IF_ERROR(
+      ForEachDocument(bytes, kind, [&](absl::string_view document) -> absl::StatusOr<bool> {
+        LWQ_RETURN_IF_ERROR(CheckUtf8(document));
+        documents.emplace_back(document);
+        return true;
+      }));
   const auto is_empty = [](const std::string& document) { return document.empty(); };
   if (std::all_of(documents.begin(), documents.end(), is_empty)) {
     return InvalidFailure("DATASET_INVALID", "the dataset has no text");

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -13,10 +15,15 @@ namespace lwq {
 
 enum class DatasetKind { kText, kJsonLines };
 
-// The documents of a dataset: all of a text as one, or the "text" (else "content", "page") member
+// Calls `read` with each document until it answers false, so that of a large dataset only what is
+// needed is looked at: all of a text as one document, or the "text" (else "content", "page") member
 // of each line. INVALID_ARGUMENT "DATASET_INVALID" with the line's number; a line has at most 64
 // MiB, a dataset at most 4 M lines. Blank lines are passed over. A UTF-8 byte order mark is
-// dropped.
+// dropped. Whether a text is UTF-8 is for its reader to say.
+using DocumentReader = std::function<absl::StatusOr<bool>(absl::string_view document)>;
+absl::Status ForEachDocument(absl::string_view bytes, DatasetKind kind, const DocumentReader& read);
+
+// All of them, checked: "DATASET_INVALID" too where none has any text.
 absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, DatasetKind kind);
 
 // One way to go on, as lm-evaluation-harness asks for it.

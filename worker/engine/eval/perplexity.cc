@@ -138,32 +138,6 @@ absl::StatusOr<RollingResult> RollingPerplexity(const Decoder& decoder,
   return SummarizeRolling(std::move(log_likelihoods), num_tokens, documents);
 }
 
-absl::StatusOr<TokenBatch> DisjointWindows(const RequestEncoder& encoder,
-                                           const std::vector<std::string>& documents,
-                                           int64_t sequence_length, int64_t max_windows) {
-  if (sequence_length < 2) {
-    return InvalidFailure("SEQUENCE_LENGTH_INVALID",
-                          absl::StrCat("windows of ", sequence_length, " tokens; at least 2"));
-  }
-  std::vector<int32_t> tokens;
-  for (const std::string& document : documents) {
-    LWQ_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, encoder.EncodeText(document));
-    tokens.insert(tokens.end(), ids.begin(), ids.end());
-  }
-  int64_t count = static_cast<int64_t>(tokens.size()) / sequence_length;
-  if (count == 0) {
-    return InvalidFailure("TEXT_TOO_SHORT",
-                          absl::StrCat("the text has ", tokens.size(), " tokens; one window needs ",
-                                       sequence_length));
-  }
-  if (max_windows > 0) count = std::min(count, max_windows);
-  TokenBatch batch;
-  for (int64_t i = 0; i < count; ++i) {
-    batch.Add(absl::MakeConstSpan(tokens).subspan(i * sequence_length, sequence_length));
-  }
-  return batch;
-}
-
 DivergenceResult SummarizeDivergence(std::vector<double> kl, int64_t num_agreeing) {
   DivergenceResult result;
   result.num_tokens = static_cast<int64_t>(kl.size());

@@ -51,13 +51,6 @@ struct WindowResult {
   std::optional<DivergenceResult> divergence;
 };
 
-// Windows of `sequence_length` tokens: the documents' tokens joined end to end, cut into disjoint
-// windows, the remainder dropped; of more than max_windows > 0, the first ones. INVALID_ARGUMENT
-// "TEXT_TOO_SHORT" when there is not one.
-absl::StatusOr<TokenBatch> DisjointWindows(const RequestEncoder& encoder,
-                                           const std::vector<std::string>& documents,
-                                           int64_t sequence_length, int64_t max_windows);
-
 // In each window tokens 2 to last are predicted; the perplexity is exp of the mean over windows of
 // their mean. With `source`, the KL divergence of `decoder` from it over the same predictions, both
 // models run once. "VOCABULARY_MISMATCH" when the two vocabularies differ in size.

@@ -14,6 +14,10 @@
 namespace lwq {
 namespace {
 
+// Words and merges end within a line or so: what a cut changes is only among the last tokens.
+constexpr int64_t kTokensBeforeCut = 256;
+constexpr size_t kLikelyTokenBytes = 5;
+
 // End of the text without trailing whitespace.
 size_t EndOfWords(absl::string_view text) {
   // A leading mark keeps the front from being stripped as well.
@@ -22,6 +26,17 @@ size_t EndOfWords(absl::string_view text) {
 }
 
 }  // namespace
+
+absl::string_view TextBeginning(absl::string_view text, size_t max_bytes) {
+  if (text.size() <= max_bytes) return text;
+  size_t end = max_bytes;
+  const size_t line_end = end == 0 ? absl::string_view::npos : text.rfind('\n', end - 1);
+  if (line_end != absl::string_view::npos && line_end >= end / 2) {
+    return text.substr(0, line_end + 1);
+  }
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
 
 absl::StatusOr<BosMode> ParseBosMode(absl::string_view name) {
   if (name.empty() || name == "tokenizer") return BosMode::kTokenizer;
@@ -68,6 +83,29 @@ absl::StatusOr<std::vector<int32_t>> RequestEncoder::EncodeText(absl::string_vie
   LWQ_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, tokenizer_->Encode(text, false));
   if (!has_prefix) tokens.insert(tokens.begin(), tokenizer_->bos_id());
   return tokens;
+}
+
+absl::StatusOr<std::vector<int32_t>> RequestEncoder::EncodeBeginning(absl::string_view text,
+                                                                     int64_t max_tokens) const {
+  size_t bytes = static_cast<size_t>(max_tokens + kTokensBeforeCut) * kLikelyTokenBytes;
+  while (true) {
+    const absl::string_view part = TextBeginning(text, bytes);
+    LWQ_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, EncodeText(part));
+    const int64_t size = static_cast<int64_t>(tokens.size());
+    if (part.size() < text.size() && size < max_tokens + kTokensBeforeCut) {
+      bytes *= 2;
+      continue;
+    }
+    tokens.resize(static_cast<size_t>(std::min(size, max_tokens)));
+    return tokens;
+  }
+}
+
+std::optional<int32_t> RequestEncoder::bos() const {
+  const bool wanted =
+      mode_ == BosMode::kAlways || (mode_ == BosMode::kTokenizer && tokenizer_->adds_bos());
+  if (!wanted || tokenizer_->bos_id() < 0) return std::nullopt;
+  return tokenizer_->bos_id();
 }
 
 absl::StatusOr<EncodedPair> RequestEncoder::EncodePair(absl::string_view context,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@ enum class BosMode { kTokenizer, kAlways, kNever };
 absl::StatusOr<BosMode> ParseBosMode(absl::string_view name);
 absl::string_view NameOf(BosMode mode);
 
+// `text` without what is behind `max_bytes`, cut at the end of a line in its last half, else
+// between two characters.
+absl::string_view TextBeginning(absl::string_view text, size_t max_bytes);
+
 struct EncodedPair {
   std::vector<int32_t> context;       // never empty
   std::vector<int32_t> continuation;  // never empty
@@ -32,10 +37,17 @@ class RequestEncoder {
 
   // A text that begins with the prefix token's text gets no special tokens under kTokenizer.
   absl::StatusOr<std::vector<int32_t>> EncodeText(absl::string_view text) const;
+  // The first `max_tokens` of them, or all there are. Of a long text only a beginning is encoded:
+  // up to the end of a line far enough behind them that what is cut off does not reach back to
+  // them.
+  absl::StatusOr<std::vector<int32_t>> EncodeBeginning(absl::string_view text,
+                                                       int64_t max_tokens) const;
   // Trailing whitespace of the context moves to the continuation, which is the tail of the tokens
   // of both. "EMPTY_CONTINUATION" when that tail is empty.
   absl::StatusOr<EncodedPair> EncodePair(absl::string_view context,
                                          absl::string_view continuation) const;
+  // What EncodeText puts in front of a text: BOS, or nothing.
+  std::optional<int32_t> bos() const;
   // BOS, else EOS.
   int32_t prefix_token() const { return prefix_token_; }
 

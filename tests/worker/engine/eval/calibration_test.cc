@@ -4,29 +4,14 @@
 #include <numeric>
 
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/eval/byte_tokenizer.h"
 
 namespace lwq {
 namespace {
 
+using testing::ByteTokenizer;
 using testing::FailsWith;
 using ::testing::HasSubstr;
-
-// One token a byte; BOS is 256.
-class ByteTokenizer : public Tokenizer {
- public:
-  explicit ByteTokenizer(bool bos) : bos_(bos) {}
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, bool) const override {
-    return std::vector<int32_t>(text.begin(), text.end());
-  }
-  std::string Decode(const std::vector<int32_t>&) const override { return ""; }
-  int64_t vocab_size() const override { return 257; }
-  int32_t bos_id() const override { return 256; }
-  int32_t eos_id() const override { return -1; }
-  bool adds_bos() const override { return bos_; }
-
- private:
-  const bool bos_;
-};
 
 std::string Alphabet(int n) {
   std::string text(n, '\0');
