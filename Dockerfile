@@ -52,8 +52,8 @@ RUN apt-get update && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/debconf/*-old /var/log/* && \
     install -d -o lwq -g lwq /authority /tls/server /tls/worker /tls/user
 COPY --from=build /out/lwq-server /usr/local/bin/
-# The step of docker-compose.yml that makes certificates is this image too.
-COPY deploy/kubernetes/make_certificates.sh /usr/local/bin/make_certificates
+# The step of docker-compose.yml that makes credentials is this image too.
+COPY deploy/kubernetes/make_credentials.sh /usr/local/bin/make_credentials
 USER 10001:10001
 EXPOSE 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["healthy", "9464"]

@@ -118,7 +118,7 @@ def main():
         finish()
         skip("no example was run: see above")
     lwq("lwq-server"), lwq("lwq-worker")
-    run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
+    run([ROOT / "deploy/kubernetes/make_credentials.sh", TMP / "ca"])
     tls = [f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key", f"--tls-client-ca={TMP}/ca/ca.crt"]
     _, address = start_server("server", "localhost:0", None, *tls)
     start_worker(address, "worker", None, f"--tls-ca={TMP}/ca/ca.crt", f"--tls-cert={TMP}/ca/worker.crt", f"--tls-key={TMP}/ca/worker.key")

@@ -11,6 +11,7 @@ import sys
 import urllib.parse
 
 import flags
+from client_venv import python_with_client
 from postgres import start_postgres
 from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, free_port, get, lwq, lwqctl, need, run, skip, start, wait_for
 
@@ -19,7 +20,7 @@ try:
 except ImportError:
     skip("this Python has no PyYAML")
 
-MAKE_CERTIFICATES = ROOT / "deploy/kubernetes/make_certificates.sh"
+MAKE_CREDENTIALS = ROOT / "deploy/kubernetes/make_credentials.sh"
 PROGRAMS = {"server": "lwq-server", "worker-1": "lwq-worker", "worker-2": "lwq-worker"}
 
 
@@ -67,12 +68,13 @@ def check_lasting(services):
 def check_secrets(services):
     """Each holds its own key and nobody the authority's but the step that makes them; what leaves the networks is encrypted."""
     held = {name: {volume.split(":")[0] for volume in service.get("volumes", [])} for name, service in services.items()}
-    check([name for name, volumes in held.items() if "authority" in volumes] == ["certificates"], "the authority's key lies with the step that makes it")
+    check([name for name, volumes in held.items() if "authority" in volumes] == ["credentials"], "the authority's key lies with the step that makes it")
     for name, role in (("server", "server"), ("worker-1", "worker"), ("worker-2", "worker"), ("lwqctl", "user")):
         mine = {volume for volume in held[name] if volume.startswith("tls-")}
-        check(mine == {f"tls-{role}"}, f"{name} holds the certificate of a {role} alone: {sorted(mine)}")
+        check(mine == {f"tls-{role}"}, f"{name} holds what a {role} needs alone: {sorted(mine)}")
     words = services["server"]["command"]
-    check(any(word.startswith("--tls-client-ca=") for word in words), "the server lets in who has a certificate")
+    for flag, who in (("--tls-client-ca=", "has a certificate"), ("--admin-token-file=", "has a token")):
+        check(any(word.startswith(flag) for word in words), f"the server lets in who {who}")
     for name, service in services.items():
         for port in service.get("ports", []):
             check(port.startswith("127.0.0.1:"), f"{name}: port {port} is this machine's alone")
@@ -110,7 +112,7 @@ def local(words, service, ports):
         for there, here in ((r"@postgres/", f"@127.0.0.1:{ports['postgres']}/"), (r"objects:8333", f"127.0.0.1:{ports['objects']}"),
                             (r"0\.0\.0\.0:9464", f"127.0.0.1:{ports.get(service)}"), (r"=/data$", f"={TMP}/{service}"),
                             (r"0\.0\.0\.0:7421", f"127.0.0.1:{ports['api']}"), (r"^((--server=)?)server:7421$", rf"\1localhost:{ports['api']}"),
-                            (r"/tls/", f"{TMP}/tls-"), (r"/authority\b", f"{TMP}/authority"), (r"make_certificates", f"{MAKE_CERTIFICATES}"),
+                            (r"/tls/", f"{TMP}/tls-"), (r"/authority\b", f"{TMP}/authority"), (r"make_credentials", f"{MAKE_CREDENTIALS}"),
                             (r"=/models$", f"={SAMPLE.parent}")):
             word = re.sub(there, here, word)
         replaced.append(word.replace("$$", "$"))
@@ -122,10 +124,14 @@ def run_processes(services):
     ports = {name: free_port() for name in (*PROGRAMS, "api")}
     ports["postgres"] = start_postgres()
     ports["objects"] = start_objects("lwq")
-    for volume in services["certificates"]["volumes"]:
+    for volume in services["credentials"]["volumes"]:
         (TMP / volume.split(":")[0]).mkdir()
     for _ in range(2):  # as by a second `docker compose up`
-        run(local(services["certificates"]["entrypoint"], "certificates", ports))
+        run(local(services["credentials"]["entrypoint"], "credentials", ports))
+    for role, files in (("server", {"ca.crt", "server.crt", "server.key", "admin.token"}), ("worker", {"ca.crt", "worker.crt", "worker.key"}),
+                        ("user", {"ca.crt", "admin.token"})):
+        found = {path.name: path.stat().st_mode & 0o777 for path in (TMP / f"tls-{role}").iterdir()}
+        check(set(found) == files and set(found.values()) == {0o600}, f"the first step gives a {role} {sorted(found)}, for its eyes alone")
     for name, program in PROGRAMS.items():
         service = services[name]
         threads = ["--threads=1"] if program == "lwq-worker" else []
@@ -134,6 +140,30 @@ def run_processes(services):
         # What the health check of the image asks for, before the next one starts.
         wait_for(f"{name} to be healthy", lambda: get(ports[name], "/livez")[0] == 200)
     return ports
+
+
+def made_up_token():
+    path = TMP / "made-up.token"
+    path.write_text(f"lwq_admin_{'a' * 43}\n")
+    return str(path)
+
+
+FETCH = """
+import sys, lwq
+with lwq.Client() as client:
+    client.download(client.job(sys.argv[1]), sys.argv[2])
+"""
+
+
+def fetch_by_python(job):
+    """The Python client finds address, authority and token where lwqctl does."""
+    python = python_with_client()
+    if python is None:
+        print("not checked: pip reaches no package registry, so there is no Python client")
+        return
+    run([python, "-c", FETCH, f"jobs/{job}", TMP / "by-python"])
+    mine, by_lwqctl = (TMP / "by-python/model.safetensors"), (TMP / "artifact/model.safetensors")
+    check(mine.read_bytes() == by_lwqctl.read_bytes(), "the Python client fetched the artifact over TLS with the token")
 
 
 def start_prometheus(service, ports):
@@ -171,7 +201,11 @@ def main():
     names, values = zip(*services["lwqctl"]["environment"].items())
     os.environ.update(zip(names, local(values, "lwqctl", ports)))
     address = os.environ["LWQ_SERVER"]
-    stranger = {**os.environ, "LWQ_TLS_CERT": f"{TMP}/tls-worker/worker.crt", "LWQ_TLS_KEY": f"{TMP}/tls-worker/worker.key"}
+    wait_for("the server to lead", lambda: get(ports["server"], "/readyz")[0] == 200)
+    for what, reason, token in (("a token that was made up", "TOKEN_INVALID", made_up_token()), ("no token", "TOKEN_MISSING", "")):
+        refused = subprocess.run([lwq("lwqctl"), "jobs", "--timeout", "20"], env={**os.environ, "LWQ_TOKEN_FILE": token}, capture_output=True, text=True)
+        check(refused.returncode == 4 and reason in refused.stderr, f"{what} opens nothing: {refused.stderr.strip()[:100]}")
+    stranger = {**os.environ, "LWQ_TOKEN_FILE": "", "LWQ_TLS_CERT": f"{TMP}/tls-worker/worker.crt", "LWQ_TLS_KEY": f"{TMP}/tls-worker/worker.key"}
     refused = subprocess.run([lwq("lwqctl"), "jobs", "--timeout", "20"], env=stranger, capture_output=True, text=True)
     check(refused.returncode == 4 and "ROLE_REQUIRED" in refused.stderr, f"a worker's certificate works with no jobs: {refused.stderr.strip()[:100]}")
     lwqctl(address, "model", "add", SAMPLE, "--id", "sample")
@@ -179,6 +213,7 @@ def main():
     lwqctl(address, "watch", job)
     lwqctl(address, "artifact", "get", f"jobs/{job}", "--out", TMP / "artifact")
     check((TMP / "artifact/model.safetensors").stat().st_size > 1e6, "the artifact came from the S3 store")
+    fetch_by_python(job)
     wait_for("Prometheus to see the job", lambda: value(prometheus, 'sum(lwq_jobs_finished_total{state="succeeded"})') == 1)
     for what, query, expected in (
             ("Prometheus to scrape all three", 'count(up{job=~"lwq-server|lwq-worker"} == 1)', 3),

@@ -70,9 +70,9 @@ def main():
         check_content(image, name)
     check_cuda()
 
-    run(in_image(names["lwq-server"], ["bash", "-ec", "make_certificates /tmp/ca 365 server >/dev/null; test -s /tmp/ca/user.key; test -w /tls/user"]),
+    run(in_image(names["lwq-server"], ["bash", "-ec", "make_credentials /tmp/ca 365 server >/dev/null; test -s /tmp/ca/admin.token; test -w /tls/user"]),
         env=ENVIRONMENT)
-    check(True, "the server's image makes the certificates of docker-compose.yml")
+    check(True, "the server's image makes the credentials of docker-compose.yml")
 
     for folder in ("run", "data", "work", "own"):
         (TMP / folder).mkdir()

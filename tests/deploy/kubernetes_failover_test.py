@@ -1,7 +1,8 @@
 """The processes of the overlay postgres-s3 with their own command lines, without a cluster: two servers on one PostgreSQL and
-workers that find them by one name with two addresses, under mutual TLS. The leader is killed, then drained, in the middle of
-jobs; so are workers; everything is rolled out anew; PostgreSQL goes away. A stranger without a certificate is not let in."""
+workers that find them by one name with two addresses, over TLS with certificates. The leader is killed, then drained, in the middle of
+jobs; so are workers; everything is rolled out anew; PostgreSQL goes away. People come with a token, and a stranger gets nothing."""
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -31,13 +32,14 @@ def local(words, places):
     return [next((f"{flag}={value}" for flag, value in places.items() if word.startswith(flag + "=")), word) for word in words]
 
 
-def certificates():
-    run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
+def credentials():
+    run([ROOT / "deploy/kubernetes/make_credentials.sh", TMP / "ca"])
     for role in ("server", "worker"):  # as the secrets are mounted
         folder = TMP / f"tls-{role}"
         folder.mkdir()
         for source, target in ((f"{role}.crt", "tls.crt"), (f"{role}.key", "tls.key"), ("ca.crt", "ca.crt")):
             (folder / target).write_bytes((TMP / "ca" / source).read_bytes())
+    shutil.copy(TMP / "ca/admin.token", TMP / "token")
 
 
 def in_cluster(command):
@@ -54,6 +56,7 @@ class Replica:
         self.words = local(arguments("server.yaml", "StatefulSet"), {
             "--listen": f"{self.address}:{port}", "--data-dir": TMP / self.name, "--blobs": TMP / "blobs",
             "--tls-cert": tls / "tls.crt", "--tls-key": tls / "tls.key", "--tls-client-ca": tls / "ca.crt",
+            "--admin-token-file": TMP / "token",
             "--store": f"postgresql://lwq@127.0.0.1:{postgres}/lwq", "--metrics-listen": f"127.0.0.1:{self.metrics_port}",
             "--model-root": SAMPLE.parent})
         self.run()
@@ -66,12 +69,10 @@ class Replica:
         return get(self.metrics_port, "/readyz")[0] == 200
 
 
-def let_in(address, port, certificate):
+def answers(address, port):
     """Whether a TLS client gets an answer of HTTP/2 there."""
     context = ssl.create_default_context(cafile=TMP / "ca/ca.crt")
     context.set_alpn_protocols(["h2"])
-    if certificate:
-        context.load_cert_chain(TMP / "ca/user.crt", TMP / "ca/user.key")
     try:
         with socket.create_connection((address, port), timeout=10) as plain, \
              context.wrap_socket(plain, server_hostname="lwq-server") as s:
@@ -81,9 +82,18 @@ def let_in(address, port, certificate):
         return False
 
 
+def command(address, *words):
+    return list(map(str, in_cluster([lwq("lwqctl"), *words, "--server", address, f"--tls-ca={TMP}/ca/ca.crt"])))
+
+
 def ctl(address, *words):
-    user = [f"--tls-ca={TMP}/ca/ca.crt", f"--tls-cert={TMP}/ca/user.crt", f"--tls-key={TMP}/ca/user.key"]
-    return run(in_cluster([lwq("lwqctl"), *words, "--server", address, "--timeout", "200", *user]))
+    return run([*command(address, *words), "--timeout", "200", f"--token-file={TMP}/ca/admin.token"])
+
+
+def refused_to(address, *credentials):
+    """The error of somebody who asks for the list of jobs."""
+    done = subprocess.run([*command(address, "jobs", "--timeout", "20"), *map(str, credentials)], capture_output=True, text=True)
+    return done.stderr if done.returncode else ""
 
 
 def submit(address, tokens="512"):
@@ -164,9 +174,8 @@ def lose_postgres(address, replicas, seconds=20):
     job = submit(address, tokens="8192")
     began = time.monotonic()
     stop_postgres()
-    user = [f"--tls-ca={TMP}/ca/ca.crt", f"--tls-cert={TMP}/ca/user.crt", f"--tls-key={TMP}/ca/user.key"]
-    refused = subprocess.run(list(map(str, in_cluster([lwq("lwqctl"), "submit", "sample", "--budget", "4bpw", "--server", address,
-                                                       "--timeout", "5", *user]))), capture_output=True, text=True)
+    refused = subprocess.run([*command(address, "submit", "sample", "--budget", "4bpw", "--timeout", "5"), f"--token-file={TMP}/ca/admin.token"],
+                             capture_output=True, text=True)
     check(refused.returncode in (5, 6), f"PostgreSQL is away: a new job is not taken: {refused.stderr.strip()[:160]}")
     time.sleep(max(0, began + seconds - time.monotonic()))
     check(all(r.process.poll() is None for r in replicas), "PostgreSQL is away: no server ends")
@@ -181,17 +190,21 @@ def main():
     need("openssl")
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         skip("no right to a mount namespace of its own")
-    certificates()
+    credentials()
     postgres, port = start_postgres(), free_port()
     replicas = [Replica(number, port, postgres) for number in (0, 1)]
     (TMP / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{r.address} lwq-server\n" for r in replicas))
     leader = wait_for("a leader", lambda: next((r for r in replicas if r.leads()), None))
     standby = next(r for r in replicas if r is not leader)
-    check(let_in(leader.address, port, certificate=True), "who has a certificate is let in")
-    check(not let_in(leader.address, port, certificate=False), "a stranger without one is not")
-    check(not let_in(standby.address, port, certificate=True), "the one that stands by lets nobody in")
+    check(answers(leader.address, port), "the one that leads answers")
+    check(not answers(standby.address, port), "the one that stands by lets nobody in")
 
     address = f"lwq-server:{port}"
+    check("TOKEN_MISSING" in refused_to(address), "a stranger is not let in")
+    worker_key = [f"--tls-cert={TMP}/ca/worker.crt", f"--tls-key={TMP}/ca/worker.key"]
+    check("ROLE_REQUIRED" in refused_to(address, *worker_key), "a worker's certificate works with no jobs")
+    user_key = [f"--tls-cert={TMP}/ca/user.crt", f"--tls-key={TMP}/ca/user.key"]
+    check(not refused_to(address, *user_key), "a user's certificate is as good as the token")
     worker, other = Worker("worker-1", address), Worker("worker-2", address)
     worker.run()
     ctl(address, "model", "add", SAMPLE, "--id", "sample")

@@ -243,7 +243,7 @@ def check_exit_codes(resources):
 def check_certificates():
     """Made anew, they are still of the authority that everybody knows, and each is good for its own side alone."""
     folder = TMP / "ca"
-    make = [ROOT / "deploy/kubernetes/make_certificates.sh", folder]
+    make = [ROOT / "deploy/kubernetes/make_credentials.sh", folder]
     run(make)
     old = {name: (folder / name).read_bytes() for name in ("ca.crt", "worker.crt", "server.crt")}
     run(make)

@@ -24,23 +24,22 @@ client.quantize("m", "3.25bpw", bitz=3)
 client.wait(3)
 """
 
+from client_venv import checkout
 from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, need, run, skip, start_server, start_worker, wait_for
 
 
 def install():
     """The Python of a venv with the wheel and what pip takes with it; skips where no registry answers."""
-    checkout = TMP / "checkout"  # so that nothing is built in the tree
-    shutil.copytree(ROOT / "client/python", checkout / "client/python", ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
-    shutil.copytree(ROOT / "proto", checkout / "proto")
+    tree = checkout()
     run([sys.executable, "-m", "venv", TMP / "venv"])
     python = TMP / "venv/bin/python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wheels = TMP / "wheels"
     if subprocess.run([*map(str, pip), "install", "setuptools"], capture_output=True).returncode != 0:
         skip("pip reaches no package registry")
-    run([python, "setup.py", "-q", "sdist", "-d", wheels], cwd=checkout / "client/python")
+    run([python, "setup.py", "-q", "sdist", "-d", wheels], cwd=tree / "client/python")
     source = next(wheels.glob("lwq-*.tar.gz"))
-    shutil.rmtree(checkout)  # the source distribution is enough
+    shutil.rmtree(tree)  # the source distribution is enough
     stale = TMP / "unpacked"
     with tarfile.open(source) as archive:
         archive.extractall(stale, filter="data")
@@ -136,7 +135,7 @@ def main():
     missing = sorted(flag for flag in of_the_job if flag not in given and f"{flag}s" not in given)
     check(len(of_the_job) > 20 and not missing, f"and each of its {len(of_the_job)} flags for jobs is an option {missing or ''}")
 
-    run([ROOT / "deploy/kubernetes/make_certificates.sh", TMP / "ca"])
+    run([ROOT / "deploy/kubernetes/make_credentials.sh", TMP / "ca"])
     _, secured = start_server("secured", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",
                               f"--tls-client-ca={TMP}/ca/ca.crt")
     _, by_token = start_server("by-token", "localhost:0", None, f"--tls-cert={TMP}/ca/server.crt", f"--tls-key={TMP}/ca/server.key",

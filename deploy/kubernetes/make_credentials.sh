@@ -1,11 +1,11 @@
 #!/bin/bash
-# Makes an authority, and certificates of it for servers, workers and users.
-# usage: make_certificates.sh DIR [DAYS [NAME...]]   NAME: further DNS names of the server
-# What is there is kept while it is good for a third of DAYS (365) more, the authority (ten years) always: give the same command again
-# to renew, and remove a certificate to have it made anew. A certificate's URI is its role (docs/service.md): the worker's may do
+# Makes an authority, certificates of it for servers, workers and users, and the token of an admin.
+# usage: make_credentials.sh DIR [DAYS [NAME...]]   NAME: further DNS names of the server
+# What is there is kept while it is good for a third of DAYS (365) more, the authority (ten years) and the token always: give the same
+# command again to renew, and remove what is to be made anew. A certificate's URI is its role (docs/service.md): the worker's may do
 # tasks, the user's all else. Whoever has the authority's key makes any: keep DIR/ca.key away from the cluster.
 set -euo pipefail
-directory=${1:?usage: make_certificates.sh DIR [DAYS [NAME...]]}
+directory=${1:?usage: make_credentials.sh DIR [DAYS [NAME...]]}
 days=${2:-365}
 server_names=$(printf ',DNS:%s' lwq-server localhost "${@:3}")  # localhost: for `kubectl port-forward`
 umask 077
@@ -31,7 +31,11 @@ for role in server worker user; do
   mv "$role.new" "$role.crt"
   rm "$role.csr"
 done
+if [[ ! -s admin.token ]]; then  # of --admin-token-file: 256 random bits
+  echo "lwq_admin_$(openssl rand -base64 32 | tr '+/' '-_' | tr -d '=')" > admin.token
+fi
 for role in server worker; do
   echo "kubectl -n lwq create secret generic lwq-$role-tls --from-file=tls.crt=$directory/$role.crt --from-file=tls.key=$directory/$role.key --from-file=ca.crt=$directory/ca.crt"
 done
-echo "lwqctl --tls-ca $directory/ca.crt --tls-cert $directory/user.crt --tls-key $directory/user.key ..."
+echo "kubectl -n lwq create secret generic lwq-admin-token --from-file=token=$directory/admin.token"
+echo "lwqctl --tls-ca $directory/ca.crt --token-file $directory/admin.token ..."
