@@ -1,20 +1,25 @@
-"""The documentation: the pages made from the source hold all there is, the site builds without a broken link, and the commands
-that are marked as tested run."""
+"""The documentation: the pages made from the source hold all there is, the site builds without a broken link, and each block of commands
+runs or says why it does not: "<!-- tested -->" before it ("tested: exit 9": how it ends; "tested: needs kubectl"), or
+"<!-- not run: WHY -->"."""
 import contextlib
 import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
-from processes import BIN, ROOT, TMP, check, finish, lwq
+from processes import BIN, ROOT, SAMPLE, TMP, check, finish, lwq
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import docs_pages  # noqa: E402
+import man_pages  # noqa: E402
 
-TESTED = re.compile(r"<!-- tested(?:: exit (\d+))? -->\n```sh\n(.*?)```", re.S)
+BLOCK = re.compile(r"(?:<!-- (tested|not run)(?:: ([^\n]*))? -->\n)?^```(?:sh|bash)\n(.*?)^```", re.S | re.M)
+# A recipe that takes seconds, for commands of a page that leave it open.
+QUICK = {"LWQ_METHOD": "rtn", "LWQ_SCORER": "weight-error", "LWQ_ALLOCATOR": "knapsack", "LWQ_CALIBRATION_TOKENS": "512", "LWQ_NO_EVAL": "true"}
 
 
 def lines_of(path, macro):
@@ -105,10 +110,29 @@ def check_site():
     check("LwqQueueStuck" in (TMP / "site/alerts/index.html").read_text(), "alerts are in it")
 
 
+def pages():
+    readmes = ("README.md", "CONTRIBUTING.md", "client/python/README.md", "examples/clients/README.md")
+    return [*(ROOT / name for name in readmes), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def check_blocks():
+    """Results are records of what was run once, with its commands; of all others each block is accounted for."""
+    unmarked, run_, left = [], 0, {}
+    for page in pages():
+        if "results" in page.parts:
+            continue
+        for marker, why, block in BLOCK.findall(page.read_text()):
+            run_ += marker == "tested"
+            if marker == "not run" and why:
+                left.setdefault(why, []).append(page.name)
+            elif marker != "tested":
+                unmarked.append((page.name, block.split("\n", 1)[0]))
+    check(run_ > 20 and not unmarked, f"{run_} blocks of commands run, {sum(map(len, left.values()))} say why they do not {unmarked or ''}")
+
+
 def command_lines():
     """(page, program, words) of each command line of lwq's that a page shows, in a block or in a sentence."""
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "client/python/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    for page in pages:
+    for page in pages():
         text = page.read_text()
         blocks = "".join(re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
         for line in [*blocks, *re.findall(r"`((?:\S*/)?lwq(?:ctl|-server|-worker) [^`]*)`", text)]:
@@ -142,20 +166,54 @@ def check_command_lines():
         check(wrong_words(program, words), f"a wrong one is found out: {program} {' '.join(words)}")
 
 
-def check_commands(page):
+def checkout(folder):
+    """A folder in which the commands of README.md find what they name: the programs, and a model of the user's."""
+    (folder / "build/release").mkdir(parents=True)
+    (folder / "build/release/bin").symlink_to(BIN)
+    for name in ("examples", "deploy", "scripts", "CMakeLists.txt"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "home/models").mkdir(parents=True)
+    (folder / "home/models/my-llama").symlink_to(SAMPLE)
+    return folder
+
+
+def check_man_pages():
+    """Each command has its page with each of its flags, and troff has nothing to say against any."""
+    made = man_pages.pages(BIN)
+    commands = re.findall(r"^  (\w+) {2,}", help_of("lwqctl", "--help"), re.M)
+    check({f"lwqctl-{c}.1" for c in commands} | {"lwqctl.1", "lwq-server.8", "lwq-worker.8"} == set(made), f"{len(made)} man pages, one for each command")
+    missing = []
+    for name, text in made.items():
+        program, _, command = name.rsplit(".", 1)[0].partition("-") if name.startswith("lwqctl") else (name.rsplit(".", 1)[0], "", "")
+        help_ = help_of(program, "help", command) if command else help_of(program, "--help") if program != "lwqctl" else ""
+        shown = text.replace("\\-", "-")
+        missing += [(name, flag) for flag in re.findall(r"^  (?:-\w,)?(--[a-z-]+)", help_, re.M) if flag not in shown]
+    check(not missing, f"with each flag {missing or ''}")
+    if shutil.which("groff"):
+        said = {name: subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-rLL=100n"], input=text, capture_output=True, text=True).stderr for name, text in made.items()}
+        check(not any(said.values()), f"groff warns of none {[name for name, words in said.items() if words] or ''}")
+
+
+def check_commands(path, environment=None):
     """Runs the page's blocks as one shell would, each of them to its exit code."""
+    page = path.stem
     out = TMP / page
     out.mkdir()
-    blocks = TESTED.findall((ROOT / f"docs/{page}.md").read_text())
+    blocks = [(why, block) for marker, why, block in BLOCK.findall(path.read_text()) if marker == "tested"]
     script = "set -eu\n"
-    for code, block in blocks:
-        script += f"(\nset -e\n{block})  && code=0 || code=$?; [ $code = {code} ]\n" if code else block
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OUT": str(out)}
+    for how, block in blocks:
+        code, program = re.search(r"exit (\d+)", how), re.search(r"needs (\w+)", how)
+        if program and not shutil.which(program[1]):
+            print(f"not checked: a block of {path.name} needs {program[1]}")
+            continue
+        script += f"(\nset -e\n{block})  && code=0 || code=$?; [ $code = {code[1]} ]\n" if code else block
+    folder = checkout(TMP / f"{page}-checkout")
+    environment = {**os.environ, **(environment or {}), "PATH": f"{BIN}:{os.environ['PATH']}", "OUT": str(out), "HOME": str(folder / "home")}
     environment.pop("LWQ_SERVER", None)
     with open(out / "output", "w") as log:
-        shell = subprocess.Popen(["bash", "-c", script], cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        shell = subprocess.Popen(["bash", "-c", script], cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            code = shell.wait(200)
+            code = shell.wait(300)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGTERM)  # what the page starts in the background
@@ -172,10 +230,14 @@ def main():
     for program in ("lwqctl", "lwq-server", "lwq-worker"):
         lwq(program)
     check_command_lines()
-    check("below the smallest plan" in check_commands("first-job"), "a budget that cannot be kept says so")
+    check_blocks()
+    check_man_pages()
+    said = {path.name: check_commands(path, QUICK if path.name == "README.md" else None) for path in pages()
+            if any(marker == "tested" for marker, *_ in BLOCK.findall(path.read_text()))}
+    check("below the smallest plan" in said["first-job.md"], "a budget that cannot be kept says so")
     check_records(TMP / "first-job/fast")
-    check("SUCCEEDED" in check_commands("service"), "a job by the service")
-    check("about" in check_commands("lwqctl"), "an estimate of the time")
+    check("SUCCEEDED" in said["service.md"], "a job by the service")
+    check("about" in said["lwqctl.md"], "an estimate of the time")
 
 
 main()

@@ -1,6 +1,8 @@
 """deploy/helm/lwq: made from the overlays of deploy/kubernetes and from nothing else. Rendered by Helm's own engine with the defaults it is
 what `kubectl kustomize` makes, and each value that can be set arrives."""
 import importlib.util
+import re
+import shlex
 import sys
 
 from processes import ROOT, check, finish, need, skip
@@ -73,6 +75,22 @@ def check_values(chart):
         check(seen > 0, f"{name} arrives in {seen} places")
 
 
+def check_page(chart):
+    """The command that docs/kubernetes.md shows sets values that there are, and they arrive."""
+    command = re.search(r"helm install (.*?)\n[a-z`]", (ROOT / "docs/kubernetes.md").read_text().replace("\\\n", " "), re.S)[1]
+    words = shlex.split(command)
+    values, shown = {}, leaves(chart.values)
+    for flag, word in zip(words, words[1:]):
+        if flag.startswith("--set"):
+            name, value = word.split("=", 1)
+            check(f".{name}" in shown, f"docs/kubernetes.md sets {name}")
+            head, _, tail = name.rpartition(".")
+            (values.setdefault(head, {}) if head else values)[tail] = value
+    text = "".join(chart.render(values, name=words[0], namespace="lwq").values())
+    missing = [value for path, value in leaves(values).items() if path != ".overlay" and value not in text]
+    check(len(leaves(values)) >= 4 and not missing, f"and {len(leaves(values))} values arrive {missing or ''}")
+
+
 def main():
     check_made()
     if importlib.util.find_spec("helm_python") is None:
@@ -82,6 +100,7 @@ def main():
     with helm_python.Chart.load(CHART) as chart:
         check_defaults(chart)
         check_values(chart)
+        check_page(chart)
         try:
             chart.render({"overlay": "postgres"}, name="lwq", namespace="lwq")
             check(False, "an overlay that there is not is refused")
