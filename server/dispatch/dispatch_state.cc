@@ -180,18 +180,29 @@ void DispatchState::Unindex(const std::string& key) {
 
 void DispatchState::Index(const std::string& key, Moment now) {
   auto found = tasks_.find(key);
+  if (found == tasks_.end() || found->second.state() != v1::TaskRecord::READY) waits_.erase(key);
   if (found == tasks_.end()) return;
   const v1::TaskRecord& task = found->second;
   if (task.state() == v1::TaskRecord::READY) {
     ++counts_.ready[task.kind()];
     if (!task.excluded().empty()) refused_.insert(key);
-    // A wait is as long as it was when it began, whatever the clock on the wall has been set to.
-    const int64_t wait = std::clamp<int64_t>(task.ready_us() - now.wall_us, 0, kLongestWaitUs);
-    if (IsWanted(task)) ready_.Put(NeedOf(task), RankOf(task), now.steady_us + wait);
+    const int64_t ready_at_us = ReadyAtUs(task, now);
+    if (IsWanted(task)) ready_.Put(NeedOf(task), RankOf(task), ready_at_us);
   } else if (task.state() == v1::TaskRecord::LEASED) {
     ++counts_.leased[task.kind()];
     leases_of_[task.worker()].insert(key);
   }
+}
+
+int64_t DispatchState::ReadyAtUs(const v1::TaskRecord& task, Moment now) {
+  // A wait is as long as it was when it began, whatever the clock on the wall has been set to.
+  const auto [wait, begins] = waits_.try_emplace(task.key());
+  auto& [by_record_us, at_us] = wait->second;
+  if (begins || by_record_us != task.ready_us()) {
+    by_record_us = task.ready_us();
+    at_us = now.steady_us + std::clamp<int64_t>(by_record_us - now.wall_us, 0, kLongestWaitUs);
+  }
+  return at_us;
 }
 
 bool DispatchState::IsWanted(const v1::TaskRecord& task) const {

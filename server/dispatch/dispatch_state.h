@@ -159,6 +159,8 @@ class DispatchState {
   // Takes a task as it was out of what is derived, and puts it in as it is.
   void Unindex(const std::string& key);
   void Index(const std::string& key, Moment now);
+  // When a task in the queue may be handed out, by the steady clock.
+  int64_t ReadyAtUs(const v1::TaskRecord& task, Moment now);
   void CountJob(const std::string& name, int by);
   void ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::string>& tasks);
   void ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now);
@@ -178,6 +180,9 @@ class DispatchState {
   DispatchCounts counts_;
   std::map<std::string, std::set<std::string>> leases_of_;  // tasks by worker id
   std::set<std::string> refused_;
+  // Of tasks in the queue: ready_us as their records have it, and the steady time that it was taken
+  // for.
+  std::map<std::string, std::pair<int64_t, int64_t>> waits_;
 };
 
 // One event's view of the state. `Edit` copies a record at the first call; pointers stay valid for

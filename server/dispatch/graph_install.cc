@@ -71,20 +71,66 @@ bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks)
          node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
 }
 
+// A graph's tasks as they will be: those of the state that will be shared, and what is new.
+class Installation {
+ public:
+  Installation(Draft& draft, const JobGraph& graph, const CachedResults& cached) : draft_(draft) {
+    for (const TaskNode& node : graph.tasks) {
+      const v1::TaskRecord* there = draft.FindTask(node.key());
+      // A job that is being cancelled may hold one that was given up: for others it begins anew.
+      if (there != nullptr && there->state() != v1::TaskRecord::FAILED) continue;
+      v1::TaskRecord task = NewRecord(node, cached);
+      if (there != nullptr) *task.mutable_jobs() = there->jobs();
+      new_.emplace(node.key(), std::move(task));
+    }
+    // Jobs that share a task may have its inputs from different tasks: calibrations in other
+    // segments, say. Those that it was to read may have gone with the job that made them.
+    for (const TaskNode& node : graph.tasks) {
+      if (CanBeDone(node.key())) continue;
+      *draft.EditTask(node.key())->mutable_dependencies() = node.dependencies();
+      can_be_done_.clear();
+    }
+  }
+
+  // Null when there is none.
+  const v1::TaskRecord* Find(const std::string& key) const {
+    auto it = new_.find(key);
+    return it != new_.end() ? &it->second : draft_.FindTask(key);
+  }
+  // The task in the draft.
+  v1::TaskRecord& Put(const std::string& key) {
+    if (auto it = new_.find(key); it != new_.end()) {
+      draft_.PutTask(std::move(it->second));
+      new_.erase(it);
+    }
+    return *draft_.EditTask(key);
+  }
+
+ private:
+  // Whether it is done, under way, or somebody makes all that it reads.
+  bool CanBeDone(const std::string& key) {
+    const v1::TaskRecord* task = Find(key);
+    if (task == nullptr || task->state() == v1::TaskRecord::FAILED) return false;
+    if (task->state() != v1::TaskRecord::BLOCKED || new_.count(key) > 0) return true;
+    const auto [known, is_new] = can_be_done_.emplace(key, true);
+    if (!is_new) return known->second;
+    const bool can = std::all_of(task->dependencies().begin(), task->dependencies().end(),
+                                 [&](const auto& dependency) {
+                                   return dependency.order_only() || CanBeDone(dependency.key());
+                                 });
+    return can_be_done_[key] = can;
+  }
+
+  Draft& draft_;
+  std::map<std::string, v1::TaskRecord> new_;
+  std::map<std::string, bool> can_be_done_;  // of those that are in the state
+};
+
 }  // namespace
 
 void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
                   const CachedResults& cached) {
-  std::map<std::string, v1::TaskRecord> candidates;  // not in the state yet
-  for (const TaskNode& node : graph.tasks) {
-    if (draft.FindTask(node.key()) == nullptr) {
-      candidates.emplace(node.key(), NewRecord(node, cached));
-    }
-  }
-  auto find = [&](const std::string& key) -> const v1::TaskRecord* {
-    auto it = candidates.find(key);
-    return it != candidates.end() ? &it->second : draft.FindTask(key);
-  };
+  Installation tasks(draft, graph, cached);
   const std::set<std::string> plan_tasks(graph.plan_tasks.begin(), graph.plan_tasks.end());
   std::set<std::string> needed;
   std::deque<std::string> open;
@@ -94,14 +140,14 @@ void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
   while (!open.empty()) {
     const std::string key = open.front();
     open.pop_front();
-    const v1::TaskRecord* task = find(key);
+    const v1::TaskRecord* task = tasks.Find(key);
     if (task == nullptr || !needed.insert(key).second) continue;
     if (task->state() == v1::TaskRecord::DONE) continue;
     for (const v1::TaskDependency& d : task->dependencies()) open.push_back(d.key());
   }
   std::vector<std::string> keys;  // in the graph's order, then what shared tasks depend on
   for (const TaskNode& node : graph.tasks) {
-    const v1::TaskRecord* task = find(node.key());
+    const v1::TaskRecord* task = tasks.Find(node.key());
     // Finished layers stay in view, so that a job shows what it was spared.
     const bool show = task->state() == v1::TaskRecord::DONE && node.kind() == "quantize";
     if (needed.count(node.key()) > 0 || show) {
@@ -112,11 +158,10 @@ void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
   for (const std::string& key : needed) keys.push_back(key);
   for (const std::string& key : keys) {
     if (Contains(job.tasks(), key)) continue;
-    if (auto it = candidates.find(key); it != candidates.end()) {
-      draft.PutTask(std::move(it->second));
-      candidates.erase(it);
-    }
-    v1::TaskRecord& task = *draft.EditTask(key);
+    v1::TaskRecord& task = tasks.Put(key);
+    // Nobody was to have it while it was only a cancelled job's.
+    if (task.state() == v1::TaskRecord::READY && !IsWanted(draft, task))
+      ++draft.effects.tasks_ready;
     task.add_jobs(job.job().name());
     job.add_tasks(key);
     if (task.state() == v1::TaskRecord::DONE) {

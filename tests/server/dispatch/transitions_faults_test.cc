@@ -259,6 +259,46 @@ TEST(LostBlobs, OfATaskThatTwoJobsShareIsComputedAgain) {
   EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
 }
 
+// Of two jobs that share a layer one measures plans as well, so it has calibrated over more text.
+// Its calibration goes with it, and what the layer was made from with that.
+TEST(LostBlobs, OfATaskWhoseInputsNobodyMakesAnyMoreIsComputedFromOthers) {
+  Scenario s(3);
+  s.Register("w", "incarnation-w");
+  s.trial_bits["jobs/a"] = {4};
+  const auto next_score = [&] {
+    std::vector<v1::Lease> leases = s.Lease("w");
+    while (!leases.at(0).spec().has_score()) {
+      EXPECT_OK(s.Complete("w", leases.at(0)));
+      leases = s.Lease("w");
+    }
+    return leases.at(0);
+  };
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(s.Release("w", next_score()));
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 1000)));
+  ASSERT_OK(s.Submit("jobs/c", s.Spec("gptq", "kl", 900)));
+  ASSERT_OK(s.Run([](Draft& draft) { return CancelJob(draft, "jobs/a"); }));
+  ASSERT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
+  const v1::Lease score = next_score();
+  for (const v1::TaskInput& input : score.inputs()) {
+    if (input.role() != "quantize") continue;
+    s.lost_blobs.insert(input.output().blobs(0).blob().sha256());
+  }
+  ASSERT_EQ(s.lost_blobs.size(), 1);
+  ASSERT_OK(s.Fail("w", score, "BLOB_MISSING", absl::StatusCode::kNotFound));
+  s.now_us += kSecond;
+  for (const v1::Lease& lease : s.Lease("w", 8)) {
+    if (lease.spec().has_quantize()) s.lost_blobs.clear();  // written anew
+    ASSERT_OK(s.Complete("w", lease));
+  }
+  for (int t = 0; t < 60; ++t) {
+    s.Work("w");
+    s.now_us += kSecond;
+  }
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+  EXPECT_EQ(s.StateOf("jobs/c"), v1::Job::SUCCEEDED);
+}
+
 TEST(BadWorkers, OneThatKeepsFailingWhatOthersDoIsCordoned) {
   Scenario s(3);
   WorkWithABadWorker(s, "MODEL_CHANGED", absl::StatusCode::kFailedPrecondition);
@@ -364,80 +404,6 @@ TEST(Engines, AJobIsNotBuiltAgainForAClassThatCannotRunAllOfIt) {
   EXPECT_EQ(s.num_rebuilds, 0);
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
   EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "NO_MATCHING_WORKER");
-}
-
-TEST(Time, AServerThatStoodStillHasNotLookedForWorkersMeanwhile) {
-  Scenario s;
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  s.now_us += 10 * kSecond;
-  s.Reap();
-  s.Stall(7200 * kSecond);
-  s.Reap();
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::QUEUED);
-  s.now_us += 3600 * kSecond;
-  s.Reap();
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
-}
-
-TEST(Time, ALeaseIsMeasuredByTheSteadyClock) {
-  Scenario s;
-  s.Register("w", "incarnation-w");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  for (const int64_t jump : {3600, -7200}) {
-    s.wall_offset_us += jump * kSecond;
-    s.Reap();
-    EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
-  }
-  s.now_us += 31 * kSecond;
-  s.Reap();
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::LEASE_LOST);
-}
-
-TEST(Time, ATaskThatWaitsToRunAgainWaitsAsLongWhateverTheWallClockSays) {
-  Scenario s;
-  s.Register("w", "incarnation-w");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  ASSERT_OK(s.Fail("w", lease, "STORE_UNAVAILABLE"));
-  s.wall_offset_us -= 3600 * kSecond;
-  s.now_us += 2 * kSecond;
-  const std::vector<v1::Lease> again = s.Lease("w", 8);
-  EXPECT_TRUE(std::any_of(again.begin(), again.end(),
-                          [&](const v1::Lease& l) { return l.task() == lease.task(); }));
-}
-
-TEST(Time, AServerThatStoodStillGivesEveryLeaseItsTimeAgain) {
-  Scenario s;
-  s.Register("w", "incarnation-w");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  s.Stall(3600 * kSecond);
-  s.Reap();
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
-  s.Stall(3600 * kSecond);
-  s.Reap();
-  s.now_us += 31 * kSecond;  // but a worker that is dead is noticed afterwards
-  s.Reap();
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::LEASE_LOST);
-}
-
-TEST(Time, ALongStepThatKeepsItsWorkerBusyIsNoStall) {
-  Scenario s;
-  s.Register("w", "incarnation-w");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  const auto work_on = [&](int seconds) {
-    v1::LeaseDirective::Directive directive = v1::LeaseDirective::CONTINUE;
-    for (int t = 0; t < seconds; t += 10) {
-      s.now_us += 10 * kSecond;
-      s.Reap();
-      directive = s.BusyBeat("w", lease, ++s.busy_seconds).directives(0).directive();
-    }
-    return directive;
-  };
-  EXPECT_EQ(work_on(3600), v1::LeaseDirective::CONTINUE) << "an hour in one linear";
-  EXPECT_EQ(work_on(3 * 3600), v1::LeaseDirective::LEASE_LOST) << "but not for ever";
 }
 
 TEST(Counts, ATaskThatTwoJobsShareCountsOnce) {

@@ -246,58 +246,6 @@ TEST(Transitions, PoisonIsNotHandedOutAfterThreeWorkers) {
   EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "CRASH_LOOP");
 }
 
-TEST(Transitions, CancelWhileRunningWaitsForTheWorkerAndKeepsItsResult) {
-  Scenario s;
-  s.Register("w", "incarnation-1");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLING);
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CANCEL);
-  ASSERT_OK(s.Complete("w", lease));
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
-  EXPECT_EQ(s.cache.count(lease.task()), 1u);
-  EXPECT_TRUE(s.state().tasks().empty());
-  EXPECT_TRUE(s.Lease("w").empty());
-}
-
-TEST(Transitions, CancelOfAQueuedJobEndsItAtOnce) {
-  Scenario s;
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "zd", 1000)));
-  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
-  EXPECT_TRUE(s.state().tasks().empty());
-}
-
-TEST(Transitions, CancelOfOneOfTwoJobsLeavesTheSharedWorkAlone) {
-  Scenario s;
-  s.Register("w", "incarnation-1");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
-  ASSERT_OK(s.Complete("w", lease));
-  s.Work("w");
-  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
-}
-
-TEST(Transitions, ACancelledJobEndsWhenAnotherJobTakesItsRunningTaskOver) {
-  Scenario s;
-  s.Register("w", "incarnation-1");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
-  ASSERT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLING);
-  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
-  EXPECT_EQ(s.Beat("w", lease).directives(0).directive(), v1::LeaseDirective::CONTINUE);
-  ASSERT_OK(s.Complete("w", lease));
-  s.Work("w");
-  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
-}
-
 TEST(Transitions, RetryKeepsFinishedTasks) {
   Scenario s(3);
   s.Register("w", "incarnation-1");
