@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "records/plan_records.h"
 #include "server/dispatch/task_key.h"
@@ -112,8 +113,12 @@ Work WorkCounter::QuantizeWork(const v1::QuantizeTask& task) const {
   const auto refinement = options.find("refinement");
   const bool refined = refinement == options.end() ? !input_.spec.quantize().no_refinement()
                                                    : refinement->second == "true";
-  return model_->Quantize(units, formats,
-                          {.calibrated = calibrated, .refined = calibrated && refined});
+  const auto sweeps = options.find("block-sweeps");
+  MethodTraits method{.calibrated = calibrated, .refined = calibrated && refined};
+  if (sweeps != options.end() && !absl::SimpleAtoi(sweeps->second, &method.block_sweeps)) {
+    method.block_sweeps = 0;
+  }
+  return model_->Quantize(units, formats, method);
 }
 
 Work WorkCounter::ScoreWork(const v1::ScoreTask& task) const {

@@ -1,4 +1,4 @@
-// The levels of a type as the fits and the grid round to them. Internal to this folder.
+// The levels of a type as the fits, the grid and refinement (block_fit.h) round to them.
 #pragma once
 
 #include "worker/engine/gguf/block_type.h"

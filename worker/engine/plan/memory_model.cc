@@ -29,8 +29,11 @@ constexpr int64_t kScoreTile = int64_t{1} << 24;
 constexpr int64_t kGramTokens = 1024;
 // quant/gptq.cc and quant/refinement.cc: columns of their blocks in work.
 constexpr int64_t kWorkColumns = 1024;
-// quant/block_rounding.cc: rows of a slab.
+// quant/block_rounding.cc: rows of a slab; and of it in the host while quant/block_descent.cc
+// sweeps over it, the residual and the errors of so many columns. On the device it has a copy of
+// the tile, and both within the columns in work.
 constexpr int64_t kSlabRows = 2048;
+constexpr int64_t kDescentColumns = 256;
 // The smallest that tasks work on.
 constexpr int64_t kMinChunkTokens = 256;
 constexpr int64_t kMinTileWeights = int64_t{1} << 20;
@@ -183,7 +186,9 @@ Tile TileOf(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement
   Tile tile{weights * (kF32 * copies + 2) + rows * kWorkColumns * kF32, weights * 2 * sizes.grids};
   // Blocks are made a slab and a format at a time, in the host: its weights and parts.
   if (sizes.blocks) {
-    tile.in_host = std::max(tile.in_host, weights + std::min(rows, kSlabRows) * cols * 10);
+    const int64_t slab = std::min(rows, kSlabRows);
+    const int64_t descent = refinement ? slab * kDescentColumns * 2 * kF32 : 0;
+    tile.in_host = std::max(tile.in_host, weights + slab * cols * 10 + descent);
   }
   return tile;
 }

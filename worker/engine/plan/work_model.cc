@@ -19,6 +19,7 @@ constexpr double kLoaded = 40;
 constexpr double kRounded = 1200;
 constexpr double kSearched = 450;  // a GGUF type's, whose search is over blocks
 constexpr double kRefined = 600;
+constexpr double kDescended = 1500;
 constexpr double kProbabilities = 150;
 constexpr double kEncoded = 1e5;
 constexpr double kStored = 60;
@@ -53,6 +54,7 @@ Work& Work::operator+=(const Work& other) {
   loaded += other.loaded;
   rounded += other.rounded;
   refined += other.refined;
+  descended += other.descended;
   probabilities += other.probabilities;
   encoded += other.encoded;
   stored += other.stored;
@@ -61,8 +63,9 @@ Work& Work::operator+=(const Work& other) {
 }
 
 Work operator*(Work a, double times) {
-  for (double* part : {&a.products, &a.attention, &a.moments, &a.factor, &a.loaded, &a.rounded,
-                       &a.refined, &a.probabilities, &a.encoded, &a.stored, &a.tasks}) {
+  for (double* part :
+       {&a.products, &a.attention, &a.moments, &a.factor, &a.loaded, &a.rounded, &a.refined,
+        &a.descended, &a.probabilities, &a.encoded, &a.stored, &a.tasks}) {
     *part *= times;
   }
   return a;
@@ -70,7 +73,7 @@ Work operator*(Work a, double times) {
 
 double Work::Operations() const {
   return products + kAttention * attention + kMoments * moments + kFactor * factor +
-         kLoaded * loaded + kRounded * rounded + kRefined * refined +
+         kLoaded * loaded + kRounded * rounded + kRefined * refined + kDescended * descended +
          kProbabilities * probabilities + kEncoded * encoded + kStored * stored + kTasks * tasks;
 }
 
@@ -167,6 +170,10 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
         if (!method.calibrated) continue;
         // Errors are pushed onto the columns behind: half of them on average.
         work.products += weights * inputs / 2;
+        if (format->gguf() != nullptr && method.refined) {
+          work.products += weights * inputs * method.block_sweeps;
+          work.descended += weights * method.block_sweeps;
+        }
         const bool few_bits =
             format->grid() != nullptr && format->grid()->bits() <= kMaxRefinedBits;
         if (!method.refined || !few_bits) continue;

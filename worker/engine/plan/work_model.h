@@ -23,6 +23,7 @@ struct Work {
   double loaded = 0;         // weights read, widened or dequantized, and prepared for products
   double rounded = 0;        // weights rounded, once for each format
   double refined = 0;        // the same, of refinement: two visits
+  double descended = 0;      // the same, of GGUF's types: a visit in each sweep over blocks
   double probabilities = 0;  // logits that became probabilities
   double encoded = 0;        // tokens of text, by the tokenizer
   double stored = 0;         // bytes read or written and hashed
@@ -45,6 +46,7 @@ struct TextSize {
 struct MethodTraits {
   bool calibrated = false;  // columns go one after the other, with the factor of the second moments
   bool refined = false;     // and then twice more, where a format has few bits
+  int block_sweeps = 0;     // or, in GGUF's blocks, so often
 };
 
 // Counts the work of one model's tasks. Immutable; keeps a pointer to the inventory.

@@ -34,6 +34,7 @@ struct RowSums {
   double error = 0;   // squared, of the stored values
   double square = 0;  // of the weights
   double loss = 0;    // GPTQ's
+  double gain = 0;    // what sweeps took off it
 };
 
 void AddError(const GgufTypeDef& type, const float* weights, const uint8_t* bytes, int64_t cols,
@@ -59,9 +60,9 @@ class BlockRun {
         row_bytes_(type.RowBytes(weight.cols)),
         blocks_per_row_(weight.cols / type.block_size) {}
 
-  // `statistics` null: no feedback.
+  // `statistics` null: to nearest.
   absl::StatusOr<BlockLinear> Run(DeviceSpan<const float> column_weight,
-                                  const InputStatistics* statistics) {
+                                  const InputStatistics* statistics, const BlockMethod& method) {
     if (column_weight.size > 0) {
       importance_.resize(static_cast<size_t>(column_weight.size));
       LWQ_RETURN_IF_ERROR(device_->Download(column_weight, absl::MakeSpan(importance_)));
@@ -73,26 +74,31 @@ class BlockRun {
       const DeviceView<const float> rows =
           weight_.Rows(first, std::min(kSlabRows, weight_.rows - first));
       uint8_t* bytes = reinterpret_cast<uint8_t*>(out.bytes.data()) + first * row_bytes_;
-      LWQ_RETURN_IF_ERROR(RoundSlab(rows, statistics, bytes));
+      LWQ_RETURN_IF_ERROR(RoundSlab(rows, statistics, method, bytes));
       for (const RowSums& row : sums_) {
         total.error += row.error;
         total.square += row.square;
         total.loss += row.loss;
+        total.gain += row.gain;
       }
     }
     out.record.relative_weight_error = total.square > 0 ? total.error / total.square : 0;
     out.record.square = total.square;
-    out.record.calibrated_error = total.loss;
+    out.record.refinement_gain = total.gain;
+    out.record.calibrated_error = total.loss - total.gain;
     return out;
   }
 
  private:
   absl::Status RoundSlab(DeviceView<const float> rows, const InputStatistics* statistics,
-                         uint8_t* bytes) {
+                         const BlockMethod& method, uint8_t* bytes) {
     slab_ = Matrix(rows.rows, rows.cols);
     LWQ_RETURN_IF_ERROR(device_->Download(rows, slab_.view()));
     sums_.assign(static_cast<size_t>(rows.rows), RowSums());
-    if (statistics != nullptr) LWQ_RETURN_IF_ERROR(FeedBack(rows, *statistics));
+    if (statistics != nullptr) {
+      blocks_.assign(static_cast<size_t>(rows.rows * blocks_per_row_), GgufBlock());
+      LWQ_RETURN_IF_ERROR(RoundFor(*statistics, method, rows));
+    }
     ForEachRow([&](int64_t r) {
       uint8_t* out = bytes + r * row_bytes_;
       if (statistics == nullptr) {
@@ -108,15 +114,31 @@ class BlockRun {
     return absl::OkStatus();
   }
 
-  // Fills the slab's blocks, columns in the order of processing.
+  // Fills the slab's blocks.
+  absl::Status RoundFor(const InputStatistics& statistics, const BlockMethod& method,
+                        DeviceView<const float> rows) {
+    if (statistics.act_order() || !method.feedback) FitAllBlocks();
+    if (method.feedback) LWQ_RETURN_IF_ERROR(FeedBack(rows, statistics));
+    if (method.sweeps == 0 || statistics.hessian() == nullptr) return absl::OkStatus();
+    BlockMethod swept = method;
+    swept.refinement = method.refinement && fit_ == GgufFit::kSearch;
+    std::vector<double> gains(static_cast<size_t>(rows.rows), 0);
+    const BlockRows slab{slab_.view(), absl::MakeSpan(blocks_), absl::MakeSpan(gains)};
+    LWQ_RETURN_IF_ERROR(DescendBlocks(device_, type_, statistics, swept, slab));
+    for (size_t r = 0; r < gains.size(); ++r) sums_[r].gain = gains[r];
+    return absl::OkStatus();
+  }
+
+  // Scales and codes, on the weights as they are.
+  void FitAllBlocks() {
+    ForEachRow([&](int64_t r) {
+      for (int64_t b = 0; b < blocks_per_row_; ++b) FitBlock(r, b, RowOf(slab_, r));
+    });
+  }
+
+  // Columns in the order of processing.
   absl::Status FeedBack(DeviceView<const float> rows, const InputStatistics& statistics) {
     const int64_t cols = rows.cols;
-    blocks_.assign(static_cast<size_t>(rows.rows * blocks_per_row_), GgufBlock());
-    if (statistics.act_order()) {
-      ForEachRow([&](int64_t r) {
-        for (int64_t b = 0; b < blocks_per_row_; ++b) FitBlock(r, b, RowOf(slab_, r));
-      });
-    }
     LWQ_ASSIGN_OR_RETURN(const auto work, device_->NewMatrix(rows.rows, cols));
     LWQ_ASSIGN_OR_RETURN(const auto error,
                          device_->NewMatrix(rows.rows, std::min(kLargeBlock, cols)));
@@ -215,14 +237,15 @@ class BlockRun {
 absl::StatusOr<BlockLinear> RoundToBlocks(Device* device, DeviceView<const float> weight,
                                           const GgufTypeDef& type, GgufFit fit,
                                           DeviceSpan<const float> column_weight) {
-  return BlockRun(device, weight, type, fit).Run(column_weight, nullptr);
+  return BlockRun(device, weight, type, fit).Run(column_weight, nullptr, {});
 }
 
-absl::StatusOr<BlockLinear> RoundToBlocksWithFeedback(Device* device,
-                                                      DeviceView<const float> weight,
-                                                      const GgufTypeDef& type, GgufFit fit,
-                                                      const InputStatistics& statistics) {
-  return BlockRun(device, weight, type, fit).Run(statistics.column_weights(), &statistics);
+absl::StatusOr<BlockLinear> RoundToBlocksFor(const InputStatistics& statistics,
+                                             const BlockMethod& method, Device* device,
+                                             DeviceView<const float> weight,
+                                             const GgufTypeDef& type, GgufFit fit) {
+  BlockRun run(device, weight, type, fit);
+  return run.Run(statistics.column_weights(), &statistics, method);
 }
 
 }  // namespace lwq

@@ -1,11 +1,12 @@
 // Weights to blocks of GGUF types: rounding to nearest, and GPTQ's error feedback with the blocks'
-// scales fixed before or as their turn comes. Rows are independent, so it runs in the host's
-// memory, row by row on all threads; only what a large block's errors do to the columns behind it
-// is a product on the device.
+// scales fixed before or as their turn comes, then sweeps over all of it (block_descent.h). Rows
+// are independent, so it runs in the host's memory, row by row on all threads; only what a large
+// block's errors do to other columns is a product on the device.
 #pragma once
 
 #include "absl/status/statusor.h"
 #include "worker/engine/gguf/block_fit.h"
+#include "worker/engine/quant/block_descent.h"
 #include "worker/engine/quant/quantizer.h"
 
 namespace lwq {
@@ -16,10 +17,12 @@ absl::StatusOr<BlockLinear> RoundToBlocks(Device* device, DeviceView<const float
                                           const GgufTypeDef& type, GgufFit fit,
                                           DeviceSpan<const float> column_weight);
 
-// The same with error feedback. Needs statistics.factor().
-absl::StatusOr<BlockLinear> RoundToBlocksWithFeedback(Device* device,
-                                                      DeviceView<const float> weight,
-                                                      const GgufTypeDef& type, GgufFit fit,
-                                                      const InputStatistics& statistics);
+// The same for the inputs of `statistics`, with error feedback and sweeps as `method` says. Needs
+// statistics.factor() for the one and statistics.hessian() for the others, which are left out
+// without it. Scales that a search did not fit are not refitted.
+absl::StatusOr<BlockLinear> RoundToBlocksFor(const InputStatistics& statistics,
+                                             const BlockMethod& method, Device* device,
+                                             DeviceView<const float> weight,
+                                             const GgufTypeDef& type, GgufFit fit);
 
 }  // namespace lwq

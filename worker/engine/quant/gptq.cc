@@ -9,7 +9,8 @@
 // blocks never straddle groups: the result does not depend on block sizes. The scale search is
 // weighted with the damped diagonal of H.
 //
-// Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H.
+// Widths up to kMaxRefinedBits are then refined (refinement.h) where the statistics kept H, and
+// blocks of GGUF types go through sweeps of their own (block_descent.h).
 //
 // Memory for a weight [m, n]: one working copy at a time whatever the number of widths (while
 // refining three and a rounded one), the codes of every width, and an [m, kLargeBlock] buffer. What
@@ -161,6 +162,26 @@ class GptqRun {
   std::unique_ptr<DeviceMatrix> error_;  // [m, kLargeBlock]
 };
 
+constexpr OptionDef kBlockFeedback = {
+    .name = "block-feedback",
+    .type = OptionDef::Type::kFlag,
+    .default_value = "true",
+    .help = "makes up for errors in the columns that follow, in GGUF's blocks",
+};
+constexpr OptionDef kBlockRefinement = {
+    .name = "block-refinement",
+    .type = OptionDef::Type::kFlag,
+    .default_value = "true",
+    .help = "sweeps over GGUF's blocks refit scales besides codes",
+};
+constexpr OptionDef kBlockSweeps = {
+    .name = "block-sweeps",
+    .type = OptionDef::Type::kInteger,
+    .default_value = "4",
+    .minimum = 0,
+    .maximum = 100,
+    .help = "at most so many sweeps that refine GGUF's blocks afterwards",
+};
 constexpr OptionDef kActOrder = {
     .name = "act-order",
     .type = OptionDef::Type::kFlag,
@@ -181,7 +202,8 @@ constexpr OptionDef kRefinement = {
     .default_value = "true",
     .help = "sweeps that refine codes and scales afterwards; without them GPTQ as published",
 };
-constexpr OptionDef kOptions[] = {kActOrder, kDamping, kRefinement, kScaleSearch};
+constexpr OptionDef kOptions[] = {kActOrder, kBlockFeedback, kBlockRefinement, kBlockSweeps,
+                                  kDamping,  kRefinement,    kScaleSearch};
 
 class GptqQuantizer : public Quantizer {
  public:
@@ -189,6 +211,9 @@ class GptqQuantizer : public Quantizer {
     options_.act_order = options.Flag(kActOrder.name);
     options_.damping = options.Number(kDamping.name);
     options_.refinement = options.Flag(kRefinement.name);
+    blocks_ = {.feedback = options.Flag(kBlockFeedback.name),
+               .sweeps = static_cast<int>(options.Integer(kBlockSweeps.name)),
+               .refinement = options.Flag(kBlockRefinement.name)};
   }
 
   absl::StatusOr<std::shared_ptr<const InputStatistics>> Prepare(
@@ -231,7 +256,7 @@ class GptqQuantizer : public Quantizer {
       LWQ_ASSIGN_OR_RETURN(
           BlockLinear blocks,
           statistics->factor() != nullptr
-              ? RoundToBlocksWithFeedback(device, weight, *type, fit, *statistics)
+              ? RoundToBlocksFor(*statistics, blocks_, device, weight, *type, fit)
               : RoundToBlocks(device, weight, *type, fit, statistics->column_weights()));
       Describe(*statistics, blocks.record);
       out.push_back(std::move(blocks));
@@ -261,6 +286,7 @@ class GptqQuantizer : public Quantizer {
   }
 
   InputStatistics::Options options_;
+  BlockMethod blocks_;
 };
 
 std::unique_ptr<Quantizer> MakeGptq(const OptionValues& options) {

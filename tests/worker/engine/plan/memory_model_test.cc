@@ -106,6 +106,17 @@ TEST_F(MemoryModelTest, WhatIsNotDoneIsNotCounted) {
   EXPECT_EQ(Forecast().calibrate_bytes, 0);
 }
 
+// GGUF's blocks are swept over with H kept; the columns in work are in the host too.
+TEST_F(MemoryModelTest, SweepsOverBlocksHoldColumnsInTheHost) {
+  MenuRequest request;
+  request.formats = {"gguf-q4_k"};
+  menu_ = BuildMenu(model_, **FindProfile("llama.cpp"), request).value();
+  const int64_t swept = Forecast().quantize_bytes;
+  question_.refinement = false;
+  const int64_t square = int64_t{5632} * 5632, rows = 2048;
+  EXPECT_GE(swept - Forecast().quantize_bytes, 4 * (square + rows * 2 * 256));
+}
+
 // Inputs that are rounded are a copy; prepared weights are F32 where the CPU has no BF16.
 TEST_F(MemoryModelTest, BF16TakesNoLess) {
   const MemoryForecast f32 = Forecast();

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gmock/gmock.h"
+#include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
 
 namespace lwq {
@@ -27,6 +28,12 @@ std::vector<const AllocationUnit*> UnitsOf(const ModelInventory& model, int laye
     if (unit.place == Place::Layer(layer)) units.push_back(&unit);
   }
   return units;
+}
+
+const WeightFormat* Gguf(const char* id) {
+  const auto format = FindWeightFormat(id);
+  EXPECT_OK(format.status());
+  return *format;
 }
 
 TEST(WorkModelTest, CountsAForwardPass) {
@@ -76,6 +83,17 @@ TEST(WorkModelTest, QuantizingGrowsWithFormatsAndMethod) {
   EXPECT_EQ(calibrated.factor, 2 * std::pow(256.0, 3) + std::pow(768.0, 3));
   EXPECT_EQ(calibrated.refined, weights);  // of the four bits alone
   EXPECT_GT(calibrated.products, 0);
+  // GGUF's blocks are swept over, grids are not.
+  const std::vector<std::vector<const WeightFormat*>> blocks(units.size(), {Gguf("gguf-q4_k")});
+  const MethodTraits sweeping{.calibrated = true, .refined = true, .block_sweeps = 3};
+  const Work swept = work.Quantize(units, blocks, sweeping);
+  EXPECT_EQ(swept.descended, 3 * weights);
+  EXPECT_EQ(swept.refined, 0);
+  const Work once = work.Quantize(units, blocks, {.calibrated = true, .block_sweeps = 3});
+  EXPECT_EQ(once.descended, 0);
+  // A sweep multiplies each row of errors with all of H, where feedback does with half of it.
+  EXPECT_NEAR(swept.products / once.products, 7, 1e-9);
+  EXPECT_EQ(work.Quantize(units, two, sweeping).descended, 0);
   // Dense costs nothing.
   const std::vector<std::vector<const WeightFormat*>> dense(units.size(), {DenseFormat()});
   EXPECT_EQ(work.Quantize(units, dense, {.calibrated = true}).rounded, 0);
@@ -119,8 +137,8 @@ TEST(WorkModelTest, OperationsNeverShrink) {
   EXPECT_DOUBLE_EQ((work + work).Operations(), 2 * work.Operations());
   EXPECT_DOUBLE_EQ((work * 3).Operations(), 3 * work.Operations());
   for (double Work::*part : {&Work::products, &Work::attention, &Work::moments, &Work::factor,
-                             &Work::loaded, &Work::rounded, &Work::refined, &Work::probabilities,
-                             &Work::encoded, &Work::stored, &Work::tasks}) {
+                             &Work::loaded, &Work::rounded, &Work::refined, &Work::descended,
+                             &Work::probabilities, &Work::encoded, &Work::stored, &Work::tasks}) {
     Work more = work;
     more.*part += 1;
     EXPECT_GT(more.Operations(), work.Operations());

@@ -30,9 +30,10 @@ absl::StatusOr<BlockLinear> Quantize(absl::string_view method, Device* device,
                                      const char* type, GgufFit fit = GgufFit::kSearch) {
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(method));
   const auto on_device = OnDevice(device, weight);
-  LWQ_ASSIGN_OR_RETURN(std::vector<BlockLinear> out,
-                       def->make(OptionValues(def->options))->QuantizeToBlocks(device, on_device->view(), statistics,
-                                                     {FindGgufType(type)}, fit));
+  LWQ_ASSIGN_OR_RETURN(
+      std::vector<BlockLinear> out,
+      def->make(OptionValues(def->options))
+          ->QuantizeToBlocks(device, on_device->view(), statistics, {FindGgufType(type)}, fit));
   return std::move(out.at(0));
 }
 

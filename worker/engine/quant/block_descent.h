@@ -1,0 +1,34 @@
+// Sweeps over a weight in blocks after it was rounded: coordinate descent on the calibrated error,
+// block by block (block_refinement.h). GPTQ decides each column once, before it knows the later
+// ones' errors, and on scales that were fitted before any; sweeps afterwards know all of them.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "worker/engine/gguf/block_fit.h"
+#include "worker/engine/quant/quantizer.h"
+
+namespace lwq {
+
+// What is done to blocks besides fitting and rounding them.
+struct BlockMethod {
+  bool feedback = true;    // GPTQ's; without it columns are rounded to nearest
+  int sweeps = 4;          // at most; a row without a change is done
+  bool refinement = true;  // sweeps refit scales too
+};
+
+// Rows of a weight in blocks, in the host.
+struct BlockRows {
+  ConstMatrixView weights;
+  absl::Span<GgufBlock> blocks;  // [rows, cols / type.block_size]
+  absl::Span<double> gains;      // [rows]: what each row's error falls by is added
+};
+
+// Needs statistics.hessian(). Rows do not depend on each other, nor results on threads. Memory on
+// the device: the errors as an input of products, and two matrices of BlockedHessian::kBlock
+// columns; the same two in the host.
+absl::Status DescendBlocks(Device* device, const GgufTypeDef& type,
+                           const InputStatistics& statistics, const BlockMethod& method,
+                           const BlockRows& rows);
+
+}  // namespace lwq
