@@ -42,6 +42,10 @@ def check_content(image, name):
     check(not found, f"{image}: no build tools {found or ''}")
     left = [d for d in ("var/lib/apt/lists", "var/cache/apt") if os.path.isdir(f"{root}/{d}") and os.listdir(f"{root}/{d}")]
     check(not left, f"{image}: no caches of the package manager {left or ''}")
+    secrets = subprocess.run(["grep", "-rIlE", "--devices=skip", "-e", "-----BEGIN .*PRIVATE KEY-----$|lwq_[a-z0-9]+_[A-Za-z0-9_-]{43}", root],
+                             capture_output=True, text=True).stdout.split()
+    check(not secrets, f"{image}: no keys and no tokens {secrets or ''}")
+    check(not os.path.exists(f"{root}/src"), f"{image}: no sources")
     for program in {**PROGRAMS, **CUDA}[image]:
         missing = [line for line in run(["chroot", root, "ldd", f"/usr/local/bin/{program}"]).splitlines() if "not found" in line]
         check(not missing, f"{image}: {program} finds its libraries {missing or ''}")
