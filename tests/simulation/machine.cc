@@ -16,7 +16,7 @@ std::unique_ptr<ServerStore> Machine::NewCord() {
   auto cord = std::make_unique<ServerStore>(&world_, medium_.rows, &medium_.store_faults,
                                             medium_.is_shared);
   cord->on_committed = on_committed_;
-  cord->splits_commits = splits_commits_;
+  cord->plant = medium_.plant;
   return cord;
 }
 

@@ -44,9 +44,8 @@ class Machine {
   bool is_up() const { return up_; }
   MachineClock& clock() { return clock_; }
   int number() const { return number_; }
-  // Whether it may die within a commit, and whether a commit of it is two (a planted bug).
+  // Whether it may die within a commit.
   void set_may_crash(bool may) { may_crash_ = may; }
-  void set_splits_commits(bool splits) { splits_commits_ = splits; }
 
   // Callers that wait for an answer: told when the process is gone.
   int64_t OnGone(std::function<void()> act) {
@@ -72,7 +71,6 @@ class Machine {
   int life_ = 0;  // of the process
   bool up_ = false;
   bool may_crash_ = false;
-  bool splits_commits_ = false;
   bool crashed_ = false;
   bool lost_ = false;
   absl::Duration paused_until_ = absl::ZeroDuration();

@@ -341,9 +341,11 @@ void Promises::CompletionAcknowledged(const std::string& task, int64_t epoch,
   }
 }
 
-void Promises::LeaseHeardOf(const std::string& task, int64_t epoch, absl::Duration now) {
+void Promises::LeaseHeardOf(const std::string& task, int64_t epoch, int64_t term,
+                            absl::Duration sent) {
+  if (term != 0 && term != last_term_) return;
   auto heard = heard_of_.find({task, epoch});
-  if (heard != heard_of_.end()) heard->second = std::max(heard->second, now);
+  if (heard != heard_of_.end()) heard->second = std::max(heard->second, sent);
 }
 
 void Promises::CheckMemory(const DispatchState& state, Moment now) {

@@ -49,8 +49,10 @@ class Promises {
   void JobAcknowledged(const std::string& request_id, const std::string& job);
   void CompletionAcknowledged(const std::string& task, int64_t epoch,
                               const std::string& completion_id);
-  // A heartbeat was answered with CONTINUE; a lease came.
-  void LeaseHeardOf(const std::string& task, int64_t epoch, absl::Duration now);
+  // A heartbeat sent at `sent` was answered with CONTINUE by the leader of `term`, 0 where there is
+  // one server. One that was replaced and has not noticed yet promises nothing: its successor gives
+  // each lease its time from when it began.
+  void LeaseHeardOf(const std::string& task, int64_t epoch, int64_t term, absl::Duration sent);
 
   // What a leader holds in memory, when nothing is under way.
   void CheckMemory(const DispatchState& state, Moment now);

@@ -47,6 +47,9 @@ SimServer::SimServer(World* world, Medium* medium, Clock* clock, std::unique_ptr
   Store* store = fenced_ == nullptr ? static_cast<Store*>(cord_.get()) : fenced_.get();
   scheduler_ = std::make_unique<Scheduler>(store, blobs_.get(), clock_, &metrics_,
                                            lanes_[6].executor.get(), medium_.dispatch);
+  if (medium_.plant == Plant::kLostWakeUp) {
+    scheduler_->lease_waiters().Add([](int64_t) { return true; });
+  }
   collector_ = std::make_unique<Collector>(scheduler_.get(), blobs_.get(), medium_.retention);
   env_.scheduler = scheduler_.get();
   env_.calls = &calls_;

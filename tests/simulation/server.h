@@ -30,6 +30,7 @@ struct Medium {
   bool is_shared = false;
   DispatchOptions dispatch;
   Retention retention;
+  Plant plant = Plant::kNone;
 };
 
 class SimServer {

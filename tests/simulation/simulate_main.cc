@@ -18,11 +18,17 @@ namespace {
 int Main(int argc, char** argv) {
   uint64_t seed = 0, first = 1, seeds = 1000;
   bool log = false;
+  Plant plant = Plant::kNone;
   CLI::App app("Runs the service in one thread, with faults, by a seed.");
   CLI::Option* one = app.add_option("--seed", seed, "This seed alone, and tell what happens");
   app.add_option("--first", first, "The first seed");
   app.add_option("--seeds", seeds, "How many");
   app.add_flag("--log", log, "With the server's own log");
+  app.add_option("--plant", plant, "With a bug put in on purpose")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Plant>{{"split-commits", Plant::kSplitCommits},
+                                       {"no-fence", Plant::kNoFence},
+                                       {"lost-wake-up", Plant::kLostWakeUp}}));
   CLI11_PARSE(app, argc, argv);
   spdlog::set_level(log ? spdlog::level::debug : spdlog::level::off);
   const bool tells = one->count() > 0;
@@ -34,7 +40,7 @@ int Main(int argc, char** argv) {
   Outcome total;
   int64_t num_broken = 0;
   for (uint64_t n = first; n < first + seeds; ++n) {
-    const Outcome run = Simulate(n, {.tells = tells});
+    const Outcome run = Simulate(n, {.tells = tells, .plant = plant});
     if (run.broken) {
       ++num_broken;
       std::cout << "seed " << n << ": " << run.how << std::endl;

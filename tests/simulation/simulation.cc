@@ -74,8 +74,9 @@ class Simulation {
     medium_.meanwhile = faults_.meanwhile;
     medium_.is_shared = faults_.num_machines > 1;
     medium_.retention.blob_grace = absl::Seconds(60);
+    medium_.plant = options.plant;
     AddModel();
-    AddMachines(options.plant);
+    AddMachines();
     AddWorkers();
     AddClients();
   }
@@ -125,14 +126,13 @@ class Simulation {
     rows_.Commit(writes).IgnoreError();
   }
 
-  void AddMachines(Plant plant) {
+  void AddMachines() {
     std::vector<Machine*> machines;
     for (int i = 0; i < faults_.num_machines; ++i) {
       machines_.push_back(std::make_unique<Machine>(
           &world_, &medium_, i,
           [this](const std::vector<lwq::Write>& writes) { promises_.Committed(writes); }));
       machines_.back()->set_may_crash(faults_.store.crash > 0);
-      machines_.back()->set_splits_commits(plant == Plant::kSplitCommits);
       machines.push_back(machines_.back().get());
     }
     network_ = std::make_unique<Network>(&world_, &network_faults_, std::move(machines));

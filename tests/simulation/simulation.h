@@ -13,10 +13,9 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "tests/simulation/plant.h"
 
 namespace lwq::simulation {
-
-enum class Plant { kNone, kSplitCommits };
 
 struct RunOptions {
   bool tells = false;  // prints what happens

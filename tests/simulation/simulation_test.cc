@@ -2,6 +2,7 @@
 // to find. One seed again: build/dev/bin/simulate --seed N.
 #include "tests/simulation/simulation.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -71,9 +72,25 @@ TEST_F(SimulationTest, ASeedIsTheSameRunAgain) {
   EXPECT_NE(Simulate(1).trace, Simulate(2).trace);
 }
 
+// How the first seed that shows the bug shows it.
+std::string HowFound(Plant plant, uint64_t seeds) {
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
+    const Outcome run = Simulate(seed, {.plant = plant});
+    if (run.broken) return absl::StrCat("seed ", seed, ": ", run.how);
+  }
+  return "";
+}
+
 TEST_F(SimulationTest, ACommitThatIsNotOneIsFound) {
-  const Outcome run = Simulate(1, {.plant = Plant::kSplitCommits});
-  EXPECT_TRUE(run.broken);
+  EXPECT_NE(HowFound(Plant::kSplitCommits, 1), "");
+}
+
+TEST_F(SimulationTest, ALateCommitOfALeaderThatWasReplacedIsFound) {
+  EXPECT_NE(HowFound(Plant::kNoFence, 30), "");
+}
+
+TEST_F(SimulationTest, APollThatIsNotWokenIsFound) {
+  EXPECT_NE(HowFound(Plant::kLostWakeUp, 30), "");
 }
 
 }  // namespace

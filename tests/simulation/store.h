@@ -2,12 +2,14 @@
 // cord that is cut when the server dies, and other threads' work in the middle of a call.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "base/failure.h"
 #include "server/store/store.h"
+#include "tests/simulation/plant.h"
 #include "tests/simulation/world.h"
 
 namespace lwq::simulation {
@@ -73,15 +75,22 @@ class ServerStore : public Store {
   std::function<void()> on_crash;                               // while it may crash
   std::function<void(bool in_commit)> meanwhile;                // what other threads do
   std::function<void(const std::vector<Write>&)> on_committed;  // before anybody else sees it
-  bool splits_commits = false;  // a planted bug: a commit is not one but two
+  Plant plant = Plant::kNone;
 
  private:
-  absl::Status Done(const std::vector<Write>& writes) {
-    if (!splits_commits || writes.size() < 2) return DoneWhole(writes);
+  absl::Status Done(std::vector<Write> writes) {
+    if (plant == Plant::kNoFence) DropFence(writes);
+    if (plant != Plant::kSplitCommits || writes.size() < 2) return DoneWhole(writes);
     const auto middle = writes.begin() + static_cast<int64_t>(writes.size() / 2);
     absl::Status status = DoneWhole({writes.begin(), middle});
     if (!status.ok()) return status;
     return world_.Chance(0.05) ? Away() : DoneWhole({middle, writes.end()});
+  }
+  // Leadership's own commits, which are of nothing else, stay as they are.
+  static void DropFence(std::vector<Write>& writes) {
+    const auto is_fence = [](const Write& write) { return write.table == Table::kLeader; };
+    if (std::all_of(writes.begin(), writes.end(), is_fence)) return;
+    std::erase_if(writes, is_fence);
   }
   absl::Status DoneWhole(const std::vector<Write>& writes) {
     absl::Status status = rows_.Commit(writes);

@@ -186,17 +186,19 @@ void Worker::Beat(const std::shared_ptr<Task>& task) {
     other.set_epoch(waiting.epoch());
     other.set_progress(task->progress);
   }
+  auto term = std::make_shared<int64_t>(0);  // of who answers
   Call<v1::HeartbeatRequest, v1::HeartbeatResponse>(
-      [](SimServer& server, auto* context, auto* asked, auto* response) {
+      [term](SimServer& server, auto* context, auto* asked, auto* response) {
+        *term = server.leadership() == nullptr ? 0 : server.leadership()->term();
         return server.workers().Heartbeat(context, asked, response);
       },
       request, absl::Seconds(5),
-      [this, task, sent = world_.now()](const absl::Status& status,
-                                        const v1::HeartbeatResponse& response) {
+      [this, task, term, sent = world_.now()](const absl::Status& status,
+                                              const v1::HeartbeatResponse& response) {
         if (ReasonOf(status) == "INCARNATION_SUPERSEDED") task->given_up = true;
         for (const v1::LeaseDirective& directive : response.directives()) {
           if (directive.directive() == v1::LeaseDirective::CONTINUE) {
-            promises_.LeaseHeardOf(directive.task(), directive.epoch(), sent);
+            promises_.LeaseHeardOf(directive.task(), directive.epoch(), *term, sent);
           } else if (directive.task() == task->lease.task()) {
             task->given_up = true;
           } else {
