@@ -72,9 +72,12 @@ void LeaseKeeper::Loop() {
   while (true) {
     const int64_t anonymous = AnonymousMemoryBytes();
     {
+      const absl::Duration next_sample = clock_->Steady() + kMemorySampleInterval;
       MutexLock lock(&mu_);
       peak_anonymous_bytes_ = std::max(peak_anonymous_bytes_, anonymous);
-      if (!done_) clock_->WaitFor(wake_, &mu_, kMemorySampleInterval);
+      while (!done_ && clock_->Steady() < next_sample) {
+        clock_->WaitFor(wake_, &mu_, next_sample - clock_->Steady());
+      }
       if (done_) return;
     }
     if (clock_->Steady() >= next_beat) {

@@ -267,8 +267,11 @@ void Server::State::Tick() {
   absl::Duration next_reload = clock.Steady() + options.reload_interval;
   while (true) {
     {
+      const absl::Duration next_tick = clock.Steady() + kTick;
       MutexLock lock(&mu);
-      if (!stop_ticking) clock.WaitFor(changed, &mu, kTick);
+      while (!stop_ticking && clock.Steady() < next_tick) {
+        clock.WaitFor(changed, &mu, next_tick - clock.Steady());
+      }
       if (stop_ticking) return;
     }
     scheduler->Tick();

@@ -115,8 +115,11 @@ absl::Status Leadership::PutLease(const std::string& value) {
 void Leadership::KeepRenewing() {
   while (true) {
     {
+      const absl::Duration next = clock_->Steady() + options_.renew_every;
       MutexLock lock(&mu_);
-      if (!stopping_ && !lost_) clock_->WaitFor(changed_, &mu_, options_.renew_every);
+      while (!stopping_ && !lost_ && clock_->Steady() < next) {
+        clock_->WaitFor(changed_, &mu_, next - clock_->Steady());
+      }
       if (stopping_ || lost_) return;
     }
     Renew();

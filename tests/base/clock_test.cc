@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "gtest/gtest.h"
+#include "tests/testing/simulated_clock.h"
 
 namespace lwq::testing {
 namespace {
@@ -38,6 +39,48 @@ TEST(RealClockTest, AWaitEndsByItsTimeOrByASignal) {
     EXPECT_LT(clock->Steady(), end);
   }
   signals.join();
+}
+
+// Between two looks at the time a waiter hears no signal: what a signal told it has to see.
+TEST(SimulatedClockTest, AWaiterSeesWhatHasChangedThoughNoSignalReachedIt) {
+  SimulatedClock clock;
+  Mutex mu;
+  CondVar changed;
+  bool done = false, seen = false;
+  const absl::Duration before = clock.Steady();
+  const auto change = [&] {
+    {
+      MutexLock lock(&mu);  // which is free once the other waits
+      done = true;
+    }
+    for (int i = 0; i < 1000; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+      MutexLock lock(&mu);
+      if (seen) return;
+    }
+    clock.Advance(absl::Hours(2));  // or it would wait for ever
+  };
+  std::thread changes;
+  {
+    MutexLock lock(&mu);
+    changes = std::thread(change);
+    while (!done) clock.WaitFor(changed, &mu, absl::Hours(1));
+    seen = true;
+    EXPECT_EQ(clock.Steady(), before);
+  }
+  changes.join();
+}
+
+TEST(SimulatedClockTest, AWaitEndsWhenTheTimeIsMoved) {
+  SimulatedClock clock;
+  Mutex mu;
+  CondVar changed;
+  std::thread moves([&] { clock.Advance(absl::Hours(1)); });
+  {
+    MutexLock lock(&mu);
+    while (clock.WaitFor(changed, &mu, absl::Minutes(1))) continue;
+  }
+  moves.join();
 }
 
 }  // namespace
