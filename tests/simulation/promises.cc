@@ -424,6 +424,12 @@ bool Promises::all_ended() const {
   });
 }
 
+bool Promises::is_tidy() const {
+  if (tasks_.empty()) return true;
+  return std::any_of(jobs_.begin(), jobs_.end(),
+                     [](const auto& job) { return !IsTerminal(job.second.job().state()); });
+}
+
 void Promises::CheckEnd(bool must_succeed) {
   for (const auto& [request, name] : acknowledged_) {
     if (deleted_.count(name) > 0) continue;
@@ -439,10 +445,7 @@ void Promises::CheckEnd(bool must_succeed) {
                                        job.failure().reason(), " ", job.failure().message()));
     }
   }
-  const bool none_active = std::all_of(jobs_.begin(), jobs_.end(), [](const auto& job) {
-    return IsTerminal(job.second.job().state());
-  });
-  if (!tasks_.empty() && none_active) {
+  if (!is_tidy()) {
     world_.Break("end", absl::StrCat("all jobs have ended, and ", tasks_.size(), " tasks stay"));
   }
   CheckBlobs();

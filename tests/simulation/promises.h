@@ -62,6 +62,9 @@ class Promises {
 
   const std::map<std::string, v1::JobRecord>& jobs() const { return jobs_; }
   bool all_ended() const;
+  // No task stays when all jobs have ended. One that a worker has may for a while: until the worker
+  // reports, or its lease runs out.
+  bool is_tidy() const;
   int64_t num_commits() const { return num_commits_; }
   int64_t num_completions() const { return static_cast<int64_t>(accepted_.size()); }
   int64_t num_artifacts() const { return static_cast<int64_t>(artifacts_.size()); }

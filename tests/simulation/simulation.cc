@@ -167,7 +167,7 @@ class Simulation {
     while (!world_.broken() && world_.RunNext(end)) {
       for (auto& machine : machines_) machine->AfterEvent();
       if (world_.num_steps() > kManySteps) world_.Break("end", "the run never comes to an end");
-      if (or_content && AllContent() && promises_.all_ended()) return;
+      if (or_content && AllContent() && promises_.all_ended() && promises_.is_tidy()) return;
     }
   }
 

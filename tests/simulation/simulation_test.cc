@@ -86,11 +86,11 @@ TEST_F(SimulationTest, ACommitThatIsNotOneIsFound) {
 }
 
 TEST_F(SimulationTest, ALateCommitOfALeaderThatWasReplacedIsFound) {
-  EXPECT_NE(HowFound(Plant::kNoFence, 30), "");
+  EXPECT_NE(HowFound(Plant::kNoFence, 100), "");
 }
 
 TEST_F(SimulationTest, APollThatIsNotWokenIsFound) {
-  EXPECT_NE(HowFound(Plant::kLostWakeUp, 30), "");
+  EXPECT_NE(HowFound(Plant::kLostWakeUp, 100), "");
 }
 
 }  // namespace
