@@ -146,6 +146,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   request.device = context.device;
   request.layer = &model.spec.at(place);
   request.in_layer = place.in_layer();
+  request.looked_up = place == Place::Embedding() && model.spec.head.tied;
   request.norm_offset = model.spec.norm_offset;
   request.model = &model.inventory;
   request.weights = model.weights.get();

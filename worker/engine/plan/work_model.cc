@@ -27,6 +27,8 @@ constexpr double kTasks = 4e9;
 
 // Refinement is of formats with at most so many bits (quant/gptq.cc).
 constexpr int kMaxRefinedBits = 4;
+// Sweeps are over blocks of types with at most so many levels (quant/block_descent.h).
+constexpr size_t kMaxSweptLevels = 32;
 // Tokens of the checks of preflight and verification (runner/).
 constexpr double kProofTokens = 128;
 // Of a candidate's hidden states at once (runner/score_task.cc): how often layers are loaded.
@@ -170,7 +172,8 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
         if (!method.calibrated) continue;
         // Errors are pushed onto the columns behind: half of them on average.
         work.products += weights * inputs / 2;
-        if (format->gguf() != nullptr && method.refined) {
+        if (format->gguf() != nullptr && method.refined &&
+            format->gguf()->type().shape->levels.size() <= kMaxSweptLevels) {
           work.products += weights * inputs * method.block_sweeps;
           work.descended += weights * method.block_sweeps;
         }

@@ -24,6 +24,10 @@ struct BlockRows {
   absl::Span<double> gains;      // [rows]: what each row's error falls by is added
 };
 
+// Whether sweeps are worth their time: with more levels than those of Q5_K the error is already
+// hundreds of times smaller than what 2 bits leave.
+inline bool WorthSweeping(const GgufTypeDef& type) { return type.shape->levels.size() <= 32; }
+
 // Needs statistics.hessian(). Rows do not depend on each other, nor results on threads. Memory on
 // the device: the errors as an input of products, and two matrices of BlockedHessian::kBlock
 // columns; the same two in the host.

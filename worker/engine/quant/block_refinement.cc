@@ -15,6 +15,7 @@ namespace lwq {
 namespace {
 
 constexpr int kPasses = 2;
+constexpr size_t kTriedLines = 4;
 
 int NearestWhole(double value, int min, int max) {
   if (!(std::abs(value) < 1e6)) return value > 0 ? max : min;
@@ -124,10 +125,10 @@ void BlockRefinement::TryLineFrom(int sub_block, const Line& line, bool keep_cod
 }
 
 // Whole multiples around those that are and those that would be best.
-void BlockRefinement::TryMultiples(int sub_block, Trial* best) const {
+std::vector<BlockRefinement::Line> BlockRefinement::MultiplesAround(int sub_block,
+                                                                    const Quadratic& q) const {
+  std::vector<Line> lines;
   const float scale = F16ToFloat(block_.scale), min = F16ToFloat(block_.min);
-  if (scale == 0) return;
-  const Quadratic q = QuadraticOf(sub_block);
   const int now = block_.sub_scales[sub_block];
   const int low = shape_.min_sub_scale, high = shape_.max_sub_scale;
   const int wanted = NearestWhole(now + q.BestStep(has_min()) / scale, low, high);
@@ -135,7 +136,7 @@ void BlockRefinement::TryMultiples(int sub_block, Trial* best) const {
        s <= std::min(std::max(now, wanted) + 1, high); ++s) {
     if (std::abs(s - now) > 1 && std::abs(s - wanted) > 1) continue;
     Line line{block_.scale, block_.min, s, block_.sub_mins[sub_block]};
-    TryLine(sub_block, line, best);
+    lines.push_back(line);
     if (!has_min() || min == 0 || !(q.one > 0)) continue;
     const double change = double{scale} * (s - now);
     const int nearest = NearestWhole(block_.sub_mins[sub_block] + q.BestOffset(change) / min, 0,
@@ -143,9 +144,25 @@ void BlockRefinement::TryMultiples(int sub_block, Trial* best) const {
     for (int m = nearest - 1; m <= nearest + 1; ++m) {
       line.sub_min = m;
       if (m < 0 || m > shape_.max_sub_min || m == block_.sub_mins[sub_block]) continue;
-      TryLine(sub_block, line, best);
+      lines.push_back(line);
     }
   }
+  return lines;
+}
+
+// Of those the few that would gain most with the codes as they are.
+void BlockRefinement::TryMultiples(int sub_block, Trial* best) const {
+  if (F16ToFloat(block_.scale) == 0) return;
+  const Quadratic q = QuadraticOf(sub_block);
+  const double step = block_.Step(sub_block), offset = block_.Offset(sub_block);
+  const auto gain = [&](const Line& line) {
+    return q.Gain(line.Step() - step, line.Offset() - offset);
+  };
+  std::vector<Line> lines = MultiplesAround(sub_block, q);
+  std::stable_sort(lines.begin(), lines.end(),
+                   [&](const Line& a, const Line& b) { return gain(a) > gain(b); });
+  if (lines.size() > kTriedLines) lines.resize(kTriedLines);
+  for (const Line& line : lines) TryLine(sub_block, line, best);
 }
 
 // In a type without multiples: F16 scales around the best one, with the minimum that goes with
@@ -215,9 +232,7 @@ double BlockRefinement::MoveBlockScales() {
     new_min = ToFiniteF16(static_cast<float>(min + q.BestOffset(scale_change)));
   }
   const double min_change = double{F16ToFloat(new_min)} - min;
-  const double gain = 2 * (scale_change * q.lr - min_change * q.r) -
-                      scale_change * (scale_change * q.ll - 2 * min_change * q.l1) -
-                      min_change * min_change * q.one;
+  const double gain = q.Gain(scale_change, min_change);
   if (!(gain > 0)) return 0;
   block_.scale = new_scale;
   block_.min = new_min;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/tensor/matrix.h"
@@ -54,6 +55,10 @@ class BlockRefinement {
     double lr = 0, r = 0;            // and with the residual
     double BestStep(bool has_offset) const;
     double BestOffset(double step_change) const { return (step_change * l1 - r) / one; }
+    double Gain(double step_change, double offset_change) const {
+      return 2 * (step_change * lr - offset_change * r) - step_change * step_change * ll +
+             offset_change * (2 * step_change * l1 - offset_change * one);
+    }
   };
 
   bool has_min() const { return shape_.max_sub_min > 0; }
@@ -63,6 +68,7 @@ class BlockRefinement {
   void TryLine(int sub_block, const Line& line, Trial* best) const;
   void TryLineFrom(int sub_block, const Line& line, bool keep_codes, Trial* best) const;
   void TryMultiples(int sub_block, Trial* best) const;
+  std::vector<Line> MultiplesAround(int sub_block, const Quadratic& q) const;
   void TryScales(Trial* best) const;
   double MoveSubBlock(int sub_block);
   double MoveBlockScales();

@@ -119,7 +119,9 @@ class BlockRun {
                         DeviceView<const float> rows) {
     if (statistics.act_order() || !method.feedback) FitAllBlocks();
     if (method.feedback) LWQ_RETURN_IF_ERROR(FeedBack(rows, statistics));
-    if (method.sweeps == 0 || statistics.hessian() == nullptr) return absl::OkStatus();
+    if (method.sweeps == 0 || statistics.hessian() == nullptr || !WorthSweeping(type_)) {
+      return absl::OkStatus();
+    }
     BlockMethod swept = method;
     swept.refinement = method.refinement && fit_ == GgufFit::kSearch;
     std::vector<double> gains(static_cast<size_t>(rows.rows), 0);

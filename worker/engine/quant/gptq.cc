@@ -25,6 +25,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/quant/block_rounding.h"
 #include "worker/engine/quant/linear_checks.h"
+#include "worker/engine/quant/lookups.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/quant/refinement.h"
 #include "worker/engine/quant/rtn.h"
@@ -203,7 +204,7 @@ constexpr OptionDef kRefinement = {
     .help = "sweeps that refine codes and scales afterwards; without them GPTQ as published",
 };
 constexpr OptionDef kOptions[] = {kActOrder, kBlockFeedback, kBlockRefinement, kBlockSweeps,
-                                  kDamping,  kRefinement,    kScaleSearch};
+                                  kDamping,  kLookupShare,   kRefinement,      kScaleSearch};
 
 class GptqQuantizer : public Quantizer {
  public:

@@ -17,6 +17,7 @@
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/format/row_tiles.h"
+#include "worker/engine/quant/lookups.h"
 
 namespace lwq {
 
@@ -224,6 +225,10 @@ absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const Laye
     }
     if (def.needs_calibration() && fitted.input != nullptr) {
       LWQ_ASSIGN_OR_RETURN(auto gram, request.evidence->Triangle(def.evidence[0], *fitted.input));
+      const double lookups = request.looked_up ? request.options.Number(kLookupShare.name) : 0;
+      if (lookups > 0) {
+        LWQ_RETURN_IF_ERROR(AddLookups(request.device, lookups, gram->view()));
+      }
       LWQ_ASSIGN_OR_ANNOTATE(
           statistics,
           quantizer->Prepare(request.device, std::move(gram), fitted.num_tokens, request.compute),

@@ -31,6 +31,7 @@ struct LayerRequest {
   Device* device = nullptr;
   const LayerSpec* layer = nullptr;
   bool in_layer = true;  // else the head or the embedding: none of its tensors may be edited
+  bool looked_up = false;  // a head whose rows are the embedding's too
   double norm_offset = 0;               // what the decoder adds to the weight of a norm
   const ModelInventory* model = nullptr;  // for dtypes
   const WeightSource* weights = nullptr;  // the source model's

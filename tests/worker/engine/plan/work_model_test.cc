@@ -94,6 +94,8 @@ TEST(WorkModelTest, QuantizingGrowsWithFormatsAndMethod) {
   // A sweep multiplies each row of errors with all of H, where feedback does with half of it.
   EXPECT_NEAR(swept.products / once.products, 7, 1e-9);
   EXPECT_EQ(work.Quantize(units, two, sweeping).descended, 0);
+  const std::vector<std::vector<const WeightFormat*>> fine(units.size(), {Gguf("gguf-q6_k")});
+  EXPECT_EQ(work.Quantize(units, fine, sweeping).descended, 0);
   // Dense costs nothing.
   const std::vector<std::vector<const WeightFormat*>> dense(units.size(), {DenseFormat()});
   EXPECT_EQ(work.Quantize(units, dense, {.calibrated = true}).rounded, 0);

@@ -83,6 +83,16 @@ TEST(BlockDescentTest, RefinementOfScalesGainsBesidesThatOfCodes) {
   }
 }
 
+TEST(BlockDescentTest, LeavesFineTypesAsGptqMadeThem) {
+  CpuDevice device(2);
+  const Problem p = RandomProblem(4, 256, 5);
+  const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
+  for (const char* type : {"Q6_K", "Q8_0"}) {
+    const BlockLinear once = Round(&device, p.weight.view(), *statistics, type, {.sweeps = 0});
+    EXPECT_EQ(Round(&device, p.weight.view(), *statistics, type, {}).bytes, once.bytes) << type;
+  }
+}
+
 TEST(BlockDescentTest, ScalesThatWereNotSearchedStay) {
   CpuDevice device(2);
   const Problem p = RandomProblem(4, 256, 3);
