@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/failure.h"
+#include "base/failure_details.h"
 #include "base/log.h"
 #include "base/reasons.h"
 #include "nlohmann/json.hpp"
@@ -74,6 +75,7 @@ std::string ErrorJson(absl::string_view what, const absl::Status& status) {
   error["message"] = std::string(status.message());
   error["advice"] = std::string(AdviceFor(status));
   error["exit_code"] = ExitCodeOf(status);
+  for (const auto& [name, fact] : FactsOf(status)) error["facts"][name] = fact;
   nlohmann::ordered_json line;
   line["error"] = std::move(error);
   return absl::StrCat(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), "\n");

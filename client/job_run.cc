@@ -1,6 +1,9 @@
 #include "client/job_run.h"
 
+#include <unistd.h>
+
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "absl/algorithm/container.h"
@@ -11,6 +14,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/errors.h"
+#include "client/file_lock.h"
 #include "client/watch.h"
 #include "records/canonical.h"
 
@@ -36,6 +40,32 @@ bool AnyWorker(Client* client) {
   return absl::c_any_of(found->workers(),
                         [](const v1::Worker& w) { return w.state() != v1::Worker::LOST; });
 }
+
+// A job of an own server that this process waits for. Others may wait for the same one: a second
+// command that asks for the same finds the first one's job.
+class Following {
+ public:
+  Following(const EmbeddedPaths& paths, const std::string& job)
+      : path_(JoinPath(paths.run, absl::StrCat(Basename(job), ".followed"))),
+        lock_(FileLock::Acquire(path_, FileLock::Mode::kShared, absl::Seconds(1))) {}
+  ~Following() { End(); }
+  Following(const Following&) = delete;
+  Following& operator=(const Following&) = delete;
+
+  // Whether nobody else waits for it now. Of several that end at once the last one is told so.
+  bool End() {
+    if (!lock_.ok()) return true;
+    lock_ = absl::UnavailableError("ended");
+    const bool alone =
+        FileLock::Acquire(path_, FileLock::Mode::kExclusive, absl::ZeroDuration()).ok();
+    if (alone) ::unlink(path_.c_str());
+    return alone;
+  }
+
+ private:
+  const std::string path_;
+  absl::StatusOr<std::unique_ptr<FileLock>> lock_;
+};
 
 }  // namespace
 
@@ -100,6 +130,9 @@ void CancelLeftovers(Client* client, const std::string& digest) {
 }
 
 absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display) {
+  const bool own = session->embedded() != nullptr && !session->embedded()->is_kept();
+  std::optional<Following> following;
+  if (own) following.emplace(session->embedded()->paths(), name);
   const absl::StatusOr<v1::Job> job = WatchJob(
       session->client(), name,
       [&](const v1::JobEvent& event) {
@@ -108,10 +141,11 @@ absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, Job
       },
       [&](const absl::Status&) { display->Note("connection to the server lost; reconnecting"); });
   display->Finish();
-  const bool own = session->embedded() != nullptr && !session->embedded()->is_kept();
   if (!job.ok() && IsInterrupted(job.status())) {
-    if (own) {
+    if (own && following->End()) {
       session->client()->CancelJob(name).status().IgnoreError();
+    } else if (own) {
+      display->Note(absl::StrCat(name, " goes on for another command that waits for it"));
     } else {
       display->Note(absl::StrCat(name, " goes on; lwqctl cancel ", Basename(name), " stops it"));
     }

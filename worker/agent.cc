@@ -1,6 +1,7 @@
 #include "worker/agent.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,9 @@ namespace lwq {
 namespace {
 
 constexpr int kPollSeconds = 20;
+// For how long one that stops waits to be heard: a server that was stopped is followed by another
+// one within that.
+constexpr absl::Duration kStoppingPatience = absl::Seconds(5);
 
 // Whether the server may take the same report later: it is away, busy, or its disk is full. What a
 // task computed is not thrown away for that.
@@ -46,8 +50,8 @@ bool KnowsOfFailure(const absl::Status& refused) {
   return reason == "LEASE_LOST" || reason == "OUTPUT_INVALID" || reason == "INCARNATION_SUPERSEDED";
 }
 
-// While there is no connection, waits for one. gRPC gets on with connecting only while somebody waits
-// for it: a worker that slept instead needed half a minute for a handshake of TLS.
+// While there is no connection, waits for one. gRPC gets on with connecting only while somebody
+// waits for it: a worker that slept instead needed half a minute for a handshake of TLS.
 Retry MakeRetry(Clock* clock, grpc::Channel* channel) {
   const auto sleep = [clock, channel](absl::Duration wait) {
     if (channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
@@ -259,11 +263,17 @@ void Agent::RunLease(const v1::Lease& lease) {
 
 absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send) {
   Retry retry = MakeRetry(options_.clock, channel_.get());
+  std::optional<absl::Duration> give_up;  // once it stops
   while (true) {
     grpc::ClientContext context;
-    SetTimeout(context, absl::Seconds(30));
+    SetTimeout(context, stopping_ ? absl::Seconds(5) : absl::Seconds(30));
     absl::Status status = send(&context);
-    if (status.ok() || stopping_) return status;
+    if (status.ok()) return status;
+    if (stopping_) {
+      const absl::Duration now = options_.clock->Steady();
+      if (!give_up.has_value()) give_up = now + kStoppingPatience;
+      if (now >= *give_up) return status;
+    }
     LWQ_RETURN_IF_ERROR(retry.BeforeRetry(status));
   }
 }
@@ -319,14 +329,17 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
 }
 
 void Agent::Release(const v1::Lease& lease) {
-  grpc::ClientContext context;
-  SetTimeout(context, absl::Seconds(5));
   v1::ReleaseTasksRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
   request.add_tasks(lease.task());
-  v1::ReleaseTasksResponse response;
-  stub_->ReleaseTasks(&context, request, &response);  // unheard, the lease ends by itself
+  const absl::Status status = Insist([&](grpc::ClientContext* context) {
+    v1::ReleaseTasksResponse response;
+    return FromGrpcStatus(stub_->ReleaseTasks(context, request, &response));
+  });
+  if (status.ok()) return;
+  spdlog::warn("giving back {} was not heard: {}; its lease runs out instead", TaskLabel(lease),
+               LogSafe(status.message()));
 }
 
 }  // namespace lwq

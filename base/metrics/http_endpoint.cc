@@ -8,32 +8,28 @@
 namespace lwq {
 namespace {
 
-void Answer(mg_connection* connection, int code, const char* phrase, const std::string& body) {
+// `code`, which tells the library that the request is dealt with.
+int Answer(mg_connection* connection, int code, const char* phrase, const std::string& body) {
   const std::string text = absl::StrCat(
       "HTTP/1.1 ", code, " ", phrase,
       "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: ", body.size(),
       "\r\nConnection: close\r\n\r\n", body);
   mg_write(connection, text.data(), text.size());
+  return code;
 }
 
 }  // namespace
 
-int HttpEndpoint::Serve(mg_connection* connection, void* self) {
-  const auto& handlers = static_cast<HttpEndpoint*>(self)->handlers_;
+int HttpEndpoint::Serve(mg_connection* connection) {
+  const auto* self = static_cast<HttpEndpoint*>(mg_get_user_data(mg_get_context(connection)));
+  const Handlers& handlers = self->handlers_;
   const mg_request_info* request = mg_get_request_info(connection);
   const std::string path = request->local_uri == nullptr ? "" : request->local_uri;
-  if (path == "/metrics") {
-    Answer(connection, 200, "OK", handlers.metrics());
-  } else if (path == "/livez") {
-    Answer(connection, 200, "OK", "ok\n");
-  } else if (path == "/readyz") {
-    const bool ready = handlers.ready();
-    Answer(connection, ready ? 200 : 503, ready ? "OK" : "Service Unavailable",
-           ready ? "ok\n" : "not ready\n");
-  } else {
-    Answer(connection, 404, "Not Found", "/metrics /livez /readyz\n");
-  }
-  return 1;
+  if (path == "/metrics") return Answer(connection, 200, "OK", handlers.metrics());
+  if (path == "/livez") return Answer(connection, 200, "OK", "ok\n");
+  if (path != "/readyz") return Answer(connection, 404, "Not Found", "/metrics /livez /readyz\n");
+  return handlers.ready() ? Answer(connection, 200, "OK", "ok\n")
+                          : Answer(connection, 503, "Service Unavailable", "not ready\n");
 }
 
 absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::string& address,
@@ -41,14 +37,16 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::str
   auto endpoint = std::unique_ptr<HttpEndpoint>(new HttpEndpoint(std::move(handlers)));
   const char* options[] = {"listening_ports",    address.c_str(), "num_threads", "2",
                            "request_timeout_ms", "5000",          nullptr};
+  // Not a handler that is set afterwards: a request that came before it would be looked for among
+  // files, for which the library's threads of 100 KiB have too little stack.
   mg_callbacks callbacks = {};
-  endpoint->context_ = mg_start(&callbacks, nullptr, options);
+  callbacks.begin_request = &HttpEndpoint::Serve;
+  endpoint->context_ = mg_start(&callbacks, endpoint.get(), options);
   if (endpoint->context_ == nullptr) {
     return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
                    absl::StrCat("listening for metrics on ", address,
                                 ": the address is taken or cannot be used"));
   }
-  mg_set_request_handler(endpoint->context_, "**", &HttpEndpoint::Serve, endpoint.get());
   mg_server_port port = {};
   mg_get_server_ports(endpoint->context_, 1, &port);
   const size_t colon = address.rfind(':');

@@ -27,7 +27,7 @@ class HttpEndpoint {
 
  private:
   explicit HttpEndpoint(Handlers handlers) : handlers_(std::move(handlers)) {}
-  static int Serve(mg_connection* connection, void* self);
+  static int Serve(mg_connection* connection);
 
   const Handlers handlers_;
   std::string address_;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
 #include "server/dispatch/engine_choice.h"
@@ -201,12 +202,12 @@ void LoseLease(Draft& draft, const std::string& key, absl::string_view why) {
   if (std::find(lost.begin(), lost.end(), worker) == lost.end()) task.add_lost_workers(worker);
   if (IsPoison(task) && IsWanted(draft, task)) {
     v1::Failure failure;
-    failure.set_reason("CRASH_LOOP");
+    failure.set_reason(std::string(reasons::kCrashLoop.name));
     failure.set_message(absl::StrCat(task.kind(), " of layer ", task.layer(), " was lost ",
                                      task.lost_count(), " times on ", task.lost_workers_size(),
                                      " workers (last: ", why, "); it is not handed out again"));
     failure.set_blame(v1::Failure::SERVICE);
-    failure.set_code(static_cast<int>(absl::StatusCode::kAborted));
+    failure.set_code(static_cast<int>(reasons::kCrashLoop.code));
     failure.set_task(key);
     failure.set_worker(worker);
     GiveUpTask(draft, key, failure);

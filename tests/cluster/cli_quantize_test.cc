@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/hash.h"
@@ -69,6 +70,8 @@ TEST_F(CliQuantizeTest, OneCommandGivesAnArtifactAndASecondOneTheSameFromTheCach
   EXPECT_THAT(names, Not(Contains(EndsWith(".partial"))));
   LWQ_ASSERT_OK_AND_ASSIGN(const int64_t size, FileSize(File("out/model.safetensors")));
   EXPECT_EQ(static_cast<double>(size), Number(result, "weight_file_bytes"));
+  const CliAnswer again = Lwqctl(absl::StrCat("plan ", File("out"), " --budget 3bpw"));
+  EXPECT_THAT(again.err, HasSubstr("is quantized already"));
   // Nothing runs any more, and nothing is left half done.
   EXPECT_EQ(Lwqctl("down").code, 3);
   EXPECT_THAT(*ListDirectory(File("data/downloads")), ::testing::IsEmpty());
@@ -115,6 +118,30 @@ TEST_F(CliQuantizeTest, AKilledWorkerAndAKilledServerChangeNothing) {
     ASSERT_OK(RemoveAll(File("killed")));
     ASSERT_OK(RemoveAll(File("run.err")));
   }
+}
+
+// Two commands that ask for the same share a job. Ctrl-C in one is not the end of the other's.
+TEST_F(CliQuantizeTest, AJobThatAnotherCommandWaitsForGoesOn) {
+  const auto start = [&](const std::string& name) {
+    std::string words = QuickQuantize(name);
+    absl::StrReplaceAll({{"--calibration-tokens 512", "--calibration-tokens 32768"}}, &words);
+    std::FILE* shell = ::popen(
+        absl::StrCat("echo $$ >", File(name + ".pid"), "; exec ", Line(words, name)).c_str(), "r");
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    while (Read(0, name).err.find("job j-") == std::string::npos && absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+    return shell;
+  };
+  std::FILE* stays = start("stays");
+  std::FILE* goes = start("goes");
+  int pid = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(ReadFile(File("goes.pid"), 100).value_or(""), &pid));
+  ASSERT_EQ(::kill(pid, SIGINT), 0);
+  EXPECT_EQ(WEXITSTATUS(::pclose(goes)), 130) << Read(0, "goes").err;
+  EXPECT_THAT(Read(0, "goes").err, HasSubstr("goes on for another command"));
+  EXPECT_EQ(WEXITSTATUS(::pclose(stays)), 0) << Read(0, "stays").err;
+  EXPECT_TRUE(FileExists(File("stays/model.safetensors")));
 }
 
 TEST_F(CliQuantizeTest, ABrokenModelIsRefusedByName) {

@@ -96,7 +96,9 @@ def use_downloads(client, job):
 
 
 def use_errors(client):
-    raised(lwq.FailedPrecondition, "BUDGET_INFEASIBLE", lambda: client.quantize("models/sample", "0.5bpw", **OPTIONS))
+    e = raised(lwq.FailedPrecondition, "BUDGET_INFEASIBLE", lambda: client.quantize("models/sample", "0.5bpw", **OPTIONS))
+    ok(client.plan("models/sample", e.facts["smallest_budget"], **OPTIONS).smallest_bytes == int(e.facts["smallest_bytes"]),
+       f"with the budget that would do: {e.facts}")
     raised(lwq.NotFound, "NOT_FOUND", lambda: client.job("no-such-job"))
     raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("models/sample", "3,25bpw"))
     raised(lwq.InvalidArgument, "METHOD_UNKNOWN", lambda: client.quantize("models/sample", "4bpw", method="magic"))

@@ -107,6 +107,29 @@ TEST_F(AgentTest, EndsWhenItHadNoWorkForSoLong) {
   EXPECT_THAT(agent->metrics().Expose(), ::testing::HasSubstr("lwq_worker_busy 0"));
 }
 
+// Where one server stops and another one is to follow, the worker being stopped at the same time.
+TEST_F(AgentTest, ATaskIsGivenBackToTheServerThatLeadsNext) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
+                           Agent::Create({.server = server_.address(),
+                                          .worker_id = "w",
+                                          .work_directory = JoinPath(directory_.path(), "work")},
+                                         device.get()));
+  server_.workers.answer_report = [&](int) {
+    agent->Stop();
+    return grpc::Status::OK;
+  };
+  server_.workers.answer_release = [](int call) {
+    return call > 3 ? grpc::Status::OK
+                    : grpc::Status(grpc::StatusCode::UNAVAILABLE, "nobody leads");
+  };
+  Offer(SomeLease());  // of no kind: it fails, and with the report the worker is told to stop
+  Offer(SomeLease());  // so this one is given back
+  EXPECT_OK(agent->Run());
+  MutexLock lock(&server_.workers.mu);
+  EXPECT_EQ(server_.workers.releases, 4);
+}
+
 double LastBusySeconds(FakeWorkers& workers) {
   MutexLock lock(&workers.mu);
   return workers.beats.empty() ? -1 : workers.beats.back().beats(0).busy_seconds();

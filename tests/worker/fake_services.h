@@ -94,12 +94,14 @@ class FakeWorkers final : public v1::WorkerService::Service {
   std::function<grpc::Status(int call)> answer_report = [](int) { return grpc::Status::OK; };
   std::function<grpc::Status(int call)> answer_register = answer_report;
   std::function<grpc::Status(int call)> answer_result = answer_report;
+  std::function<grpc::Status(int call)> answer_release = answer_report;
   Mutex mu;
   std::vector<v1::Lease> leases ABSL_GUARDED_BY(mu);
   std::vector<v1::HeartbeatRequest> beats ABSL_GUARDED_BY(mu);
   int reports ABSL_GUARDED_BY(mu) = 0;
   int registrations ABSL_GUARDED_BY(mu) = 0;
   int results ABSL_GUARDED_BY(mu) = 0;
+  int releases ABSL_GUARDED_BY(mu) = 0;
   v1::Failure last_failure ABSL_GUARDED_BY(mu);
 
   grpc::Status RegisterWorker(grpc::ServerContext*, const v1::RegisterWorkerRequest*,
@@ -133,7 +135,8 @@ class FakeWorkers final : public v1::WorkerService::Service {
   }
   grpc::Status ReleaseTasks(grpc::ServerContext*, const v1::ReleaseTasksRequest*,
                             v1::ReleaseTasksResponse*) override {
-    return grpc::Status::OK;
+    MutexLock lock(&mu);
+    return answer_release(++releases);
   }
 };
 

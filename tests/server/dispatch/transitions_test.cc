@@ -2,6 +2,7 @@
 #include <random>
 #include <set>
 
+#include "base/reasons.h"
 #include "tests/server/dispatch/scenario.h"
 
 namespace lwq {
@@ -243,7 +244,9 @@ TEST(Transitions, PoisonIsNotHandedOutAfterThreeWorkers) {
     s.Reap();
   }
   EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
-  EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "CRASH_LOOP");
+  const v1::Failure failure = s.records["jobs/a"].job().failure();
+  EXPECT_EQ(failure.reason(), "CRASH_LOOP");
+  EXPECT_EQ(failure.code(), static_cast<int>(FindReason("CRASH_LOOP")->code));
 }
 
 TEST(Transitions, RetryKeepsFinishedTasks) {

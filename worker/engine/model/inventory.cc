@@ -4,9 +4,11 @@
 #include <set>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "worker/engine/model/decoder_spec.h"
@@ -40,7 +42,9 @@ class InventoryTaker {
  private:
   // The tensor, of the shape the spec wants and of a dtype that weights may have.
   absl::StatusOr<TensorView> Check(const std::string& name, const std::vector<int64_t>& shape) {
-    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_.Get(name));
+    const absl::StatusOr<TensorView> found = checkpoint_.Get(name);
+    if (!found.ok()) return WithQuantizedName(found.status(), name);
+    const TensorView& tensor = *found;
     if (tensor.shape != shape) {
       return InvalidFailure(
           "CONFIG_MISMATCH",
@@ -54,6 +58,20 @@ class InventoryTaker {
     }
     taken_.insert(name);
     return tensor;
+  }
+
+  // Where a weight is missing because codes are there in its place, that is said.
+  absl::Status WithQuantizedName(const absl::Status& missing, const std::string& name) const {
+    const absl::string_view module = absl::StripSuffix(name, ".weight");
+    for (const absl::string_view stored : {".weight_packed", ".weight_scale", ".qweight"}) {
+      const std::string codes = absl::StrCat(module, stored);
+      if (!absl::c_linear_search(checkpoint_.tensor_names(), codes)) continue;
+      return Failure(missing.code(), ReasonOf(missing),
+                     absl::StrCat("the model in ", checkpoint_.directory(),
+                                  " is quantized already: it has ", codes, " in place of ", name,
+                                  "; give the model that it was made from"));
+    }
+    return missing;
   }
 
   absl::Status TakeDense(const std::string& name, const std::vector<int64_t>& shape, Place place,

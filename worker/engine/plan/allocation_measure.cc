@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/failure_details.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/kept_layers.h"
@@ -240,13 +241,17 @@ absl::Status CheckFeasible(const AllocationProblem& problem) {
   const int64_t allowed = AllowedBytes(problem);
   const int64_t smallest = MeasurePlan(problem, SmallestPlan(problem));
   if (smallest <= allowed) return absl::OkStatus();
-  return PreconditionFailure(
+  const std::string enough = FormatBudget(BudgetThatHolds(problem, smallest));
+  absl::Status status = PreconditionFailure(
       "BUDGET_INFEASIBLE",
       absl::StrCat("the budget ", FormatBudget(problem.budget), " (", allowed,
                    " bytes) is below the smallest plan, every unit at its smallest format (",
                    problem.menu.rungs.front(), "), which takes ", smallest,
-                   " bytes; the smallest budget that would do is ",
-                   FormatBudget(BudgetThatHolds(problem, smallest))));
+                   " bytes; the smallest budget that would do is ", enough));
+  AddFact("budget_bytes", absl::StrCat(allowed), &status);
+  AddFact("smallest_bytes", absl::StrCat(smallest), &status);
+  AddFact("smallest_budget", enough, &status);
+  return status;
 }
 
 void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation) {

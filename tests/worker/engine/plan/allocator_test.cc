@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/failure_details.h"
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
@@ -60,6 +61,7 @@ TEST_F(AllocatorTest, AnInfeasibleBudgetNamesTheSmallestThatWouldDo) {
       ASSERT_THAT(refused, FailsWith("BUDGET_INFEASIBLE", HasSubstr(text)));
       const std::string message(refused.status().message());
       const std::string needed = message.substr(message.rfind(' ') + 1);
+      EXPECT_EQ(FactsOf(refused.status())["smallest_budget"], needed);
       AllocationProblem enough = problem_;
       LWQ_ASSERT_OK_AND_ASSIGN(enough.budget, ParseBudget(needed));
       EXPECT_EQ(enough.budget.kind, problem_.budget.kind);
