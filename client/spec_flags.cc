@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -43,11 +44,11 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"eval-text", "FILE", "held-out text for perplexity and KL"},
     {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
     {"for", "ENGINE",
-     "who shall load it: llama.cpp, vllm, sglang, transformers (default vllm); a --profile that "
-     "engine takes",
-     "llama.cpp vllm sglang transformers"},
-    {"format", "NAME", "gguf or compressed-tensors (default: what the engine loads)",
-     "gguf compressed-tensors"},
+     "who shall load it: llama.cpp, vllm, sglang, transformers, gptqmodel (default vllm); a "
+     "--profile that engine takes",
+     "llama.cpp vllm sglang transformers gptqmodel"},
+    {"format", "NAME", "gguf, compressed-tensors or gptq (default: what the engine loads)",
+     "gguf compressed-tensors gptq"},
     {"formats", "LIST", "candidate weight formats by id, such as int4-g64,int3-row,dense"},
     {"group-size", "LIST",
      "weights that share a scale: 32, 64, 128 or row; several mix in one plan (default 128)"},
@@ -64,9 +65,9 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"no-refinement", "", "the method option refinement=false"},
     {"no-scale-search", "", "the method option scale-search=false"},
     {"profile", "NAME",
-     "formats that may be used: vllm-lowbit, portable, transformers, llama.cpp (default: by "
-     "--for)",
-     "vllm-lowbit portable transformers llama.cpp"},
+     "formats that may be used: vllm-lowbit, portable, transformers, gptq, gptqmodel, llama.cpp "
+     "(default: by --for)",
+     "vllm-lowbit portable transformers gptq gptqmodel llama.cpp"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
     {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)",
@@ -76,24 +77,28 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"trial-tokens", "N", "tokens of it, besides those, to try plans on (default 4096)"},
 }};
 
-// --for and --format are names of profiles that people think in.
+// The profile that an engine has by default in a kind of artifact; of several the first.
 struct Target {
-  absl::string_view name;
+  absl::string_view engine;
+  absl::string_view format;
   absl::string_view profile;
 };
-constexpr Target kEngines[] = {{"llama.cpp", "llama.cpp"},
-                               {"vllm", "vllm-lowbit"},
-                               {"sglang", "portable"},
-                               {"transformers", "transformers"}};
-constexpr Target kFormats[] = {{"gguf", "llama.cpp"}, {"compressed-tensors", "vllm-lowbit"}};
+constexpr Target kTargets[] = {{"llama.cpp", "gguf", "llama.cpp"},
+                               {"vllm", "compressed-tensors", "vllm-lowbit"},
+                               {"vllm", "gptq", "gptq"},
+                               {"sglang", "compressed-tensors", "portable"},
+                               {"sglang", "gptq", "gptq"},
+                               {"transformers", "compressed-tensors", "transformers"},
+                               {"gptqmodel", "gptq", "gptqmodel"}};
 
-absl::StatusOr<std::string> ProfileOf(const Flags& flags, absl::string_view flag,
-                                      absl::Span<const Target> targets) {
+// One of the names of that column.
+absl::StatusOr<std::string> NameOf(const Flags& flags, absl::string_view flag,
+                                   absl::string_view Target::* column) {
   if (!flags.Has(flag)) return std::string();
   std::vector<absl::string_view> names;
-  for (const Target& target : targets) {
-    if (target.name == flags.Get(flag)) return std::string(target.profile);
-    names.push_back(target.name);
+  for (const Target& target : kTargets) {
+    if (target.*column == flags.Get(flag)) return flags.Get(flag);
+    if (!absl::c_linear_search(names, target.*column)) names.push_back(target.*column);
   }
   return InvalidFailure("FLAG_INVALID",
                         absl::StrCat("--", flag, " \"", LogSafe(flags.Get(flag)),
@@ -101,18 +106,20 @@ absl::StatusOr<std::string> ProfileOf(const Flags& flags, absl::string_view flag
 }
 
 absl::Status SetProfile(const Flags& flags, v1::QuantizeSpec* spec) {
-  LWQ_ASSIGN_OR_RETURN(const std::string engine, ProfileOf(flags, "for", kEngines));
-  LWQ_ASSIGN_OR_RETURN(const std::string format, ProfileOf(flags, "format", kFormats));
-  std::string profile = flags.Get("profile");
-  if (profile.empty()) profile = engine.empty() ? format : engine;
-  const bool gguf = profile == kEngines[0].profile;
-  const bool agree = (engine.empty() || flags.Get("profile").empty() || engine == profile) &&
-                     (format.empty() || gguf == (format == kEngines[0].profile));
-  if (!agree) {
-    return InvalidFailure("USAGE", "--for, --format and --profile contradict each other: give one");
+  LWQ_ASSIGN_OR_RETURN(const std::string engine, NameOf(flags, "for", &Target::engine));
+  LWQ_ASSIGN_OR_RETURN(const std::string format, NameOf(flags, "format", &Target::format));
+  const std::string named = flags.Get("profile");
+  spec->set_profile(named);
+  if (engine.empty() && format.empty()) return absl::OkStatus();
+  for (const Target& target : kTargets) {
+    const bool fits = (engine.empty() || target.engine == engine) &&
+                      (format.empty() || target.format == format) &&
+                      (named.empty() || target.profile == named);
+    if (!fits) continue;
+    spec->set_profile(std::string(target.profile));
+    return absl::OkStatus();
   }
-  spec->set_profile(profile);
-  return absl::OkStatus();
+  return InvalidFailure("USAGE", "--for, --format and --profile contradict each other: give one");
 }
 
 absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
@@ -233,7 +240,7 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   return spec;
 }
 
-bool IsForFiles(const v1::QuantizeSpec& spec) { return spec.profile() == kEngines[0].profile; }
+bool IsForFiles(const v1::QuantizeSpec& spec) { return spec.profile() == kTargets[0].profile; }
 
 absl::Status CheckDatasetFiles(const Flags& flags) {
   LWQ_RETURN_IF_ERROR(CheckFile("calibration", flags.Get("calibration")));

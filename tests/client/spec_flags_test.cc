@@ -67,10 +67,16 @@ TEST(SpecFlagsTest, EnginesAndFormatsStandForProfiles) {
   EXPECT_EQ(profile({"--for=vllm"}), "vllm-lowbit");
   EXPECT_EQ(profile({"--for=sglang", "--format=compressed-tensors"}), "portable");
   EXPECT_EQ(profile({"--profile=portable", "--format=compressed-tensors"}), "portable");
+  EXPECT_EQ(profile({"--for=gptqmodel"}), "gptqmodel");
+  EXPECT_EQ(profile({"--format=gptq"}), "gptq");
+  EXPECT_EQ(profile({"--for=sglang", "--format=gptq"}), "gptq");
+  EXPECT_EQ(profile({"--for=gptqmodel", "--profile=gptqmodel"}), "gptqmodel");
   EXPECT_THAT(profile({"--for=ollama"}), HasSubstr("llama.cpp, vllm, sglang, transformers"));
   for (std::vector<std::string> words : {std::vector<std::string>{"--for=vllm", "--format=gguf"},
                                          {"--for=llama.cpp", "--format=compressed-tensors"},
                                          {"--for=llama.cpp", "--profile=portable"},
+                                         {"--for=gptqmodel", "--format=compressed-tensors"},
+                                         {"--profile=gptq", "--format=gguf"},
                                          {"--profile=llama.cpp", "--format=compressed-tensors"}}) {
     EXPECT_THAT(SpecOf(words), FailsWith("USAGE", HasSubstr("contradict"))) << words[0];
   }

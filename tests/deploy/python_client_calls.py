@@ -386,6 +386,7 @@ def options_are_lwqctls():
     ok(spec("q4_k_m").budget.recipe == "Q4_K_M" and spec("IQ4_XS").budget.recipe == "IQ4_XS", "budgets by llama.cpp's recipes")
     ok(spec(engine="llama.cpp").profile == "llama.cpp" and spec(engine="sglang").profile == "portable", "engine=, which is --for")
     ok(spec(format="gguf").profile == "llama.cpp" and spec(format="compressed-tensors").profile == "vllm-lowbit", "format=")
+    ok(spec(engine="gptqmodel").profile == "gptqmodel" and spec(engine="sglang", format="gptq").profile == "gptq", "engine= and format= of GPTQ")
     for wrong in (dict(engine="llama.cpp", format="compressed-tensors"), dict(engine="vllm", profile="portable"), dict(engine="magic")):
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(**wrong))
     for wrong in (dict(bits=(17,)), dict(group_size="wide"), dict(group_size=-1)):

@@ -82,30 +82,40 @@ TEST(ConfigFuzzTest, MutantsOfConfigJsonAreRefusedOrSane) {
   EXPECT_GT(accepted, 100);
 }
 
-TEST(ConfigFuzzTest, MutantsOfQuantizationConfigAreRefusedOrSane) {
-  const std::string seed =
-      R"({"model_type":"llama","quantization_config":{"quant_method":"compressed-tensors",)"
-      R"("format":"pack-quantized","ignore":["lm_head"],"config_groups":{"group_w4_g128":{)"
-      R"("targets":["re:^a$"],"weights":{"num_bits":4,"type":"int","symmetric":true,)"
-      R"("strategy":"group","group_size":128,"dynamic":false},"input_activations":null,)"
-      R"("output_activations":null,"format":"pack-quantized"}}}})";
+// Of every kind of dictionary that is read.
+class QuantizationConfigFuzzTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(QuantizationConfigFuzzTest, MutantsAreRefusedOrSane) {
+  const std::string seed = GetParam();
   ASSERT_OK(ReadQuantizationConfig(seed, "seed"));
   Mutator mutator(3, {"-1", "0", "1e308", "null", "{}", "[]", "\"", "17", "\"channel\"", "64",
                       "99999999999999999999", "false", "\"int\"", "\xc3\x28", "group_size"});
   for (int i = 0; i < 20000; ++i) {
     const std::string text = mutator.Mutate(seed);
-    const auto formats = ReadQuantizationConfig(text, "mutant");
-    if (!formats.ok()) {
-      ASSERT_FALSE(absl::IsInternal(formats.status())) << formats.status() << "\n" << text;
+    const auto declared = ReadQuantizationConfig(text, "mutant");
+    if (!declared.ok()) {
+      ASSERT_FALSE(absl::IsInternal(declared.status())) << declared.status() << "\n" << text;
       continue;
     }
-    for (const WeightFormat* format : *formats) {
+    for (const WeightFormat* format : declared->formats) {
       ASSERT_NE(format->grid(), nullptr) << text;
       ASSERT_TRUE(format->grid()->bits() >= 1 && format->grid()->bits() <= 8) << text;
       ASSERT_GE(format->grid()->group_size(), 0) << text;
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, QuantizationConfigFuzzTest,
+    ::testing::Values(
+        R"({"model_type":"llama","quantization_config":{"quant_method":"compressed-tensors",)"
+        R"("format":"pack-quantized","ignore":["lm_head"],"config_groups":{"group_w4_g128":{)"
+        R"("targets":["re:^a$"],"weights":{"num_bits":4,"type":"int","symmetric":true,)"
+        R"("strategy":"group","group_size":128,"dynamic":false},"input_activations":null,)"
+        R"("output_activations":null,"format":"pack-quantized"}}}})",
+        R"({"model_type":"llama","quantization_config":{"quant_method":"gptq","bits":4,)"
+        R"("checkpoint_format":"gptq","group_size":128,"sym":true,"desc_act":false,)"
+        R"("pack_dtype":"int32","dynamic":{"-:^a$":{},"+:^b$":{"bits":8,"group_size":-1}}}})"));
 
 }  // namespace
 }  // namespace lwq::testing

@@ -18,9 +18,9 @@ class Options(TypedDict, total=False):
     method: str  # awq, gptq, rtn
     scorer: str  # kl, kl-full, lim, zd
     allocator: str  # lwq, knapsack, two-level, three-level, ranges, uniform, drop
-    engine: str  # who shall load it, `--for` of lwqctl: llama.cpp, vllm, sglang, transformers
-    format: str  # gguf, compressed-tensors
-    profile: str  # vllm-lowbit, portable, transformers, llama.cpp
+    engine: str  # who shall load it, `--for` of lwqctl: llama.cpp, vllm, sglang, transformers, gptqmodel
+    format: str  # gguf, compressed-tensors, gptq
+    profile: str  # vllm-lowbit, portable, transformers, gptq, gptqmodel, llama.cpp
     compute: str  # f32, bf16
     asymmetric: bool
     bits: Sequence[int]  # candidate widths; 16: as in the source
@@ -52,8 +52,10 @@ _AS_IT_IS = ("method", "scorer", "allocator", "compute", "asymmetric", "quantize
              "no_scale_search", "no_refinement", "no_cache", "seed")
 _TOKENS = {"calibration_tokens": "num_tokens", "score_tokens": "score_tokens", "trial_tokens": "trial_tokens",
            "judge_tokens": "judge_tokens"}
-_ENGINES = {"llama.cpp": "llama.cpp", "vllm": "vllm-lowbit", "sglang": "portable", "transformers": "transformers"}
-_FORMATS = {"gguf": "llama.cpp", "compressed-tensors": "vllm-lowbit"}
+# As kTargets of lwqctl: the profile that an engine has by default in a kind of artifact; of several the first.
+_TARGETS = (("llama.cpp", "gguf", "llama.cpp"), ("vllm", "compressed-tensors", "vllm-lowbit"), ("vllm", "gptq", "gptq"),
+            ("sglang", "compressed-tensors", "portable"), ("sglang", "gptq", "gptq"),
+            ("transformers", "compressed-tensors", "transformers"), ("gptqmodel", "gptq", "gptqmodel"))
 
 
 def make_spec(model: str, budget: str | int | Budget, options: Options) -> QuantizeSpec:
@@ -89,15 +91,17 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
 
 def _profile(options: Options) -> str:
     """As lwqctl reads --for, --format and --profile."""
-    for name, given, known in (("engine", options.get("engine"), _ENGINES), ("format", options.get("format"), _FORMATS)):
+    wanted = (options.get("engine"), options.get("format"), options.get("profile") or None)
+    for name, given, column in (("engine", wanted[0], 0), ("format", wanted[1], 1)):
+        known = dict.fromkeys(target[column] for target in _TARGETS)
         if given is not None and given not in known:
             raise invalid("FLAG_INVALID", f'{name} "{given}": expected one of {", ".join(known)}')
-    engine = _ENGINES[options["engine"]] if "engine" in options else ""
-    gguf = options["format"] == "gguf" if "format" in options else None
-    profile = options.get("profile") or engine or (_FORMATS[options["format"]] if "format" in options else "")
-    if (engine and engine != profile) or (gguf is not None and gguf != (profile == "llama.cpp")):
-        raise invalid("FLAG_INVALID", "engine, format and profile contradict each other: give one")
-    return profile
+    if wanted[:2] == (None, None):
+        return wanted[2] or ""
+    for target in _TARGETS:
+        if all(want is None or want == has for want, has in zip(wanted, target)):
+            return target[2]
+    raise invalid("FLAG_INVALID", "engine, format and profile contradict each other: give one")
 
 
 def _width(bits: int) -> str:

@@ -1,18 +1,11 @@
 #include "worker/engine/artifact/artifact_weights.h"
 
-#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
-#include "base/file.h"
 #include "base/status_macros.h"
-#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/artifact/quantization_config.h"
-#include "worker/engine/format/grid.h"
-#include "worker/engine/io/json_file.h"
 
 namespace lwq {
 namespace {
@@ -66,58 +59,65 @@ absl::Status ReadRows(absl::string_view tensor, const StoredLinear& stored, int6
 
 class ArtifactWeights : public OwnedCheckpointWeights {
  public:
-  using OwnedCheckpointWeights::OwnedCheckpointWeights;
+  ArtifactWeights(std::unique_ptr<Checkpoint> checkpoint, const LinearCoding& coding)
+      : OwnedCheckpointWeights(std::move(checkpoint)), coding_(coding) {}
 
   // Finds and checks every quantized linear; each must be in one of the declared formats.
   absl::Status Index(const std::vector<const WeightFormat*>& declared) {
     const auto lookup = [&](absl::string_view name) { return checkpoint().Get(name); };
     for (const std::string& tensor : checkpoint().tensor_names()) {
       absl::string_view module = tensor;
-      if (!absl::ConsumeSuffix(&module, ".weight_packed")) continue;
-      LWQ_ASSIGN_OR_ANNOTATE(StoredLinear linear, FindStoredLinear(module, lookup),
+      if (!absl::ConsumeSuffix(&module, coding_.mark())) continue;
+      LWQ_ASSIGN_OR_ANNOTATE(FoundLinear linear, coding_.Find(module, lookup, declared),
                              checkpoint().directory());
-      LWQ_RETURN_IF_ERROR(CheckDeclared(module, linear, declared));
       linears_.emplace(std::string(module), std::move(linear));
     }
     return absl::OkStatus();
   }
 
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
-    const auto found = linears_.find(module);
-    if (found == linears_.end()) return OwnedCheckpointWeights::ReadLinear(module, out);
-    return DequantizeLinear(module, found->second, out);
+    const FoundLinear* found = Find(module);
+    if (found == nullptr) return OwnedCheckpointWeights::ReadLinear(module, out);
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(module, *found));
+    return DequantizeLinear(module, owned.linear, out);
   }
   absl::Status LoadLinear(absl::string_view module, Device* device,
                           DeviceView<float> out) const override {
-    const auto found = linears_.find(module);
-    if (found == linears_.end()) return OwnedCheckpointWeights::LoadLinear(module, device, out);
-    return LoadStored(module, found->second, device, out);
+    const FoundLinear* found = Find(module);
+    if (found == nullptr) return OwnedCheckpointWeights::LoadLinear(module, device, out);
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(module, *found));
+    return LoadStored(module, owned.linear, device, out);
   }
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    const StoredLinear* stored = FindByTensor(linears_, tensor);
-    if (stored == nullptr) return OwnedCheckpointWeights::ReadDense(tensor, first_row, out);
-    return ReadRows(tensor, *stored, first_row, out);
+    const FoundLinear* found = FindByTensor(tensor);
+    if (found == nullptr) return OwnedCheckpointWeights::ReadDense(tensor, first_row, out);
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(tensor, *found));
+    return ReadRows(tensor, owned.linear, first_row, out);
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
-    const StoredLinear* stored = FindByTensor(linears_, tensor);
-    if (stored != nullptr) return LoadStoredRows(tensor, *stored, first_row, device, out);
-    return OwnedCheckpointWeights::LoadDense(tensor, first_row, device, out);
+    const FoundLinear* found = FindByTensor(tensor);
+    if (found == nullptr) {
+      return OwnedCheckpointWeights::LoadDense(tensor, first_row, device, out);
+    }
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(tensor, *found));
+    return LoadStoredRows(tensor, owned.linear, first_row, device, out);
   }
 
  private:
-  absl::Status CheckDeclared(absl::string_view module, const StoredLinear& linear,
-                             const std::vector<const WeightFormat*>& declared) const {
-    const auto matches = [&](const WeightFormat* format) { return SameStorage(*format, linear); };
-    if (std::any_of(declared.begin(), declared.end(), matches)) return absl::OkStatus();
-    return CorruptFailure(
-        "CONFIG_MISMATCH",
-        absl::StrCat(checkpoint().directory(), ": ", module, " is stored ", linear.format->label(),
-                     "; no group of config.json's quantization_config says so"));
+  // Null where the module is not quantized.
+  const FoundLinear* Find(absl::string_view module) const {
+    const auto found = linears_.find(module);
+    return found == linears_.end() ? nullptr : &found->second;
+  }
+  // The linear whose weight a tensor's name stands for.
+  const FoundLinear* FindByTensor(absl::string_view tensor) const {
+    return absl::ConsumeSuffix(&tensor, ".weight") ? Find(tensor) : nullptr;
   }
 
-  StoredLinears linears_;
+  const LinearCoding& coding_;
+  absl::flat_hash_map<std::string, FoundLinear> linears_;
 };
 
 class OverlayWeights : public WeightSource {
@@ -162,13 +162,13 @@ class OverlayWeights : public WeightSource {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& directory) {
-  const std::string config_path = JoinPath(directory, "config.json");
-  LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(config_path, {.reason = "CONFIG_INVALID"}));
-  LWQ_ASSIGN_OR_RETURN(std::vector<const WeightFormat*> declared,
-                       ReadQuantizationConfig(config, config_path));
+  LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared, ReadDeclaredQuantization(directory));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(directory));
-  auto weights = std::make_unique<ArtifactWeights>(std::move(checkpoint));
-  LWQ_RETURN_IF_ERROR(weights->Index(declared));
+  if (declared.coding == nullptr) {
+    return std::make_unique<OwnedCheckpointWeights>(std::move(checkpoint));
+  }
+  auto weights = std::make_unique<ArtifactWeights>(std::move(checkpoint), *declared.coding);
+  LWQ_RETURN_IF_ERROR(weights->Index(declared.formats));
   return weights;
 }
 

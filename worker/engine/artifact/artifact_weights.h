@@ -15,7 +15,7 @@
 
 namespace lwq {
 
-// Opens a model directory, dense or an lwq / compressed-tensors pack-quantized artifact, by the
+// Opens a model directory, dense, compressed-tensors pack-quantized or GPTQ's, by the
 // quantization_config of its config.json. What it returns owns its files. INVALID_ARGUMENT
 // "QUANT_METHOD_UNSUPPORTED"; DATA_LOSS "CONFIG_MISMATCH" when a linear is stored in a format that
 // the config does not declare; otherwise as Checkpoint::Open.

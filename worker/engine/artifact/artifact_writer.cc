@@ -13,8 +13,9 @@
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_config.h"
 #include "worker/engine/artifact/companion_files.h"
-#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/edits_blob.h"
+#include "worker/engine/artifact/linear_coding.h"
+#include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
@@ -36,12 +37,14 @@ absl::Status PlanMismatch(const TensorSpec& planned, const TensorView& found) {
 class PlanProvider : public TensorProvider {
  public:
   explicit PlanProvider(const ArtifactPlan& plan)
-      : plan_(plan), kept_(KeepLayers(*plan.model, *plan.plan)) {
+      : plan_(plan),
+        kept_(KeepLayers(*plan.model, *plan.plan)),
+        coding_(CodingOf(*plan.model->artifact_format)) {
     for (size_t i = 0; i < kept_.model.units.size(); ++i) {
       const WeightFormat* format = kept_.plan[i];
       if (format->dense()) continue;
       for (const LinearShape& linear : kept_.model.units[i].linears) {
-        for (const TensorSpec& tensor : LinearTensors(linear, *format, plan.model->weight_dtype)) {
+        for (const TensorSpec& tensor : LinearTensors(kept_.model, linear, *format)) {
           quantized_.emplace(tensor.name, Origin{kept_.InSource(linear.module), format});
         }
       }
@@ -57,7 +60,7 @@ class PlanProvider : public TensorProvider {
     } else {
       LWQ_ASSIGN_OR_RETURN(const StoredLinear linear,
                            plan_.blobs->Find(origin->second.module, origin->second.format));
-      view = StoredTensor(tensor.name, linear);
+      LWQ_ASSIGN_OR_RETURN(view, coding_.Tensor(tensor.name, linear, made_));
     }
     if (view.dtype != tensor.dtype || view.shape != tensor.shape) return PlanMismatch(tensor, view);
     return view.bytes;
@@ -69,19 +72,9 @@ class PlanProvider : public TensorProvider {
     const WeightFormat* format;
   };
 
-  // The part of `linear` that the artifact keeps under `name`; weight_shape is made here.
-  TensorView StoredTensor(absl::string_view name, const StoredLinear& linear) {
-    if (absl::EndsWith(name, ".weight_packed")) return linear.parts[0];
-    if (absl::EndsWith(name, ".weight_scale")) return linear.parts[1];
-    if (absl::EndsWith(name, ".weight_zero_point")) return linear.parts[2];
-    made_ = WeightShapeBytes(linear.out_features, linear.in_features);
-    return {DType::kI64,
-            {2},
-            absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(made_.data()), made_.size())};
-  }
-
   const ArtifactPlan plan_;
   const KeptModel kept_;
+  const LinearCoding& coding_;
   absl::flat_hash_map<std::string, Origin> quantized_;
   std::string made_;  // what the last Read handed out, unless it lies in a file
 };
@@ -206,8 +199,8 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
     return InvalidFailure("OUTPUT_NOT_EMPTY", absl::StrCat("writing an artifact to ", directory,
                                                            ": it already has files in it"));
   }
-  LWQ_ASSIGN_OR_RETURN(const std::string config,
-                       PlannedConfig(plan, KeepLayers(*plan.model, *plan.plan)));
+  const KeptModel kept = KeepLayers(*plan.model, *plan.plan);
+  LWQ_ASSIGN_OR_RETURN(const std::string config, PlannedConfig(plan, kept));
   const auto provider = MakePlanProvider(plan);
   LWQ_ASSIGN_OR_RETURN(
       std::vector<WrittenFile> files,
@@ -215,6 +208,11 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
                        provider.get(), progress));
   LWQ_ASSIGN_OR_RETURN(WrittenFile config_file, WriteWhole(directory, kConfigFile, config));
   files.push_back(std::move(config_file));
+  const SideConfig side = SideConfigOf(kept.model, kept.plan);
+  if (!side.name.empty()) {
+    LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteWhole(directory, side.name, side.content));
+    files.push_back(std::move(written));
+  }
   LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied, CopyCompanionFiles(plan.source->directory(), directory));
   std::move(copied.begin(), copied.end(), std::back_inserter(files));
   LWQ_RETURN_IF_ERROR(SyncDirectory(directory));

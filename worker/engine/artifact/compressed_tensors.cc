@@ -1,10 +1,10 @@
-// Finding stored linears among tensors. docs/formats/compressed_tensors.md.
 #include "worker/engine/artifact/compressed_tensors.h"
 
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/failure.h"
@@ -24,7 +24,7 @@ absl::Status PackedShape(absl::string_view module, absl::string_view suffix,
 
 // The width, and in_features as weight_shape says, checked against the packed tensor's own shape.
 absl::StatusOr<int> ReadShape(absl::string_view module, const TensorView& packed,
-                              const TensorView& shape, StoredLinear& stored) {
+                              const TensorView& shape, FoundLinear& stored) {
   if (shape.dtype != DType::kI64 || shape.num_elements() != 2) {
     return PackedShape(module, ".weight_shape", shape, "I64 [2]");
   }
@@ -49,7 +49,7 @@ absl::StatusOr<int> ReadShape(absl::string_view module, const TensorView& packed
 
 // The group size; 0 for one group per row.
 absl::StatusOr<int64_t> ReadGroups(absl::string_view module, const TensorView& scale,
-                                   const StoredLinear& stored) {
+                                   const FoundLinear& stored) {
   const std::vector<int64_t>& shape = scale.shape;
   if (shape.size() != 2 || shape[0] != stored.out_features || shape[1] <= 0 ||
       stored.in_features % shape[1] != 0 || !IsWeightFloat(scale.dtype)) {
@@ -60,45 +60,64 @@ absl::StatusOr<int64_t> ReadGroups(absl::string_view module, const TensorView& s
   return shape[1] == 1 ? 0 : stored.in_features / shape[1];
 }
 
+class Coding final : public LinearCoding {
+ public:
+  absl::string_view mark() const override { return ".weight_packed"; }
+
+  absl::StatusOr<FoundLinear> Find(
+      absl::string_view module, TensorLookup lookup,
+      const std::vector<const WeightFormat*>& declared) const override {
+    const auto name = [&](absl::string_view suffix) { return absl::StrCat(module, suffix); };
+    LWQ_ASSIGN_OR_RETURN(TensorView packed, lookup(name(".weight_packed")));
+    LWQ_ASSIGN_OR_RETURN(TensorView scale, lookup(name(".weight_scale")));
+    LWQ_ASSIGN_OR_RETURN(TensorView shape, lookup(name(".weight_shape")));
+    if (lookup(name(".weight_g_idx")).ok()) {
+      return Failure(absl::StatusCode::kUnimplemented, "QUANT_FORMAT_UNSUPPORTED",
+                     absl::StrCat(module,
+                                  " is stored in activation order (weight_g_idx), which lwq "
+                                  "does not read"));
+    }
+    absl::StatusOr<TensorView> zero_point = lookup(name(".weight_zero_point"));
+    FoundLinear found;
+    LWQ_ASSIGN_OR_RETURN(const int bits, ReadShape(module, packed, shape, found));
+    LWQ_ASSIGN_OR_RETURN(const int64_t group_size, ReadGroups(module, scale, found));
+    const int64_t num_groups = scale.shape[1];
+    found.format = GridFormat::Find(bits, group_size, /*symmetric=*/!zero_point.ok());
+    found.tensors = {std::move(packed), std::move(scale)};
+    if (zero_point.ok()) {
+      const std::vector<int64_t> expected = {PackedWords(found.out_features, bits), num_groups};
+      if (zero_point->dtype != DType::kI32 || zero_point->shape != expected) {
+        return PackedShape(module, ".weight_zero_point", *zero_point,
+                           absl::StrCat("I32 [", absl::StrJoin(expected, ", "), "]"));
+      }
+      found.tensors.push_back(*std::move(zero_point));
+    }
+    LWQ_RETURN_IF_ERROR(CheckDeclared(module, found, declared));
+    return found;
+  }
+
+  absl::StatusOr<OwnedLinear> Read(absl::string_view, const FoundLinear& found) const override {
+    return OwnedLinear{{found.format, found.out_features, found.in_features, found.tensors}, {}};
+  }
+
+  absl::StatusOr<TensorView> Tensor(absl::string_view name, const StoredLinear& linear,
+                                    std::string& made) const override {
+    if (absl::EndsWith(name, ".weight_packed")) return linear.parts[0];
+    if (absl::EndsWith(name, ".weight_scale")) return linear.parts[1];
+    if (absl::EndsWith(name, ".weight_zero_point")) return linear.parts[2];
+    made = WeightShapeBytes(linear.out_features, linear.in_features);
+    return TensorView{
+        DType::kI64,
+        {2},
+        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(made.data()), made.size())};
+  }
+};
+
 }  // namespace
 
-absl::StatusOr<StoredLinear> FindStoredLinear(absl::string_view module, TensorLookup lookup) {
-  const auto name = [&](absl::string_view suffix) { return absl::StrCat(module, suffix); };
-  LWQ_ASSIGN_OR_RETURN(TensorView packed, lookup(name(".weight_packed")));
-  LWQ_ASSIGN_OR_RETURN(TensorView scale, lookup(name(".weight_scale")));
-  LWQ_ASSIGN_OR_RETURN(TensorView shape, lookup(name(".weight_shape")));
-  if (lookup(name(".weight_g_idx")).ok()) {
-    return Failure(absl::StatusCode::kUnimplemented, "QUANT_FORMAT_UNSUPPORTED",
-                   absl::StrCat(module,
-                                " is stored in activation order (weight_g_idx), which lwq "
-                                "does not read"));
-  }
-  absl::StatusOr<TensorView> zero_point = lookup(name(".weight_zero_point"));
-  StoredLinear stored;
-  LWQ_ASSIGN_OR_RETURN(const int bits, ReadShape(module, packed, shape, stored));
-  LWQ_ASSIGN_OR_RETURN(const int64_t group_size, ReadGroups(module, scale, stored));
-  const int64_t num_groups = scale.shape[1];
-  stored.format = GridFormat::Find(bits, group_size, /*symmetric=*/!zero_point.ok());
-  stored.parts = {std::move(packed), std::move(scale)};
-  if (zero_point.ok()) {
-    const std::vector<int64_t> expected = {PackedWords(stored.out_features, bits), num_groups};
-    if (zero_point->dtype != DType::kI32 || zero_point->shape != expected) {
-      return PackedShape(module, ".weight_zero_point", *zero_point,
-                         absl::StrCat("I32 [", absl::StrJoin(expected, ", "), "]"));
-    }
-    stored.parts.push_back(*std::move(zero_point));
-  }
-  return stored;
-}
-
-bool SameStorage(const WeightFormat& declared, const StoredLinear& found) {
-  const GridFormat* a = declared.grid();
-  const GridFormat* b = found.format->grid();
-  if (a == nullptr || b == nullptr) return &declared == found.format;
-  const auto group = [&](const GridFormat* grid) {
-    return grid->group_size() == 0 ? found.in_features : grid->group_size();
-  };
-  return a->bits() == b->bits() && a->symmetric() == b->symmetric() && group(a) == group(b);
+const LinearCoding& CompressedTensorsCoding() {
+  static const auto& coding = *new Coding();
+  return coding;
 }
 
 std::string WeightShapeBytes(int64_t out_features, int64_t in_features) {

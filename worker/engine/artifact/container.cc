@@ -8,6 +8,8 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_weights.h"
+#include "worker/engine/artifact/gptq.h"
+#include "worker/engine/artifact/quantization_config.h"
 
 namespace lwq {
 namespace {
@@ -24,6 +26,17 @@ bool HasConfig(const std::string& directory) {
   return FileExists(JoinPath(directory, "config.json"));
 }
 
+bool SaysGptq(const std::string& directory) {
+  if (!HasConfig(directory)) return false;
+  const auto declared = ReadDeclaredQuantization(directory);
+  return declared.ok() && (declared->coding == &GptqCoding() || declared->coding == &GptqV2Coding());
+}
+
+// Whatever says nothing else.
+bool IsCompressedOrDense(const std::string& directory) {
+  return HasConfig(directory) && !SaysGptq(directory);
+}
+
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenByConfig(const std::string& directory,
                                                            const std::string&) {
   return OpenWeights(directory);
@@ -36,7 +49,16 @@ constinit const ContainerDef ContainerDefs::compressed_tensors = {
     .write = &WriteArtifact,
     .verify = &VerifyArtifact,
     .is_weight_file = &IsSafetensors,
-    .is_in = &HasConfig,
+    .is_in = &IsCompressedOrDense,
+    .open = &OpenByConfig,
+};
+
+constinit const ContainerDef ContainerDefs::gptq = {
+    .format = &ArtifactFormatDefs::gptq,
+    .write = &WriteArtifact,
+    .verify = &VerifyArtifact,
+    .is_weight_file = &IsSafetensors,
+    .is_in = &SaysGptq,
     .open = &OpenByConfig,
 };
 

@@ -1,4 +1,3 @@
-// Writing and reading of quantization_config. docs/formats/compressed_tensors.md.
 #include "worker/engine/artifact/quantization_config.h"
 
 #include <algorithm>
@@ -6,14 +5,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/strip.h"
 #include "base/failure.h"
+#include "base/file.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
+#include "worker/engine/artifact/compressed_tensors.h"
+#include "worker/engine/artifact/gptq_config.h"
+#include "worker/engine/artifact/module_patterns.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -21,83 +22,20 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kMethod[] = "compressed-tensors";
+constexpr char kGptqMethod[] = "gptq";
+constexpr char kGptqSideFile[] = "quantize_config.json";
 constexpr char kFormat[] = "pack-quantized";
 // The library whose bit stream this is: from this version on, widths that do not divide 32 are
 // dense.
 constexpr char kLibraryVersion[] = "0.18.0";
 constexpr uint64_t kMaxGroupSize = 1 << 20;
 
-std::string EscapeRegex(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{".", "\\."}});
-}
-
-// A pattern for any of `names` ("self_attn.q_proj", ...), with the modules that all share in front.
-std::string AnyOf(const std::vector<std::string>& names) {
-  const std::string& first = names.front();
-  if (names.size() == 1) return EscapeRegex(first);
-  size_t shared = first.rfind('.') + 1;  // 0 where there is no dot
-  const auto shares = [&](const std::string& name) {
-    return name.compare(0, shared, first, 0, shared) == 0;
-  };
-  while (shared > 0 && !std::all_of(names.begin(), names.end(), shares)) {
-    shared = shared == 1 ? 0 : first.rfind('.', shared - 2) + 1;
-  }
-  const auto add_rest = [&](std::string* out, const std::string& name) {
-    out->append(EscapeRegex(name.substr(shared)));
-  };
-  return absl::StrCat(EscapeRegex(first.substr(0, shared)),
-                      "(?:", absl::StrJoin(names, "|", add_rest), ")");
-}
-
-// The linears of all experts: by their names, by those that vLLM gives to every family's, and the
-// module that fuses them all.
-std::string PatternOfExperts(const AllocationUnit& unit) {
-  std::vector<std::string> names;
-  const auto add = [&names](absl::string_view name) {
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.emplace_back(name);
-  };
-  for (const LinearShape& linear : unit.linears) {
-    absl::string_view name = linear.name;
-    absl::ConsumePrefix(&name, absl::StrCat(unit.kind, "."));
-    add(name);
-  }
-  for (const char* name : {"gate_proj", "up_proj", "down_proj"}) add(name);
-  return absl::StrCat(EscapeRegex(unit.kind), "(?:\\.\\d+\\.", AnyOf(names), ")?");
-}
-
-// What matches the linears of a unit inside its layer: shard names and the fused one.
-std::string PatternInLayer(const AllocationUnit& unit) {
-  if (unit.of_experts()) return PatternOfExperts(unit);
-  std::vector<std::string> names;
-  for (const LinearShape& linear : unit.linears) names.push_back(linear.name);
-  if (std::find(names.begin(), names.end(), unit.kind) == names.end()) names.push_back(unit.kind);
-  return AnyOf(names);
-}
-
-// Targets of the units for which `wanted` says so: one pattern a kind of unit, in model order.
-template <typename Wanted>
-std::vector<std::string> Targets(const ModelInventory& model, Wanted wanted) {
-  std::vector<std::pair<std::string, std::vector<int>>> layers_of;
-  std::vector<std::string> exact;
-  for (size_t i = 0; i < model.units.size(); ++i) {
-    if (!wanted(i)) continue;
-    const AllocationUnit& unit = model.units[i];
-    if (!unit.place.in_layer()) {  // the head: its exact name
-      for (const LinearShape& linear : unit.linears) exact.push_back(linear.module);
-      continue;
-    }
-    const std::string pattern = PatternInLayer(unit);
-    auto entry = std::find_if(layers_of.begin(), layers_of.end(),
-                              [&](const auto& item) { return item.first == pattern; });
-    if (entry == layers_of.end()) entry = layers_of.insert(layers_of.end(), {pattern, {}});
-    entry->second.push_back(unit.place.layer);
-  }
+std::vector<std::string> Targets(const ModelInventory& model,
+                                 absl::FunctionRef<bool(size_t unit)> wanted) {
+  const ModulePatterns found = PatternsOf(model, wanted);
   std::vector<std::string> targets;
-  for (const auto& [pattern, layers] : layers_of) {
-    targets.push_back(absl::StrCat("re:^(?:.*\\.)?layers\\.(?:", absl::StrJoin(layers, "|"), ")\\.",
-                                   pattern, "$"));
-  }
-  targets.insert(targets.end(), exact.begin(), exact.end());
+  for (const std::string& pattern : found.patterns) targets.push_back(absl::StrCat("re:", pattern));
+  targets.insert(targets.end(), found.modules.begin(), found.modules.end());
   return targets;
 }
 
@@ -119,6 +57,10 @@ std::string GroupName(const GridFormat& format) {
   const std::string group =
       format.group_size() == 0 ? "channel" : absl::StrCat("g", format.group_size());
   return absl::StrCat("group_w", format.bits(), "_", group, format.symmetric() ? "" : "_asym");
+}
+
+bool IsGptq(const ModelInventory& model) {
+  return model.artifact_format == &ArtifactFormatDefs::gptq;
 }
 
 bool HasHeadUnit(const ModelInventory& model) {
@@ -146,11 +88,7 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
   }
   std::vector<std::string> ignore =
       Targets(model, [&](size_t i) { return plan[i] != nullptr && plan[i]->dense(); });
-  for (const DenseTensor& tensor : model.dense) {  // routers of experts
-    if (tensor.place.in_layer() && tensor.shape.size() == 2) {
-      ignore.emplace_back(absl::StripSuffix(tensor.name, ".weight"));
-    }
-  }
+  for (std::string& router : RouterModules(model)) ignore.push_back(std::move(router));
   if (!HasHeadUnit(model)) ignore.insert(ignore.begin(), "lm_head");  // a tied head stays dense
   return {{"quant_method", kMethod},
           {"format", kFormat},
@@ -167,8 +105,8 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
 absl::Status Unsupported(absl::string_view where, absl::string_view what) {
   return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
                         absl::StrCat(where, ": quantization_config ", what,
-                                     "; lwq reads dense models and compressed-tensors "
-                                     "pack-quantized ones"));
+                                     "; lwq reads dense models, compressed-tensors "
+                                     "pack-quantized ones and GPTQ's"));
 }
 
 std::string StringOr(const Json& object, const char* key, absl::string_view otherwise) {
@@ -217,6 +155,7 @@ absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::stri
 }  // namespace
 
 std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan) {
+  if (IsGptq(model)) return GptqConfigJson(model, plan);
   const Json config = QuantizationConfig(model, plan);
   return config.is_null() ? "" : config.dump();
 }
@@ -230,24 +169,25 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
     return InvalidFailure("CONFIG_INVALID", "config.json: an object is expected");
   }
   config.erase("quantization_config");
-  Json quantization = QuantizationConfig(model, plan);
-  if (!quantization.is_null()) config["quantization_config"] = std::move(quantization);
+  const std::string quantization = QuantizationConfigJson(model, plan);
+  if (!quantization.empty()) config["quantization_config"] = Json::parse(quantization);
   return config.dump(2) + "\n";
 }
 
-absl::StatusOr<std::vector<const WeightFormat*>> ReadQuantizationConfig(
-    absl::string_view config_json, absl::string_view where) {
+absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
+                                                            absl::string_view where) {
   LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = "CONFIG_INVALID"}, where));
   const Json config = Json::parse(config_json.begin(), config_json.end(), nullptr,
                                   /*allow_exceptions=*/false);
   if (!config.is_object()) {
     return InvalidFailure("CONFIG_INVALID", absl::StrCat(where, ": an object is expected"));
   }
-  std::vector<const WeightFormat*> formats;
+  DeclaredQuantization declared;
   const auto found = config.find("quantization_config");
-  if (found == config.end() || found->is_null()) return formats;
+  if (found == config.end() || found->is_null()) return declared;
   if (!found->is_object()) return Unsupported(where, "is not an object");
   const std::string method = StringOr(*found, "quant_method", "(none)");
+  if (method == kGptqMethod) return ReadGptqConfig(found->dump(), where);
   if (method != kMethod) return Unsupported(where, absl::StrCat("has the quant_method ", method));
   const auto groups = found->find("config_groups");
   if (groups == found->end() || !groups->is_object() || groups->empty()) {
@@ -256,9 +196,27 @@ absl::StatusOr<std::vector<const WeightFormat*>> ReadQuantizationConfig(
   const std::string format = StringOr(*found, "format", kFormat);
   for (const auto& group : groups->items()) {
     LWQ_ASSIGN_OR_RETURN(const WeightFormat* read, ReadGroup(group.value(), format, where));
-    formats.push_back(read);
+    declared.formats.push_back(read);
   }
-  return formats;
+  declared.coding = &CompressedTensorsCoding();
+  return declared;
+}
+
+absl::StatusOr<DeclaredQuantization> ReadDeclaredQuantization(const std::string& directory) {
+  const std::string path = JoinPath(directory, "config.json");
+  LWQ_ASSIGN_OR_RETURN(const std::string config, ReadJsonFile(path, {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(DeclaredQuantization declared, ReadQuantizationConfig(config, path));
+  const std::string side = JoinPath(directory, kGptqSideFile);
+  if (declared.coding != nullptr || !FileExists(side)) return declared;
+  LWQ_ASSIGN_OR_RETURN(const std::string text, ReadJsonFile(side, {.reason = "CONFIG_INVALID"}));
+  return ReadGptqConfig(text, side);
+}
+
+SideConfig SideConfigOf(const ModelInventory& model, const Plan& plan) {
+  if (!IsGptq(model)) return {};
+  const std::string quantization = GptqConfigJson(model, plan);
+  if (quantization.empty()) return {};
+  return {kGptqSideFile, Json::parse(quantization).dump(2) + "\n"};
 }
 
 }  // namespace lwq

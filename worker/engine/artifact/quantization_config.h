@@ -1,5 +1,5 @@
 // The "quantization_config" of an artifact's config.json: which module is stored at which width.
-// docs/formats/compressed_tensors.md.
+// docs/formats/compressed_tensors.md; for GPTQ docs/formats/gptq.md.
 #pragma once
 
 #include <string>
@@ -7,13 +7,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/engine/artifact/linear_coding.h"
 #include "worker/engine/plan/artifact_layout.h"
 
 namespace lwq {
 
-// The dictionary as compact JSON. Targets are disjoint anchored patterns that match a linear under
+// The dictionary as compact JSON, for the model's kind of artifact. Patterns are disjoint anchored patterns that match a linear under
 // its own name and under the name that inference engines give to the fused one; every dense linear
-// is in "ignore". "" when every unit is dense.
+// is said to be so. "" when every unit is dense.
 std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan);
 
 // The source's config.json with the dictionary put in (or, when every unit is dense, none); all
@@ -21,11 +22,28 @@ std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan
 absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
                                                const ModelInventory& model, const Plan& plan);
 
+// How a model directory says that its linears are stored.
+struct DeclaredQuantization {
+  const LinearCoding* coding = nullptr;        // null: no linear is quantized
+  std::vector<const WeightFormat*> formats = {};  // that some linear may be in
+};
+
 // Accepts the quantization_config of a config.json that this build can read: pack-quantized integer
-// weights without quantized activations or stored act-order. Returns the formats its groups
-// declare; an empty list when config.json has no quantization_config. INVALID_ARGUMENT
+// weights of compressed-tensors without quantized activations, or GPTQ's. INVALID_ARGUMENT
 // "QUANT_METHOD_UNSUPPORTED" says what was found and what is read.
-absl::StatusOr<std::vector<const WeightFormat*>> ReadQuantizationConfig(
-    absl::string_view config_json, absl::string_view where);
+absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
+                                                            absl::string_view where);
+
+// The same of a model directory: its config.json, or else quantize_config.json, where older GPTQ
+// checkpoints say it.
+absl::StatusOr<DeclaredQuantization> ReadDeclaredQuantization(const std::string& directory);
+
+// A file beside config.json that repeats the dictionary, for engines that look there; no name where
+// there is none.
+struct SideConfig {
+  std::string name;
+  std::string content;
+};
+SideConfig SideConfigOf(const ModelInventory& model, const Plan& plan);
 
 }  // namespace lwq

@@ -9,9 +9,12 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_config.h"
-#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/edits_blob.h"
+#include "worker/engine/artifact/linear_coding.h"
+#include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/tensor/matrix.h"
+#include "worker/engine/tensor/widen.h"
 
 namespace lwq {
 namespace {
@@ -45,15 +48,30 @@ absl::Status VerifyFiles(const CheckpointLayout& layout, const Checkpoint& artif
   return absl::OkStatus();
 }
 
+// Bit for bit; scales of two float types value for value.
+absl::StatusOr<bool> SamePart(const std::string& module, const TensorView& a, const TensorView& b) {
+  if (a.shape != b.shape) return false;
+  if (a.dtype == b.dtype) return a.bytes == b.bytes;
+  if (!IsWeightFloat(a.dtype) || !IsWeightFloat(b.dtype)) return false;
+  Matrix x(a.shape[0], a.shape[1]), y(b.shape[0], b.shape[1]);
+  LWQ_RETURN_IF_ERROR(WidenToFloat(module, a, /*refuse_non_finite=*/true, x.view()));
+  LWQ_RETURN_IF_ERROR(WidenToFloat(module, b, /*refuse_non_finite=*/true, y.view()));
+  return std::equal(x.data(), x.data() + x.size(), y.data());
+}
+
 absl::Status VerifyLinear(const std::string& module, const WeightFormat* format,
                           const ArtifactPlan& plan, const KeptModel& kept,
                           const Checkpoint& artifact) {
   const std::string& directory = artifact.directory();
   LWQ_ASSIGN_OR_RETURN(const StoredLinear planned, plan.blobs->Find(kept.InSource(module), format));
-  LWQ_ASSIGN_OR_RETURN(
-      const StoredLinear written,
-      FindStoredLinear(module, [&](absl::string_view name) { return artifact.Get(name); }));
-  if (!SameStorage(*format, written) || written.parts.size() != planned.parts.size()) {
+  const LinearCoding& coding = CodingOf(*plan.model->artifact_format);
+  const auto lookup = [&](absl::string_view name) { return artifact.Get(name); };
+  const absl::StatusOr<FoundLinear> found = coding.Find(module, lookup, {format});
+  if (absl::IsUnimplemented(found.status())) return Mismatch(directory, found.status().message());
+  LWQ_RETURN_IF_ERROR(found.status());
+  LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding.Read(module, *found));
+  const StoredLinear& written = owned.linear;
+  if (written.parts.size() != planned.parts.size()) {
     return Mismatch(directory, absl::StrCat(module, " is stored ", written.format->label(),
                                             ", planned was ", format->label()));
   }
@@ -62,7 +80,8 @@ absl::Status VerifyLinear(const std::string& module, const WeightFormat* format,
   for (size_t i = 0; i < specs.size(); ++i) {
     const TensorView& a = planned.parts[i];
     const TensorView& b = written.parts[i];
-    if (a.dtype != b.dtype || a.shape != b.shape || a.bytes != b.bytes) {
+    LWQ_ASSIGN_OR_RETURN(const bool same, SamePart(module, a, b));
+    if (!same) {
       return Mismatch(directory, absl::StrCat(module, ": ", specs[i].name, " differ"));
     }
   }
@@ -91,7 +110,12 @@ absl::Status VerifyConfig(const ArtifactPlan& plan, const KeptModel& kept,
       const std::string written,
       ReadJsonFile(JoinPath(directory, "config.json"), {.reason = "CONFIG_INVALID"}));
   if (planned != written) return Mismatch(directory, "config.json is not the planned one");
-  return absl::OkStatus();
+  const SideConfig side = SideConfigOf(kept.model, kept.plan);
+  if (side.name.empty()) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(const std::string beside, ReadJsonFile(JoinPath(directory, side.name),
+                                                              {.reason = "CONFIG_INVALID"}));
+  if (side.content == beside) return absl::OkStatus();
+  return Mismatch(directory, absl::StrCat(side.name, " is not the planned one"));
 }
 
 }  // namespace

@@ -140,7 +140,7 @@ int64_t PayloadBytes(const AllocationProblem& problem, const Plan& plan, bool co
   int64_t bytes = 0;
   for (size_t u = 0; u < model.units.size(); ++u) {
     if (counted && !problem.menu.units[u].Quantizable()) continue;
-    bytes += UnitPayloadBytes(model.units[u], plan[u], model.weight_dtype);
+    bytes += UnitPayloadBytes(model, model.units[u], plan[u]);
   }
   return bytes;
 }
@@ -317,7 +317,7 @@ std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem) {
     std::vector<double> row;
     for (const WeightFormat* format : problem.menu.units[u].formats) {
       const double bytes =
-          static_cast<double>(UnitPayloadBytes(unit, format, problem.model->weight_dtype));
+          static_cast<double>(UnitPayloadBytes(*problem.model, unit, format));
       row.push_back(weight * std::exp2(-2 * 8 * bytes / weights));
     }
     cost.push_back(std::move(row));

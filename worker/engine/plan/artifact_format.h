@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -22,6 +23,10 @@ struct ArtifactFormatDef {
   ModelInventory (*units_of)(ModelInventory model);
   // Why a model cannot be stored so: the errors of what would write it.
   absl::Status (*check)(const ModelInventory& model);
+  // The tensors of a linear in a format that is not dense; `dtype` is that of its weight in the
+  // source.
+  std::vector<TensorSpec> (*linear_tensors)(const LinearShape& linear, const WeightFormat& format,
+                                            DType dtype);
   // All weight files of `plan`, to the byte. `max_shard_bytes` 0: one file.
   int64_t (*weight_file_bytes)(const ModelInventory& model, const Plan& plan,
                                int64_t max_shard_bytes);

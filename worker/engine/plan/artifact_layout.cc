@@ -1,4 +1,4 @@
-// The sizes of docs/formats/compressed_tensors.md.
+// Sizes of artifacts of safetensors: docs/formats/compressed_tensors.md, docs/formats/gptq.md.
 #include "worker/engine/plan/artifact_layout.h"
 
 #include <utility>
@@ -7,20 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
 namespace {
-
-constexpr absl::string_view kWeightShapeSuffix = ".weight_shape";
-
-// The tensor that holds a part.
-absl::string_view SuffixOf(absl::string_view part) {
-  if (part == "codes") return ".weight_packed";
-  if (part == "scales") return ".weight_scale";
-  if (part == "zeros") return ".weight_zero_point";
-  return ".weight";
-}
 
 // Collects groups in the order they are to lie in the files and remembers what is placed.
 class Grouper {
@@ -36,7 +27,7 @@ class Grouper {
   // Each linear with its bias.
   void AddUnit(const AllocationUnit& unit, const WeightFormat& format) {
     for (const LinearShape& linear : unit.linears) {
-      std::vector<TensorSpec> group = LinearTensors(linear, format, model_.weight_dtype);
+      std::vector<TensorSpec> group = LinearTensors(model_, linear, format);
       const auto bias = bias_of_.find(linear.module);
       if (bias != bias_of_.end()) {
         group.push_back(model_.dense[bias->second]);
@@ -77,27 +68,23 @@ class Grouper {
 
 }  // namespace
 
-std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFormat& format,
-                                      DType weight_dtype) {
-  std::vector<TensorSpec> tensors;
-  const DType dtype = linear.own_dtype.value_or(weight_dtype);
-  for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, dtype)) {
-    tensors.push_back(
-        {absl::StrCat(linear.module, SuffixOf(part.name)), part.dtype, std::move(part.shape)});
+std::vector<TensorSpec> LinearTensors(const ModelInventory& model, const LinearShape& linear,
+                                      const WeightFormat& format) {
+  const DType dtype = linear.own_dtype.value_or(model.weight_dtype);
+  if (format.dense()) {
+    return {{absl::StrCat(linear.module, ".weight"),
+             dtype,
+             {linear.out_features, linear.in_features}}};
   }
-  if (format.grid() != nullptr) {
-    tensors.insert(tensors.begin() + 2,
-                   {absl::StrCat(linear.module, kWeightShapeSuffix), DType::kI64, {2}});
-  }
-  return tensors;
+  return model.artifact_format->linear_tensors(linear, format, dtype);
 }
 
-int64_t UnitPayloadBytes(const AllocationUnit& unit, const WeightFormat* format,
-                         DType weight_dtype) {
+int64_t UnitPayloadBytes(const ModelInventory& model, const AllocationUnit& unit,
+                         const WeightFormat* format) {
   if (format == nullptr) return 0;
   int64_t bytes = 0;
   for (const LinearShape& linear : unit.linears) {
-    for (const TensorSpec& tensor : LinearTensors(linear, *format, weight_dtype)) {
+    for (const TensorSpec& tensor : LinearTensors(model, linear, *format)) {
       bytes += tensor.size_bytes();
     }
   }

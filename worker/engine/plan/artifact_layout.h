@@ -1,5 +1,5 @@
-// Which tensors a compressed-tensors pack-quantized artifact has under a plan, and so its exact
-// size. Layout facts: docs/formats/compressed_tensors.md.
+// Which tensors an artifact of safetensors has under a plan, and so its exact size. What the tensors
+// of a linear are the model's kind of artifact says (artifact_format.h).
 #pragma once
 
 #include <cstdint>
@@ -16,18 +16,17 @@ namespace lwq {
 // the unit is absent, and so are all units of its layer; the layers that are kept close ranks.
 using Plan = std::vector<const WeightFormat*>;
 
-// The tensors of one linear under a format: `weight` when dense; on a grid weight_packed (its
-// codes), weight_scale, weight_shape I64 [2] and, with zero points, weight_zero_point. Of GGUF
-// blocks they are `weight`.
-std::vector<TensorSpec> LinearTensors(const LinearShape& linear, const WeightFormat& format,
-                                      DType weight_dtype);
+// The tensors of one linear of `model` under a format, as its kind of artifact stores them; one,
+// `weight`, when dense.
+std::vector<TensorSpec> LinearTensors(const ModelInventory& model, const LinearShape& linear,
+                                      const WeightFormat& format);
 
 // What an artifact stores for the linears of `unit`, container tensors such as weight_shape
 // included: what a bits-per-weight budget counts. 0 when absent.
-int64_t UnitPayloadBytes(const AllocationUnit& unit, const WeightFormat* format,
-                         DType weight_dtype);
+int64_t UnitPayloadBytes(const ModelInventory& model, const AllocationUnit& unit,
+                         const WeightFormat* format);
 
-// The files of a compressed-tensors artifact of `plan`, to the byte.
+// The files of an artifact of safetensors of `plan`, to the byte.
 CheckpointLayout LayOutArtifact(const ModelInventory& model, const Plan& plan,
                                 int64_t max_shard_bytes);
 

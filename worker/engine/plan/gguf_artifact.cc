@@ -63,6 +63,17 @@ ModelInventory UnitsOf(ModelInventory model) {
   return model;
 }
 
+// One tensor of blocks; its place and its name in the file are the writer's matter.
+std::vector<TensorSpec> TensorsOf(const LinearShape& linear, const WeightFormat& format,
+                                  DType dtype) {
+  std::vector<TensorSpec> tensors;
+  for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, dtype)) {
+    tensors.push_back(
+        {absl::StrCat(linear.module, ".weight"), part.dtype, std::move(part.shape)});
+  }
+  return tensors;
+}
+
 absl::Status Check(const ModelInventory& model) {
   if (!model.gguf_refusal.empty()) {
     return Failure(reasons::kGgufUnsupported,
@@ -78,7 +89,7 @@ int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
   int64_t bytes = model.gguf_other_bytes;
   for (size_t u = 0; u < plan.size(); ++u) {
     bytes +=
-        PadTo(UnitPayloadBytes(model.units[u], plan[u], model.weight_dtype), kDefaultGgufAlignment);
+        PadTo(UnitPayloadBytes(model, model.units[u], plan[u]), kDefaultGgufAlignment);
   }
   return bytes;
 }
@@ -90,6 +101,7 @@ constinit const ArtifactFormatDef ArtifactFormatDefs::gguf = {
     .help = "one file: llama.cpp",
     .units_of = &UnitsOf,
     .check = &Check,
+    .linear_tensors = &TensorsOf,
     .weight_file_bytes = &FileBytes,
 };
 

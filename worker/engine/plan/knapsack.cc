@@ -64,15 +64,15 @@ void MakeMonotone(std::vector<ParetoOption>& options) {
 }
 
 // What further tensors add to the header when a unit moves to a larger format.
-int64_t AddedEntries(const AllocationUnit& unit, const std::vector<const WeightFormat*>& formats,
-                     DType weight_dtype) {
+int64_t AddedEntries(const ModelInventory& model, const AllocationUnit& unit,
+                     const std::vector<const WeightFormat*>& formats) {
   // Suffix, dtype, shape, offsets and punctuation of an entry, beside the module's name.
   constexpr int64_t kEntryBytes = 160;
   int64_t bytes = 0;
   for (const LinearShape& linear : unit.linears) {
     size_t fewest = SIZE_MAX, added = 0;
     for (const WeightFormat* format : formats) {  // ascending in bytes
-      const size_t count = LinearTensors(linear, *format, weight_dtype).size();
+      const size_t count = LinearTensors(model, linear, *format).size();
       added = std::max(added, count > fewest ? count - fewest : 0);
       fewest = std::min(fewest, count);
     }
@@ -90,11 +90,11 @@ Knapsack::Knapsack(const AllocationProblem& p) : problem(p) {
     std::vector<ParetoOption> row;
     const std::vector<const WeightFormat*>& formats = p.menu.units[u].formats;
     for (size_t f = 0; f < formats.size(); ++f) {
-      row.push_back({UnitPayloadBytes(unit, formats[f], p.model->weight_dtype), cost[u][f]});
+      row.push_back({UnitPayloadBytes(*p.model, unit, formats[f]), cost[u][f]});
     }
     MakeMonotone(row);
     options.push_back(std::move(row));
-    header_slack += AddedEntries(unit, formats, p.model->weight_dtype);
+    header_slack += AddedEntries(*p.model, unit, formats);
     num_tensors += kTensorsPerLinear * static_cast<int64_t>(unit.linears.size());
   }
   header_slack += kHeaderSlackPerTensor * num_tensors;

@@ -171,12 +171,12 @@ std::string WhyRefused(const AllocationUnit& unit, const std::vector<Rung>& rung
   return "";
 }
 
-UnitMenu MenuOf(const AllocationUnit& unit, const std::vector<const WeightFormat*>& at_rung,
-                DType weight_dtype) {
+UnitMenu MenuOf(const ModelInventory& model, const AllocationUnit& unit,
+                const std::vector<const WeightFormat*>& at_rung) {
   UnitMenu menu;
   menu.formats = at_rung;
   const auto bytes = [&](const WeightFormat* format) {
-    return UnitPayloadBytes(unit, format, weight_dtype);
+    return UnitPayloadBytes(model, unit, format);
   };
   std::stable_sort(
       menu.formats.begin(), menu.formats.end(),
@@ -199,7 +199,7 @@ std::vector<size_t> RungOrder(const ModelInventory& model,
   std::vector<int64_t> bytes(num_rungs, 0);
   for (size_t u = 0; u < resolved.size(); ++u) {
     for (size_t r = 0; r < num_rungs; ++r) {
-      bytes[r] += UnitPayloadBytes(model.units[u], resolved[u][r], model.weight_dtype);
+      bytes[r] += UnitPayloadBytes(model, model.units[u], resolved[u][r]);
     }
   }
   std::vector<size_t> order;
@@ -250,7 +250,7 @@ absl::StatusOr<Menu> BuildMenu(const ModelInventory& model, const ProfileDef& pr
   for (size_t u = 0; u < model.units.size(); ++u) {
     std::vector<const WeightFormat*> at_rung;
     for (size_t r : order) at_rung.push_back(resolved[u][r]);
-    menu.units.push_back(MenuOf(model.units[u], at_rung, model.weight_dtype));
+    menu.units.push_back(MenuOf(model, model.units[u], at_rung));
   }
   return menu;
 }

@@ -1,4 +1,5 @@
-// What a target inference engine accepts. docs/formats/compressed_tensors.md, docs/formats/gguf.md.
+// What a target inference engine accepts. docs/formats/compressed_tensors.md, docs/formats/gguf.md,
+// docs/formats/gptq.md.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/status_macros.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/artifact/made_artifact.h"
 #include "worker/engine/format/grid.h"
@@ -44,7 +45,7 @@ class Tensors {
   Tensor& operator[](const std::string& name) { return tensors_[name]; }
   void Erase(const std::string& name) { tensors_.erase(name); }
   absl::StatusOr<StoredLinear> Find() const {
-    return FindStoredLinear("m", [this](absl::string_view name) -> absl::StatusOr<TensorView> {
+    const auto lookup = [this](absl::string_view name) -> absl::StatusOr<TensorView> {
       const auto found = tensors_.find(std::string(name));
       if (found == tensors_.end()) {
         return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING", name);
@@ -53,8 +54,13 @@ class Tensors {
       return TensorView{found->second.spec.dtype,
                         found->second.spec.shape,
                         {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}};
-    });
+    };
+    LWQ_ASSIGN_OR_RETURN(const FoundLinear found,
+                         CompressedTensorsCoding().Find("m", lookup, {declared}));
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, CompressedTensorsCoding().Read("m", found));
+    return owned.linear;  // borrows the tensors alone
   }
+  const WeightFormat* declared = GridFormat::Find(4, 32, false);
 
  private:
   std::map<std::string, Tensor> tensors_;
@@ -74,9 +80,11 @@ TEST_F(DamagedLinearTest, TheFormatIsFoundFromTheShapes) {
   EXPECT_EQ(stored.format, GridFormat::Find(4, 32, false));
   EXPECT_EQ(stored.out_features, 32);
   EXPECT_EQ(stored.in_features, 64);
-  EXPECT_TRUE(SameStorage(*GridFormat::Find(4, 32, false), stored));
-  EXPECT_FALSE(SameStorage(*GridFormat::Find(4, 64, false), stored));
-  EXPECT_FALSE(SameStorage(*GridFormat::Find(4, 32, true), stored));
+  for (const WeightFormat* other : {GridFormat::Find(4, 64, false), GridFormat::Find(4, 32, true),
+                                    GridFormat::Find(2, 32, false)}) {
+    tensors_.declared = other;
+    EXPECT_THAT(tensors_.Find(), FailsWith("CONFIG_MISMATCH", HasSubstr("m is stored 4-bit")));
+  }
 }
 
 TEST_F(DamagedLinearTest, ShapesThatDisagreeAreRefused) {

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/status_matchers.h"
+#include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/format/grid.h"
 
 namespace lwq {
@@ -188,9 +189,11 @@ TEST(QuantizationConfigTest, WhatIsWrittenIsRead) {
   const Plan formats = {Int(2, 64), Int(3, 0), Int(8, 32, false), Int(2, 64)};
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string text, ArtifactConfigJson("{}", model, formats));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto read, ReadQuantizationConfig(text, "config.json"));
-  EXPECT_THAT(read, ::testing::ElementsAre(Int(2, 64), Int(3, 0), Int(8, 32, false)));
+  EXPECT_THAT(read.formats, ::testing::ElementsAre(Int(2, 64), Int(3, 0), Int(8, 32, false)));
+  EXPECT_EQ(read.coding, &CompressedTensorsCoding());
   LWQ_ASSERT_OK_AND_ASSIGN(const auto none, ReadQuantizationConfig("{}", "config.json"));
-  EXPECT_TRUE(none.empty());
+  EXPECT_TRUE(none.formats.empty());
+  EXPECT_EQ(none.coding, nullptr);
 }
 
 TEST(QuantizationConfigTest, WhatCannotBeReadIsRefused) {

@@ -24,7 +24,7 @@ TEST(ArtifactFormatTest, AreFoundByName) {
   EXPECT_EQ(unsaid, &ArtifactFormatDefs::compressed_tensors);
   EXPECT_EQ(ModelInventory().artifact_format, unsaid);
   EXPECT_THAT(FindArtifactFormat("onnx"),
-              FailsWith("ARTIFACT_FORMAT_UNKNOWN", HasSubstr("compressed-tensors, gguf")));
+              FailsWith("ARTIFACT_FORMAT_UNKNOWN", HasSubstr("compressed-tensors, gguf, gptq")));
 }
 
 TEST(ArtifactFormatTest, CompressedTensorsKeepsTheModelsUnits) {

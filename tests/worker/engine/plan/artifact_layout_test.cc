@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -33,9 +34,18 @@ ModelInventory TwoLayers() {
   return model;
 }
 
+ModelInventory Of(DType dtype, const ArtifactFormatDef& kind) {
+  ModelInventory model;
+  model.weight_dtype = dtype;
+  model.artifact_format = &kind;
+  return model;
+}
+
 TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
   const LinearShape linear{"m", 64, 96};
-  const auto three = LinearTensors(linear, *GridFormat::Find(3, 32, true), DType::kBF16);
+  const ModelInventory bf16 = Of(DType::kBF16, ArtifactFormatDefs::compressed_tensors);
+  const ModelInventory f32 = Of(DType::kF32, ArtifactFormatDefs::compressed_tensors);
+  const auto three = LinearTensors(bf16, linear, *GridFormat::Find(3, 32, true));
   ASSERT_EQ(three.size(), 3u);
   EXPECT_EQ(three[0].name, "m.weight_packed");
   EXPECT_EQ(three[0].dtype, DType::kI32);
@@ -43,13 +53,13 @@ TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
   EXPECT_EQ(three[1].dtype, DType::kBF16);
   EXPECT_EQ(three[1].shape, (std::vector<int64_t>{64, 3}));
   EXPECT_EQ(three[2].dtype, DType::kI64);
-  const auto channel = LinearTensors(linear, *GridFormat::Find(4, 0, false), DType::kF32);
+  const auto channel = LinearTensors(f32, linear, *GridFormat::Find(4, 0, false));
   ASSERT_EQ(channel.size(), 4u);
   EXPECT_EQ(channel[1].dtype, DType::kF16);
   EXPECT_EQ(channel[1].shape, (std::vector<int64_t>{64, 1}));
   EXPECT_EQ(channel[3].name, "m.weight_zero_point");
   EXPECT_EQ(channel[3].shape, (std::vector<int64_t>{8, 1}));
-  const auto dense = LinearTensors(linear, *DenseFormat(), DType::kF32);
+  const auto dense = LinearTensors(f32, linear, *DenseFormat());
   ASSERT_EQ(dense.size(), 1u);
   EXPECT_EQ(dense[0].name, "m.weight");
   EXPECT_EQ(dense[0].dtype, DType::kF32);
@@ -58,10 +68,35 @@ TEST(ArtifactLayoutTest, TensorsOfALinearHaveTheFormatsShapes) {
 TEST(ArtifactLayoutTest, AUnitsPayloadIsCodesScalesAndShapes) {
   const AllocationUnit unit{"u", Place::Layer(0), {{"m", 128, 256}}};
   // 4 bits of codes, 16 / 128 of scales, and 16 bytes of weight_shape.
-  EXPECT_EQ(UnitPayloadBytes(unit, GridFormat::Find(4, 128, true), DType::kF16),
+  const ModelInventory model = Of(DType::kF16, ArtifactFormatDefs::compressed_tensors);
+  EXPECT_EQ(UnitPayloadBytes(model, unit, GridFormat::Find(4, 128, true)),
             128 * 256 * 33 / 64 + 16);
-  EXPECT_EQ(UnitPayloadBytes(unit, DenseFormat(), DType::kF16), 128 * 256 * 2);
-  EXPECT_EQ(UnitPayloadBytes(unit, nullptr, DType::kF16), 0);
+  EXPECT_EQ(UnitPayloadBytes(model, unit, DenseFormat()), 128 * 256 * 2);
+  EXPECT_EQ(UnitPayloadBytes(model, unit, nullptr), 0);
+}
+
+// artifact-formats B.1: [K b / 32, N], [K / g, N b / 32], [K / g, N], [K], scales F16 in every model.
+TEST(ArtifactLayoutTest, GptqStoresZeroPointsAndOrderBesides) {
+  const ModelInventory model = Of(DType::kBF16, ArtifactFormatDefs::gptq);
+  const LinearShape linear{"m", 64, 96};
+  const auto three = LinearTensors(model, linear, *GridFormat::Find(3, 32, true));
+  ASSERT_EQ(three.size(), 4u);
+  EXPECT_EQ(three[0].name, "m.qweight");
+  EXPECT_EQ(three[0].shape, (std::vector<int64_t>{9, 64}));
+  EXPECT_EQ(three[1].name, "m.qzeros");
+  EXPECT_EQ(three[1].shape, (std::vector<int64_t>{3, 6}));
+  EXPECT_EQ(three[2].name, "m.scales");
+  EXPECT_EQ(three[2].dtype, DType::kF16);
+  EXPECT_EQ(three[2].shape, (std::vector<int64_t>{3, 64}));
+  EXPECT_EQ(three[3].name, "m.g_idx");
+  EXPECT_EQ(three[3].shape, (std::vector<int64_t>{96}));
+  const auto dense = LinearTensors(model, linear, *DenseFormat());
+  ASSERT_EQ(dense.size(), 1u);
+  EXPECT_EQ(dense[0].dtype, DType::kBF16);
+  // Codes, scales and zero points of 4 bits in groups of 128, and the order: b + (16 + b) / g.
+  const AllocationUnit unit{"u", Place::Layer(0), {{"m", 128, 256}}};
+  EXPECT_EQ(UnitPayloadBytes(model, unit, GridFormat::Find(4, 128, true)),
+            128 * 256 / 2 + 128 * 2 * (2 * 8 + 4) / 8 + 4 * 256);
 }
 
 TEST(ArtifactLayoutTest, FilesGoFromEmbeddingThroughLayersToHead) {

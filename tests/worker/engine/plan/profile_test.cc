@@ -19,6 +19,11 @@ TEST(ProfileTest, KnowsPortableAndLowBit) {
   EXPECT_EQ(low->artifact_format->name, "compressed-tensors");
   LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* llama_cpp, FindProfile("llama.cpp"));
   EXPECT_EQ(llama_cpp->artifact_format->name, "gguf");
+  for (const char* name : {"gptq", "gptqmodel"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* gptq, FindProfile(name));
+    EXPECT_EQ(gptq->artifact_format->name, "gptq");
+    EXPECT_TRUE(gptq->asymmetric_bits.empty()) << "v1 files with zero points are refused";
+  }
   EXPECT_THAT(FindProfile("gguf2"),
               FailsWith("PROFILE_UNKNOWN", AllOf(HasSubstr("portable"), HasSubstr("vllm-lowbit"))));
 }
