@@ -17,6 +17,15 @@ TaskNeed OfAnyClass(TaskNeed need) {
   return need;
 }
 
+// Cheaper than to compare what EngineOf makes of them, and true of most pairs of workers.
+bool SameKinds(const v1::RegisterWorkerRequest& a, const v1::RegisterWorkerRequest& b) {
+  return a.numerics_class() == b.numerics_class() &&
+         std::equal(a.kinds().begin(), a.kinds().end(), b.kinds().begin(), b.kinds().end(),
+                    [](const v1::TaskKindVersion& x, const v1::TaskKindVersion& y) {
+                      return x.kind() == y.kind() && x.version() == y.version();
+                    });
+}
+
 struct Candidate {
   v1::EngineClass engine;
   int num_known = 0;
@@ -36,10 +45,16 @@ struct Candidate {
 EngineChoice ChooseEngine(const DispatchState& state, int64_t steady_us,
                           const std::set<TaskNeed>& needs) {
   std::map<std::string, Candidate> classes;  // by what they are
+  Candidate* last = nullptr;                 // of the worker before
+  const v1::RegisterWorkerRequest* last_worker = nullptr;
   for (const auto& [id, worker] : state.workers()) {
-    const v1::EngineClass engine = EngineOf(worker.registration());
-    Candidate& candidate = classes[CanonicalBytes(engine)];
-    candidate.engine = engine;
+    if (last == nullptr || !SameKinds(*last_worker, worker.registration())) {
+      const v1::EngineClass engine = EngineOf(worker.registration());
+      last = &classes[CanonicalBytes(engine)];
+      last->engine = engine;
+    }
+    last_worker = &worker.registration();
+    Candidate& candidate = *last;
     ++candidate.num_known;
     if (state.IsLost(id, steady_us) || worker.cordoned()) continue;
     candidate.there.push_back(&worker.registration());

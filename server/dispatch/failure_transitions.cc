@@ -1,6 +1,7 @@
 // What goes wrong with leased tasks: failures that workers report, workers that vanish or stand
 // still, tasks that nobody can run.
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -170,10 +171,13 @@ void ChangeEngine(Draft& draft) {
       state.workers().begin(), state.workers().end(),
       [&](const auto& worker) { return !state.IsLost(worker.first, draft.steady_us()); });
   if (!anybody) return;
+  std::map<std::set<TaskNeed>, EngineChoice> choices;  // most jobs need the same
   for (const std::string& name : StuckJobs(draft)) {
     const v1::JobRecord* job = draft.FindJob(name);
     if (job == nullptr || IsTerminal(job->job().state()) || job->rebuilding()) continue;
-    const EngineChoice choice = ChooseEngine(state, draft.steady_us(), NeedsOf(state, *job));
+    const auto [known, is_new] = choices.try_emplace(NeedsOf(state, *job));
+    if (is_new) known->second = ChooseEngine(state, draft.steady_us(), known->first);
+    const EngineChoice& choice = known->second;
     if (!choice.can_run || CanonicalBytes(choice.engine) == CanonicalBytes(job->engine())) continue;
     v1::JobRecord& changed = *draft.EditJob(name);
     *changed.mutable_engine() = choice.engine;
