@@ -10,7 +10,7 @@
 
 namespace lwq {
 
-// A share of .3 lowers the KL of the sample at 2 bits by a tenth (docs/results/formats.md).
+// A share of .3 lowers the KL of the sample at 2 bits by 7 % (docs/results/formats.md).
 inline constexpr OptionDef kLookupShare = {
     .name = "lookup-share",
     .type = OptionDef::Type::kNumber,
