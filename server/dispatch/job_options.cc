@@ -70,4 +70,9 @@ absl::Status FillOptions(const v1::Capability& method, const v1::Capability& sco
               spec.mutable_scorer_options());
 }
 
+bool Refines(const v1::QuantizeSpec& spec) {
+  const auto option = spec.method_options().find("refinement");
+  return option == spec.method_options().end() ? !spec.no_refinement() : option->second == "true";
+}
+
 }  // namespace lwq

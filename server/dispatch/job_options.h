@@ -16,4 +16,8 @@ namespace lwq {
 absl::Status FillOptions(const v1::Capability& method, const v1::Capability& scorer, bool strict,
                          v1::QuantizeSpec& spec);
 
+// Whether the method refines what it made: its option, or the older field where the options are not
+// filled in. True of a method that has no such option.
+bool Refines(const v1::QuantizeSpec& spec);
+
 }  // namespace lwq

@@ -10,6 +10,7 @@
 #include "base/status_macros.h"
 #include "records/option_records.h"
 #include "records/plan_records.h"
+#include "server/dispatch/job_options.h"
 #include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/memory_model.h"
@@ -34,9 +35,9 @@ absl::StatusOr<std::unique_ptr<Prepared>> Prepare(const v1::QuantizeSpec& spec,
   problem.max_shard_bytes = spec.max_shard_bytes();
   LWQ_ASSIGN_OR_RETURN(problem.menu, MenuOf(spec, prepared->model));
   LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.allocator()));
-  LWQ_ASSIGN_OR_RETURN(problem.options, OptionValues::Make(absl::StrCat("allocator ", spec.allocator()),
-                                                           allocator->options,
-                                                           TextsOf(spec.allocator_options())));
+  LWQ_ASSIGN_OR_RETURN(problem.options,
+                       OptionValues::Make(absl::StrCat("allocator ", spec.allocator()),
+                                          allocator->options, TextsOf(spec.allocator_options())));
   return prepared;
 }
 
@@ -152,13 +153,16 @@ absl::StatusOr<MeasuredPlan> MeasuredPlanOf(const v1::PlanTrial& trial,
   return measured;
 }
 
-// Tokens of the longest sequence that an evaluation runs: a text's rolling windows are as long as
-// the model takes, where the text is.
-int64_t LongestWindow(const v1::QuantizeSpec& spec, const ModelInventory& model) {
-  const v1::Evaluation& evaluation = spec.evaluation();
-  if (evaluation.text_dataset().empty()) return 0;
-  const int64_t tokens = evaluation.text_tokens();
-  return tokens < 0 ? model.max_positions : std::min(model.max_positions, tokens);
+// Choices are short; what is longer than a chunk keeps its keys and values as a text does.
+constexpr int64_t kLongestChoice = 2048;
+
+int64_t LongestSequence(const v1::Evaluation& evaluation, const ModelInventory& model) {
+  int64_t longest = 0;
+  if (!evaluation.text_dataset().empty()) {
+    longest = LongestWindow(evaluation.text_tokens(), model.max_positions);
+  }
+  if (evaluation.task_datasets().empty()) return longest;
+  return std::max(longest, LongestWindow(kLongestChoice, model.max_positions));
 }
 
 }  // namespace
@@ -193,9 +197,9 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   const Plan dense(prepared->model.units.size(), DenseFormat());
   result.source_bytes = WeightFileBytes(prepared->model, dense, 0);
   memory.menu = &problem.menu;
-  memory.refinement = memory.factors && !spec.no_refinement();
+  memory.refinement = memory.factors && Refines(spec);
   memory.bf16 = spec.compute() == "bf16";
-  memory.longest_window = LongestWindow(spec, prepared->model);
+  memory.longest_window = LongestSequence(spec.evaluation(), prepared->model);
   result.memory = ForecastUnderCeiling(prepared->model, memory, spec.memory_bytes());
   LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(result.memory, spec.memory_bytes()));
   LWQ_RETURN_IF_ERROR(CheckFeasible(problem));

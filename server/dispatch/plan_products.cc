@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "records/blob_names.h"
 #include "worker/engine/format/weight_format.h"
 
 namespace lwq {
@@ -35,6 +36,20 @@ v1::PlanSummary FormatsOf(const v1::PlanSummary& plan) {
     format.clear_cost();
   }
   return formats;
+}
+
+std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
+                                       const std::map<int, v1::TaskRecord>& quantized) {
+  std::vector<std::string> keys;
+  for (const int layer : plan.edited_layers()) {
+    keys.push_back(quantized.at(layer).product_keys().at(EditsBlobName(layer)));
+  }
+  for (const v1::UnitChoice& unit : plan.units()) {
+    if (!IsQuantized(unit)) continue;
+    keys.push_back(
+        quantized.at(unit.layer()).product_keys().at(UnitBlobName(unit.unit(), unit.format())));
+  }
+  return keys;
 }
 
 }  // namespace lwq

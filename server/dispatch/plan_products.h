@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "proto/lwq/v1/job.pb.h"
+#include "proto/lwq/v1/record.pb.h"
 #include "proto/lwq/v1/task.pb.h"
 
 namespace lwq {
@@ -21,5 +22,9 @@ std::map<int, Products> ProductsByLayer(const std::vector<v1::PlanSummary>& plan
 
 // What of a plan decides the weights, and not why it was chosen.
 v1::PlanSummary FormatsOf(const v1::PlanSummary& plan);
+
+// The cache keys of the products that `plan` uses, of the quantize tasks of each layer.
+std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
+                                       const std::map<int, v1::TaskRecord>& quantized);
 
 }  // namespace lwq

@@ -8,6 +8,7 @@
 #include "server/dispatch/job_graph.h"
 #include "server/dispatch/plan_products.h"
 #include "server/dispatch/task_key.h"
+#include "server/dispatch/task_limits.h"
 #include "server/dispatch/task_work.h"
 
 namespace lwq {
@@ -34,21 +35,6 @@ void DependOn(TaskNode& task, const TaskNode& on) {
 }
 void ComeAfter(TaskNode& task, const TaskNode& on) {
   AddDependency(task, on.key(), on.kind(), on.layer(), true);
-}
-
-// The cache keys of the products that `plan` uses.
-std::vector<std::string> ProductKeysOf(const v1::PlanSummary& plan,
-                                       const std::map<int, TaskNode>& quantized) {
-  std::vector<std::string> keys;
-  for (const int layer : plan.edited_layers()) {
-    keys.push_back(quantized.at(layer).product_keys().at(EditsBlobName(layer)));
-  }
-  for (const v1::UnitChoice& unit : plan.units()) {
-    if (!lwq::IsQuantized(unit)) continue;
-    keys.push_back(
-        quantized.at(unit.layer()).product_keys().at(UnitBlobName(unit.unit(), unit.format())));
-  }
-  return keys;
 }
 
 // Builds the tasks of one quantize job, each kind with its key and dependencies.
@@ -96,6 +82,11 @@ class QuantizeGraph {
   // Whether the method leaves edits of the layer's dense tensors.
   bool Edits(int layer) const { return layer >= 0 && input_.method.edits_tensors(); }
   v1::PlanSummary WithEdits(v1::PlanSummary plan) const;
+  // What the task is named by, which is also how much it works on at a time.
+  std::string KeyOf(v1::TaskSpec& spec, const std::vector<std::string>& input_keys) const {
+    SetLimits(input_.memory, spec);
+    return TaskKey(spec, input_keys, scope_);
+  }
   TaskNode NewTask(v1::TaskSpec spec, int layer, const std::vector<std::string>& input_keys);
   v1::CalibrationInput CalibrationOf(int64_t num_tokens) const;
   std::set<std::string> Evidence() const;
@@ -152,7 +143,7 @@ int64_t QuantizeGraph::AllTokens() const {
 TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
                                 const std::vector<std::string>& input_keys) {
   TaskNode task;
-  task.set_key(TaskKey(spec, input_keys, scope_));
+  task.set_key(KeyOf(spec, input_keys));
   task.set_kind(std::string(KindOf(spec)));
   task.set_phase(PhaseOf(spec));
   task.set_layer(layer);
@@ -200,7 +191,7 @@ std::string QuantizeGraph::StatisticsKey(int layer) const {
   task.set_end_layer(layer);
   *task.mutable_evidence() = input_.method.evidence();
   task.set_compute(spec_.compute());
-  return TaskKey(spec, {}, scope_);
+  return KeyOf(spec, {});
 }
 
 const TaskNode& QuantizeGraph::SegmentOf(int layer) const {
@@ -276,13 +267,13 @@ TaskNode QuantizeGraph::Quantize(int layer, const Products& products, const Task
       task.clear_units();
       task.add_units()->set_unit(unit.unit());
       task.mutable_units(0)->add_formats(format);
-      product_keys[UnitBlobName(unit.unit(), format)] = TaskKey(spec, inputs, scope_);
+      product_keys[UnitBlobName(unit.unit(), format)] = KeyOf(spec, inputs);
     }
   }
   if (Edits(layer)) {
     task.clear_units();
     task.set_edits(true);
-    product_keys[EditsBlobName(layer)] = TaskKey(spec, inputs, scope_);
+    product_keys[EditsBlobName(layer)] = KeyOf(spec, inputs);
   }
   *task.mutable_units() = {products.begin(), products.end()};
   TaskNode node = NewTask(std::move(spec), layer, inputs);

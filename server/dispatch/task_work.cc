@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "records/plan_records.h"
+#include "server/dispatch/job_options.h"
 #include "server/dispatch/task_key.h"
 
 namespace lwq {
@@ -110,11 +111,9 @@ Work WorkCounter::QuantizeWork(const v1::QuantizeTask& task) const {
   const bool calibrated =
       std::find(evidence.begin(), evidence.end(), "second-moments") != evidence.end();
   const auto& options = input_.spec.quantize().method_options();
-  const auto refinement = options.find("refinement");
-  const bool refined = refinement == options.end() ? !input_.spec.quantize().no_refinement()
-                                                   : refinement->second == "true";
   const auto sweeps = options.find("block-sweeps");
-  MethodTraits method{.calibrated = calibrated, .refined = calibrated && refined};
+  MethodTraits method{.calibrated = calibrated,
+                      .refined = calibrated && Refines(input_.spec.quantize())};
   if (sweeps != options.end() && !absl::SimpleAtoi(sweeps->second, &method.block_sweeps)) {
     method.block_sweeps = 0;
   }

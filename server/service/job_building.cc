@@ -136,7 +136,7 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
   input.max_trials = allocator->max_trials;
   LWQ_ASSIGN_OR_RETURN(
       const Feasibility feasible,
-      CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(input)));
+      CheckFeasibility(input.spec.quantize(), source->model.manifest(), MemoryOf(input)));
   input.memory = feasible.memory;
   input.engine = engine != nullptr ? *engine : EngineFor(input);
   return source;

@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -87,15 +86,6 @@ absl::Status Start(const TaskContext& context, int first_layer, Decoder& decoder
   return ReadRowsBlob(path, state.batch->num_tokens(), 0, state.hidden);
 }
 
-int64_t ChunkTokens(const TaskContext& context, const v1::CalibrateTask& task,
-                    const DecoderSpec& spec, ComputeType compute) {
-  MemoryQuestion memory;
-  memory.runs_source = true;
-  memory.moments = absl::c_linear_search(task.evidence(), "second-moments");
-  memory.bf16 = compute == ComputeType::kBF16;
-  return LimitsFor(context, "calibrate", spec, memory).chunk_tokens;
-}
-
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
@@ -107,9 +97,8 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const std::vector<std::string> evidence(task.evidence().begin(), task.evidence().end());
   LWQ_ASSIGN_OR_RETURN(Collection collection, Collection::Find(evidence));
-  LWQ_ASSIGN_OR_RETURN(auto decoder,
-                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  decoder->set_chunk_tokens(ChunkTokens(context, task, model.spec, compute));
+  LWQ_ASSIGN_OR_RETURN(auto decoder, OpenDecoder(context, model.spec, model.weights.get(), compute,
+                                                 task.chunk_tokens()));
   const int64_t num_tokens = state.batch->num_tokens();
   const HeldOut held_out(*state.batch, task.calibration().num_tokens(), task.held_out());
   state.fitted = held_out.fitted();
@@ -120,7 +109,6 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(MappedMatrix hidden,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   state.hidden = hidden.view();
-  decoder->set_scratch_directory(scratch);
   LWQ_RETURN_IF_ERROR(Start(context, task.first_layer(), *decoder, state));
 
   v1::TaskOutput output;

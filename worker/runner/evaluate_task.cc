@@ -22,6 +22,11 @@ namespace {
 constexpr int64_t kDefaultTextTokens = 16384;
 constexpr int64_t kDefaultSequenceLength = 256;
 
+// Of the text that is to be evaluated; negative: the whole text.
+int64_t TokensOf(const v1::EvaluateTask& task) {
+  return task.text_tokens() == 0 ? kDefaultTextTokens : task.text_tokens();
+}
+
 // Any model that lwq reads, dense or one of its artifacts.
 struct ReadableModel {
   ReadableArtifact artifact;
@@ -29,17 +34,23 @@ struct ReadableModel {
 };
 
 // `made_from`: the source of an artifact, or empty.
-absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const std::string& directory,
-                                           const std::string& made_from, ComputeType compute) {
+absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const v1::EvaluateTask& task,
+                                           const std::string& directory,
+                                           const std::string& made_from) {
   ReadableModel model;
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   LWQ_ASSIGN_OR_ANNOTATE(model.artifact, OpenArtifact(directory, made_from), "model ", directory);
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(model.artifact.described_in));
-  MemoryQuestion memory;
-  memory.bf16 = compute == ComputeType::kBF16;
-  const WorkLimits limits = LimitsFor(context, "evaluate", spec, memory);
-  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(std::move(spec), model.artifact.weights.get(),
-                                                      context.device, compute));
-  model.decoder->set_chunk_tokens(limits.chunk_tokens);
+  int64_t chunk_tokens = task.chunk_tokens();
+  if (!task.model().has_manifest()) {  // nobody planned for it
+    MemoryQuestion memory;
+    memory.bf16 = compute == ComputeType::kBF16;
+    memory.longest_window = LongestWindow(TokensOf(task), spec.max_positions);
+    LWQ_ASSIGN_OR_RETURN(chunk_tokens, ChunkTokensOfEvaluation(context, spec, memory));
+  }
+  LWQ_ASSIGN_OR_RETURN(
+      model.decoder,
+      OpenDecoder(context, std::move(spec), model.artifact.weights.get(), compute, chunk_tokens));
   return model;
 }
 
@@ -67,8 +78,7 @@ absl::StatusOr<EvaluatedText> ReadText(const v1::EvaluateTask& task, const Decod
   const int64_t length =
       std::min(task.sequence_length() > 0 ? task.sequence_length() : kDefaultSequenceLength,
                spec.max_positions);
-  // Negative: the whole text.
-  const int64_t tokens = task.text_tokens() == 0 ? kDefaultTextTokens : task.text_tokens();
+  const int64_t tokens = TokensOf(task);
   const int64_t max_windows = tokens < 0 ? 0 : std::max<int64_t>(1, tokens / length);
   LWQ_ASSIGN_OR_RETURN(DisjointWindows windows,
                        DisjointWindows::Create(&encoder, length, max_windows));
@@ -139,7 +149,6 @@ bool HasChoices(const v1::EvaluateTask& task, absl::string_view bytes) {
 
 absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                                            const v1::EvaluateTask& task) {
-  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   // The result is kept under the model's digest.
   LWQ_RETURN_IF_ERROR(CheckUnchanged(task.model()));
   const bool is_artifact = task.directory().empty() && task.subject() == "artifact";
@@ -152,7 +161,7 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(const auto dataset, MapDataset(context, task.dataset()));
   const absl::string_view bytes = TextOf(*dataset);
   const std::string made_from = is_artifact ? task.model().directory() : against;
-  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, directory, made_from, compute));
+  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, task, directory, made_from));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(model.artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(BosMode bos, ParseBosMode(task.bos()));
   LWQ_ASSIGN_OR_RETURN(RequestEncoder encoder, RequestEncoder::Create(tokenizer.get(), bos));
@@ -176,7 +185,7 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                        ReadText(task, model.decoder->spec(), encoder, bytes));
   ReadableModel source;
   if (!against.empty()) {
-    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, against, /*made_from=*/"", compute));
+    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, task, against, /*made_from=*/""));
   }
   LWQ_RETURN_IF_ERROR(EvaluateText(text, *model.decoder, source.decoder.get(), encoder, options,
                                    *result.mutable_text()));

@@ -57,14 +57,15 @@ absl::Status RunForward(const TaskContext& context, const OpenedModel& model, Co
   return decoder->RunLayer(layer, batch, hidden.view());
 }
 
-absl::Status RunFactor(const TaskContext& context, const LinearShape& linear) {
+absl::Status RunFactor(const TaskContext& context, const LinearShape& linear, bool refinement) {
   LWQ_ASSIGN_OR_RETURN(auto gram,
                        context.device->NewMatrix(linear.in_features, linear.in_features));
   LWQ_RETURN_IF_ERROR(context.device->FillZero(gram->view()));
   const std::vector<float> ones(static_cast<size_t>(linear.in_features), 1.0f);
   LWQ_RETURN_IF_ERROR(
       context.device->Upload({ones.data(), linear.in_features, 1, 1}, gram->view().Diagonal()));
-  return InputStatistics::Create(context.device, std::move(gram), 1, {}).status();
+  return InputStatistics::Create(context.device, std::move(gram), 1, {.refinement = refinement})
+      .status();
 }
 
 }  // namespace
@@ -92,7 +93,10 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
   if (def->needs_calibration()) {
     const LinearShape widest = WidestLinear(model.inventory);
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("factor of ", widest.module)));
-    LWQ_RETURN_IF_ERROR(RunFactor(context, widest));
+    const auto refinement = task.recipe().options().find("refinement");
+    LWQ_RETURN_IF_ERROR(
+        RunFactor(context, widest,
+                  refinement == task.recipe().options().end() || refinement->second == "true"));
   }
   v1::TaskOutput output;
   v1::PreflightResult& result = *output.mutable_preflight();

@@ -19,7 +19,6 @@
 #include "worker/engine/quant/rtn.h"
 #include "worker/runner/evidence_blobs.h"
 #include "worker/runner/task_input.h"
-#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -154,9 +153,7 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(request.units, WantedUnits(task, model.inventory));
   LWQ_ASSIGN_OR_RETURN(request.options, OptionsFor(*def, task.recipe()));
   LWQ_ASSIGN_OR_RETURN(request.compute, ParseComputeType(task.recipe().compute()));
-  MemoryQuestion memory;
-  memory.factors = memory.refinement = def->needs_calibration();
-  request.tile_weights = LimitsFor(context, "quantize", model.spec, memory).tile_weights;
+  if (task.tile_weights() > 0) request.tile_weights = task.tile_weights();
   request.progress = context.progress;
   LWQ_ASSIGN_OR_RETURN(Products products, Products::Create(context, request));
   request.keep = [&products](size_t unit, size_t format, EncodedModule module) {

@@ -149,11 +149,8 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
                           const ScorerDef& scorer, const OpenedModel& model,
                           const LayerEvidence& evidence, v1::ScoreResult& result) {
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
-  LWQ_ASSIGN_OR_RETURN(auto decoder,
-                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  MemoryQuestion memory;
-  memory.bf16 = compute == ComputeType::kBF16;
-  decoder->set_chunk_tokens(LimitsFor(context, "score", model.spec, memory).chunk_tokens);
+  LWQ_ASSIGN_OR_RETURN(auto decoder, OpenDecoder(context, model.spec, model.weights.get(), compute,
+                                                 task.chunk_tokens()));
   UnitCostRequest request;
   request.source = decoder.get();
   request.weights = model.weights.get();

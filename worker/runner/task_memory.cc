@@ -3,6 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "base/failure.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
+
 namespace lwq {
 
 int64_t CeilingOf(const TaskContext& context) {
@@ -38,9 +43,27 @@ ModelInventory SizesOf(const DecoderSpec& spec) {
   return sizes;
 }
 
-WorkLimits LimitsFor(const TaskContext& context, absl::string_view kind, const DecoderSpec& spec,
-                     const MemoryQuestion& question) {
-  return ForecastUnderCeiling(SizesOf(spec), question, CeilingOf(context), kind).limits;
+absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, const DecoderSpec& spec,
+                                                const MemoryQuestion& question) {
+  const int64_t ceiling = CeilingOf(context);
+  const MemoryForecast forecast = ForecastUnderCeiling(SizesOf(spec), question, ceiling);
+  if (ceiling > 0 && forecast.evaluate_bytes > ceiling) {
+    return Failure(reasons::kMemoryInfeasible,
+                   absl::StrCat("the memory ceiling of ", ceiling, " bytes is below the ",
+                                forecast.evaluate_bytes,
+                                " bytes that evaluating this model needs; raise it to that"));
+  }
+  return forecast.LimitsOf("evaluate").chunk_tokens;
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> OpenDecoder(const TaskContext& context, DecoderSpec spec,
+                                                     const WeightSource* weights,
+                                                     ComputeType compute, int64_t chunk_tokens) {
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       Decoder::Create(std::move(spec), weights, context.device, compute));
+  if (chunk_tokens > 0) decoder->set_chunk_tokens(chunk_tokens);
+  decoder->set_scratch_directory(context.blobs->ScratchDirectory());
+  return decoder;
 }
 
 }  // namespace lwq

@@ -1,9 +1,14 @@
-// How much a task works on at a time, so that it keeps to the memory ceiling of its worker and of
-// the job that wants it (engine/plan/memory_model.h).
+// How much a task works on at a time: what its specification says, where a job was planned; else
+// what the memory ceiling leaves (engine/plan/memory_model.h).
 #pragma once
 
-#include "absl/strings/string_view.h"
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "worker/engine/model/decoder.h"
 #include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/weight_source.h"
 #include "worker/engine/plan/memory_model.h"
 #include "worker/runner/task_runner.h"
 
@@ -15,8 +20,16 @@ int64_t CeilingOf(const TaskContext& context);
 // A model's sizes as forecasts read them.
 ModelInventory SizesOf(const DecoderSpec& spec);
 
-// For the lease's task, which is of `kind` ("calibrate").
-WorkLimits LimitsFor(const TaskContext& context, absl::string_view kind, const DecoderSpec& spec,
-                     const MemoryQuestion& question);
+// Tokens that an evaluation of `spec` takes at a time under the ceiling, which nobody planned: its
+// model is a directory that the server does not know. RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" where
+// even the least is too much.
+absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, const DecoderSpec& spec,
+                                                const MemoryQuestion& question);
+
+// A decoder that takes `chunk_tokens` at a time (0: the engine's own number) and keeps what it
+// keeps of all tokens in a file, as every task's does.
+absl::StatusOr<std::unique_ptr<Decoder>> OpenDecoder(const TaskContext& context, DecoderSpec spec,
+                                                     const WeightSource* weights,
+                                                     ComputeType compute, int64_t chunk_tokens);
 
 }  // namespace lwq

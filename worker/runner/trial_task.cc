@@ -50,13 +50,10 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   LWQ_ASSIGN_OR_RETURN(auto weights,
                        MakePlanWeights(model.weights.get(), model.inventory, planned->plan,
                                        planned->blob_set, planned->edits_or_null()));
-  LWQ_ASSIGN_OR_RETURN(auto source,
-                       Decoder::Create(model.spec, model.weights.get(), context.device, compute));
-  LWQ_ASSIGN_OR_RETURN(auto candidate,
-                       Decoder::Create(planned->spec(), weights.get(), context.device, compute));
-  MemoryQuestion memory;
-  memory.bf16 = compute == ComputeType::kBF16;
-  candidate->set_chunk_tokens(LimitsFor(context, "trial", model.spec, memory).chunk_tokens);
+  LWQ_ASSIGN_OR_RETURN(auto source, OpenDecoder(context, model.spec, model.weights.get(), compute,
+                                                task.chunk_tokens()));
+  LWQ_ASSIGN_OR_RETURN(auto candidate, OpenDecoder(context, planned->spec(), weights.get(), compute,
+                                                   task.chunk_tokens()));
   LWQ_ASSIGN_OR_RETURN(const auto text,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const HeldOut held_out(*text, task.calibration().num_tokens(), task.held_out());

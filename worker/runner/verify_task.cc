@@ -18,6 +18,7 @@
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/model/head_pass.h"
 #include "worker/runner/artifact_input.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 namespace {
@@ -36,7 +37,8 @@ absl::StatusOr<RanModel> RunModel(const TaskContext& context, const DecoderSpec&
                                   const WeightSource& weights, ComputeType compute,
                                   absl::string_view what) {
   RanModel model;
-  LWQ_ASSIGN_OR_RETURN(model.decoder, Decoder::Create(spec, &weights, context.device, compute));
+  LWQ_ASSIGN_OR_RETURN(model.decoder,
+                       OpenDecoder(context, spec, &weights, compute, /*chunk_tokens=*/0));
   std::vector<int32_t> tokens(std::min(kTokens, spec.max_positions));
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = static_cast<int32_t>((i * 7919 + 1) % spec.vocab_size);

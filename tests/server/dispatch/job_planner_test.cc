@@ -105,6 +105,29 @@ TEST_F(JobPlannerTest, EachUnitHasAMenuOfItsOwn) {
   EXPECT_THAT(partly.warnings, ::testing::ElementsAre(HasSubstr("layers.1.mlp.down_proj stays")));
 }
 
+// However it was said that a method is not to refine, less memory is forecast.
+TEST_F(JobPlannerTest, TheForecastKnowsOfRefinementByOptionAndByField) {
+  memory_.runs_source = memory_.moments = memory_.factors = true;
+  for (v1::InventoryUnit& unit : *manifest_.mutable_inventory()->mutable_units()) {
+    unit.mutable_linears(0)->set_in_features(8192);
+  }
+  std::vector<int64_t> bytes;
+  for (const char* said : {"", "field", "option", "the other option"}) {
+    v1::QuantizeSpec spec = spec_;
+    if (said == std::string("field")) spec.set_no_refinement(true);
+    if (said == std::string("option")) (*spec.mutable_method_options())["refinement"] = "false";
+    if (said == std::string("the other option")) {
+      (*spec.mutable_method_options())["refinement"] = "true";
+    }
+    LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible,
+                             CheckFeasibility(spec, manifest_, memory_));
+    bytes.push_back(feasible.memory.quantize_bytes);
+  }
+  EXPECT_LT(bytes[1], bytes[0]);
+  EXPECT_EQ(bytes[2], bytes[1]);
+  EXPECT_EQ(bytes[3], bytes[0]);
+}
+
 TEST_F(JobPlannerTest, AShareIsOfTheSourcesWeightFiles) {
   manifest_.set_weight_bytes(100'000);
   spec_.mutable_budget()->set_source_percent(50);

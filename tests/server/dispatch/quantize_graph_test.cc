@@ -92,6 +92,35 @@ TEST(JobGraphTest, EachTaskNeedsTheMemoryOfItsKindUnderTheJobsCeiling) {
   EXPECT_EQ(needs["score"], 20);
 }
 
+// Results depend on how much is worked on at a time, which a ceiling decides: so do their names.
+TEST(JobGraphTest, WhatACeilingChangesIsInTheTasksAndTheirKeys) {
+  v1::Model model, other;
+  const GraphInput plain = InputWith(model, Kl(), 1024);
+  GraphInput input = InputWith(other, Kl(), 1024);
+  input.memory.limits["calibrate"] = {.chunk_tokens = 512};
+  input.memory.limits["score"] = {.chunk_tokens = 256};
+  input.memory.limits["quantize"] = {.tile_weights = 1 << 20};
+  const JobGraph before = BuildFirstStage(plain), after = BuildFirstStage(input);
+  ASSERT_EQ(before.tasks.size(), after.tasks.size());
+  for (size_t i = 0; i < before.tasks.size(); ++i) {
+    const v1::TaskSpec &was = before.tasks[i].spec(), &is = after.tasks[i].spec();
+    EXPECT_EQ(was.calibrate().chunk_tokens() + was.score().chunk_tokens() +
+                  was.quantize().tile_weights(),
+              0)
+        << "of no number, so that a ceiling that is high enough changes no key";
+    EXPECT_EQ(is.calibrate().chunk_tokens(), is.has_calibrate() ? 512 : 0);
+    EXPECT_EQ(is.score().chunk_tokens(), is.has_score() ? 256 : 0);
+    EXPECT_EQ(is.quantize().tile_weights(), is.has_quantize() ? 1 << 20 : 0);
+    EXPECT_EQ(before.tasks[i].key() == after.tasks[i].key(), is.has_preflight())
+        << after.tasks[i].kind();
+  }
+  // Statistics alone: other chunks give other second moments, whatever the tiles.
+  input.memory.limits.erase("quantize");
+  EXPECT_NE(ProductKeys(BuildFirstStage(input)), ProductKeys(before));
+  input.memory.limits.erase("calibrate");
+  EXPECT_EQ(ProductKeys(BuildFirstStage(input)), ProductKeys(before));
+}
+
 TEST(JobGraphTest, ScorersTextComesBesidesWhatTheQuantizerIsFittedTo) {
   const v1::Capability kl = Kl();
   int calibrated = 0, scored = 0;

@@ -2,6 +2,8 @@
 
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/runner/local_blobs.h"
+#include "worker/engine/device/device.h"
 #include "worker/engine/model/decoder.h"
 #include "worker/engine/model/head_pass.h"
 
@@ -25,16 +27,40 @@ TEST(TaskMemoryTest, TheLowerCeilingHolds) {
   EXPECT_EQ(CeilingOf(Context(2, &lease)), 2);
 }
 
-TEST(TaskMemoryTest, ALowCeilingMakesChunksSmaller) {
+// An evaluation of a directory: no server knows its sizes, so the worker looks after its own
+// ceiling.
+TEST(TaskMemoryTest, AnEvaluationThatNobodyPlannedKeepsToTheCeilingOrIsRefused) {
   LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec,
                            ReadDecoderSpec(LWQ_SOURCE_DIR "/tests/golden/decoder/tiny"));
   const MemoryForecast plain = ForecastWorkerMemory(SizesOf(spec), {});
-  EXPECT_EQ(plain.limits.chunk_tokens, Decoder::kChunkTokens);
   v1::Lease lease;
-  EXPECT_EQ(LimitsFor(Context(0, &lease), "trial", spec, {}), WorkLimits());
-  lease.set_memory_bytes(plain.fixed_bytes);
-  EXPECT_LT(LimitsFor(Context(0, &lease), "trial", spec, {}).chunk_tokens,
-            plain.limits.chunk_tokens);
+  for (const auto& [ceiling, expected] :
+       {std::pair(int64_t{0}, Decoder::kChunkTokens),
+        std::pair(plain.evaluate_bytes, Decoder::kChunkTokens),
+        std::pair(plain.evaluate_bytes - 1, Decoder::kChunkTokens / 2)}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const int64_t chunk_tokens,
+                             ChunkTokensOfEvaluation(Context(ceiling, &lease), spec, {}));
+    EXPECT_EQ(chunk_tokens, expected) << ceiling;
+  }
+  EXPECT_THAT(ChunkTokensOfEvaluation(Context(plain.fixed_bytes, &lease), spec, {}),
+              testing::FailsWith("MEMORY_INFEASIBLE", ::testing::HasSubstr("raise it")));
+}
+
+TEST(TaskMemoryTest, EveryDecoderTakesTheTasksChunksAndKeepsItsStatesInTheScratchDirectory) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec,
+                           ReadDecoderSpec(LWQ_SOURCE_DIR "/tests/golden/decoder/tiny"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
+  testing::LocalBlobs blobs("/scratch");
+  TaskContext context;
+  context.device = device.get();
+  context.blobs = &blobs;
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto decoder,
+                           OpenDecoder(context, spec, nullptr, ComputeType::kF32, 300));
+  EXPECT_EQ(decoder->chunk_tokens(), 300);
+  EXPECT_EQ(decoder->scratch_directory(), blobs.ScratchDirectory());
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto plain,
+                           OpenDecoder(context, spec, nullptr, ComputeType::kF32, 0));
+  EXPECT_EQ(plain->chunk_tokens(), WorkLimits().chunk_tokens);
 }
 
 // The forecast's sizes of a part of the head are head_pass.h's.

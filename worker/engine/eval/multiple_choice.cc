@@ -3,12 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/eval/choice_pass.h"
 
 namespace lwq {
 namespace {
@@ -16,70 +17,19 @@ namespace {
 // Tokens of one pass through the model: hidden states take 4 bytes a token and hidden unit.
 constexpr int64_t kMaxPassTokens = 65536;
 
-// Where the score of one continuation token goes.
-struct TargetOwner {
-  TokenTarget target;
-  size_t item;
-  size_t option;
-};
-
-// The requests of some items, packed.
-struct Pass {
-  TokenBatch batch;
-  std::map<std::vector<int32_t>, int> segment_of_context;
-  std::vector<TargetOwner> owners;
-};
-
-// The rows of `segment`'s tokens predict `tokens`; the row before them predicts the first.
-void AddTargets(int64_t row_before, int64_t first_row, const std::vector<int32_t>& tokens,
-                size_t item, size_t option, Pass* pass) {
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const int64_t row = i == 0 ? row_before : first_row + static_cast<int64_t>(i) - 1;
-    pass->owners.push_back({{row, tokens[i]}, item, option});
-  }
-}
-
-void AddRequest(const EncodedPair& pair, int64_t max_length, size_t item, size_t option,
-                Pass* pass) {
-  const std::vector<int32_t>& tail = pair.continuation;
-  const int64_t input_size = static_cast<int64_t>(pair.context.size() + tail.size()) - 1;
-  // What is cut from the left depends on the continuation's length: only contexts that have the
-  // same beginning left are shared.
-  const int64_t cut = std::max<int64_t>(0, input_size - max_length);
-  const std::vector<int32_t> context(pair.context.begin() + cut, pair.context.end());
-  const auto [entry, is_new] = pass->segment_of_context.try_emplace(context, 0);
-  // A context and all that continues it go through the layers in one chunk: one that many items
-  // share (an empty one) comes again once it is that long ago.
-  if (is_new || pass->batch.num_tokens() - pass->batch.segments[entry->second].begin >
-                    Decoder::kChunkTokens) {
-    entry->second = pass->batch.Add(context);
-  }
-  const int parent = entry->second;
-  const Segment before = pass->batch.segments[parent];
-  const int64_t first_row = pass->batch.num_tokens();
-  if (tail.size() > 1) {
-    pass->batch.Add(absl::MakeConstSpan(tail).subspan(0, tail.size() - 1), parent);
-  }
-  AddTargets(before.begin + before.size - 1, first_row, tail, item, option, pass);
-}
-
-absl::Status RunPass(const Decoder& decoder, const EvalOptions& options, Pass* pass,
+absl::Status RunPass(const Decoder& decoder, const EvalOptions& options, const ChoicePass& pass,
                      std::vector<ChoiceItemResult>* results) {
-  std::stable_sort(
-      pass->owners.begin(), pass->owners.end(),
-      [](const TargetOwner& a, const TargetOwner& b) { return a.target.row < b.target.row; });
+  const std::vector<TargetOwner> owners = pass.Owners();
   std::vector<TokenTarget> targets;
-  targets.reserve(pass->owners.size());
-  for (const TargetOwner& owner : pass->owners) targets.push_back(owner.target);
+  targets.reserve(owners.size());
+  for (const TargetOwner& owner : owners) targets.push_back(owner.target);
   LWQ_ASSIGN_OR_RETURN(const std::vector<TokenScore> scores,
-                       ScoreTargets(decoder, pass->batch, targets, options));
+                       ScoreTargets(decoder, pass.batch(), targets, options));
   for (size_t i = 0; i < scores.size(); ++i) {
-    const TargetOwner& owner = pass->owners[i];
-    ChoiceItemResult& result = (*results)[owner.item];
-    result.log_likelihoods[owner.option] += scores[i].log_probability;
-    if (!scores[i].is_greedy) result.is_greedy[owner.option] = false;
+    ChoiceItemResult& result = (*results)[owners[i].item];
+    result.log_likelihoods[owners[i].option] += scores[i].log_probability;
+    if (!scores[i].is_greedy) result.is_greedy[owners[i].option] = false;
   }
-  *pass = Pass();
   return absl::OkStatus();
 }
 
@@ -144,7 +94,7 @@ absl::StatusOr<MultipleChoiceResult> EvaluateMultipleChoice(
     const std::vector<MultipleChoiceItem>& items, const EvalOptions& options) {
   const int64_t max_length = decoder.spec().max_positions;
   std::vector<ChoiceItemResult> results(items.size());
-  Pass pass;
+  auto pass = std::make_unique<ChoicePass>(max_length, decoder.chunk_tokens());
   size_t first_of_pass = 0;
   for (size_t i = 0; i < items.size(); ++i) {
     results[i].log_likelihoods.assign(items[i].options.size(), 0.0);
@@ -152,14 +102,15 @@ absl::StatusOr<MultipleChoiceResult> EvaluateMultipleChoice(
     for (size_t j = 0; j < items[i].options.size(); ++j) {
       LWQ_ASSIGN_OR_RETURN(const EncodedPair pair,
                            EncodeOption(encoder, items[i].options[j], max_length, i));
-      AddRequest(pair, max_length, i, j, &pass);
+      pass->Add(pair, i, j);
     }
-    if (pass.batch.num_tokens() < kMaxPassTokens && i + 1 < items.size()) continue;
+    if (pass->batch().num_tokens() < kMaxPassTokens && i + 1 < items.size()) continue;
     const double total = static_cast<double>(items.size());
     LWQ_RETURN_IF_ERROR(RunPass(decoder,
                                 SubProgress(options, static_cast<double>(first_of_pass) / total,
                                             static_cast<double>(i + 1 - first_of_pass) / total),
-                                &pass, &results));
+                                *pass, &results));
+    pass = std::make_unique<ChoicePass>(max_length, decoder.chunk_tokens());
     first_of_pass = i + 1;
   }
   return SummarizeChoices(std::move(results), items);

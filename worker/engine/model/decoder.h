@@ -134,6 +134,7 @@ class Decoder {
   // A layer with experts keeps up to two more matrices of hidden states while it runs: in files of
   // this folder instead of memory.
   void set_scratch_directory(std::string directory) { scratch_directory_ = std::move(directory); }
+  const std::string& scratch_directory() const { return scratch_directory_; }
 
   const DecoderSpec& spec() const { return spec_; }
   Device* device() const { return device_; }

@@ -211,17 +211,39 @@ int64_t QuantizeBytes(const ModelInventory& model, const ModelSizes& sizes,
       layer, sizes.head_stored > 0 ? one(sizes.head, model.hidden_size, sizes.head_stored) : 0);
 }
 
+struct KindBytes {
+  absl::string_view name;
+  int64_t MemoryForecast::*bytes;
+  // Which of its limits a ceiling makes smaller; null: none.
+  int64_t WorkLimits::*limit;
+  int64_t least;
+};
+constexpr KindBytes kKinds[] = {
+    {"calibrate", &MemoryForecast::calibrate_bytes, &WorkLimits::chunk_tokens, kMinChunkTokens},
+    {"score", &MemoryForecast::score_bytes, &WorkLimits::chunk_tokens, kMinChunkTokens},
+    {"quantize", &MemoryForecast::quantize_bytes, &WorkLimits::tile_weights, kMinTileWeights},
+    {"trial", &MemoryForecast::trial_bytes, &WorkLimits::chunk_tokens, kMinChunkTokens},
+    {"evaluate", &MemoryForecast::evaluate_bytes, &WorkLimits::chunk_tokens, kMinChunkTokens},
+    {"verify", &MemoryForecast::verify_bytes, nullptr, 0},
+    {"preflight", &MemoryForecast::preflight_bytes, nullptr, 0},
+};
+
 }  // namespace
 
+int64_t LongestWindow(int64_t text_tokens, int64_t max_positions) {
+  return text_tokens < 0 ? max_positions : std::min(max_positions, text_tokens);
+}
+
 int64_t MemoryForecast::Of(absl::string_view kind) const {
-  const std::pair<absl::string_view, int64_t> kinds[] = {
-      {"calibrate", calibrate_bytes}, {"score", score_bytes},       {"quantize", quantize_bytes},
-      {"trial", trial_bytes},         {"evaluate", evaluate_bytes}, {"verify", verify_bytes},
-      {"preflight", preflight_bytes}};
-  for (const auto& [name, bytes] : kinds) {
-    if (name == kind) return bytes;
+  for (const KindBytes& known : kKinds) {
+    if (known.name == kind) return this->*known.bytes;
   }
   return idle_bytes;
+}
+
+WorkLimits MemoryForecast::LimitsOf(absl::string_view kind) const {
+  const auto found = limits.find(kind);
+  return found == limits.end() ? WorkLimits() : found->second;
 }
 
 MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
@@ -229,7 +251,6 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   const ModelSizes sizes = SizesOf(model, question.menu);
   const int64_t tokens = limits.chunk_tokens;
   MemoryForecast f;
-  f.limits = limits;
   f.fixed_bytes = kFixedBytes;
   f.idle_bytes = kIdleBytes;
   f.layer_bytes = (sizes.layer + sizes.linear) * kF32;
@@ -266,29 +287,28 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
     f.statistics_bytes = StatisticsOf(sizes.input, question.refinement).making;
     f.preflight_bytes = std::max(f.preflight_bytes, f.fixed_bytes + f.statistics_bytes);
   }
-  f.total_bytes = std::max({f.calibrate_bytes, f.score_bytes, f.quantize_bytes, f.trial_bytes,
-                            f.evaluate_bytes, f.verify_bytes, f.preflight_bytes});
+  for (const KindBytes& kind : kKinds) f.total_bytes = std::max(f.total_bytes, f.*kind.bytes);
   return f;
 }
 
 MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQuestion& question,
-                                    int64_t ceiling_bytes, absl::string_view kind) {
-  WorkLimits limits;
-  while (true) {
-    const MemoryForecast f = ForecastWorkerMemory(model, question, limits);
-    const auto exceeds = [&](int64_t bytes) { return bytes > ceiling_bytes; };
-    const bool fits = !exceeds(kind.empty() ? f.total_bytes : f.Of(kind));
-    if (ceiling_bytes <= 0 || fits) return f;
-    WorkLimits smaller = limits;
-    if (exceeds(f.quantize_bytes)) {
-      smaller.tile_weights = std::max(kMinTileWeights, limits.tile_weights / 2);
+                                    int64_t ceiling_bytes) {
+  MemoryForecast all = ForecastWorkerMemory(model, question);
+  if (ceiling_bytes <= 0) return all;
+  all.total_bytes = 0;
+  for (const KindBytes& kind : kKinds) {
+    WorkLimits limits;
+    while (kind.limit != nullptr && all.*kind.bytes > ceiling_bytes &&
+           limits.*kind.limit > kind.least) {
+      limits.*kind.limit = std::max(kind.least, limits.*kind.limit / 2);
+      const MemoryForecast smaller = ForecastWorkerMemory(model, question, limits);
+      all.*kind.bytes = smaller.*kind.bytes;
+      all.activation_bytes = std::min(all.activation_bytes, smaller.activation_bytes);
+      all.limits[std::string(kind.name)] = limits;
     }
-    if (exceeds(std::max({f.calibrate_bytes, f.score_bytes, f.trial_bytes, f.evaluate_bytes}))) {
-      smaller.chunk_tokens = std::max(kMinChunkTokens, limits.chunk_tokens / 2);
-    }
-    if (smaller == limits) return f;
-    limits = smaller;
+    all.total_bytes = std::max(all.total_bytes, all.*kind.bytes);
   }
+  return all;
 }
 
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes) {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -12,7 +14,8 @@
 
 namespace lwq {
 
-// How much a task works on at a time. Results depend on it in their last bits.
+// How much a task works on at a time. Results depend on it in their last bits, so whoever plans a
+// task chooses it, and it is part of what the task is named by.
 struct WorkLimits {
   int64_t chunk_tokens = 2048;              // that pass through a layer
   int64_t tile_weights = int64_t{1} << 22;  // of a linear that is being quantized
@@ -31,8 +34,12 @@ struct MemoryQuestion {
   int64_t longest_window = 0;   // of evaluations, in tokens: keys and values of all are kept
 };
 
+// Tokens of the longest sequence that an evaluation runs: a text's rolling windows are as long as
+// the model takes, where so many tokens of the text are wanted (negative: all).
+int64_t LongestWindow(int64_t text_tokens, int64_t max_positions);
+
 struct MemoryForecast {
-  WorkLimits limits;
+  std::map<std::string, WorkLimits, std::less<>> limits;  // by kind, where they are not the largest
   int64_t layer_bytes = 0;  // largest layer's weights as prepared for compute, one of them as read
   int64_t head_bytes = 0;   // a part of the output head with its logits
   int64_t statistics_bytes = 0;  // of the widest linear, being factored; 0 without
@@ -46,15 +53,17 @@ struct MemoryForecast {
 
   // `kind` as in task specifications: "calibrate".
   int64_t Of(absl::string_view kind) const;
+  WorkLimits LimitsOf(absl::string_view kind) const;
 };
 
 MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
                                     const WorkLimits& limits = {});
 
-// The largest limits whose forecast, of all tasks or of one kind, keeps to `ceiling_bytes` (0: no
-// ceiling); where none does, the smallest there are.
+// Each kind of task under the largest limits with which it keeps to `ceiling_bytes` (0: no
+// ceiling); where none does, under the smallest there are. A kind's limits do not depend on what
+// others need.
 MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQuestion& question,
-                                    int64_t ceiling_bytes, absl::string_view kind = "");
+                                    int64_t ceiling_bytes);
 
 // RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" naming both numbers when `ceiling_bytes` > 0 is too small.
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes);

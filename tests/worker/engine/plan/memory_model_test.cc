@@ -149,17 +149,29 @@ TEST_F(MemoryModelTest, ALongWindowAddsItsKeysAndValues) {
 
 TEST_F(MemoryModelTest, ACeilingMakesTheWorkSmallerUntilItFits) {
   const MemoryForecast plain = Forecast();
-  EXPECT_EQ(ForecastUnderCeiling(model_, question_, 0).limits, WorkLimits());
-  EXPECT_EQ(ForecastUnderCeiling(model_, question_, plain.total_bytes).limits, WorkLimits());
+  EXPECT_TRUE(ForecastUnderCeiling(model_, question_, 0).limits.empty());
+  EXPECT_TRUE(ForecastUnderCeiling(model_, question_, plain.total_bytes).limits.empty());
   const int64_t ceiling = plain.total_bytes - 1;
   const MemoryForecast smaller = ForecastUnderCeiling(model_, question_, ceiling);
   EXPECT_LE(smaller.total_bytes, ceiling);
-  EXPECT_FALSE(smaller.limits == WorkLimits());
-  // One kind of task has its own.
-  const MemoryForecast trial =
-      ForecastUnderCeiling(model_, question_, plain.trial_bytes - 1, "trial");
-  EXPECT_EQ(trial.limits.chunk_tokens, 1024);
-  EXPECT_LT(trial.trial_bytes, plain.trial_bytes);
+  EXPECT_FALSE(smaller.limits.empty());
+}
+
+// Jobs that differ in what they evaluate, or in what is on their menu, calibrate alike and share it.
+TEST_F(MemoryModelTest, TheLimitsOfAKindDoNotDependOnWhatOthersNeed) {
+  question_.longest_window = 4096;
+  const int64_t ceiling = Forecast({.chunk_tokens = 512}).evaluate_bytes;
+  const MemoryForecast with = ForecastUnderCeiling(model_, question_, ceiling);
+  EXPECT_EQ(with.LimitsOf("evaluate").chunk_tokens, 512);
+  EXPECT_EQ(with.evaluate_bytes, ceiling);
+  question_.longest_window = 0;
+  const MemoryForecast without = ForecastUnderCeiling(model_, question_, ceiling);
+  EXPECT_GT(without.LimitsOf("evaluate").chunk_tokens, 512);
+  for (const char* kind : {"calibrate", "score", "quantize", "trial"}) {
+    EXPECT_EQ(with.LimitsOf(kind), without.LimitsOf(kind)) << kind;
+    EXPECT_EQ(with.Of(kind), without.Of(kind)) << kind;
+  }
+  EXPECT_GT(with.LimitsOf("trial").chunk_tokens, 512);
 }
 
 TEST_F(MemoryModelTest, RefusesACeilingThatIsTooLowAndSaysWhichWouldDo) {
