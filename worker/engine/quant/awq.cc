@@ -1,14 +1,15 @@
 // AWQ (methods 4.1): along each edge of the layer a scale is moved from the tensor that puts out a
 // channel (a norm, or the rows of a linear) into the columns of all linears that read it, chosen by
-// the inputs' magnitudes so that rounding those columns costs the outputs least. Then the linears are
-// rounded: to nearest, or by GPTQ.
+// the inputs' magnitudes so that rounding those columns costs the outputs least. Then the linears
+// are rounded: to nearest, or by GPTQ.
 //
-// What differs from the published method, and why. The loss is the squared error of the readers' own
-// outputs, from second moments, not that of the attention or MLP behind them: no forward pass. The
-// scales of an edge are chosen once, on one reference grid, whatever formats are wanted: units of one
-// layer in different formats share the norm, so any mix of them fits one set of edited tensors. A
-// norm or bias is divided by scales whose quotient its dtype holds, so moving a scale costs nothing.
-// In place of the search for clipping, scales of groups are searched for, weighted by the inputs.
+// What differs from the published method, and why. The loss is the squared error of the readers'
+// own outputs, from second moments, not that of the attention or MLP behind them: no forward pass.
+// The scales of an edge are chosen once, on one reference grid, whatever formats are wanted: units
+// of one layer in different formats share the norm, so any mix of them fits one set of edited
+// tensors. A norm or bias is divided by scales whose quotient its dtype holds, so moving a scale
+// costs nothing. In place of the search for clipping, scales of groups are searched for, weighted
+// by the inputs.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -17,8 +18,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "worker/engine/device/scale_grid.h"
 #include "worker/engine/evidence/channel_statistics.h"
 #include "worker/engine/evidence/input_evidence.h"
 #include "worker/engine/quant/block_rounding.h"
@@ -121,7 +124,8 @@ class AwqRun {
     return grid;
   }
 
-  // What an input is fitted to; its `input` is null for a starved expert's without anything instead.
+  // What an input is fitted to; its `input` is null for a starved expert's without anything
+  // instead.
   absl::StatusOr<InputEvidence> FittedTo(size_t input) const {
     return EvidenceFor(layer_, layer_.inputs[input], *request_.evidence);
   }
@@ -152,14 +156,17 @@ class AwqRun {
     return magnitudes;
   }
 
+  // Rows [first, first + out.rows) as the source has them.
+  absl::Status ReadRows(const LinearShape& linear, int64_t first, MatrixView out) const {
+    return request_.weights->ReadDense(absl::StrCat(linear.module, ".weight"), first, out);
+  }
+
   // Some rows of the linear, spread evenly.
   absl::StatusOr<Matrix> SampleRows(const LinearShape& linear) const {
-    Matrix whole(linear.out_features, linear.in_features);
-    LWQ_RETURN_IF_ERROR(request_.weights->ReadLinear(linear.module, whole.view()));
-    if (whole.rows() <= kSampledRows) return whole;
-    Matrix rows(kSampledRows, whole.cols());
+    Matrix rows(std::min(kSampledRows, linear.out_features), linear.in_features);
     for (int64_t r = 0; r < rows.rows(); ++r) {
-      std::copy_n(whole.Row(r * whole.rows() / kSampledRows), whole.cols(), rows.Row(r));
+      LWQ_RETURN_IF_ERROR(
+          ReadRows(linear, r * linear.out_features / rows.rows(), rows.view().Rows(r, 1)));
     }
     return rows;
   }
@@ -185,11 +192,13 @@ class AwqRun {
     });
   }
 
-  // What of an edge's source is a vector that divides: a norm's weights, a linear's bias or nothing.
+  // What of an edge's source is a vector that divides: a norm's weights, a linear's bias or
+  // nothing.
   struct SourceVector {
     std::string tensor;  // empty: nothing
     std::vector<float> values;
     double offset = 0;
+    std::vector<float> most;  // that each scale may be; empty: anything
   };
   absl::StatusOr<SourceVector> VectorOf(const ScaleEdge& edge) const {
     SourceVector source;
@@ -198,9 +207,13 @@ class AwqRun {
       const NormSpec& norm = layer_.norms[edge.index];
       source = {norm.tensor, {}, request_.norm_offset};
       size = norm.size;
-    } else if (const LinearSpec& linear = layer_.linears[edge.index]; linear.bias) {
-      source.tensor = linear.bias_name();
-      size = linear.shape.out_features;
+    } else {
+      const LinearSpec& linear = layer_.linears[edge.index];
+      LWQ_ASSIGN_OR_RETURN(source.most, LargestScales(linear.shape));
+      if (linear.bias) {
+        source.tensor = linear.bias_name();
+        size = linear.shape.out_features;
+      }
     }
     source.values.resize(static_cast<size_t>(size));
     if (source.tensor.empty()) return source;
@@ -209,9 +222,32 @@ class AwqRun {
     return source;
   }
 
+  // By how much each row of a linear may be divided and still have all of its finest steps: below
+  // that, its scale would be the smallest that is stored, and its codes fewer.
+  absl::StatusOr<std::vector<float>> LargestScales(const LinearShape& linear) const {
+    constexpr float kLeast = 127 * kMinScale;
+    constexpr int64_t kRows = 256;
+    std::vector<float> most;
+    for (int64_t first = 0; first < linear.out_features; first += kRows) {
+      Matrix rows(std::min(kRows, linear.out_features - first), linear.in_features);
+      LWQ_RETURN_IF_ERROR(ReadRows(linear, first, rows.view()));
+      for (int64_t r = 0; r < rows.rows(); ++r) {
+        float largest = 0;
+        for (int64_t c = 0; c < rows.cols(); ++c) {
+          largest = std::max(largest, std::abs(rows.Row(r)[c]));
+        }
+        most.push_back(std::max(1.0f, largest / kLeast));
+      }
+    }
+    return most;
+  }
+
   // The source over the scales, as its dtype holds it; a scale becomes the quotient that was really
   // taken, or one where none can be.
   std::vector<float> Divide(const SourceVector& source, std::vector<float>& scales) const {
+    for (size_t c = 0; c < source.most.size(); ++c) {
+      scales[c] = std::min(scales[c], source.most[c]);
+    }
     const DType dtype = DTypeOf(source.tensor);
     std::vector<float> divided(source.values.size());
     for (size_t c = 0; c < divided.size(); ++c) {
@@ -265,29 +301,29 @@ class AwqRun {
 
   absl::Status Round(const LinearSpec& linear, size_t unit) {
     const LinearShape& shape = linear.shape;
-    Matrix host(shape.out_features, shape.in_features);
-    LWQ_RETURN_IF_ERROR(request_.weights->ReadLinear(shape.module, host.view()));
     const auto edited = result_.edits.linears.find(shape.module);
     const LinearScales scales =
         edited == result_.edits.linears.end() ? LinearScales() : edited->second;
-    LWQ_RETURN_IF_ERROR(ScaleRows(scales, 0, host.view()));
-    LWQ_ASSIGN_OR_RETURN(const auto weight,
-                         request_.device->NewMatrix(shape.out_features, shape.in_features));
-    LWQ_RETURN_IF_ERROR(request_.device->Upload(host.view(), weight->view()));
+    const RowsLoader load = [&](int64_t first, DeviceView<float> rows) -> absl::Status {
+      Matrix host(rows.rows, rows.cols);
+      LWQ_RETURN_IF_ERROR(ReadRows(shape, first, host.view()));
+      LWQ_RETURN_IF_ERROR(ScaleRows(scales, first, host.view()));
+      return request_.device->Upload(host.view(), rows);
+    };
     const size_t first = result_.linears.size();
     LWQ_ASSIGN_OR_RETURN(const InputEvidence fitted, FittedTo(linear.input));
     const bool nearest = request_.options.Choice(kRounding.name) == kRounding.default_value;
     LWQ_RETURN_IF_ERROR(nearest || fitted.input == nullptr
-                            ? RoundToNearestWeighted(linear, unit, fitted, scales, weight->view())
-                            : RoundByGptq(linear, unit, fitted, scales, weight->view()));
+                            ? RoundToNearestWeighted(linear, unit, fitted, scales, load)
+                            : RoundByGptq(linear, unit, fitted, scales, load));
     for (size_t i = first; i < result_.linears.size(); ++i) {
       LinearRecord& record = result_.linears[i].record;
       record.method = std::string(quantizer_awq.name);
       const size_t index = static_cast<size_t>(&linear - layer_.linears.data());
       const double exponent = index < exponents_.size() ? exponents_[index] : 0;
       if (exponent > 0) {
-        record.note = absl::StrFormat("columns scaled by their inputs' magnitudes to the power %.2f",
-                                      exponent);
+        record.note = absl::StrFormat(
+            "columns scaled by their inputs' magnitudes to the power %.2f", exponent);
       }
       if (!fitted.note.empty()) record.note = fitted.note;
     }
@@ -296,25 +332,25 @@ class AwqRun {
 
   absl::Status RoundToNearestWeighted(const LinearSpec& linear, size_t unit,
                                       const InputEvidence& fitted, const LinearScales& scales,
-                                      DeviceView<const float> weight) {
+                                      const RowsLoader& load) {
     if (fitted.input == nullptr) {
-      return AddLinear(request_, WeightedRounding({}), nullptr, linear.shape, unit, weight, result_);
+      return AddLinear(request_, WeightedRounding({}), nullptr, linear.shape, unit, load, result_);
     }
-    LWQ_ASSIGN_OR_RETURN(const Matrix table, request_.evidence->Table(kEvidence[0], *fitted.input,
-                                                                      kNumChannelRows));
+    LWQ_ASSIGN_OR_RETURN(const Matrix table,
+                         request_.evidence->Table(kEvidence[0], *fitted.input, kNumChannelRows));
     const absl::Span<const float> squares(table.Row(kMeanSquare),
                                           static_cast<size_t>(table.cols()));
     const std::vector<float> weights = ColumnWeights(squares, scales.columns);
     LWQ_ASSIGN_OR_RETURN(const auto on_device, request_.device->NewMatrix(1, table.cols()));
     LWQ_RETURN_IF_ERROR(request_.device->Upload(absl::MakeConstSpan(weights), on_device->span()));
     return AddLinear(request_, WeightedRounding(on_device->span()), nullptr, linear.shape, unit,
-                     weight, result_);
+                     load, result_);
   }
 
   // Linears with one input follow each other and have one list of column scales: they share its
   // factor.
   absl::Status RoundByGptq(const LinearSpec& linear, size_t unit, const InputEvidence& fitted,
-                           const LinearScales& scales, DeviceView<const float> weight) {
+                           const LinearScales& scales, const RowsLoader& load) {
     const auto quantizer = quantizer_gptq.make(OptionValues(quantizer_gptq.options));
     if (statistics_ == nullptr || statistics_of_ != fitted.input ||
         statistics_columns_ != scales.columns) {
@@ -327,7 +363,7 @@ class AwqRun {
       statistics_of_ = fitted.input;
       statistics_columns_ = scales.columns;
     }
-    return AddLinear(request_, *quantizer, statistics_.get(), linear.shape, unit, weight, result_);
+    return AddLinear(request_, *quantizer, statistics_.get(), linear.shape, unit, load, result_);
   }
 
   // The second moments of the inputs once they are divided by the scales.
@@ -369,7 +405,8 @@ absl::StatusOr<LayerResult> QuantizeByAwq(const LayerRequest& request) {
 
 constinit const QuantizerDef quantizer_awq = {
     .name = "awq",
-    .help = "moves scales from norms and linears into the columns that see large inputs, then rounds",
+    .help =
+        "moves scales from norms and linears into the columns that see large inputs, then rounds",
     .evidence = kEvidence,
     .options = kOptions,
     .quantize_layer = &QuantizeByAwq,

@@ -116,18 +116,18 @@ class TiledLinear {
         encoded_(formats_.size()),
         records_(formats_.size()) {}
 
-  // Adds all rows, tile by tile, that `load` fills or returns.
-  using RowsFrom =
-      std::function<absl::StatusOr<DeviceView<const float>>(int64_t first, int64_t count)>;
-  absl::Status AddAll(const RowsFrom& rows_from) {
+  // Adds all rows, tile by tile.
+  absl::Status AddAll(const RowsLoader& load) {
+    LWQ_ASSIGN_OR_RETURN(const auto tile,
+                         request_.device->NewMatrix(rows_at_once_, linear_.in_features));
     for (int64_t first = 0; first < linear_.out_features; first += rows_at_once_) {
-      const int64_t count = std::min(rows_at_once_, linear_.out_features - first);
-      LWQ_ASSIGN_OR_RETURN(const DeviceView<const float> rows, rows_from(first, count));
+      const DeviceView<float> rows =
+          tile->Rows(0, std::min(rows_at_once_, linear_.out_features - first));
+      LWQ_RETURN_IF_ERROR(load(first, rows));
       LWQ_RETURN_IF_ERROR(AddRows(rows));
     }
     return absl::OkStatus();
   }
-  int64_t rows_at_once() const { return rows_at_once_; }
 
   absl::Status Finish(LayerResult& result) {
     for (size_t f : order_) {
@@ -184,23 +184,6 @@ class TiledLinear {
   std::vector<size_t> order_;  // in which the formats were made
 };
 
-// Loads the source's linear and adds it.
-absl::Status LoadAndAdd(const LayerRequest& request, const Quantizer& quantizer,
-                        const InputStatistics* statistics, const LinearShape& linear, size_t unit,
-                        LayerResult& result) {
-  TiledLinear tiled(request, quantizer, statistics, linear, unit);
-  LWQ_ASSIGN_OR_RETURN(auto tile,
-                       request.device->NewMatrix(tiled.rows_at_once(), linear.in_features));
-  const std::string tensor = absl::StrCat(linear.module, ".weight");
-  LWQ_RETURN_IF_ERROR(
-      tiled.AddAll([&](int64_t first, int64_t count) -> absl::StatusOr<DeviceView<const float>> {
-        const DeviceView<float> rows = tile->Rows(0, count);
-        LWQ_RETURN_IF_ERROR(request.weights->LoadDense(tensor, first, request.device, rows));
-        return rows;
-      }));
-  return tiled.Finish(result);
-}
-
 // The adapter: input by input, so that linears with one input share its statistics.
 absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const LayerRequest& request) {
   const std::unique_ptr<Quantizer> quantizer = def.make(request.options);
@@ -240,8 +223,12 @@ absl::StatusOr<LayerResult> QuantizeByLinear(const QuantizerDef& def, const Laye
       const int unit = FindWanted(request, linear->module);
       if (unit < 0) continue;
       const size_t first = result.linears.size();
-      LWQ_RETURN_IF_ERROR(
-          LoadAndAdd(request, by, statistics.get(), *linear, static_cast<size_t>(unit), result));
+      const RowsLoader load = [&](int64_t row, DeviceView<float> rows) {
+        return request.weights->LoadDense(absl::StrCat(linear->module, ".weight"), row,
+                                          request.device, rows);
+      };
+      LWQ_RETURN_IF_ERROR(AddLinear(request, by, statistics.get(), *linear,
+                                    static_cast<size_t>(unit), load, result));
       for (size_t i = first; i < result.linears.size() && !fitted.note.empty(); ++i) {
         result.linears[i].record.note = fitted.note;
       }
@@ -260,12 +247,9 @@ absl::StatusOr<LayerResult> QuantizeLayer(const QuantizerDef& def, const LayerRe
 
 absl::Status AddLinear(const LayerRequest& request, const Quantizer& quantizer,
                        const InputStatistics* statistics, const LinearShape& linear, size_t unit,
-                       DeviceView<const float> weight, LayerResult& result) {
+                       const RowsLoader& load, LayerResult& result) {
   TiledLinear tiled(request, quantizer, statistics, linear, unit);
-  LWQ_RETURN_IF_ERROR(
-      tiled.AddAll([&](int64_t first, int64_t count) -> absl::StatusOr<DeviceView<const float>> {
-        return weight.Rows(first, count);
-      }));
+  LWQ_RETURN_IF_ERROR(tiled.AddAll(load));
   return tiled.Finish(result);
 }
 

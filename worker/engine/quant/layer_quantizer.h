@@ -69,12 +69,15 @@ struct LayerResult {
 // FORMAT_UNSUPPORTED where a format is wanted that no method makes.
 absl::StatusOr<LayerResult> QuantizeLayer(const QuantizerDef& def, const LayerRequest& request);
 
-// What the adapter is made of, for methods that round linear by linear in the end. `weight` [out, in]
-// in device memory becomes every format of the linear's unit and is added to `result`; `statistics`
-// as Quantizer::Quantize takes them.
+// Fills `rows` [any, in] in device memory with the rows of a linear from `first` on.
+using RowsLoader = std::function<absl::Status(int64_t first, DeviceView<float> rows)>;
+
+// What the adapter is made of, for methods that round linear by linear in the end. The linear that
+// `load` gives, some rows at a time, becomes every format of its unit and is added to `result`;
+// `statistics` as Quantizer::Quantize takes them.
 absl::Status AddLinear(const LayerRequest& request, const Quantizer& quantizer,
                        const InputStatistics* statistics, const LinearShape& linear, size_t unit,
-                       DeviceView<const float> weight, LayerResult& result);
+                       const RowsLoader& load, LayerResult& result);
 // An empty result of the request's shape.
 LayerResult EmptyResult(const LayerRequest& request);
 // The wanted unit that the module is of; -1: none is.

@@ -74,17 +74,48 @@ absl::StatusOr<CalibratedModel> Calibrate(const std::string& directory) {
   return model;
 }
 
+// The source's weights, with those of one linear made smaller, and the most rows that were asked for
+// at a time.
+class WatchedWeights : public WeightSource {
+ public:
+  WatchedWeights(const WeightSource* source, std::string module, float factor)
+      : source_(*source), tensor_(module + ".weight"), factor_(factor) {}
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    return ReadDense(absl::StrCat(module, ".weight"), 0, out);
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first, MatrixView out) const override {
+    most_rows_ = std::max(most_rows_, out.rows);
+    LWQ_RETURN_IF_ERROR(source_.ReadDense(tensor, first, out));
+    if (tensor != tensor_) return absl::OkStatus();
+    for (int64_t r = 0; r < out.rows; ++r) {
+      for (int64_t c = 0; c < out.cols; ++c) out.Row(r)[c] *= factor_;
+    }
+    return absl::OkStatus();
+  }
+  bool HasDense(absl::string_view tensor) const override { return source_.HasDense(tensor); }
+  int64_t most_rows() const { return most_rows_; }
+
+ private:
+  const WeightSource& source_;
+  const std::string tensor_;
+  const float factor_;
+  mutable int64_t most_rows_ = 0;
+};
+
 // One layer by `method`, its units in `format` where `wanted` says so.
 absl::StatusOr<LayerResult> Quantize(const CalibratedModel& model, const char* method, int layer,
                                      const WeightFormat* format, const OptionTexts& options = {},
-                                     const std::string& only = "") {
+                                     const std::string& only = "",
+                                     const WeightSource* weights = nullptr,
+                                     int64_t tile_weights = LayerRequest().tile_weights) {
   LWQ_ASSIGN_OR_RETURN(const QuantizerDef* def, FindQuantizer(method));
   LayerRequest request;
   request.device = model.device.get();
   request.layer = &model.spec.layers[static_cast<size_t>(layer)];
   request.norm_offset = model.spec.norm_offset;
   request.model = &model.inventory;
-  request.weights = model.weights.get();
+  request.weights = weights != nullptr ? weights : model.weights.get();
+  request.tile_weights = tile_weights;
   request.evidence = model.evidence[static_cast<size_t>(layer)].get();
   LWQ_ASSIGN_OR_RETURN(request.options, OptionValues::Make(method, def->options, options));
   request.progress = [](double, const std::string&) { return absl::OkStatus(); };
@@ -259,6 +290,64 @@ TEST_F(AwqTest, EditedTensorsAreValuesOfTheirDtype) {
     ASSERT_OK(RoundTo(DType::kBF16, name, MatrixView{rounded.data(), 1, size, size}));
     EXPECT_EQ(rounded, values) << name;
   }
+}
+
+// A row that a large scale divides keeps weights that eight bits have steps for.
+TEST_F(AwqTest, NoRowIsDividedBelowWhatItsFinestGridHolds) {
+  constexpr float kLeast = 127 * 0x1p-14f;
+  const std::string up = "model.layers.1.mlp.up_proj";
+  const LayerSpec& spec = model_.spec.layers[1];
+  const LinearShape& shape = spec.linears[*spec.FindLinear(up)].shape;
+  int64_t num_divided = 0;
+  for (const float factor : {1.0f, 1.0f / 16, 1.0f / 64}) {
+    const WatchedWeights weights(model_.weights.get(), up, factor);
+    LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult result,
+                             Quantize(model_, "awq", 1, Row(8), {}, "", &weights));
+    if (result.edits.linears.count(up) == 0) continue;  // what is left of the scales gains nothing
+    const std::vector<float>& scales = result.edits.linears.at(up).rows;
+    ASSERT_EQ(static_cast<int64_t>(scales.size()), shape.out_features);
+    Matrix rows(shape.out_features, shape.in_features);
+    ASSERT_OK(weights.ReadLinear(up, rows.view()));
+    for (int64_t r = 0; r < rows.rows(); ++r) {
+      const auto [low, high] = std::minmax_element(rows.Row(r), rows.Row(r) + rows.cols());
+      const float largest = std::max(-*low, *high), scale = scales[static_cast<size_t>(r)];
+      num_divided += scale < 1;
+      // The scale was rounded once, its inverse once.
+      const float least = scale < 1 ? kLeast * (1 - 1e-6f) : 0;
+      EXPECT_GE(largest * scale, least) << "row " << r;
+    }
+  }
+  EXPECT_GT(num_divided, 0) << "the case shows nothing";
+}
+
+// What a head or any other linear takes does not grow with its rows.
+TEST_F(AwqTest, LinearsAreReadAndRoundedInTiles) {
+  constexpr int64_t kTile = 32;
+  for (const char* rounding : {"nearest", "gptq"}) {
+    const OptionTexts options = {{"rounding", rounding}};
+    LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult whole, Quantize(model_, "awq", 0, Row(4), options));
+    const WatchedWeights weights(model_.weights.get(), "none", 1);
+    LWQ_ASSERT_OK_AND_ASSIGN(const LayerResult tiled,
+                             Quantize(model_, "awq", 0, Row(4), options, "", &weights, 1));
+    // A search for scales reads a few hundred rows of each reader, one by one, and of a source as many.
+    EXPECT_LE(weights.most_rows(), 256);
+    EXPECT_EQ(tiled.linears.size(), whole.linears.size());
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const QuantizerDef* def, FindQuantizer("awq"));
+  const WatchedWeights weights(model_.weights.get(), "none", 1);
+  LayerRequest request;
+  request.device = model_.device.get();
+  request.layer = &model_.spec.layers[0];
+  request.in_layer = false;
+  request.model = &model_.inventory;
+  request.weights = &weights;
+  request.tile_weights = 1;
+  request.evidence = model_.evidence[0].get();
+  request.options = OptionValues(def->options);
+  request.progress = [](double, const std::string&) { return absl::OkStatus(); };
+  request.units.push_back({model_.inventory.units[0], {Row(4)}});
+  ASSERT_OK(QuantizeLayer(*def, request).status());
+  EXPECT_EQ(weights.most_rows(), kTile);
 }
 
 // The head has no edge into a layer: it is rounded, and nothing is edited.
