@@ -82,7 +82,9 @@ std::vector<ChildSpec> Children(const EmbeddedPaths& paths, const std::string& b
                  "--work-dir",
                  paths.worker_data,
                  "--worker-id",
-                 "embedded"};
+                 "embedded",
+                 "--server-blobs",
+                 JoinPath(paths.server_data, "blobs")};
   if (!options.threads.empty()) {
     worker.argv.insert(worker.argv.end(), {"--threads", options.threads});
   }

@@ -82,6 +82,7 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Devic
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,
                        BlobCache::Open(agent->options_.work_directory, agent->channel_,
                                        agent->options_.cache_bytes));
+  agent->blobs_->ShareFilesWith(agent->options_.server_blobs);
   // Known to be rough, and no reason not to work where it cannot be told.
   const absl::StatusOr<double> speed = MeasureOperationsPerSecond(device);
   if (speed.ok()) agent->operations_per_second_ = *speed;

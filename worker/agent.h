@@ -31,6 +31,7 @@ struct AgentOptions {
   std::string work_directory;
   int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
   int64_t cache_bytes = int64_t{64} << 30;
+  std::string server_blobs;  // see BlobCache::ShareFilesWith; empty: blobs are copied
   // Run ends after so long without a task; for workers that are started when there is work.
   absl::Duration exit_when_idle = absl::InfiniteDuration();
   Clock* clock = Clock::Real();  // outlives the agent

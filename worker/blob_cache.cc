@@ -1,6 +1,7 @@
 #include "worker/blob_cache.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 #include <utime.h>
 
 #include <algorithm>
@@ -98,7 +99,27 @@ absl::Status BlobCache::FetchTo(const v1::BlobRef& blob, const std::string& path
     }
     LWQ_RETURN_IF_ERROR(RemoveAll(path));
   }
+  if (LinkFromServer(blob, path)) return absl::OkStatus();
   return Download(blob, path);
+}
+
+bool BlobCache::LinkFromServer(const v1::BlobRef& blob, const std::string& path) const {
+  if (server_blobs_.empty()) return false;
+  const std::string& name = blob.sha256();
+  const std::string there =
+      absl::StrCat(server_blobs_, "/sha256/", name.substr(0, 2), "/", name.substr(2, 2), "/", name);
+  if (::link(there.c_str(), path.c_str()) != 0) return false;
+  const absl::StatusOr<int64_t> size = FileSize(path);
+  const absl::StatusOr<std::string> digest = Sha256HexOfFile(path);
+  if (size.ok() && *size == blob.size_bytes() && digest.ok() && *digest == name) return true;
+  RemoveAll(path).IgnoreError();  // the server, asked for it, says what is wrong
+  return false;
+}
+
+bool BlobCache::LinkToServer(const v1::BlobRef& blob, const std::string& path) const {
+  if (server_blobs_.empty()) return false;
+  const std::string there = absl::StrCat(server_blobs_, "/uploads/", blob.sha256());
+  return ::link(path.c_str(), there.c_str()) == 0;
 }
 
 absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& path) {
@@ -140,11 +161,13 @@ absl::Status BlobCache::DownloadFrom(const v1::BlobRef& blob, FileWriter& file, 
   return FromGrpcStatus(reader->Finish());
 }
 
-absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
+absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path, const std::string& sha256) {
   v1::BlobRef blob;
-  LWQ_ASSIGN_OR_RETURN(std::string sha256, Sha256HexOfFile(path));
-  LWQ_ASSIGN_OR_RETURN(int64_t size, FileSize(path));
   blob.set_sha256(sha256);
+  if (sha256.empty()) {
+    LWQ_ASSIGN_OR_RETURN(*blob.mutable_sha256(), Sha256HexOfFile(path));
+  }
+  LWQ_ASSIGN_OR_RETURN(int64_t size, FileSize(path));
   blob.set_size_bytes(size);
   if (absl::Status status = Upload(blob, path); !status.ok()) {
     return Annotate(status, "uploading ", Basename(path));
@@ -159,14 +182,14 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path) {
 absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path) {
   int64_t most = -1;
   Retry cut(kGoOn, clock_);
-  Retry full(kUntilRoom, clock_, [this](const absl::Status& status) {
-    return stopped_ ? status : absl::OkStatus();
-  });
+  Retry full(kUntilRoom, clock_,
+             [this](const absl::Status& status) { return stopped_ ? status : absl::OkStatus(); });
   while (true) {
     absl::StatusOr<int64_t> committed = UploadedBytes(blob);
     absl::Status status = committed.status();
     if (committed.ok()) {
       if (*committed < 0) return absl::OkStatus();
+      if (*committed == 0 && LinkToServer(blob, path)) committed = blob.size_bytes();
       if (*committed > most) cut.Reset();
       most = std::max(most, *committed);
       status = UploadFrom(blob, path, *committed);

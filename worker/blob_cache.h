@@ -10,6 +10,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
@@ -31,8 +32,13 @@ class BlobCache : public BlobAccess {
                                                          Clock* clock = Clock::Real());
 
   absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override;
-  absl::StatusOr<v1::BlobRef> Store(const std::string& path) override;
+  absl::StatusOr<v1::BlobRef> Store(const std::string& path, const std::string& sha256) override;
   std::string ScratchDirectory() const override { return scratch_; }
+
+  // Where a server of this machine and this user keeps its blobs, on the file system of the cache:
+  // a blob is then a link to the server's file, and the server's to what a task stored, instead of
+  // a copy. Where one cannot be made it is copied. Both ends check the bytes all the same.
+  void ShareFilesWith(std::string server_blobs) { server_blobs_ = std::move(server_blobs); }
 
   // Empties the scratch directory and makes room for what the task held on to. Call between tasks.
   absl::Status EndTask();
@@ -46,6 +52,10 @@ class BlobCache : public BlobAccess {
   std::string PathOf(const std::string& sha256) const;
   // Deletes files until those that are there and those on their way fit.
   absl::Status MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // True if `path` is the server's file of the blob now, and has its bytes.
+  bool LinkFromServer(const v1::BlobRef& blob, const std::string& path) const;
+  // True if the file at `path` is what the server finds as a whole upload of the blob.
+  bool LinkToServer(const v1::BlobRef& blob, const std::string& path) const;
   absl::Status FetchTo(const v1::BlobRef& blob, const std::string& path);
   // Both go on from where they were cut, for as long as they get on.
   absl::Status Download(const v1::BlobRef& blob, const std::string& path);
@@ -56,6 +66,7 @@ class BlobCache : public BlobAccess {
 
   const std::string blobs_;
   const std::string scratch_;
+  std::string server_blobs_;  // empty: of another machine
   const int64_t max_bytes_;
   Clock* const clock_;
   const std::unique_ptr<v1::BlobService::Stub> stub_;

@@ -108,6 +108,9 @@ int main(int argc, char** argv) {
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--server-blobs", options.server_blobs,
+                 "folder of the blobs of a server that runs here as this user: files are linked, not "
+                 "copied");
   app.add_option("--exit-when-idle", exit_when_idle,
                  "seconds without work after which it ends well; 0: never")
       ->check(CLI::NonNegativeNumber);

@@ -83,9 +83,10 @@ absl::StatusOr<std::string> MeasuredBlobs::Fetch(const v1::BlobRef& blob) {
   return path;
 }
 
-absl::StatusOr<v1::BlobRef> MeasuredBlobs::Store(const std::string& path) {
+absl::StatusOr<v1::BlobRef> MeasuredBlobs::Store(const std::string& path,
+                                                  const std::string& sha256) {
   const absl::Duration start = clock_->Steady();
-  absl::StatusOr<v1::BlobRef> blob = blobs_->Store(path);
+  absl::StatusOr<v1::BlobRef> blob = blobs_->Store(path, sha256);
   metrics_->Moved("upload", absl::ToDoubleSeconds(clock_->Steady() - start),
                   blob.ok() ? blob->size_bytes() : 0);
   return blob;

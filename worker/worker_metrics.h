@@ -47,7 +47,7 @@ class MeasuredBlobs : public BlobAccess {
       : blobs_(blobs), metrics_(metrics), clock_(clock) {}
 
   absl::StatusOr<std::string> Fetch(const v1::BlobRef& blob) override;
-  absl::StatusOr<v1::BlobRef> Store(const std::string& path) override;
+  absl::StatusOr<v1::BlobRef> Store(const std::string& path, const std::string& sha256) override;
   std::string ScratchDirectory() const override { return blobs_->ScratchDirectory(); }
 
  private:

@@ -1,5 +1,7 @@
 #include "worker/blob_cache.h"
 
+#include <sys/stat.h>
+
 #include <atomic>
 #include <thread>
 
@@ -69,7 +71,7 @@ TEST_F(BlobCacheTest, AnUploadThatIsCutGoesOnFromWhereItWas) {
   server_.blobs.cut_after = 200'000;
   const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
   ASSERT_OK(WriteFileAtomically(path, content_));
-  ASSERT_OK(cache_->Store(path));
+  ASSERT_OK(cache_->Store(path, ""));
   EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
   EXPECT_THAT(server_.blobs.write_offsets, ElementsAre(0, 262'144, 524'288, 786'432));
 }
@@ -90,7 +92,7 @@ TEST_F(BlobCacheTest, AnUploadWaitsForAServerThatIsFull) {
       absl::SleepFor(absl::Microseconds(100));
     }
   });
-  EXPECT_OK(cache->Store(path));
+  EXPECT_OK(cache->Store(path, ""));
   stored = true;
   time.join();
   EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
@@ -136,7 +138,7 @@ TEST_F(BlobCacheTest, WhatATaskStoresKeepsToTheCachesBytes) {
   for (char c = '0'; c <= '9'; ++c) {
     const std::string path = JoinPath(cache->ScratchDirectory(), "file");
     ASSERT_OK(WriteFileAtomically(path, std::string(1'000'000, c)));
-    LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef blob, cache->Store(path));
+    LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef blob, cache->Store(path, ""));
     last = JoinPath(directory, absl::StrCat("blobs/", blob.sha256()));
     LWQ_ASSERT_OK_AND_ASSIGN(const auto names, ListDirectory(JoinPath(directory, "blobs")));
     EXPECT_LE(names.size(), 3u);
@@ -144,6 +146,64 @@ TEST_F(BlobCacheTest, WhatATaskStoresKeepsToTheCachesBytes) {
   }
   EXPECT_TRUE(FileExists(last)) << "the next step of the task may read it";
   EXPECT_TRUE(FileExists(input)) << "the task reads it";
+}
+
+// The server is who finds out whether it is right.
+TEST_F(BlobCacheTest, AFileThatWasHashedWhileWrittenIsNotHashedAgain) {
+  const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, "some bytes"));
+  const std::string digest = Sha256Hex("other bytes");
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef blob, cache_->Store(path, digest));
+  EXPECT_EQ(blob.sha256(), digest);
+  EXPECT_EQ(server_.blobs.blobs[digest], "some bytes");
+}
+
+ino_t InodeOf(const std::string& path) {
+  struct stat info = {};
+  return ::stat(path.c_str(), &info) == 0 ? info.st_ino : 0;
+}
+
+// A server on the same disk: its files and the cache's are the same.
+TEST_F(BlobCacheTest, WithAServerOfThisMachineFilesAreLinked) {
+  const std::string blobs = JoinPath(directory_.path(), "blobs");
+  const std::string digest = Sha256Hex(content_);
+  const std::string folder =
+      absl::StrCat(blobs, "/sha256/", digest.substr(0, 2), "/", digest.substr(2, 2));
+  ASSERT_OK(MakeDirectories(folder));
+  ASSERT_OK(MakeDirectories(JoinPath(blobs, "uploads")));
+  cache_->ShareFilesWith(blobs);
+  server_.blobs.uploads_directory = JoinPath(blobs, "uploads");
+
+  ASSERT_OK(WriteFileAtomically(JoinPath(folder, digest), content_));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string fetched, cache_->Fetch(RefOf(content_)));
+  EXPECT_EQ(InodeOf(fetched), InodeOf(JoinPath(folder, digest)));
+  EXPECT_TRUE(server_.blobs.read_offsets.empty());
+
+  const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, "a task's result"));
+  const ino_t inode = InodeOf(path);
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef stored, cache_->Store(path, ""));
+  EXPECT_EQ(InodeOf(JoinPath(blobs, "uploads/" + stored.sha256())), inode);
+  EXPECT_EQ(server_.blobs.blobs[stored.sha256()], "a task's result");
+  EXPECT_THAT(server_.blobs.write_offsets, ElementsAre(15)) << "no byte was sent";
+}
+
+TEST_F(BlobCacheTest, WhatCannotBeLinkedIsCopied) {
+  const std::string blobs = JoinPath(directory_.path(), "blobs");
+  const std::string digest = Sha256Hex(content_);
+  const std::string folder =
+      absl::StrCat(blobs, "/sha256/", digest.substr(0, 2), "/", digest.substr(2, 2));
+  ASSERT_OK(MakeDirectories(folder));
+  cache_->ShareFilesWith(blobs);
+  std::string damaged = content_;
+  damaged[10] ^= 1;
+  ASSERT_OK(WriteFileAtomically(JoinPath(folder, digest), damaged));
+  EXPECT_TRUE(FetchedContent() == content_);
+  EXPECT_EQ(server_.blobs.read_offsets.size(), 1u);
+  const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, "no folder of uploads"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef stored, cache_->Store(path, ""));
+  EXPECT_EQ(server_.blobs.blobs[stored.sha256()], "no folder of uploads");
 }
 
 TEST_F(BlobCacheTest, BytesOfAnotherDigestAreRefused) {

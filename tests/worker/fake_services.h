@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mutex.h"
 #include "base/rpc/grpc_status.h"
@@ -36,6 +37,7 @@ class FakeBlobs final : public v1::BlobService::Service {
   std::vector<int64_t> read_offsets, write_offsets;
   int64_t bytes_sent = 0;
   int full_for = 0;  // so many uploads find no room
+  std::string uploads_directory;  // where a client may have linked a whole upload
 
   grpc::Status ReadBlob(grpc::ServerContext*, const v1::ReadBlobRequest* request,
                         grpc::ServerWriter<v1::ReadBlobResponse>* writer) override {
@@ -56,6 +58,7 @@ class FakeBlobs final : public v1::BlobService::Service {
   }
   grpc::Status QueryWriteStatus(grpc::ServerContext*, const v1::QueryWriteStatusRequest* request,
                                 v1::QueryWriteStatusResponse* response) override {
+    FindLinked(request->blob().sha256());
     response->set_complete(blobs.count(request->blob().sha256()) > 0);
     response->set_committed_bytes(static_cast<int64_t>(uploads[request->blob().sha256()].size()));
     return grpc::Status::OK;
@@ -73,6 +76,7 @@ class FakeBlobs final : public v1::BlobService::Service {
     while (reader->Read(&request)) {
       if (request.has_blob()) {
         digest = request.blob().sha256();
+        FindLinked(digest);
         write_offsets.push_back(request.write_offset());
       }
       uploads[digest] += request.data();
@@ -85,6 +89,14 @@ class FakeBlobs final : public v1::BlobService::Service {
       if (left <= 0) return {grpc::StatusCode::UNAVAILABLE, "cut"};
     }
     return {grpc::StatusCode::INVALID_ARGUMENT, "ended"};
+  }
+
+ private:
+  void FindLinked(const std::string& digest) {
+    if (uploads_directory.empty()) return;
+    if (auto content = ReadFile(JoinPath(uploads_directory, digest), 1 << 30); content.ok()) {
+      uploads[digest] = *std::move(content);
+    }
   }
 };
 

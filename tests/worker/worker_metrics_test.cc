@@ -20,7 +20,7 @@ class SlowBlobs : public BlobAccess {
     clock_->Advance(absl::Seconds(2));
     return std::string("path");
   }
-  absl::StatusOr<v1::BlobRef> Store(const std::string&) override {
+  absl::StatusOr<v1::BlobRef> Store(const std::string&, const std::string&) override {
     clock_->Advance(absl::Seconds(2));
     v1::BlobRef blob;
     blob.set_size_bytes(50);
@@ -46,7 +46,7 @@ TEST(WorkerMetricsTest, TheTimeOfATaskIsFetchComputeAndUpload) {
   EXPECT_THAT(metrics.Expose(), HasSubstr("lwq_worker_busy 1"));
   EXPECT_OK(blobs.Fetch(blob));
   EXPECT_OK(blobs.Fetch(blob));
-  EXPECT_OK(blobs.Store("path"));
+  EXPECT_OK(blobs.Store("path", ""));
   metrics.TaskEnded(spec, "done", 10, 4096);
   EXPECT_THAT(metrics.Expose(),
               AllOf(HasSubstr("lwq_worker_busy 0"),

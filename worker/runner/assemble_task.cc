@@ -26,7 +26,8 @@ absl::StatusOr<v1::TaskOutput> RunAssemble(const TaskContext& context,
   int64_t weight_bytes = 0;
   for (const WrittenFile& file : files) {
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("storing ", file.name)));
-    LWQ_RETURN_IF_ERROR(AddBlob(context, file.name, JoinPath(directory, file.name), output));
+    LWQ_RETURN_IF_ERROR(
+        AddBlob(context, file.name, JoinPath(directory, file.name), output, file.sha256));
     if (container.is_weight_file(file.name)) weight_bytes += file.size_bytes;
   }
   if (task.plan().weight_file_bytes() > 0 && task.plan().weight_file_bytes() != weight_bytes) {

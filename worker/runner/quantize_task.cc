@@ -108,7 +108,7 @@ class Products {
   static absl::StatusOr<v1::BlobRef> Store(const TaskContext& context, const Product& product) {
     LWQ_RETURN_IF_ERROR(product.spool != nullptr ? product.spool->Finish()
                                                  : WriteUnitBlob(product.path, product.linears));
-    return context.blobs->Store(product.path);
+    return context.blobs->Store(product.path, /*sha256=*/"");
   }
 
   std::vector<std::vector<Product>> products_;  // by unit and format

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
 #include "worker/engine/eval/calibration.h"
@@ -189,8 +190,8 @@ HeldOutPart HeldOut::Part(HeldOutUse use) const {
 }
 
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
-                     v1::TaskOutput& output) {
-  LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, context.blobs->Store(path));
+                     v1::TaskOutput& output, const std::string& sha256) {
+  LWQ_ASSIGN_OR_RETURN(v1::BlobRef blob, context.blobs->Store(path, sha256));
   v1::NamedBlob* named = output.add_blobs();
   named->set_name(name);
   *named->mutable_blob() = std::move(blob);
@@ -201,13 +202,15 @@ absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, Co
                          v1::TaskOutput& output) {
   const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);
   LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(path));
+  Sha256 hash;
   for (int64_t r = 0; r < rows.rows; ++r) {
-    LWQ_RETURN_IF_ERROR(
-        writer->Append(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(rows.Row(r)),
-                                           static_cast<size_t>(rows.cols) * sizeof(float))));
+    const auto bytes = absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(rows.Row(r)),
+                                           static_cast<size_t>(rows.cols) * sizeof(float));
+    hash.Update(bytes);
+    LWQ_RETURN_IF_ERROR(writer->Append(bytes));
   }
   LWQ_RETURN_IF_ERROR(writer->Close());
-  return AddBlob(context, name, path, output);
+  return AddBlob(context, name, path, output, hash.FinishHex());
 }
 
 absl::Status ReadRowsBlob(const std::string& path, int64_t num_rows, int64_t first,

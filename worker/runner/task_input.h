@@ -85,9 +85,9 @@ class HeldOut {
   size_t begin_[3], end_[3];  // of each part
 };
 
-// Adds a file under `name` to the output's blobs.
+// Adds a file under `name` to the output's blobs. `sha256`: if it was hashed while it was written.
 absl::Status AddBlob(const TaskContext& context, const std::string& name, const std::string& path,
-                     v1::TaskOutput& output);
+                     v1::TaskOutput& output, const std::string& sha256 = "");
 
 // Writes rows as F32 to a new scratch file and adds it.
 absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, ConstMatrixView rows,
