@@ -30,8 +30,8 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"bits", "LIST",
      "candidate widths; 16: as in the source (default: what the profile has, and 16)"},
     {"budget", "BUDGET",
-     "3.25bpw, 900MiB, 5200000 (bytes), 20GB@8192x4 (device memory) or Q4_K_M (no larger than "
-     "llama.cpp's file of that name)",
+     "3.25bpw, 900MiB, 5200000 (bytes), 50% (of the source's weight files), 20GB@8192x4 (device "
+     "memory) or Q4_K_M (no larger than llama.cpp's file of that name)",
      "2bit 3bit 4bit 8bit"},
     {"calibration", "FILE",
      "text or JSON lines for the statistics, or datasets/NAME of the server (default: "

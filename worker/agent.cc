@@ -123,6 +123,7 @@ v1::RegisterWorkerRequest Agent::Registration() const {
     capability->set_needs_quantized(def->needs_quantized);
     capability->set_needs_hidden_states(def->needs_hidden_states);
     capability->set_gives_costs(def->gives_costs());
+    capability->set_measures_all_formats(def->measures_all_formats);
     for (absl::string_view name : def->evidence) capability->add_evidence(std::string(name));
     OptionsToProto(def->options, capability->mutable_options());
   }

@@ -83,6 +83,7 @@ void FillRankings(const std::vector<v1::ScoreResult>& scores, AllocationProblem&
 absl::Status FillScores(const std::vector<v1::ScoreResult>& scores, AllocationProblem& problem) {
   bool has_costs = false;
   for (const v1::ScoreResult& score : scores) has_costs = has_costs || score.has_costs();
+  FillRankings(scores, problem);
   if (!has_costs) {
     problem.layer_score.assign(problem.model->num_layers, 0.0);
     for (const v1::ScoreResult& score : scores) {
@@ -92,7 +93,6 @@ absl::Status FillScores(const std::vector<v1::ScoreResult>& scores, AllocationPr
     }
     return absl::OkStatus();
   }
-  FillRankings(scores, problem);
   std::map<std::pair<std::string, std::string>, double> costs;
   for (const v1::ScoreResult& score : scores) {
     for (const v1::UnitCost& cost : score.costs()) {

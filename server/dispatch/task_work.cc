@@ -131,8 +131,11 @@ Work WorkCounter::ScoreWork(const v1::ScoreTask& task) const {
     return work;
   }
   // Two formats of each unit are run, the others follow from their errors (score/cost_curve.h).
+  const bool all = input_.scorer.measures_all_formats();
   double candidates = 0;
-  for (const v1::UnitFormats& unit : task.units()) candidates += std::min(unit.formats_size(), 2);
+  for (const v1::UnitFormats& unit : task.units()) {
+    candidates += all ? unit.formats_size() : std::min(unit.formats_size(), 2);
+  }
   const auto tokens = static_cast<double>(task.held_out().score_tokens());
   work = model_->Exchange(place, candidates, TextOf(task.calibration(), tokens));
   work.encoded = static_cast<double>(task.calibration().num_tokens());

@@ -210,6 +210,7 @@ absl::Status AddRankings(const v1::ScoreTask& task, const ScorerDef& scorer,
   if (!PlaceOfRecord(task.layer()).in_layer()) return absl::OkStatus();
   for (const ScorerDef* ranker : Scorers()) {
     if (!ranker->is_baseline || !Declares(scorer, ranker->evidence)) continue;
+    if (ranker->name == scorer.name) continue;  // that order is the plan's own
     LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(task, *ranker, model, evidence));
     (*result.mutable_rankings())[std::string(ranker->name)] = score;
   }
@@ -241,6 +242,7 @@ absl::StatusOr<v1::TaskOutput> RunScore(const TaskContext& context, const v1::Sc
   }
   LWQ_ASSIGN_OR_RETURN(const double score, ScoreLayer(task, *scorer, model, *evidence));
   result.set_layer_score(score);
+  LWQ_RETURN_IF_ERROR(AddRankings(task, *scorer, model, *evidence, result));
   return output;
 }
 

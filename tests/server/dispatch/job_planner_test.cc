@@ -128,6 +128,22 @@ TEST_F(JobPlannerTest, TheForecastKnowsOfRefinementByOptionAndByField) {
   EXPECT_EQ(bytes[3], bytes[0]);
 }
 
+// Whatever scores the layers, the plain orders are among the plans that the chosen one has to beat.
+TEST_F(JobPlannerTest, OrdersOfOtherScorersAreTriedBesideOneThatRanks) {
+  for (v1::ScoreResult& score : scores_) {
+    const int layer = score.layer();
+    score.Clear();
+    score.set_layer(layer);
+    score.set_layer_score(layer);
+    (*score.mutable_rankings())["zd"] = layer == 1 ? 2 : layer == 3 ? 1 : 0;
+  }
+  spec_.mutable_budget()->set_bits_per_weight(2.6);  // one layer of four a bit more than the others
+  LWQ_ASSERT_OK_AND_ASSIGN(const PlanStep step, NextPlanStep(spec_, manifest_, scores_, {}));
+  std::vector<std::string> origins;
+  for (const v1::PlanTrial& trial : step.trials) origins.push_back(trial.origin());
+  EXPECT_THAT(origins, ::testing::Contains(HasSubstr("two formats by zd")));
+}
+
 TEST_F(JobPlannerTest, AShareIsOfTheSourcesWeightFiles) {
   manifest_.set_weight_bytes(100'000);
   spec_.mutable_budget()->set_source_percent(50);

@@ -162,9 +162,11 @@ class Scenario {
     input.method.set_edits_tensors(spec.quantize().method() == "edits");
     auto rounds = trial_bits.find(job);
     input.max_trials = rounds == trial_bits.end() ? 0 : static_cast<int>(rounds->second.size());
-    const bool kl = spec.quantize().scorer() == "kl";
+    const bool full = spec.quantize().scorer() == "kl-full";
+    const bool kl = full || spec.quantize().scorer() == "kl";
     input.scorer =
         MakeCapability(spec.quantize().scorer(), kl || spec.quantize().scorer() == "lim", kl, kl);
+    input.scorer.set_measures_all_formats(full);
     for (const auto& unit : model.manifest().inventory().units()) {
       v1::UnitFormats& formats = input.products[unit.layer()].emplace_back();
       formats.set_unit(unit.name());

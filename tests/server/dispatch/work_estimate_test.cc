@@ -252,6 +252,21 @@ TEST(WorkForecastTest, AJobKnowsItsWorkFromTheBeginning) {
   EXPECT_DOUBLE_EQ(before, 1);
 }
 
+// A scorer that runs every format of a unit takes longer than one that runs two.
+TEST(WorkForecastTest, ScoringInFullIsMoreWork) {
+  const auto score_operations = [](const std::string& scorer) {
+    Scenario s;
+    s.Register("w1", "i1");
+    EXPECT_OK(s.Submit("jobs/a", s.Spec("gptq", scorer, 1 << 30)));
+    double operations = 0;
+    for (const v1::PhaseWork& phase : s.records["jobs/a"].job().work().phases()) {
+      if (phase.phase() == v1::SCORE) operations += phase.operations();
+    }
+    return operations;
+  };
+  EXPECT_GT(score_operations("kl-full"), score_operations("kl"));
+}
+
 TEST(WorkForecastTest, AnotherBudgetIsLessWork) {
   Scenario s;
   s.Register("w1", "i1");

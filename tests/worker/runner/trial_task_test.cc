@@ -175,6 +175,27 @@ class TrialTaskTest : public ::testing::Test {
   std::vector<v1::TaskInput> inputs_;
 };
 
+// A scorer that ranks layers leaves the other plain orders too, so far as it knows what they ask for.
+TEST_F(TrialTaskTest, ARankLeavesTheOrdersOfTheBaselinesBesideItsOwn) {
+  Calibrate();
+  const std::map<std::string, std::vector<std::string>> beside = {
+      {"bi", {"lim", "zd"}}, {"lim", {"zd"}}, {"random", {"zd"}}};
+  for (const auto& [scorer, expected] : beside) {
+    v1::TaskSpec spec;
+    v1::ScoreTask& task = *spec.mutable_score();
+    *task.mutable_model() = model_;
+    *task.mutable_calibration() = calibration_;
+    *task.mutable_held_out() = HeldOutSizes();
+    task.set_scorer(scorer);
+    task.set_layer(1);
+    LWQ_ASSERT_OK_AND_ASSIGN(const v1::TaskOutput output, Run(spec, inputs_));
+    std::vector<std::string> names;
+    for (const auto& [name, value] : output.score().rankings()) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names, expected) << scorer;
+  }
+}
+
 TEST_F(TrialTaskTest, OneUnitAloneCostsWhatTheScorerSays) {
   Calibrate();
   for (int layer : {0, 1, -1}) {
