@@ -1,5 +1,5 @@
 // lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 1 a model that was only
-// looked at cannot be used, 70 internal, 75 another worker has this one's name or a second signal
+// looked at cannot be used or an artifact cannot be converted, 70 internal, 75 another worker has this one's name or a second signal
 // came, 78 configuration.
 #include <signal.h>
 #include <unistd.h>
@@ -20,6 +20,7 @@
 #include "worker/agent.h"
 #include "worker/default_worker_id.h"
 #include "worker/engine/device/device.h"
+#include "worker/runner/convert_command.h"
 #include "worker/runner/model_check.h"
 
 namespace {
@@ -67,6 +68,27 @@ absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOption
   absl::Status status = agent->Run();
   running_agent = nullptr;
   return status;
+}
+
+int ConvertOnly(const lwq::ConvertRequest& request) {
+  std::string json;
+  const bool done = lwq::RunConvert(request, &json);
+  std::fputs(json.c_str(), stdout);
+  return done ? 0 : 1;
+}
+
+void AddConvert(CLI::App& app, lwq::ConvertRequest& request) {
+  app.add_option("--convert", request.source,
+                 "write the artifact in this directory as another kind, say what was done in one "
+                 "line of JSON, and end")
+      ->configurable(false);
+  app.add_option("--convert-to", request.format, "compressed-tensors, gguf or gptq")
+      ->configurable(false);
+  app.add_option("--convert-out", request.directory, "the new artifact's directory")
+      ->configurable(false);
+  app.add_flag("--round-scales", request.round_scales,
+               "round scales that the other kind cannot hold, instead of refusing")
+      ->configurable(false);
 }
 
 int CheckModelOnly(const std::string& directory) {
@@ -119,6 +141,8 @@ int main(int argc, char** argv) {
   app.add_option("--log-format", log_format, "text or json")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
+  lwq::ConvertRequest convert;
+  AddConvert(app, convert);
   std::string check_model;
   app.add_option("--check-model", check_model,
                  "look at a model directory, print what was found as JSON lines, and end")
@@ -128,6 +152,7 @@ int main(int argc, char** argv) {
       lwq::ParseWithSettings(app, argc, argv, "LWQ_WORKER_", kExitConfiguration);
   if (end) return *end;
   if (!check_model.empty()) return CheckModelOnly(check_model);
+  if (!convert.source.empty()) return ConvertOnly(convert);
   if (options.server.empty() || options.work_directory.empty()) {
     std::fprintf(stderr, "--server and --work-dir are required; see --help\n");
     return kExitConfiguration;

@@ -1,4 +1,4 @@
-// artifact list|get|verify: results.
+// artifact list|get|verify|diff|convert: results.
 #include <array>
 
 #include "absl/strings/match.h"
@@ -7,6 +7,7 @@
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
+#include "client/convert_artifact.h"
 #include "client/download.h"
 #include "client/errors.h"
 #include "client/job_display.h"
@@ -20,10 +21,13 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 1> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    {"format", "NAME", "convert: compressed-tensors, gptq or gguf", "compressed-tensors gptq gguf"},
     {"out", "PATH",
-     "get: where it goes: a directory that is empty or does not exist, or for GGUF a file "
+     "get, convert: where it goes: a directory that is empty or does not exist, or for GGUF a file "
      "FILE.gguf"},
+    {"round-scales", "",
+     "convert: round scales that the other kind cannot hold, instead of refusing"},
 }};
 
 // ARTIFACT itself, or the artifact of a job.
@@ -101,6 +105,27 @@ absl::StatusOr<int> Verify(Invocation& invocation) {
   return kExitOk;
 }
 
+absl::StatusOr<int> Convert(Invocation& invocation) {
+  ConvertFlags flags;
+  flags.source = invocation.arguments[1];
+  flags.out = invocation.flags.Get("out");
+  while (flags.out.size() > 1 && absl::EndsWith(flags.out, "/")) flags.out.pop_back();
+  flags.round_scales = invocation.flags.Has("round-scales");
+  LWQ_ASSIGN_OR_RETURN(
+      flags.format, invocation.flags.GetChoice("format", {"compressed-tensors", "gguf", "gptq"}));
+  if (flags.out.empty() || flags.format.empty()) {
+    return InvalidFailure("USAGE", "--format and --out are needed");
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::string answer, ConvertArtifactAt(flags));
+  if (invocation.flags.Has("json")) {
+    *invocation.out << answer;
+    return kExitOk;
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::string text, ConvertedText(answer, flags.out));
+  *invocation.out << text;
+  return kExitOk;
+}
+
 absl::StatusOr<DiffSide> Side(Client* client, const std::string& name) {
   DiffSide side;
   LWQ_ASSIGN_OR_RETURN(side.artifact, Find(client, name));
@@ -117,7 +142,8 @@ absl::StatusOr<int> Diff(Invocation& invocation) {
   return kExitOk;
 }
 
-constexpr std::array<Subcommand, 4> kSubcommands = {{
+constexpr std::array<Subcommand, 5> kSubcommands = {{
+    {"convert", 1, 1, Convert},
     {"diff", 2, 2, Diff},
     {"get", 1, 1, Get},
     {"list", 0, 0, List},
@@ -131,9 +157,12 @@ absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcomma
 extern const CommandDef kArtifactCommand;
 constinit const CommandDef kArtifactCommand = {
     .name = "artifact",
-    .arguments = "diff A B | get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
-    .summary = "Lists, fetches (resumable, checked by digest), compares and proves artifacts.",
+    .arguments = "convert DIR | diff A B | get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
+    .summary =
+        "Lists, fetches (resumable, checked by digest), compares and proves artifacts; writes one "
+        "as another kind.",
     .examples =
+        "  lwqctl artifact convert ./small --format gptq --out ./small-gptq\n"
         "  lwqctl artifact diff jobs/j-1 jobs/j-2\n"
         "  lwqctl artifact get jobs/j-1 --out ./small\n"
         "  lwqctl artifact verify small.gguf\n",

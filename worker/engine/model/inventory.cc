@@ -1,25 +1,28 @@
 // Holds a checkpoint against its DecoderSpec and lists what the planner may choose formats for.
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 #include <utility>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "worker/engine/model/decoder_spec.h"
+#include "worker/engine/model/inventory.h"
 
 namespace lwq {
 namespace {
 
 class InventoryTaker {
  public:
-  InventoryTaker(const DecoderSpec& spec, const Checkpoint& checkpoint)
-      : spec_(spec), checkpoint_(checkpoint) {}
+  InventoryTaker(const DecoderSpec& spec, absl::Span<const TensorSpec> tensors,
+                 const std::string& where)
+      : spec_(spec), where_(where) {
+    for (const TensorSpec& tensor : tensors) tensors_.emplace(tensor.name, &tensor);
+  }
 
   absl::StatusOr<ModelInventory> Take() {
     LWQ_RETURN_IF_ERROR(TakeDense(spec_.embedding.tensor, {spec_.vocab_size, spec_.hidden_size},
@@ -41,10 +44,15 @@ class InventoryTaker {
 
  private:
   // The tensor, of the shape the spec wants and of a dtype that weights may have.
-  absl::StatusOr<TensorView> Check(const std::string& name, const std::vector<int64_t>& shape) {
-    const absl::StatusOr<TensorView> found = checkpoint_.Get(name);
-    if (!found.ok()) return WithQuantizedName(found.status(), name);
-    const TensorView& tensor = *found;
+  absl::StatusOr<TensorSpec> Check(const std::string& name, const std::vector<int64_t>& shape) {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) {
+      return WithQuantizedName(
+          Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+                  absl::StrCat(where_, ": the weight files hold no tensor \"", name, "\"")),
+          name);
+    }
+    const TensorSpec& tensor = *found->second;
     if (tensor.shape != shape) {
       return InvalidFailure(
           "CONFIG_MISMATCH",
@@ -65,9 +73,9 @@ class InventoryTaker {
     const absl::string_view module = absl::StripSuffix(name, ".weight");
     for (const absl::string_view stored : {".weight_packed", ".weight_scale", ".qweight"}) {
       const std::string codes = absl::StrCat(module, stored);
-      if (!absl::c_linear_search(checkpoint_.tensor_names(), codes)) continue;
+      if (tensors_.count(codes) == 0) continue;
       return Failure(missing.code(), ReasonOf(missing),
-                     absl::StrCat("the model in ", checkpoint_.directory(),
+                     absl::StrCat("the model in ", where_,
                                   " is quantized already: it has ", codes, " in place of ", name,
                                   "; give the model that it was made from"));
     }
@@ -76,7 +84,7 @@ class InventoryTaker {
 
   absl::Status TakeDense(const std::string& name, const std::vector<int64_t>& shape, Place place,
                          const std::string& bias_of = "") {
-    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, Check(name, shape));
+    LWQ_ASSIGN_OR_RETURN(const TensorSpec tensor, Check(name, shape));
     inventory_.dense.push_back({{name, tensor.dtype, shape}, place, bias_of});
     return absl::OkStatus();
   }
@@ -96,7 +104,7 @@ class InventoryTaker {
   absl::Status TakeLinear(const LinearSpec& linear, AllocationUnit& unit) {
     const LinearShape& shape = linear.shape;
     const std::string name = linear.weight_name();
-    LWQ_ASSIGN_OR_RETURN(const TensorView tensor,
+    LWQ_ASSIGN_OR_RETURN(const TensorSpec tensor,
                          Check(name, {shape.out_features, shape.in_features}));
     if (!dtype_.has_value()) {
       dtype_ = tensor.dtype;
@@ -135,13 +143,13 @@ class InventoryTaker {
   // A tensor the decoder would not read means that the model is not what config.json says. Two are
   // known to be redundant: a stored copy of a tied head, and old checkpoints' rotary frequencies.
   absl::Status RefuseLeftovers() const {
-    for (const std::string& name : checkpoint_.tensor_names()) {
+    for (const auto& [name, tensor] : tensors_) {
       if (taken_.contains(name)) continue;
       if (spec_.head.tied && name == spec_.head.linear().weight_name()) continue;
       if (absl::EndsWith(name, ".rotary_emb.inv_freq")) continue;
       return InvalidFailure(
           "CONFIG_MISMATCH",
-          absl::StrCat("tensor ", name, " in ", checkpoint_.directory(), " is no part of a ",
+          absl::StrCat("tensor ", name, " in ", where_, " is no part of a ",
                        spec_.architecture, " of ", spec_.num_layers(),
                        " layers as config.json describes it"));
     }
@@ -161,7 +169,8 @@ class InventoryTaker {
   }
 
   const DecoderSpec& spec_;
-  const Checkpoint& checkpoint_;
+  const std::string& where_;
+  std::map<std::string, const TensorSpec*> tensors_;
   ModelInventory inventory_;
   std::set<std::string> taken_;
   std::optional<DType> dtype_;
@@ -172,7 +181,18 @@ class InventoryTaker {
 
 absl::StatusOr<ModelInventory> TakeInventory(const DecoderSpec& spec,
                                              const Checkpoint& checkpoint) {
-  return InventoryTaker(spec, checkpoint).Take();
+  std::vector<TensorSpec> tensors;
+  for (const std::string& name : checkpoint.tensor_names()) {
+    LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name));
+    tensors.push_back({name, tensor.dtype, std::move(tensor.shape)});
+  }
+  return TakeInventoryOf(spec, tensors, checkpoint.directory());
+}
+
+absl::StatusOr<ModelInventory> TakeInventoryOf(const DecoderSpec& spec,
+                                               absl::Span<const TensorSpec> tensors,
+                                               const std::string& where) {
+  return InventoryTaker(spec, tensors, where).Take();
 }
 
 }  // namespace lwq
