@@ -69,6 +69,16 @@ void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
   DropTasks(draft, job);
 }
 
+// Whether any job is being cancelled: rarely so, and a task may have thousands of jobs to ask.
+bool AnyIsCancelled(const Draft& draft) {
+  const auto& counts = draft.state().counts().jobs;
+  const auto count = counts.find(v1::Job::CANCELLING);
+  if (count != counts.end() && count->second > 0) return true;
+  return std::any_of(draft.changes.jobs.begin(), draft.changes.jobs.end(), [](const auto& edit) {
+    return edit.second && edit.second->job().state() == v1::Job::CANCELLING;
+  });
+}
+
 // Ends a job that is being cancelled, unless a task runs for it alone.
 void EndIfCancelled(Draft& draft, const std::string& name) {
   const v1::JobRecord* job = draft.FindJob(name);
@@ -424,9 +434,11 @@ bool IsWanted(const Draft& draft, const v1::TaskRecord& task) {
 void ForgetUnwanted(Draft& draft, const std::string& key) {
   const v1::TaskRecord* task = draft.FindTask(key);
   if (task == nullptr) return;
-  const std::vector<std::string> jobs(task->jobs().begin(), task->jobs().end());
-  for (const std::string& name : jobs) EndIfCancelled(draft, name);
-  task = draft.FindTask(key);  // the last of those jobs may have taken it along
+  if (AnyIsCancelled(draft)) {
+    const std::vector<std::string> jobs(task->jobs().begin(), task->jobs().end());
+    for (const std::string& name : jobs) EndIfCancelled(draft, name);
+    task = draft.FindTask(key);  // the last of those jobs may have taken it along
+  }
   if (task != nullptr && task->state() != v1::TaskRecord::LEASED && task->jobs().empty() &&
       task->models().empty()) {
     draft.DeleteTask(key);
