@@ -114,8 +114,7 @@ int main(int argc, char** argv) {
   CLI::App app("Runs lwq's tasks on one device: asks the server for work, computes, reports.");
   lwq::AgentOptions options;
   lwq::DeviceOptions device;
-  std::string log_format = "text", log_level = "info";
-  std::string metrics_listen;
+  std::string log_format = "text", log_level = "info", metrics_listen;
   double exit_when_idle = 0;
   AddConnection(app, options);
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space (required)");
