@@ -72,6 +72,11 @@ def check_secrets(services):
     for name, role in (("server", "server"), ("worker-1", "worker"), ("worker-2", "worker"), ("lwqctl", "user")):
         mine = {volume for volume in held[name] if volume.startswith("tls-")}
         check(mine == {f"tls-{role}"}, f"{name} holds what a {role} needs alone: {sorted(mine)}")
+    brought_out = re.search(r"docker compose cp credentials:/tls/user \./(\S+)", (ROOT / "docker-compose.yml").read_text())[1]
+    for file in (".dockerignore", ".gitignore"):
+        names = {line.strip("/") for line in (ROOT / file).read_text().splitlines()}
+        check({brought_out, "models"} <= names, f"{file} keeps {brought_out} and models out")
+    check("rm -f /tls/user/user.*" in services["credentials"]["entrypoint"][-1], "an older version's key of an admin goes")
     words = services["server"]["command"]
     for flag, who in (("--tls-client-ca=", "has a certificate"), ("--admin-token-file=", "has a token")):
         check(any(word.startswith(flag) for word in words), f"the server lets in who {who}")
