@@ -102,6 +102,9 @@ class Chart:
                     node[key] = self.place(name, match[1], f"{{{{ {text} | quote }}}}")
             if path == "metadata.namespace" or resource["kind"] == "Namespace" and path == "metadata.name":
                 node[key] = self.place("", "", "{{ .Release.Namespace }}")
+            # The only names that are the whole cluster's: a release in another namespace has its own.
+            if key == "priorityClassName" or resource["kind"] == "PriorityClass" and path == "metadata.name":
+                node[key] = self.place("", "", f"{node[key]}-{{{{ .Release.Namespace }}}}")
         return resource
 
     def template(self, overlay):

@@ -34,9 +34,32 @@ def by_name(texts):
     return named
 
 
+def with_own_priorities(text, namespace):
+    """What kustomize makes, with the names that the chart changes: those of PriorityClasses are the whole cluster's."""
+    resources = [r for r in yaml.safe_load_all(text) if r]
+    for resource in resources:
+        if resource["kind"] == "PriorityClass":
+            resource["metadata"]["name"] += f"-{namespace}"
+        pod = make_chart.pod_of(resource)
+        if "priorityClassName" in pod:
+            pod["priorityClassName"] += f"-{namespace}"
+    return yaml.safe_dump_all(resources)
+
+
+def whole_clusters(resources):
+    """The names that two releases may not share: of what is in no namespace."""
+    return {name for name, resource in resources.items() if "namespace" not in resource["metadata"]}
+
+
+def check_kept(resources):
+    claims = [r for r in resources.values() if r["kind"] == "PersistentVolumeClaim"]
+    kept = [r["metadata"].get("annotations", {}).get("helm.sh/resource-policy") for r in claims]
+    check(kept and set(kept) == {"keep"}, f"  helm uninstall leaves {len(kept)} claim with the models")
+
+
 def check_defaults(chart):
     for overlay in make_chart.OVERLAYS:
-        wanted = by_name([make_chart.overlay_text(overlay)])
+        wanted = by_name([with_own_priorities(make_chart.overlay_text(overlay), "lwq")])
         with_namespace = by_name(chart.render({"overlay": overlay, "createNamespace": True}, name="lwq", namespace="lwq").values())
         different = [name for name in wanted.keys() | with_namespace.keys() if wanted.get(name) != with_namespace.get(name)]
         check(not different, f"{overlay}: as kustomize makes it {different or ''}")
@@ -44,6 +67,8 @@ def check_defaults(chart):
         check(wanted.keys() - without.keys() == {"Namespace lwq"}, "  all but the namespace, where that is there")
         elsewhere = by_name(chart.render({"overlay": overlay, "createNamespace": True}, name="x", namespace="quantizing").values())
         named = {r["metadata"]["namespace"] for r in elsewhere.values() if "namespace" in r["metadata"]}
+        check_kept(without)
+        check(not whole_clusters(without) & whole_clusters(elsewhere), f"  beside another release: {sorted(whole_clusters(elsewhere))}")
         check(named == {"quantizing"} and "Namespace quantizing" in elsewhere, "  in the namespace that was asked for")
 
 
