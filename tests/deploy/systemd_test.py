@@ -1,5 +1,6 @@
 """deploy/systemd: systemd itself takes the units, and their command lines are started as they stand there, from settings files."""
 import configparser
+import os
 import re
 import shlex
 import subprocess
@@ -45,6 +46,9 @@ def main():
         check(not bad, f"{program} knows its flags {bad or ''}")
         code = subprocess.run([lwq(program), "--no-such-flag"], capture_output=True).returncode
         check(str(code) == service["RestartPreventExitStatus"], f"{program} is not started again after a wrong setting, {code}")
+    server, worker = (unit_of(program)["Service"] for program in UNITS)
+    check(server["Group"] == worker["Group"] and server["RuntimeDirectory"] == "lwq", "both are of the group that may enter /run/lwq")
+    os.umask(int(server["UMask"], 8))
     socket = f"unix:{TMP}/s"
     (TMP / "server.toml").write_text(f'listen = "{socket}"\n')
     (TMP / "worker.toml").write_text(f'server = "{socket}"\nworker-id = "w"\nthreads = 1\n')
@@ -52,6 +56,8 @@ def main():
         start(program, command_of(program))
     wait_for("the worker to be there", lambda: (TMP / "s").exists() and "w" in lwqctl(socket, "workers", "-o", "name").split())
     check(True, "a server and a worker start as the units say")
+    mode = (TMP / "s").stat().st_mode & 0o777
+    check(mode & 0o020 and not mode & 0o007, f"the group may use the socket, and nobody else: {mode:o}")
 
 
 main()
