@@ -42,6 +42,9 @@ struct TextSize {
   double sequence = 0;
 };
 
+// Sweeps over GGUF's blocks where nothing else is asked for: quant/gptq.cc's default.
+inline constexpr int kDefaultBlockSweeps = 4;
+
 // What a quantizer does to a linear besides rounding it in each format.
 struct MethodTraits {
   bool calibrated = false;  // columns go one after the other, with the factor of the second moments

@@ -42,6 +42,7 @@ class BlockDescent {
       ForEachRow([&](int64_t r) { PutErrors(r, first, errors); });
       LWQ_RETURN_IF_ERROR(SetErrors(first, errors));
     }
+    if (!rows_.losses.empty()) LWQ_RETURN_IF_ERROR(AddLosses());
     for (int sweep = 0; sweep < method_.sweeps; ++sweep) {
       std::vector<double> before(rows_.gains.begin(), rows_.gains.end());
       for (int64_t first = 0; first < cols; first += kLargeBlock) {
@@ -58,12 +59,33 @@ class BlockDescent {
   }
 
  private:
+  // (W - Q) H of a large block's columns, with all errors as they are.
+  absl::Status ReadResidual(int64_t first, Matrix& residual) {
+    const DeviceView<float> products = products_->view().Cols(0, residual.cols());
+    LWQ_RETURN_IF_ERROR(device_->Linear(*input_, h_.ColumnsFrom(first), products));
+    return device_->Download(products, residual.view());
+  }
+
+  // The sum of errors times their residual, before any of them moves.
+  absl::Status AddLosses() {
+    for (int64_t first = 0; first < rows_.weights.cols; first += kLargeBlock) {
+      const int64_t count = std::min(kLargeBlock, rows_.weights.cols - first);
+      Matrix residual(rows_.weights.rows, count), errors(rows_.weights.rows, count);
+      LWQ_RETURN_IF_ERROR(ReadResidual(first, residual));
+      ForEachRow([&](int64_t r) {
+        PutErrors(r, first, errors);
+        double loss = 0;
+        for (int64_t c = 0; c < count; ++c) loss += double{errors.Row(r)[c]} * residual.Row(r)[c];
+        rows_.losses[static_cast<size_t>(r)] += loss;
+      });
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status SweepLargeBlock(int64_t first) {
     const int64_t count = std::min(kLargeBlock, rows_.weights.cols - first);
-    const DeviceView<float> products = products_->view().Cols(0, count);
-    LWQ_RETURN_IF_ERROR(device_->Linear(*input_, h_.ColumnsFrom(first), products));
     Matrix residual(rows_.weights.rows, count), h(count, count);
-    LWQ_RETURN_IF_ERROR(device_->Download(products, residual.view()));
+    LWQ_RETURN_IF_ERROR(ReadResidual(first, residual));
     LWQ_RETURN_IF_ERROR(
         device_->Download(h_.diagonal->view().Rows(first, count).Cols(0, count), h.view()));
     ForEachRow([&](int64_t r) {

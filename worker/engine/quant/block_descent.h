@@ -22,6 +22,9 @@ struct BlockRows {
   ConstMatrixView weights;
   absl::Span<GgufBlock> blocks;  // [rows, cols / type.block_size]
   absl::Span<double> gains;      // [rows]: what each row's error falls by is added
+  // [rows]: what each row's error is before the first sweep is added; empty: nobody asks, and the
+  // product of the weight's size with H that it takes is spared.
+  absl::Span<double> losses = {};
 };
 
 // Whether sweeps are worth their time: with more levels than those of Q5_K the error is already

@@ -33,7 +33,7 @@ static_assert(kLargeBlock % kMaxGgufBlock == 0, "a block lies in one large block
 struct RowSums {
   double error = 0;   // squared, of the stored values
   double square = 0;  // of the weights
-  double loss = 0;    // GPTQ's
+  double loss = 0;    // the calibrated error before sweeps
   double gain = 0;    // what sweeps took off it
 };
 
@@ -119,15 +119,19 @@ class BlockRun {
                         DeviceView<const float> rows) {
     if (statistics.act_order() || !method.feedback) FitAllBlocks();
     if (method.feedback) LWQ_RETURN_IF_ERROR(FeedBack(rows, statistics));
-    if (method.sweeps == 0 || statistics.hessian() == nullptr || !WorthSweeping(type_)) {
-      return absl::OkStatus();
-    }
     BlockMethod swept = method;
+    if (!WorthSweeping(type_)) swept.sweeps = 0;
+    // Feedback sums the loss as it goes; without it the loss is a product of its own.
+    const bool measured = swept.sweeps > 0 || !method.feedback;
+    if (statistics.hessian() == nullptr || !measured) return absl::OkStatus();
     swept.refinement = method.refinement && fit_ == GgufFit::kSearch;
-    std::vector<double> gains(static_cast<size_t>(rows.rows), 0);
-    const BlockRows slab{slab_.view(), absl::MakeSpan(blocks_), absl::MakeSpan(gains)};
+    const size_t count = static_cast<size_t>(rows.rows);
+    std::vector<double> gains(count, 0), losses(method.feedback ? 0 : count, 0);
+    const BlockRows slab{slab_.view(), absl::MakeSpan(blocks_), absl::MakeSpan(gains),
+                         absl::MakeSpan(losses)};
     LWQ_RETURN_IF_ERROR(DescendBlocks(device_, type_, statistics, swept, slab));
     for (size_t r = 0; r < gains.size(); ++r) sums_[r].gain = gains[r];
+    for (size_t r = 0; r < losses.size(); ++r) sums_[r].loss = losses[r];
     return absl::OkStatus();
   }
 

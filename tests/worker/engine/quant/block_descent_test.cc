@@ -8,6 +8,7 @@
 #include "tests/worker/engine/quant/quant_problem.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/reference/reference_device.h"
+#include "worker/engine/plan/work_model.h"
 #include "worker/engine/quant/block_rounding.h"
 
 namespace lwq {
@@ -61,6 +62,28 @@ TEST(BlockDescentTest, GainIsWhatTheErrorFellBy) {
         EXPECT_TRUE(sweeps == 0 || error < last) << type << ", " << sweeps << ": " << error;
         last = error;
       }
+    }
+  }
+}
+
+TEST(BlockDescentTest, ForecastsKnowHowOftenItSweepsByDefault) {
+  EXPECT_EQ(BlockMethod().sweeps, kDefaultBlockSweeps);
+  LWQ_ASSERT_OK_AND_ASSIGN(const QuantizerDef* gptq, FindQuantizer("gptq"));
+  EXPECT_EQ(OptionValues(gptq->options).Integer("block-sweeps"), kDefaultBlockSweeps);
+}
+
+// Nobody sums the loss while columns are rounded: it is taken before the first sweep.
+TEST(BlockDescentTest, TheErrorIsSaidWithoutFeedbackToo) {
+  CpuDevice device(2);
+  for (const auto& [type, cols] : {std::pair("Q2_K", 768), {"Q4_1", 352}, {"Q8_0", 512}}) {
+    const Problem p = RandomProblem(10, cols, 7);
+    const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
+    const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
+    for (const int sweeps : {0, 1, 4}) {
+      const BlockLinear q = Round(&device, p.weight.view(), *statistics, type,
+                                  {.feedback = false, .sweeps = sweeps});
+      const double error = ErrorOf(q, p.weight.view(), type, h);
+      EXPECT_NEAR(q.record.calibrated_error / error, 1, 1e-3) << type << ", " << sweeps;
     }
   }
 }
