@@ -1,6 +1,7 @@
 #include "worker/engine/eval/choice_pass.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace lwq {
 
@@ -10,6 +11,13 @@ void ChoicePass::AddTargets(int64_t row_before, int64_t first_row,
     const int64_t row = i == 0 ? row_before : first_row + static_cast<int64_t>(i) - 1;
     owners_.push_back({{row, tokens[i]}, item, option});
   }
+}
+
+bool ChoicePass::Join(int64_t begin, int64_t end) {
+  const auto next = std::upper_bound(family_begins_.begin(), family_begins_.end(), begin);
+  if (end - *std::prev(next) > chunk_tokens_) return false;
+  family_begins_.erase(next, family_begins_.end());
+  return true;
 }
 
 void ChoicePass::Add(const EncodedPair& pair, size_t item, size_t option) {
@@ -23,14 +31,15 @@ void ChoicePass::Add(const EncodedPair& pair, size_t item, size_t option) {
     // Alone it passes in parts; with others behind it it would not.
     const int64_t first_row = batch_.num_tokens() + static_cast<int64_t>(context.size());
     context.insert(context.end(), tail.begin(), tail.end() - 1);
+    family_begins_.push_back(batch_.num_tokens());
     batch_.Add(context);
     AddTargets(first_row - 1, first_row, tail, item, option);
     return;
   }
   const auto [entry, is_new] = segment_of_context_.try_emplace(context, 0);
-  // One that many items share (an empty one) comes again once it is that long ago.
   const int64_t end = batch_.num_tokens() + static_cast<int64_t>(tail.size()) - 1;
-  if (is_new || end - batch_.segments[entry->second].begin > chunk_tokens_) {
+  if (is_new || !Join(batch_.segments[entry->second].begin, end)) {
+    family_begins_.push_back(batch_.num_tokens());
     entry->second = batch_.Add(context);
   }
   const int parent = entry->second;

@@ -36,9 +36,15 @@ class ChoicePass {
   void AddTargets(int64_t row_before, int64_t first_row, const std::vector<int32_t>& tokens,
                   size_t item, size_t option);
 
+  // A context at token `begin` is continued up to `end`: all between goes through the layers with
+  // it, as one family. False, and nothing is done, where that is more than a chunk: an earlier
+  // context that others lie behind is then computed again.
+  bool Join(int64_t begin, int64_t end);
+
   const int64_t max_length_, chunk_tokens_;
   TokenBatch batch_;
   std::map<std::vector<int32_t>, int> segment_of_context_;
+  std::vector<int64_t> family_begins_;  // first tokens of what can be cut apart, in order
   std::vector<TargetOwner> owners_;
 };
 

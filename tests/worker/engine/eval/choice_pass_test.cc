@@ -67,6 +67,23 @@ TEST_P(ChoicePassTest, KeepsToTheChunkAndPredictsFromTheWholeContext) {
   }
 }
 
+// Two contexts that many items share by turns: nothing can be cut unless one comes again.
+TEST_P(ChoicePassTest, SharedContextsThatInterleaveAreCutApart) {
+  const int64_t chunk_tokens = GetParam();
+  ChoicePass pass(/*max_length=*/60, chunk_tokens);
+  const std::vector<int32_t> contexts[] = {Tokens(0, 6), Tokens(100, 7)};
+  for (size_t i = 0; i < 1000; ++i) {
+    pass.Add({contexts[i % 2], Tokens(1000 + static_cast<int>(i), 4)}, i, 0);
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<TokenChunk> chunks,
+                           CutIntoChunks(pass.batch(), chunk_tokens, nullptr));
+  for (const TokenChunk& chunk : chunks) EXPECT_LE(chunk.size, chunk_tokens);
+  // Each continuation has three tokens of its own; contexts come again where there is no room.
+  if (chunk_tokens >= 64) {
+    EXPECT_LT(pass.batch().num_tokens(), 3000 * 3 / 2);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Chunks, ChoicePassTest, ::testing::Values(16, 40, 64, 2048));
 
 }  // namespace
