@@ -111,7 +111,13 @@ bool BlobCache::LinkFromServer(const v1::BlobRef& blob, const std::string& path)
   if (::link(there.c_str(), path.c_str()) != 0) return false;
   const absl::StatusOr<int64_t> size = FileSize(path);
   const absl::StatusOr<std::string> digest = Sha256HexOfFile(path);
-  if (size.ok() && *size == blob.size_bytes() && digest.ok() && *digest == name) return true;
+  if (size.ok() && *size == blob.size_bytes() && digest.ok() && *digest == name) {
+    // The age by which MakeRoom chooses is the file's, which both names share. So the server's file
+    // counts as used now too, which is true, and keeps it from a collection for a grace period at
+    // most; without it what was just fetched would go first, as long unused as the server has it.
+    ::utime(path.c_str(), nullptr);
+    return true;
+  }
   RemoveAll(path).IgnoreError();  // the server, asked for it, says what is wrong
   return false;
 }
@@ -119,6 +125,9 @@ bool BlobCache::LinkFromServer(const v1::BlobRef& blob, const std::string& path)
 bool BlobCache::LinkToServer(const v1::BlobRef& blob, const std::string& path) const {
   if (server_blobs_.empty()) return false;
   const std::string there = absl::StrCat(server_blobs_, "/uploads/", blob.sha256());
+  // As an upload would be: written now, or a server that starts again takes it for one that was
+  // given up, or for a blob whose grace period is over; and only its owner's.
+  if (::chmod(path.c_str(), 0600) != 0 || ::utime(path.c_str(), nullptr) != 0) return false;
   return ::link(path.c_str(), there.c_str()) == 0;
 }
 

@@ -1,8 +1,10 @@
 #include "worker/blob_cache.h"
 
 #include <sys/stat.h>
+#include <utime.h>
 
 #include <atomic>
+#include <ctime>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -158,6 +160,17 @@ TEST_F(BlobCacheTest, AFileThatWasHashedWhileWrittenIsNotHashedAgain) {
   EXPECT_EQ(server_.blobs.blobs[digest], "some bytes");
 }
 
+struct stat StatOf(const std::string& path) {
+  struct stat info = {};
+  EXPECT_EQ(::stat(path.c_str(), &info), 0) << path;
+  return info;
+}
+
+void MakeOld(const std::string& path) {
+  const struct utimbuf long_ago = {1000, 1000};
+  ASSERT_EQ(::utime(path.c_str(), &long_ago), 0);
+}
+
 ino_t InodeOf(const std::string& path) {
   struct stat info = {};
   return ::stat(path.c_str(), &info) == 0 ? info.st_ino : 0;
@@ -186,6 +199,36 @@ TEST_F(BlobCacheTest, WithAServerOfThisMachineFilesAreLinked) {
   EXPECT_EQ(InodeOf(JoinPath(blobs, "uploads/" + stored.sha256())), inode);
   EXPECT_EQ(server_.blobs.blobs[stored.sha256()], "a task's result");
   EXPECT_THAT(server_.blobs.write_offsets, ElementsAre(15)) << "no byte was sent";
+}
+
+// Whoever goes by a file's age, the collection there and the cache here, finds it used now.
+TEST_F(BlobCacheTest, ALinkIsAsNewAsACopyWouldBe) {
+  const std::string blobs = JoinPath(directory_.path(), "blobs");
+  const std::string digest = Sha256Hex(content_);
+  const std::string folder =
+      absl::StrCat(blobs, "/sha256/", digest.substr(0, 2), "/", digest.substr(2, 2));
+  ASSERT_OK(MakeDirectories(folder));
+  ASSERT_OK(MakeDirectories(JoinPath(blobs, "uploads")));
+  cache_->ShareFilesWith(blobs);
+  server_.blobs.uploads_directory = JoinPath(blobs, "uploads");
+  const time_t start = ::time(nullptr) - 1;
+
+  ASSERT_OK(WriteFileAtomically(JoinPath(folder, digest), content_));
+  MakeOld(JoinPath(folder, digest));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string fetched, cache_->Fetch(RefOf(content_)));
+  EXPECT_EQ(InodeOf(fetched), InodeOf(JoinPath(folder, digest)));
+  EXPECT_GE(StatOf(fetched).st_mtime, start);
+
+  const std::string path = JoinPath(cache_->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, "a shard made long ago"));
+  MakeOld(path);
+  ASSERT_EQ(::chmod(path.c_str(), 0644), 0);
+  const ino_t inode = InodeOf(path);
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef stored, cache_->Store(path, ""));
+  const struct stat upload = StatOf(JoinPath(blobs, "uploads/" + stored.sha256()));
+  EXPECT_EQ(upload.st_ino, inode);
+  EXPECT_GE(upload.st_mtime, start);
+  EXPECT_EQ(upload.st_mode & 0777, 0600u);
 }
 
 TEST_F(BlobCacheTest, WhatCannotBeLinkedIsCopied) {
