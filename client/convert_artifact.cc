@@ -1,20 +1,26 @@
 #include "client/convert_artifact.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "absl/strings/str_split.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/download.h"
+#include "client/interrupt.h"
 #include "client/process.h"
 #include "client/size_text.h"
+#include "client/supervisor.h"
 #include "nlohmann/json.hpp"
 
 namespace lwq::client {
@@ -23,6 +29,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMostAnswerBytes = int64_t{1} << 20;
+constexpr size_t kTailBytes = 1500;
 constexpr char kOfOneFile[] = "gguf";  // the kind of artifact
 
 absl::StatusOr<Json> ParseAnswer(absl::string_view text) {
@@ -47,11 +54,29 @@ absl::StatusOr<std::string> RunWorker(const ConvertFlags& flags, const std::stri
   process.die_with_parent = true;
   LWQ_ASSIGN_OR_RETURN(const pid_t pid, StartProcess(process));
   int wait_status = 0;
-  while (::waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) continue;
-  return ReadFile(process.log_path, kMostAnswerBytes);
+  while (::waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
+    if (!CheckInterrupted().ok()) ::kill(pid, SIGKILL);
+  }
+  LWQ_RETURN_IF_ERROR(CheckInterrupted());
+  return AnswerOfConvert(wait_status, LogTail(process.log_path, kMostAnswerBytes));
 }
 
 }  // namespace
+
+absl::StatusOr<std::string> AnswerOfConvert(int wait_status, absl::string_view log) {
+  if (!WIFEXITED(wait_status) || WEXITSTATUS(wait_status) > 1) {
+    const absl::string_view tail = log.substr(log.size() - std::min(log.size(), kTailBytes));
+    return Failure(reasons::kChildDied,
+                   absl::StrCat("lwq-worker --convert ", DescribeExit(wait_status),
+                                tail.empty() ? " and said nothing" : " and said last: ", tail));
+  }
+  // Warnings go the same way, and a library may say something at the very end.
+  const std::vector<absl::string_view> lines = absl::StrSplit(log, '\n', absl::SkipWhitespace());
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
+    if (ParseAnswer(*line).ok()) return absl::StrCat(*line, "\n");
+  }
+  return ParseAnswer(lines.empty() ? "nothing" : lines.back()).status();
+}
 
 absl::Status StatusOfConvert(absl::string_view json) {
   LWQ_ASSIGN_OR_RETURN(const Json answer, ParseAnswer(json));
@@ -77,16 +102,14 @@ absl::StatusOr<std::string> ConvertArtifactAt(const ConvertFlags& flags) {
     return InvalidFailure("USAGE",
                           "--out is a file FILE.gguf for --format gguf, and else a directory");
   }
-  const std::string staging = absl::StrCat(flags.out, ".partial");
-  LWQ_RETURN_IF_ERROR(RemoveAll(staging));
-  LWQ_ASSIGN_OR_RETURN(const TempDirectory scratch, TempDirectory::Create());
+  const std::string parent = Dirname(flags.out);
+  LWQ_RETURN_IF_ERROR(MakeDirectories(parent));
+  // Of a new name, which no source and no interrupted download can have, and on the disk of `out`.
+  LWQ_ASSIGN_OR_RETURN(const TempDirectory scratch, TempDirectory::Create(parent));
+  const std::string staging = JoinPath(scratch.path(), "artifact");
   LWQ_ASSIGN_OR_RETURN(const std::string answer, RunWorker(flags, staging, scratch.path()));
-  absl::Status status = StatusOfConvert(answer);
-  if (status.ok()) status = Publish(staging, flags.out);
-  if (!status.ok()) {
-    (void)RemoveAll(staging);
-    return status;
-  }
+  LWQ_RETURN_IF_ERROR(StatusOfConvert(answer));
+  LWQ_RETURN_IF_ERROR(Publish(staging, flags.out));
   return answer;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace lwq::client {
 
@@ -16,6 +17,11 @@ struct ConvertFlags {
 // What lwq-worker said, as one line of JSON. Errors are those it met; what was written of an
 // artifact that failed is removed.
 absl::StatusOr<std::string> ConvertArtifactAt(const ConvertFlags& flags);
+
+// That line, out of what a worker that ended so has written to its log, beside warnings. Status 1
+// is an answer too: what it met. FAILED_PRECONDITION CHILD_DIED, with the log's end, where it was
+// killed or ended as a program does that could not even say why.
+absl::StatusOr<std::string> AnswerOfConvert(int wait_status, absl::string_view log);
 
 // That line for people.
 absl::StatusOr<std::string> ConvertedText(absl::string_view json, const std::string& out);

@@ -10,6 +10,7 @@
 #include "client/convert_artifact.h"
 #include "client/download.h"
 #include "client/errors.h"
+#include "client/interrupt.h"
 #include "client/job_display.h"
 #include "client/plan_diff.h"
 #include "client/report.h"
@@ -116,6 +117,7 @@ absl::StatusOr<int> Convert(Invocation& invocation) {
   if (flags.out.empty() || flags.format.empty()) {
     return InvalidFailure("USAGE", "--format and --out are needed");
   }
+  CatchInterrupts();
   LWQ_ASSIGN_OR_RETURN(const std::string answer, ConvertArtifactAt(flags));
   if (invocation.flags.Has("json")) {
     *invocation.out << answer;

@@ -10,6 +10,7 @@ namespace lwq::client {
 namespace {
 
 using ::lwq::testing::FailsWith;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 TEST(ConvertArtifactTest, TheAnswerOfAFailureIsThatFailure) {
@@ -21,6 +22,36 @@ TEST(ConvertArtifactTest, TheAnswerOfAFailureIsThatFailure) {
   EXPECT_OK(StatusOfConvert(R"({"from":"gptq","weight_bytes":7})"));
   EXPECT_EQ(StatusOfConvert(R"({"code":99,"reason":"X"})").code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(StatusOfConvert("killed").message()), HasSubstr("said: killed"));
+}
+
+// Wait statuses as waitpid(2) gives them: an exit code in the second byte, a signal in the first.
+constexpr int kExit0 = 0, kExit1 = 1 << 8, kExit78 = 78 << 8, kKilled = 9;
+
+TEST(ConvertArtifactTest, TheAnswerStandsAmongWarnings) {
+  EXPECT_EQ(AnswerOfConvert(kExit0, "W warning: slow disk\n{\"from\":\"gptq\"}\n").value_or("none"),
+            "{\"from\":\"gptq\"}\n");
+  EXPECT_EQ(AnswerOfConvert(kExit0, "{\"from\":\"gptq\"}\nlate {warning}\n\n").value_or("none"),
+            "{\"from\":\"gptq\"}\n");
+  EXPECT_OK(AnswerOfConvert(kExit1, "{\"reason\":\"X\"}\n"));
+  EXPECT_THAT(AnswerOfConvert(kExit0, ""), FailsWith("INTERNAL", HasSubstr("said: nothing")));
+}
+
+TEST(ConvertArtifactTest, AWorkerThatDiedIsNamedSo) {
+  EXPECT_THAT(AnswerOfConvert(kKilled, ""), FailsWith("CHILD_DIED", HasSubstr("by signal 9")));
+  EXPECT_THAT(AnswerOfConvert(kExit78, "F no such flag\n"),
+              FailsWith("CHILD_DIED", HasSubstr("status 78 and said last: F no such flag")));
+}
+
+TEST(ConvertArtifactTest, TheSourceStaysWhateverItsName) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string out = JoinPath(directory.path(), "small");
+  const std::string source = out + ".partial";  // as an interrupted download is called
+  ASSERT_OK(MakeDirectories(source));
+  ASSERT_OK(WriteFileAtomically(JoinPath(source, "weights"), "w"));
+  EXPECT_FALSE(ConvertArtifactAt({source, "gptq", out}).ok());  // it is no artifact
+  EXPECT_TRUE(FileExists(JoinPath(source, "weights")));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto left, ListDirectory(directory.path()));
+  EXPECT_THAT(left, ElementsAre("small.partial"));
 }
 
 TEST(ConvertArtifactTest, SaysWhetherItIsLossless) {
