@@ -21,6 +21,9 @@ class FileLock {
   // Whether some process holds the file's lock exclusively now.
   static bool IsHeld(const std::string& path);
 
+  // Whether the locked file is the one at `path` now: who held it before may have removed it.
+  bool IsOf(const std::string& path) const;
+
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

@@ -1,9 +1,6 @@
 #include "client/job_run.h"
 
-#include <unistd.h>
-
 #include <filesystem>
-#include <optional>
 #include <system_error>
 
 #include "absl/algorithm/container.h"
@@ -14,7 +11,6 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/errors.h"
-#include "client/file_lock.h"
 #include "client/watch.h"
 #include "records/canonical.h"
 
@@ -41,31 +37,13 @@ bool AnyWorker(Client* client) {
                         [](const v1::Worker& w) { return w.state() != v1::Worker::LOST; });
 }
 
-// A job of an own server that this process waits for. Others may wait for the same one: a second
-// command that asks for the same finds the first one's job.
-class Following {
- public:
-  Following(const EmbeddedPaths& paths, const std::string& job)
-      : path_(JoinPath(paths.run, absl::StrCat(Basename(job), ".followed"))),
-        lock_(FileLock::Acquire(path_, FileLock::Mode::kShared, absl::Seconds(1))) {}
-  ~Following() { End(); }
-  Following(const Following&) = delete;
-  Following& operator=(const Following&) = delete;
-
-  // Whether nobody else waits for it now. Of several that end at once the last one is told so.
-  bool End() {
-    if (!lock_.ok()) return true;
-    lock_ = absl::UnavailableError("ended");
-    const bool alone =
-        FileLock::Acquire(path_, FileLock::Mode::kExclusive, absl::ZeroDuration()).ok();
-    if (alone) ::unlink(path_.c_str());
-    return alone;
-  }
-
- private:
-  const std::string path_;
-  absl::StatusOr<std::unique_ptr<FileLock>> lock_;
-};
+// The spec of a new job as this server would run it: with what it fills in.
+absl::StatusOr<v1::JobSpec> FilledSpec(Client* client, const v1::CreateJobRequest& request) {
+  v1::CreateJobRequest dry = request;
+  dry.set_validate_only(true);
+  LWQ_ASSIGN_OR_RETURN(const v1::Job job, client->CreateJob(std::move(dry)));
+  return job.spec();
+}
 
 }  // namespace
 
@@ -97,25 +75,31 @@ std::string RequestDigest(const v1::JobSpec& spec, const std::string& model_dige
 
 absl::StatusOr<v1::Job> FindOrSubmit(Client* client, const v1::JobSpec& spec,
                                      const std::string& digest, bool reuse) {
-  if (reuse) {
-    v1::ListJobsRequest request;
-    request.set_label_key(kRequestLabel);
-    request.set_label_value(digest);
-    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse found, client->ListJobs(request));
-    for (const v1::Job& job : found.jobs()) {
-      if (job.state() == v1::Job::QUEUED || job.state() == v1::Job::RUNNING ||
-          job.state() == v1::Job::SUCCEEDED) {
-        return job;
-      }
-    }
-  }
   v1::CreateJobRequest request;
   *request.mutable_job()->mutable_spec() = spec;
   (*request.mutable_job()->mutable_labels())[kRequestLabel] = digest;
+  if (!reuse) return client->CreateJob(std::move(request));
+  v1::ListJobsRequest same;
+  same.set_label_key(kRequestLabel);
+  same.set_label_value(digest);
+  LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse found, client->ListJobs(same));
+  std::string wanted;  // asked for once a job is there that it can be held against
+  for (const v1::Job& job : found.jobs()) {
+    if (job.state() != v1::Job::QUEUED && job.state() != v1::Job::RUNNING &&
+        job.state() != v1::Job::SUCCEEDED) {
+      continue;
+    }
+    // Whoever may submit jobs can give them any label, so the label alone proves nothing.
+    if (wanted.empty()) {
+      LWQ_ASSIGN_OR_RETURN(const v1::JobSpec filled, FilledSpec(client, request));
+      wanted = CanonicalBytes(filled);
+    }
+    if (CanonicalBytes(job.spec()) == wanted) return job;
+  }
   return client->CreateJob(std::move(request));
 }
 
-void CancelLeftovers(Client* client, const std::string& digest) {
+void CancelLeftovers(Client* client, const std::string& run_directory, const std::string& digest) {
   for (const v1::Job::State state : {v1::Job::QUEUED, v1::Job::RUNNING}) {
     v1::ListJobsRequest request;
     request.set_state(state);
@@ -124,15 +108,15 @@ void CancelLeftovers(Client* client, const std::string& digest) {
     for (const v1::Job& job : found->jobs()) {
       const auto label = job.labels().find(kRequestLabel);
       if (label == job.labels().end() || label->second == digest) continue;
-      client->CancelJob(job.name()).status().IgnoreError();
+      UnlessFollowed(run_directory, label->second,
+                     [&] { client->CancelJob(job.name()).status().IgnoreError(); });
     }
   }
 }
 
-absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display) {
+absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display,
+                                  Following* following) {
   const bool own = session->embedded() != nullptr && !session->embedded()->is_kept();
-  std::optional<Following> following;
-  if (own) following.emplace(session->embedded()->paths(), name);
   const absl::StatusOr<v1::Job> job = WatchJob(
       session->client(), name,
       [&](const v1::JobEvent& event) {
@@ -142,11 +126,12 @@ absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, Job
       [&](const absl::Status&) { display->Note("connection to the server lost; reconnecting"); });
   display->Finish();
   if (!job.ok() && IsInterrupted(job.status())) {
-    if (own && following->End()) {
-      session->client()->CancelJob(name).status().IgnoreError();
-    } else if (own) {
-      display->Note(absl::StrCat(name, " goes on for another command that waits for it"));
-    } else {
+    const auto cancel = [&] { session->client()->CancelJob(name).status().IgnoreError(); };
+    if (own && following == nullptr) {
+      cancel();
+    } else if (own && !following->End(cancel)) {
+      display->Note(absl::StrCat(name, " goes on: another command may wait for it"));
+    } else if (!own) {
       display->Note(absl::StrCat(name, " goes on; lwqctl cancel ", Basename(name), " stops it"));
     }
   }

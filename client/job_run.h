@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "client/following.h"
 #include "client/job_display.h"
 #include "client/session.h"
 
@@ -23,17 +24,20 @@ inline constexpr char kRequestLabel[] = "lwq-request";
 // SHA-256 over the canonical bytes of the spec and the digest of what it reads.
 std::string RequestDigest(const v1::JobSpec& spec, const std::string& model_digest);
 
-// The running or succeeded job with this digest, or a new one.
+// The running or succeeded job with this digest as its label and the same spec, or a new one.
 absl::StatusOr<v1::Job> FindOrSubmit(Client* client, const v1::JobSpec& spec,
                                      const std::string& digest, bool reuse);
 
 // Cancels jobs that a command which is gone left running on the own server; what they finished
-// stays in the cache. Jobs with `digest` are spared.
-void CancelLeftovers(Client* client, const std::string& digest);
+// stays in the cache. Jobs with `digest` are spared, and those that a command waits for.
+void CancelLeftovers(Client* client, const std::string& run_directory, const std::string& digest);
 
 // Shows the job until it is terminal. When the user presses Ctrl-C and the pair is this command's
-// own, the job is cancelled (its finished work is kept) before the error is returned.
-absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display);
+// own, the job is cancelled (its finished work is kept) before the error is returned. A job that
+// other commands can find is cancelled by the last of those that follow it; `following` is null for
+// one that they cannot.
+absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, JobDisplay* display,
+                                  Following* following = nullptr);
 
 // Prints a job that did not succeed in three lines; returns exit code 1.
 int ReportFailedJob(const v1::Job& job, std::ostream* err);

@@ -1,6 +1,7 @@
 // quantize: a model directory and a budget in, an artifact directory out, in one command.
 #include <array>
 #include <filesystem>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@
 #include "client/commands/model_argument.h"
 #include "client/download.h"
 #include "client/errors.h"
+#include "client/following.h"
 #include "client/job_run.h"
 #include "client/report.h"
 #include "client/results.h"
@@ -69,15 +71,18 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   *job_spec.mutable_quantize() = spec;
   const std::string digest = RequestDigest(job_spec, model.manifest().digest());
   if (session->embedded() != nullptr && session->embedded()->started_here()) {
-    CancelLeftovers(client, digest);
+    CancelLeftovers(client, session->embedded()->paths().run, digest);
   }
+  std::optional<Following> following;  // from before the job is looked for until it has ended
+  if (session->embedded() != nullptr) following.emplace(session->embedded()->paths().run, digest);
   LWQ_ASSIGN_OR_RETURN(outcome.job, FindOrSubmit(client, job_spec, digest, !spec.no_cache()));
   const std::string forecast = ForecastText(outcome.job.work());
   note(absl::StrCat("job ", Basename(outcome.job.name()),
                     IsTerminal(outcome.job.state()) || forecast.empty()
                         ? ""
                         : absl::StrCat(", expected to take ", forecast)));
-  LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display));
+  LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display,
+                                              following ? &*following : nullptr));
   if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
   LWQ_ASSIGN_OR_RETURN(outcome.artifact, Fetch(session, outcome.job.artifact(), outcome.directory));
   return outcome;

@@ -35,14 +35,34 @@ class FakeJobs : public v1::JobService::Service {
   }
   grpc::Status CreateJob(grpc::ServerContext*, const v1::CreateJobRequest* request,
                          v1::Job* response) override {
+    if (request->validate_only()) {
+      *response = request->job();
+      if (response->spec().quantize().method().empty()) {
+        response->mutable_spec()->mutable_quantize()->set_method("gptq");  // a default
+      }
+      return grpc::Status::OK;
+    }
     request_ids.push_back(request->request_id());
     if (request_ids.size() < 3) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "starting");
     response->set_name("jobs/j-1");
     return grpc::Status::OK;
   }
 
+  grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*,
+                        v1::ListJobsResponse* response) override {
+    for (const v1::Job& one : listed) *response->add_jobs() = one;
+    return grpc::Status::OK;
+  }
+  grpc::Status CancelJob(grpc::ServerContext*, const v1::CancelJobRequest* request,
+                         v1::Job*) override {
+    cancelled.push_back(request->name());
+    return grpc::Status::OK;
+  }
+
   std::function<grpc::Status(const v1::WatchJobRequest&, grpc::ServerWriter<v1::JobEvent>*)>
       on_watch;
+  std::vector<v1::Job> listed;
+  std::vector<std::string> cancelled;
   std::vector<int64_t> resumed_from;
   std::vector<std::string> request_ids;
   v1::Job job;
