@@ -112,10 +112,15 @@ Work WorkCounter::QuantizeWork(const v1::QuantizeTask& task) const {
       std::find(evidence.begin(), evidence.end(), "second-moments") != evidence.end();
   const auto& options = input_.spec.quantize().method_options();
   const auto sweeps = options.find("block-sweeps");
+  const auto rounding = options.find("rounding");
   MethodTraits method{.calibrated = calibrated,
                       .refined = calibrated && Refines(input_.spec.quantize())};
   if (sweeps != options.end() && !absl::SimpleAtoi(sweeps->second, &method.block_sweeps)) {
     method.block_sweeps = 0;
+  }
+  // A method that rounds by GPTQ without options of its own for it (awq).
+  if (sweeps == options.end() && rounding != options.end() && rounding->second != "nearest") {
+    method.block_sweeps = kDefaultBlockSweeps;
   }
   return model_->Quantize(units, formats, method);
 }

@@ -2,6 +2,7 @@
 #include "server/dispatch/work_estimate.h"
 
 #include "gmock/gmock.h"
+#include "server/dispatch/task_work.h"
 #include "server/dispatch/transitions.h"
 #include "tests/server/dispatch/scenario.h"
 
@@ -265,6 +266,27 @@ TEST(WorkForecastTest, ScoringInFullIsMoreWork) {
     return operations;
   };
   EXPECT_GT(score_operations("kl-full"), score_operations("kl"));
+}
+
+// AWQ that rounds by GPTQ sweeps over blocks as often as GPTQ does when nobody says how often.
+TEST(WorkForecastTest, RoundingByGptqSweepsOverBlocks) {
+  const Scenario s;
+  const auto operations = [&](const std::string& method, const std::string& option,
+                              const std::string& value) {
+    v1::JobSpec spec = s.Spec(method, "kl", 1 << 30);
+    (*spec.mutable_quantize()->mutable_method_options())[option] = value;
+    GraphInput input = s.InputOf("jobs/a", spec);
+    input.method.add_evidence("second-moments");
+    v1::TaskSpec task;
+    v1::UnitFormats& unit = *task.mutable_quantize()->add_units();
+    unit.set_unit("layers.0.mlp.down_proj");
+    unit.add_formats("gguf-q4_0");
+    return WorkCounter(input).Operations(task);
+  };
+  const double swept = operations("gptq", "block-sweeps", "4");
+  EXPECT_GT(swept, operations("gptq", "block-sweeps", "0"));
+  EXPECT_EQ(operations("awq", "rounding", "gptq"), swept);
+  EXPECT_LT(operations("awq", "rounding", "nearest"), swept);
 }
 
 TEST(WorkForecastTest, AnotherBudgetIsLessWork) {
