@@ -162,7 +162,7 @@ int64_t LongestSequence(const v1::Evaluation& evaluation, const ModelInventory& 
     longest = LongestWindow(evaluation.text_tokens(), model.max_positions);
   }
   if (evaluation.task_datasets().empty()) return longest;
-  return std::max(longest, LongestWindow(kLongestChoice, model.max_positions));
+  return std::max(longest, std::min(kLongestChoice, model.max_positions));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "worker/engine/eval/multiple_choice.h"
 #include "worker/engine/eval/perplexity.h"
 #include "worker/engine/eval/text_windows.h"
+#include "worker/engine/plan/memory_model.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/task_memory.h"
 
@@ -74,7 +75,6 @@ struct EvaluatedText {
 
 absl::StatusOr<EvaluatedText> ReadText(const v1::EvaluateTask& task, const DecoderSpec& spec,
                                        const RequestEncoder& encoder, absl::string_view bytes) {
-  constexpr int64_t kBytesPerToken = 4;
   const int64_t length =
       std::min(task.sequence_length() > 0 ? task.sequence_length() : kDefaultSequenceLength,
                spec.max_positions);
@@ -82,7 +82,8 @@ absl::StatusOr<EvaluatedText> ReadText(const v1::EvaluateTask& task, const Decod
   const int64_t max_windows = tokens < 0 ? 0 : std::max<int64_t>(1, tokens / length);
   LWQ_ASSIGN_OR_RETURN(DisjointWindows windows,
                        DisjointWindows::Create(&encoder, length, max_windows));
-  LeadingText leading(tokens < 0 ? std::numeric_limits<int64_t>::max() : tokens * kBytesPerToken);
+  LeadingText leading(tokens < 0 ? std::numeric_limits<int64_t>::max()
+                                 : tokens * kRollingBytesPerToken);
   bool wants_tokens = true, wants_text = true;
   LWQ_RETURN_IF_ERROR(ForEachDocument(bytes, KindOf(task.dataset_kind()),
                                       [&](absl::string_view document) -> absl::StatusOr<bool> {

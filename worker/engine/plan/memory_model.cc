@@ -231,7 +231,9 @@ constexpr KindBytes kKinds[] = {
 }  // namespace
 
 int64_t LongestWindow(int64_t text_tokens, int64_t max_positions) {
-  return text_tokens < 0 ? max_positions : std::min(max_positions, text_tokens);
+  // Divided, as what is wanted may be near the largest number there is.
+  const bool all = text_tokens < 0 || text_tokens > max_positions / kRollingBytesPerToken;
+  return all ? max_positions : text_tokens * kRollingBytesPerToken;
 }
 
 int64_t MemoryForecast::Of(absl::string_view kind) const {

@@ -34,8 +34,12 @@ struct MemoryQuestion {
   int64_t longest_window = 0;   // of evaluations, in tokens: keys and values of all are kept
 };
 
+// The rolling form scores so many bytes of a text for each token that is wanted of it.
+inline constexpr int64_t kRollingBytesPerToken = 4;
+
 // Tokens of the longest sequence that an evaluation runs: a text's rolling windows are as long as
-// the model takes, where so many tokens of the text are wanted (negative: all).
+// the model takes, where so many tokens of the text are wanted (negative: all). The rolling form
+// counts bytes, of which each may be a token.
 int64_t LongestWindow(int64_t text_tokens, int64_t max_positions);
 
 struct MemoryForecast {

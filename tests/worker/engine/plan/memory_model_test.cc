@@ -1,6 +1,7 @@
 #include "worker/engine/plan/memory_model.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
@@ -145,6 +146,15 @@ TEST_F(MemoryModelTest, ALongWindowAddsItsKeysAndValues) {
   const int64_t keys = int64_t{model_.num_kv_heads} * model_.head_dim;
   EXPECT_GE(Forecast().evaluate_bytes - before, int64_t{16384} * 2 * keys * 4);
   EXPECT_EQ(Forecast().trial_bytes, before);
+}
+
+// The rolling form counts four bytes for a token; where a byte is a token, all are in one window.
+TEST(LongestWindowTest, HasRoomForATokenPerByte) {
+  EXPECT_EQ(LongestWindow(16, 1000), 64);
+  EXPECT_EQ(LongestWindow(250, 1000), 1000);
+  EXPECT_EQ(LongestWindow(251, 1001), 1001);
+  EXPECT_EQ(LongestWindow(-1, 1000), 1000);
+  EXPECT_EQ(LongestWindow(std::numeric_limits<int64_t>::max(), 1000), 1000);
 }
 
 TEST_F(MemoryModelTest, ACeilingMakesTheWorkSmallerUntilItFits) {
