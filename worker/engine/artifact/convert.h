@@ -14,7 +14,8 @@
 namespace lwq {
 
 struct ConvertOptions {
-  // Scales that the target cannot hold exactly are rounded to nearest instead of refused.
+  // Scales that the target cannot hold exactly are rounded to nearest instead of refused, unless one
+  // would change by more than 2^-8.
   bool round_scales = false;
   int64_t max_shard_bytes = 0;  // 0: one file
 };
@@ -29,7 +30,8 @@ struct ConvertedArtifact {
 };
 
 // Reads the artifact in `source` (compressed-tensors or GPTQ) and writes one of kind `to` into
-// `directory`, which is made and must be empty; then proves it: every tensor against what was read.
+// `directory`, which is made and must be empty; then proves it: every tensor against what
+// was read, and the weights of every linear of which no scale was rounded.
 // Errors: INVALID_ARGUMENT "FORMAT_UNSUPPORTED" says of which linear `to` cannot hold what and what to do;
 // INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED" for a source that holds no such linears; those of
 // OpenWeights and of the writer.

@@ -8,6 +8,7 @@
 #include "tests/worker/engine/artifact/made_artifact.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
+#include "worker/engine/tensor/half.h"
 
 namespace lwq {
 namespace {
@@ -135,6 +136,32 @@ TEST_F(ConvertTest, ScalesThatTheTargetDoesNotHaveAreRefusedOrRounded) {
   EXPECT_GT(rounded.largest_rounding, 0);
   EXPECT_LE(rounded.largest_rounding, 0x1p-9);
   EXPECT_OK(Convert("start", ArtifactFormatDefs::gguf, "file")) << "it has F16 scales";
+}
+
+// Below 2^-14 F16 has fewer bits with every power of two.
+TEST_F(ConvertTest, ScalesThatF16HardlyHasAreNotRounded) {
+  ASSERT_NO_FATAL_FAILURE(Make(DType::kBF16, ArtifactFormatDefs::compressed_tensors));
+  const std::string path = JoinPath(made_.Directory("start"), "model.safetensors");
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string start, ReadFile(path, 1 << 30));
+  const CheckpointLayout layout = LayOutArtifact(made_.model, made_.plan, 0);
+  const SafetensorsLayout& file = layout.files[0].layout;
+  const auto with_scale = [&](float scale) {
+    std::string bytes = start;
+    for (size_t t = 0; t < file.tensors.size(); ++t) {
+      if (!absl::EndsWith(file.tensors[t].name, ".weight_scale")) continue;
+      const uint16_t stored = FloatToBF16(scale);
+      EXPECT_EQ(BF16ToFloat(stored), scale);
+      std::memcpy(bytes.data() + file.header.size() + file.offsets[t], &stored, 2);
+      return bytes;
+    }
+    ADD_FAILURE() << "no scales";
+    return bytes;
+  };
+  ASSERT_OK(WriteFileAtomically(path, with_scale(0x1.8p-24f)));
+  EXPECT_THAT(Convert("start", ArtifactFormatDefs::gptq, "coarse", true),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("would become")));
+  ASSERT_OK(WriteFileAtomically(path, with_scale(0x1.02p-17f)));  // it has seven bits there
+  EXPECT_OK(Convert("start", ArtifactFormatDefs::gptq, "exact"));
 }
 
 TEST_F(ConvertTest, AModelOfWhichNothingIsQuantizedIsRefused) {
