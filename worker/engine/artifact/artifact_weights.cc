@@ -92,8 +92,9 @@ class ArtifactWeights : public OwnedCheckpointWeights {
                          MatrixView out) const override {
     const FoundLinear* found = FindByTensor(tensor);
     if (found == nullptr) return OwnedCheckpointWeights::ReadDense(tensor, first_row, out);
-    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(tensor, *found));
-    return ReadRows(tensor, owned.linear, first_row, out);
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned,
+                         RowsOf(tensor, *found, first_row, out.rows, out.cols));
+    return ReadRows(tensor, owned.linear, first_row - owned.first_row, out);
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
@@ -101,8 +102,9 @@ class ArtifactWeights : public OwnedCheckpointWeights {
     if (found == nullptr) {
       return OwnedCheckpointWeights::LoadDense(tensor, first_row, device, out);
     }
-    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(tensor, *found));
-    return LoadStoredRows(tensor, owned.linear, first_row, device, out);
+    LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned,
+                         RowsOf(tensor, *found, first_row, out.rows, out.cols));
+    return LoadStoredRows(tensor, owned.linear, first_row - owned.first_row, device, out);
   }
 
  private:
@@ -110,6 +112,12 @@ class ArtifactWeights : public OwnedCheckpointWeights {
   const FoundLinear* Find(absl::string_view module) const {
     const auto found = linears_.find(module);
     return found == linears_.end() ? nullptr : &found->second;
+  }
+  absl::StatusOr<OwnedLinear> RowsOf(absl::string_view tensor, const FoundLinear& found,
+                                     int64_t first_row, int64_t rows, int64_t cols) const {
+    const StoredLinear all{found.format, found.out_features, found.in_features, {}};
+    LWQ_RETURN_IF_ERROR(CheckStoredRows(tensor, all, first_row, rows, cols));
+    return coding_.ReadRows(tensor, found, first_row, rows);
   }
   // The linear whose weight a tensor's name stands for.
   const FoundLinear* FindByTensor(absl::string_view tensor) const {

@@ -38,17 +38,19 @@ absl::Status Unreadable(absl::string_view module, absl::string_view what) {
                  absl::StrCat(module, " ", what));
 }
 
-// `words` [rows, cols] of `size` bytes each, rows and columns exchanged. In tiles: a column of a large
-// matrix has a cache line for each value.
+// Of `words` [rows, cols] the columns [first, first + count), as rows. In tiles: a column of a
+// large matrix has a cache line for each value.
 template <typename Word>
-std::string Transposed(absl::Span<const uint8_t> words, int64_t rows, int64_t cols) {
+std::string Transposed(absl::Span<const uint8_t> words, int64_t rows, int64_t cols, int64_t first,
+                       int64_t count) {
   constexpr int64_t kTile = 32;
-  std::string out(words.size(), '\0');
+  const int64_t end = first + count;
+  std::string out(sizeof(Word) * static_cast<size_t>(rows * count), '\0');
   for (int64_t top = 0; top < rows; top += kTile) {
-    for (int64_t left = 0; left < cols; left += kTile) {
+    for (int64_t left = first; left < end; left += kTile) {
       for (int64_t r = top; r < std::min(rows, top + kTile); ++r) {
-        for (int64_t c = left; c < std::min(cols, left + kTile); ++c) {
-          std::memcpy(out.data() + sizeof(Word) * static_cast<size_t>(c * rows + r),
+        for (int64_t c = left; c < std::min(end, left + kTile); ++c) {
+          std::memcpy(out.data() + sizeof(Word) * static_cast<size_t>((c - first) * rows + r),
                       words.data() + sizeof(Word) * static_cast<size_t>(r * cols + c),
                       sizeof(Word));
         }
@@ -58,10 +60,14 @@ std::string Transposed(absl::Span<const uint8_t> words, int64_t rows, int64_t co
   return out;
 }
 
+std::string Transposed(const TensorView& tensor, int64_t first, int64_t count) {
+  const int64_t rows = tensor.shape[0], cols = tensor.shape[1];
+  return SizeOf(tensor.dtype) == 2 ? Transposed<uint16_t>(tensor.bytes, rows, cols, first, count)
+                                   : Transposed<uint32_t>(tensor.bytes, rows, cols, first, count);
+}
+
 std::string Transposed(const TensorView& tensor) {
-  return SizeOf(tensor.dtype) == 2
-             ? Transposed<uint16_t>(tensor.bytes, tensor.shape[0], tensor.shape[1])
-             : Transposed<uint32_t>(tensor.bytes, tensor.shape[0], tensor.shape[1]);
+  return Transposed(tensor, 0, tensor.shape[1]);
 }
 
 TensorView ViewOf(DType dtype, std::vector<int64_t> shape, const std::string& bytes) {
@@ -161,21 +167,29 @@ class Coding final : public LinearCoding {
     return CheckDeclared(module, found, declared);
   }
 
-  absl::StatusOr<OwnedLinear> Read(absl::string_view, const FoundLinear& found) const override {
-    OwnedLinear owned{{found.format, found.out_features, found.in_features, {}}, {}};
+  absl::StatusOr<OwnedLinear> Read(absl::string_view module,
+                                   const FoundLinear& found) const override {
+    return ReadRows(module, found, 0, found.out_features);
+  }
+
+  // From a whole word of zero points to another: a copy, and no larger than what is asked for.
+  absl::StatusOr<OwnedLinear> ReadRows(absl::string_view, const FoundLinear& found,
+                                       int64_t first_row, int64_t rows) const override {
+    const int64_t first = first_row / kFeatureMultiple * kFeatureMultiple;
+    const int64_t words = (first_row + rows - first + kFeatureMultiple - 1) / kFeatureMultiple;
+    const int64_t count = words * kFeatureMultiple;
+    OwnedLinear owned{{found.format, count, found.in_features, {}}, {}, first};
     const GridFormat& grid = *found.format->grid();
     const TensorView &weight = found.tensors[0], &zeros = found.tensors[1],
                      &scales = found.tensors[2];
-    owned.bytes.push_back(Transposed(weight));
-    owned.bytes.push_back(Transposed(scales));
-    if (!grid.symmetric()) owned.bytes.push_back(ZerosPart(zeros, grid.bits()));
-    const auto turned = [](const TensorView& tensor) {
-      return std::vector<int64_t>{tensor.shape[1], tensor.shape[0]};
-    };
-    owned.linear.parts.push_back(ViewOf(DType::kI32, turned(weight), owned.bytes[0]));
-    owned.linear.parts.push_back(ViewOf(scales.dtype, turned(scales), owned.bytes[1]));
+    owned.bytes.push_back(Transposed(weight, first, count));
+    owned.bytes.push_back(Transposed(scales, first, count));
+    if (!grid.symmetric()) owned.bytes.push_back(ZerosPart(zeros, grid.bits(), first, count));
+    owned.linear.parts.push_back(ViewOf(DType::kI32, {count, weight.shape[0]}, owned.bytes[0]));
+    owned.linear.parts.push_back(ViewOf(scales.dtype, {count, scales.shape[0]}, owned.bytes[1]));
     if (!grid.symmetric()) {
-      owned.linear.parts.push_back(ViewOf(DType::kI32, turned(zeros), owned.bytes[2]));
+      owned.linear.parts.push_back(
+          ViewOf(DType::kI32, {words * grid.bits(), zeros.shape[0]}, owned.bytes[2]));
     }
     return owned;
   }
@@ -249,15 +263,16 @@ class Coding final : public LinearCoding {
     return absl::OkStatus();
   }
 
-  // The zero points as they are, groups in columns.
-  std::string ZerosPart(const TensorView& zeros, int bits) const {
+  // The zero points of outputs [first, first + count) as they are, groups in columns.
+  std::string ZerosPart(const TensorView& zeros, int bits, int64_t first, int64_t count) const {
     std::string rows;
     for (int64_t g = 0; g < zeros.shape[0]; ++g) {
       std::vector<uint8_t> fields = Fields(zeros, bits, g);
       for (uint8_t& field : fields) field = static_cast<uint8_t>(field + less_);
       rows += Row(fields, bits);
     }
-    return Transposed(ViewOf(DType::kI32, zeros.shape, rows));
+    return Transposed(ViewOf(DType::kI32, zeros.shape, rows), first / kFeatureMultiple * bits,
+                      count / kFeatureMultiple * bits);
   }
 
   // F16 whatever the source's type; lwq's scales are exact in both.

@@ -26,10 +26,11 @@ struct FoundLinear {
   std::vector<TensorView> tensors;
 };
 
-// A stored linear, and the memory of those of its parts that lie in no file.
+// A stored linear, or some rows of one, and the memory of those of its parts that lie in no file.
 struct OwnedLinear {
   StoredLinear linear;
   std::vector<std::string> bytes;
+  int64_t first_row = 0;  // of all rows, where those that it has begin
 };
 
 class LinearCoding {
@@ -47,6 +48,14 @@ class LinearCoding {
   // The parts of a found linear. Borrows its tensors.
   virtual absl::StatusOr<OwnedLinear> Read(absl::string_view module,
                                            const FoundLinear& found) const = 0;
+  // The same of rows [first_row, first_row + rows), which the linear has, and of others where it
+  // takes no memory.
+  virtual absl::StatusOr<OwnedLinear> ReadRows(absl::string_view module, const FoundLinear& found,
+                                               int64_t first_row, int64_t rows) const {
+    static_cast<void>(first_row);
+    static_cast<void>(rows);
+    return Read(module, found);
+  }
   // The content of the tensor of that name of a linear. It lies in the linear's parts or in `made`.
   // INTERNAL "NOT_PACKABLE" for what it cannot hold.
   virtual absl::StatusOr<TensorView> Tensor(absl::string_view name, const StoredLinear& linear,

@@ -79,13 +79,16 @@ class Tensors {
   std::string& Bytes(const std::string& name) { return bytes_[name]; }
   void Erase(const std::string& name) { views_.erase(name); }
   absl::StatusOr<OwnedLinear> Read(const std::vector<const WeightFormat*>& declared) const {
+    LWQ_ASSIGN_OR_RETURN(const FoundLinear found, Find(declared));
+    return coding_.Read("m", found);
+  }
+  absl::StatusOr<FoundLinear> Find(const std::vector<const WeightFormat*>& declared) const {
     const auto lookup = [this](absl::string_view name) -> absl::StatusOr<TensorView> {
       const auto found = views_.find(std::string(name));
       if (found != views_.end()) return found->second;
       return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING", name);
     };
-    LWQ_ASSIGN_OR_RETURN(const FoundLinear found, coding_.Find("m", lookup, declared));
-    return coding_.Read("m", found);
+    return coding_.Find("m", lookup, declared);
   }
 
  private:
@@ -216,6 +219,39 @@ TEST(GptqTest, ZeroPointsOfOtherToolsAreRead) {
   // 15 less one more: 0 to some, 16 to others.
   tensors.Bytes("m.qzeros")[0] = '\x7F';
   EXPECT_THAT(tensors.Read({&affine}), FailsWith("QUANT_FORMAT_UNSUPPORTED", HasSubstr("16")));
+}
+
+// Rows of the whole are what is read of them alone, and no more words are copied than they need.
+TEST(GptqTest, SomeRowsAreReadWithoutTheOthers) {
+  for (const bool symmetric : {true, false}) {
+    for (const int bits : {2, 3, 4, 8}) {
+      const GridFormat& written = *GridFormat::Find(bits, 32, true);
+      const Linear linear = Encoded(
+          written,
+          Codes(128, 96, 3,
+                [&](int64_t n, int64_t k) { return (7 * n + 5 * k + n * k) % (1 << bits); }),
+          DType::kF16);
+      Tensors tensors(GptqV2Coding(), linear.stored);
+      if (!symmetric) {
+        std::string& zeros = tensors.Bytes("m.qzeros");
+        for (size_t i = 0; i < zeros.size(); ++i) zeros[i] = static_cast<char>(37 * i + i / 5);
+      }
+      const WeightFormat* format = GridFormat::Find(bits, 32, symmetric);
+      LWQ_ASSERT_OK_AND_ASSIGN(const FoundLinear found, tensors.Find({format}));
+      LWQ_ASSERT_OK_AND_ASSIGN(const OwnedLinear whole, tensors.Read({format}));
+      Matrix all(128, 96);
+      ASSERT_OK(DequantizeLinear("m", whole.linear, all.view()));
+      for (const auto& [first, rows] : {std::pair(0, 128), {0, 1}, {31, 2}, {69, 3}, {64, 64}}) {
+        LWQ_ASSERT_OK_AND_ASSIGN(const OwnedLinear part,
+                                 GptqV2Coding().ReadRows("m", found, first, rows));
+        EXPECT_LE(part.linear.out_features, rows + 62);
+        Matrix some(rows, 96);
+        ASSERT_OK(format->Dequantize("m", part.linear.parts, first - part.first_row, some.view()));
+        EXPECT_EQ(std::memcmp(some.data(), all.Row(first), sizeof(float) * some.size()), 0)
+            << bits << " bits, rows from " << first;
+      }
+    }
+  }
 }
 
 TEST(GptqTest, WhatDoesNotFitTogetherIsRefused) {
