@@ -13,6 +13,7 @@
 #include "records/plan_records.h"
 #include "worker/engine/artifact/companion_files.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
+#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
 
@@ -50,16 +51,24 @@ std::vector<std::vector<std::string>> TensorsByLayer(const ModelInventory& inven
   return names;
 }
 
-// Digest over names, dtypes, shapes and bytes of tensors.
+// Digest over names, dtypes, shapes and bytes of tensors, of 8-bit floats with their scales: layers
+// of one digest share results.
 absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint,
                                           const std::vector<std::string>& names) {
   Sha256 hash;
-  for (const std::string& name : names) {
-    LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name));
+  const auto add = [&](const std::string& name, const TensorView& tensor) {
     std::string shape;
     for (int64_t dimension : tensor.shape) absl::StrAppend(&shape, dimension, ",");
     hash.Update(absl::StrCat(name, "\n", NameOf(tensor.dtype), "\n", shape, "\n"));
     hash.Update(tensor.bytes);
+  };
+  for (const std::string& name : names) {
+    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.Get(name));
+    add(name, tensor);
+    if (!IsFp8(tensor.dtype)) continue;
+    const std::string scales = Fp8ScalesName(name);
+    LWQ_ASSIGN_OR_RETURN(const TensorView stored, checkpoint.Get(scales));
+    add(scales, stored);
   }
   return hash.FinishHex();
 }
@@ -76,6 +85,10 @@ absl::Status RefuseNonFinite(const Checkpoint& checkpoint, const std::string& na
   const int64_t row_bytes = cols * SizeOf(tensor.dtype);
   for (int64_t row = 0; row < num_rows; row += kRows) {
     const int64_t count = std::min(kRows, num_rows - row);
+    if (IsFp8(tensor.dtype)) {
+      LWQ_RETURN_IF_ERROR(ReadFp8Rows(checkpoint, name, row, chunk.view().Rows(0, count)));
+      continue;
+    }
     const TensorView rows{
         tensor.dtype, {count, cols}, tensor.bytes.subspan(row * row_bytes, count * row_bytes)};
     LWQ_RETURN_IF_ERROR(WidenToFloat(name, rows, true, chunk.view().Rows(0, count)));

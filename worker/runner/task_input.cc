@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
+#include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/eval/calibration.h"
 
 namespace lwq {
@@ -37,6 +38,7 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& directory) {
   OpenedModel model;
   LWQ_ASSIGN_OR_RETURN(model.spec, ReadDecoderSpec(directory));
   LWQ_ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(directory));
+  LWQ_RETURN_IF_ERROR(CheckFp8Declared(*model.checkpoint));
   LWQ_ASSIGN_OR_RETURN(model.inventory, TakeInventory(model.spec, *model.checkpoint));
   model.weights = MakeCheckpointWeights(model.checkpoint.get());
   return model;

@@ -16,6 +16,7 @@
 #include "records/option_records.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
+#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/model/head_pass.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/task_memory.h"
@@ -105,7 +106,8 @@ Json PlanJson(const v1::PlanSummary& plan) {
 }
 
 // No times, names or places: the same work gives the same bytes.
-std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task) {
+std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task,
+                         const OpenedModel& source) {
   Json files = Json::array();
   for (const v1::TaskInput& input : context.lease->inputs()) {
     if (input.role() != "assemble") continue;
@@ -121,6 +123,9 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
         {{"name", file.name()}, {"bytes", file.size_bytes()}, {"sha256", file.sha256()}});
   }
   const v1::Recipe& recipe = task.recipe();
+  const absl::string_view weights = HasFp8(*source.checkpoint)
+                                        ? absl::string_view(kFp8Description)
+                                        : NameOf(source.inventory.weight_dtype);
   const Json manifest = {{"lwq_manifest", 3},
                          {"files", std::move(files)},
                          {"plan", PlanJson(task.plan())},
@@ -134,6 +139,7 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task)
                            {"source",
                             {{"digest", task.model().manifest().digest()},
                              {"architecture", task.model().manifest().architecture()},
+                            {"weights", weights},
                              {"files", std::move(source_files)}}}}}};
   return absl::StrCat(manifest.dump(1), "\n");
 }
@@ -165,7 +171,7 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_RETURN_IF_ERROR(CompareLogits(context.device, stored, expected, result));
 
   const std::string path = JoinPath(context.blobs->ScratchDirectory(), "lwq-manifest.json");
-  LWQ_RETURN_IF_ERROR(WriteFileAtomically(path, ManifestJson(context, task)));
+  LWQ_RETURN_IF_ERROR(WriteFileAtomically(path, ManifestJson(context, task, planned->model)));
   LWQ_RETURN_IF_ERROR(AddBlob(context, "lwq-manifest.json", path, output));
   return output;
 }

@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,8 @@
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/runner/local_blobs.h"
 #include "worker/engine/device/device.h"
+#include "worker/engine/io/checkpoint.h"
+#include "worker/engine/plan/safetensors_layout.h"
 #include "worker/runner/task_runner.h"
 
 namespace lwq {
@@ -83,6 +86,53 @@ class ModelFilesTest : public ::testing::Test {
   std::vector<v1::TaskInput> inputs_;
 };
 
+// The tiny model with one weight in 8-bit floats.
+class Fp8FilesTest : public ModelFilesTest {
+ protected:
+  static constexpr char kTensor[] = "model.layers.0.mlp.up_proj.weight";
+  static constexpr char kScales[] = "model.layers.0.mlp.up_proj.weight_scale_inv";
+
+  // Its codes are 1 but for the last, its scales `scale`; no shape: no scales.
+  void MakeFp8(float scale, char last, std::vector<int64_t> scales_shape = {2, 1}) {
+    ASSERT_OK(testing::WriteTinyModel(options_, Model()));
+    config_ = Read("config.json");
+    Write("config.json",
+          absl::StrCat(R"({"quantization_config":{"quant_method":"fp8","fmt":"e4m3",)"
+                       R"("weight_block_size":[128,128]},)",
+                       config_.substr(config_.find('{') + 1)));
+    std::map<std::string, std::string> bytes;
+    std::vector<TensorSpec> specs;
+    {
+      LWQ_ASSERT_OK_AND_ASSIGN(const auto dense, Checkpoint::Open(Model()));
+      for (const std::string& name : dense->tensor_names()) {
+        LWQ_ASSERT_OK_AND_ASSIGN(const TensorView view, dense->Get(name));
+        specs.push_back({name, name == kTensor ? DType::kF8E4M3 : view.dtype, view.shape});
+        bytes[name].assign(view.bytes.begin(), view.bytes.end());
+      }
+    }
+    std::string& codes = bytes[kTensor];
+    codes.assign(codes.size() / 2, '\x38');
+    codes.back() = last;
+    if (!scales_shape.empty()) {
+      for (int64_t i = 0; i < scales_shape[0] * scales_shape[1]; ++i) {
+        bytes[kScales].append(reinterpret_cast<const char*>(&scale), sizeof(scale));
+      }
+      specs.push_back({kScales, DType::kF32, std::move(scales_shape)});
+    }
+    const SafetensorsLayout layout = LayOutSafetensors(std::move(specs));
+    std::string file(layout.header.begin(), layout.header.end());
+    for (const TensorSpec& tensor : layout.tensors) file += bytes[tensor.name];
+    ASSERT_OK(WriteFileAtomically(absl::StrCat(Model(), "/model.safetensors"), file));
+  }
+
+  std::string Read(const std::string& name) {
+    std::ifstream in(absl::StrCat(Model(), "/", name));
+    return std::string((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  }
+
+  std::string config_;  // that says nothing of 8-bit floats
+};
+
 TEST_F(ModelFilesTest, AWeightThatIsNotFiniteIsFoundWhereverItIs) {
   for (const char* tensor : {"model.embed_tokens.weight", "model.layers.1.input_layernorm.weight",
                              "model.norm.weight", "model.layers.0.mlp.up_proj.weight"}) {
@@ -91,6 +141,35 @@ TEST_F(ModelFilesTest, AWeightThatIsNotFiniteIsFoundWhereverItIs) {
     Damage(tensor);
     EXPECT_THAT(Ingest(), FailsWith("NON_FINITE_WEIGHTS", HasSubstr(tensor)));
   }
+}
+
+TEST_F(Fp8FilesTest, ItIsReadAsBF16) {
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, 0));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest manifest, Ingest());
+  EXPECT_EQ(manifest.inventory().weight_dtype(), "BF16");
+  EXPECT_EQ(manifest.layer_digests_size(), options_.num_layers);
+}
+
+// Layers of one digest share results.
+TEST_F(Fp8FilesTest, OtherScalesAreAnotherLayer) {
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, 0));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest one, Ingest());
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(2, 0));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::ModelManifest two, Ingest());
+  EXPECT_NE(one.layer_digests(0), two.layer_digests(0));
+  EXPECT_EQ(one.layer_digests(1), two.layer_digests(1));
+}
+
+TEST_F(Fp8FilesTest, WhatCannotBeReadIsRefusedByName) {
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, '\x7f'));
+  EXPECT_THAT(Ingest(), FailsWith("NON_FINITE_WEIGHTS", HasSubstr(kTensor)));
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, 0, {2, 2}));
+  EXPECT_THAT(Ingest(), FailsWith("PACKED_SHAPE", HasSubstr(kTensor)));
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, 0, {}));
+  EXPECT_THAT(Ingest(), FailsWith("TENSOR_MISSING", HasSubstr(kScales)));
+  ASSERT_NO_FATAL_FAILURE(MakeFp8(1, 0));
+  Write("config.json", config_);
+  EXPECT_THAT(Ingest(), FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("F8_E4M3")));
 }
 
 // transformers would use the stored head, lwq the embedding.

@@ -173,6 +173,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& dir
   LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared, ReadDeclaredQuantization(directory));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(directory));
   if (declared.coding == nullptr) {
+    LWQ_RETURN_IF_ERROR(CheckFp8Declared(*checkpoint));
     return std::make_unique<OwnedCheckpointWeights>(std::move(checkpoint));
   }
   auto weights = std::make_unique<ArtifactWeights>(std::move(checkpoint), *declared.coding);

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/io/safetensors.h"
 #include "worker/engine/plan/safetensors_layout.h"
 #include "worker/engine/tensor/half.h"
@@ -43,6 +44,26 @@ void Append(DType dtype, ConstMatrixView values, std::string& bytes) {
       bytes.append(reinterpret_cast<const char*>(&half), sizeof(half));
     }
   }
+}
+
+// A weight in 8-bit floats as what it is read as: `view` gets its type and the bytes, which lie in
+// `bytes`.
+absl::Status ReadFp8(const Checkpoint& source, const std::string& name, TensorView& view,
+                     std::string& bytes) {
+  if (view.shape.size() != 2) {
+    return InvalidFailure("DTYPE_UNSUPPORTED",
+                          absl::StrCat("tensor ", name, " is F8_E4M3 and no matrix"));
+  }
+  const int64_t rows = view.shape[0];
+  Matrix some(std::min(kFp8Block, rows), view.shape[1]);
+  for (int64_t r = 0; r < rows; r += kFp8Block) {
+    const MatrixView part = some.view().Rows(0, std::min(kFp8Block, rows - r));
+    LWQ_RETURN_IF_ERROR(ReadFp8Rows(source, name, r, part));
+    Append(kFp8ReadAs, part, bytes);
+  }
+  view.dtype = kFp8ReadAs;
+  view.bytes = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
+  return absl::OkStatus();
 }
 
 // Rows of a matrix, or a vector as one row.
@@ -124,13 +145,23 @@ absl::StatusOr<LayerEdits> ReadEditsBlob(const std::string& path) {
 absl::StatusOr<TensorView> EditedTensor(const Checkpoint& source, const LayerEdits* edits,
                                         const std::string& name, std::string& made) {
   LWQ_ASSIGN_OR_RETURN(TensorView view, source.Get(name));
-  if (edits == nullptr) return view;
+  std::string read;
+  if (IsFp8(view.dtype)) LWQ_RETURN_IF_ERROR(ReadFp8(source, name, view, read));
+  const auto as_read = [&] {
+    if (read.empty()) return view;
+    made = std::move(read);
+    view.bytes = {reinterpret_cast<const uint8_t*>(made.data()), made.size()};
+    return view;
+  };
+  if (edits == nullptr) return as_read();
   absl::string_view module = name;
   const auto tensor = edits->tensors.find(name);
   const auto linear = absl::ConsumeSuffix(&module, ".weight")
                           ? edits->linears.find(std::string(module))
                           : edits->linears.end();
-  if (tensor == edits->tensors.end() && linear == edits->linears.end()) return view;
+  if (tensor == edits->tensors.end() && linear == edits->linears.end()) {
+    return as_read();
+  }
   if (!IsWeightFloat(view.dtype)) {
     return absl::InternalError(absl::StrCat("an edit of ", name, ", which is ", NameOf(view.dtype)));
   }

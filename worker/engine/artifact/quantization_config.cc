@@ -13,6 +13,7 @@
 #include "worker/engine/artifact/gptq_config.h"
 #include "worker/engine/artifact/module_patterns.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/io/json_file.h"
 #include "worker/engine/plan/artifact_format.h"
 
@@ -23,6 +24,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kMethod[] = "compressed-tensors";
 constexpr char kGptqMethod[] = "gptq";
+constexpr char kFp8Method[] = "fp8";
 constexpr char kGptqSideFile[] = "quantize_config.json";
 constexpr char kFormat[] = "pack-quantized";
 // The library whose bit stream this is: from this version on, widths that do not divide 32 are
@@ -106,13 +108,21 @@ absl::Status Unsupported(absl::string_view where, absl::string_view what) {
   return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
                         absl::StrCat(where, ": quantization_config ", what,
                                      "; lwq reads dense models, compressed-tensors "
-                                     "pack-quantized ones and GPTQ's"));
+                                     "pack-quantized ones, GPTQ's and fp8 in blocks"));
 }
 
 std::string StringOr(const Json& object, const char* key, absl::string_view otherwise) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_string()) return std::string(otherwise);
   return found->get<std::string>();
+}
+
+// Models that come in 8-bit floats with scales by block: their weights are read as dense ones.
+absl::Status CheckFp8(const Json& config, absl::string_view where) {
+  const auto block = config.find("weight_block_size");
+  const bool blocks = block != config.end() && *block == Json::array({kFp8Block, kFp8Block});
+  if (StringOr(config, "fmt", "e4m3") == "e4m3" && blocks) return absl::OkStatus();
+  return Unsupported(where, "(fp8) is not of e4m3 in blocks of 128 by 128");
 }
 
 absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::string& global_format,
@@ -187,6 +197,11 @@ absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view co
   if (found == config.end() || found->is_null()) return declared;
   if (!found->is_object()) return Unsupported(where, "is not an object");
   const std::string method = StringOr(*found, "quant_method", "(none)");
+  if (method == kFp8Method) {
+    LWQ_RETURN_IF_ERROR(CheckFp8(*found, where));
+    declared.fp8_blocks = true;
+    return declared;
+  }
   if (method == kGptqMethod) return ReadGptqConfig(found->dump(), where);
   if (method != kMethod) return Unsupported(where, absl::StrCat("has the quant_method ", method));
   const auto groups = found->find("config_groups");
@@ -210,6 +225,15 @@ absl::StatusOr<DeclaredQuantization> ReadDeclaredQuantization(const std::string&
   if (declared.coding != nullptr || !FileExists(side)) return declared;
   LWQ_ASSIGN_OR_RETURN(const std::string text, ReadJsonFile(side, {.reason = "CONFIG_INVALID"}));
   return ReadGptqConfig(text, side);
+}
+
+absl::Status CheckFp8Declared(const Checkpoint& checkpoint) {
+  if (!HasFp8(checkpoint)) return absl::OkStatus();
+  LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared,
+                       ReadDeclaredQuantization(checkpoint.directory()));
+  if (declared.fp8_blocks) return absl::OkStatus();
+  return Unsupported(JoinPath(checkpoint.directory(), "config.json"),
+                     "does not say \"quant_method\": \"fp8\", but weights are F8_E4M3");
 }
 
 SideConfig SideConfigOf(const ModelInventory& model, const Plan& plan) {

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "worker/engine/artifact/linear_coding.h"
+#include "worker/engine/io/checkpoint.h"
 #include "worker/engine/plan/artifact_layout.h"
 
 namespace lwq {
@@ -26,17 +27,23 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
 struct DeclaredQuantization {
   const LinearCoding* coding = nullptr;        // null: no linear is quantized
   std::vector<const WeightFormat*> formats = {};  // that some linear may be in
+  bool fp8_blocks = false;  // linears may be 8-bit floats with scales (io/fp8_blocks.h)
 };
 
 // Accepts the quantization_config of a config.json that this build can read: pack-quantized integer
-// weights of compressed-tensors without quantized activations, or GPTQ's. INVALID_ARGUMENT
-// "QUANT_METHOD_UNSUPPORTED" says what was found and what is read.
+// weights of compressed-tensors without quantized activations, GPTQ's, or 8-bit floats in blocks,
+// which are read as dense ones. INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED" says what was found and
+// what is read.
 absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
                                                             absl::string_view where);
 
 // The same of a model directory: its config.json, or else quantize_config.json, where older GPTQ
 // checkpoints say it.
 absl::StatusOr<DeclaredQuantization> ReadDeclaredQuantization(const std::string& directory);
+
+// "QUANT_METHOD_UNSUPPORTED" where a checkpoint has 8-bit floats of which its directory does not
+// say that they are in blocks of 128 by 128: the shape of scales alone does not tell.
+absl::Status CheckFp8Declared(const Checkpoint& checkpoint);
 
 // A file beside config.json that repeats the dictionary, for engines that look there; no name where
 // there is none.

@@ -98,7 +98,7 @@ absl::Status VerifyDense(const std::string& name, const ArtifactPlan& plan, cons
       source.bytes != written.bytes) {
     return Mismatch(artifact.directory(),
                     absl::StrCat("tensor ", name, " differs from the source's",
-                                 made.empty() ? "" : " as the method edited it"));
+                                 made.empty() ? "" : " as it is read and the method edited it"));
   }
   return absl::OkStatus();
 }

@@ -1,9 +1,10 @@
-// A dense checkpoint as a WeightSource.
+// A dense checkpoint, of floats of 16 or 32 bits or of 8 with scales, as a WeightSource.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/model/upload_tensor.h"
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/tensor/widen.h"
@@ -18,11 +19,13 @@ class CheckpointWeights : public WeightSource {
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const std::string name = absl::StrCat(module, ".weight");
     LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint_->Get(name));
+    if (IsFp8(tensor.dtype)) return ReadFp8(name, out);
     return WidenToFloat(name, tensor, /*refuse_non_finite=*/true, out);
   }
 
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
+    if (HoldsFp8(tensor)) return ReadFp8Rows(*checkpoint_, tensor, first_row, out);
     LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
     return WidenToFloat(tensor, rows, /*refuse_non_finite=*/true, out);
   }
@@ -30,10 +33,12 @@ class CheckpointWeights : public WeightSource {
                           DeviceView<float> out) const override {
     const std::string name = absl::StrCat(module, ".weight");
     LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
+    if (IsFp8(tensor.dtype)) return WeightSource::LoadLinear(module, device, out);
     return UploadTensor(device, name, tensor, out);
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
+    if (HoldsFp8(tensor)) return WeightSource::LoadDense(tensor, first_row, device, out);
     LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
     return UploadTensor(device, tensor, rows, out);
   }
@@ -41,6 +46,21 @@ class CheckpointWeights : public WeightSource {
   bool HasDense(absl::string_view tensor) const override { return checkpoint_->Has(tensor); }
 
  private:
+  bool HoldsFp8(absl::string_view tensor) const {
+    const auto found = checkpoint_->Get(tensor);
+    return found.ok() && IsFp8(found->dtype);
+  }
+  // A whole weight.
+  absl::Status ReadFp8(const std::string& name, MatrixView out) const {
+    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
+    if (tensor.shape != std::vector<int64_t>{out.rows, out.cols}) {
+      return InvalidFailure("CONFIG_MISMATCH",
+                            absl::StrCat("tensor ", name, " does not have the shape [", out.rows,
+                                         ", ", out.cols, "]"));
+    }
+    return ReadFp8Rows(*checkpoint_, name, 0, out);
+  }
+
   // Rows [first_row, first_row + count) of a tensor; [n] counts as one row.
   absl::StatusOr<TensorView> RowsOf(absl::string_view tensor, int64_t first_row,
                                     int64_t count) const {

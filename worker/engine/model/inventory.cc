@@ -1,4 +1,6 @@
 // Holds a checkpoint against its DecoderSpec and lists what the planner may choose formats for.
+#include "worker/engine/model/inventory.h"
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -11,7 +13,7 @@
 #include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
-#include "worker/engine/model/inventory.h"
+#include "worker/engine/io/fp8_blocks.h"
 
 namespace lwq {
 namespace {
@@ -52,17 +54,21 @@ class InventoryTaker {
                   absl::StrCat(where_, ": the weight files hold no tensor \"", name, "\"")),
           name);
     }
-    const TensorSpec& tensor = *found->second;
+    TensorSpec tensor = *found->second;
     if (tensor.shape != shape) {
       return InvalidFailure(
           "CONFIG_MISMATCH",
           absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(tensor.shape, ", "),
                        "], config.json asks for [", absl::StrJoin(shape, ", "), "]"));
     }
+    if (IsFp8(tensor.dtype)) {
+      LWQ_RETURN_IF_ERROR(TakeFp8Scales(tensor));
+      tensor.dtype = kFp8ReadAs;
+    }
     if (!IsWeightFloat(tensor.dtype)) {
       return InvalidFailure("DTYPE_UNSUPPORTED",
                             absl::StrCat("tensor ", name, " is ", NameOf(tensor.dtype),
-                                         ", expected F16, BF16 or F32"));
+                                         ", expected F16, BF16, F32 or F8_E4M3 with scales"));
     }
     taken_.insert(name);
     return tensor;
@@ -80,6 +86,18 @@ class InventoryTaker {
                                   "; give the model that it was made from"));
     }
     return missing;
+  }
+
+  absl::Status TakeFp8Scales(const TensorSpec& tensor) {
+    const std::string name = Fp8ScalesName(tensor.name);
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) {
+      return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+                     absl::StrCat(where_, ": the weight files hold no tensor \"", name,
+                                  "\", the scales of 8-bit floats"));
+    }
+    taken_.insert(name);
+    return CheckFp8Scales(tensor.name, tensor.shape, found->second->dtype, found->second->shape);
   }
 
   absl::Status TakeDense(const std::string& name, const std::vector<int64_t>& shape, Place place,

@@ -108,6 +108,20 @@ TEST(EditedArtifactTest, IsProvenAndHasThePlansWeights) {
   }
 }
 
+// What torch made of the same file: tests/golden/fp8/record.py.
+TEST(EditedTensorTest, FloatsOf8BitsAreWrittenAsBF16) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto source, Checkpoint::Open(LWQ_SOURCE_DIR "/tests/golden/fp8"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const TensorView recorded, source->Get("w_read"));
+  const LayerEdits of_others = SomeEdits();
+  for (const LayerEdits* edits : {static_cast<const LayerEdits*>(nullptr), &of_others}) {
+    std::string made;
+    LWQ_ASSERT_OK_AND_ASSIGN(const TensorView read, EditedTensor(*source, edits, "w", made));
+    EXPECT_EQ(read.dtype, DType::kBF16);
+    EXPECT_EQ(read.shape, recorded.shape);
+    EXPECT_TRUE(read.bytes == recorded.bytes);
+  }
+}
+
 TEST(EditedTensorTest, AnEditOfAnotherShapeIsRefused) {
   LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny({}));
   LayerEdits edits;

@@ -196,6 +196,27 @@ TEST(QuantizationConfigTest, WhatIsWrittenIsRead) {
   EXPECT_EQ(none.coding, nullptr);
 }
 
+// As Qwen3-8B-FP8 and DeepSeek-V3 say it. Their weights are read as dense ones.
+TEST(QuantizationConfigTest, FloatsOf8BitsInBlocksAreRead) {
+  const auto config = [](const std::string& rest) {
+    return absl::StrCat(R"({"quantization_config":{"activation_scheme":"dynamic",)"
+                        R"("quant_method":"fp8")",
+                        rest, "}}");
+  };
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const DeclaredQuantization read,
+      ReadQuantizationConfig(config(R"(,"fmt":"e4m3","weight_block_size":[128,128])"), "c"));
+  EXPECT_TRUE(read.fp8_blocks);
+  EXPECT_EQ(read.coding, nullptr);
+  for (const char* rest :
+       {"", R"(,"weight_block_size":null)", R"(,"weight_block_size":[128,64])",
+        R"(,"weight_block_size":[128])", R"(,"fmt":"e5m2","weight_block_size":[128,128])"}) {
+    EXPECT_THAT(ReadQuantizationConfig(config(rest), "c"),
+                FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("blocks of 128 by 128")))
+        << rest;
+  }
+}
+
 TEST(QuantizationConfigTest, WhatCannotBeReadIsRefused) {
   const auto with_weights = [](const std::string& weights, const std::string& rest) {
     return absl::StrCat(R"({"quantization_config":{"quant_method":"compressed-tensors",)"
