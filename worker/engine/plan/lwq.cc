@@ -2,8 +2,9 @@
 // four bits the whole costs more than its parts, and more so where errors have many layers ahead of
 // them. So, in three rounds of at most kMaxTrials measurements:
 //
-// 1. Plans that the costs as they are, and flatter or steeper ones, lead to; and the plain plans,
-//    one format throughout and whole layers by rank (baselines.h).
+// 1. Plans that the costs as they are, and flatter or steeper ones, lead to, with all formats and
+//    with the grids of one group size alone; and the plain plans, one format throughout and whole
+//    layers by rank (baselines.h).
 // 2. Probes of the best so far: some layers, or one kind of unit, one format larger, over the
 //    budget. What such a step gains, measured against predicted, tells how far costs are off there.
 // 3. Plans by the costs so corrected.
@@ -12,11 +13,13 @@
 // measuring again at the operating point (EvoPress, arXiv 2410.14649) find with many more runs.
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <set>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/baselines.h"
 
@@ -30,7 +33,9 @@ constexpr int kMaxKinds = 6;
 // How far a correction may be from the median: measurements of little gain are mostly noise.
 constexpr double kMaxCorrection = 5;
 constexpr int kMaxBaselines = 6;
-constexpr int kMaxTrials = 4 + kMaxBaselines + kMaxDepths + kMaxKinds + 6 + 1 + kMaxBaselines;
+constexpr int kMaxGroupSizes = 4;
+constexpr int kMaxTrials =
+    4 + 2 * kMaxGroupSizes + kMaxBaselines + kMaxDepths + kMaxKinds + 6 + 1 + kMaxBaselines;
 
 using Costs = std::vector<std::vector<double>>;
 
@@ -49,6 +54,7 @@ class Tournament {
 
  private:
   absl::StatusOr<std::vector<Allocation>> FirstPlans() const;
+  absl::Status AddPlansOfOneGroupSize(std::vector<Allocation>& plans) const;
   std::vector<Allocation> Probes() const;
   absl::StatusOr<std::vector<Allocation>> CorrectedPlans() const;
 
@@ -90,11 +96,47 @@ absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
   for (const double exponent : kExponents) {
     LWQ_RETURN_IF_ERROR(AddKnapsack(costs_, exponent, "the units' own costs", plans));
   }
+  LWQ_RETURN_IF_ERROR(AddPlansOfOneGroupSize(plans));
   LWQ_ASSIGN_OR_RETURN(std::vector<Baseline> baselines, Baselines(problem_));
   for (Baseline& baseline : baselines) {
     Add(std::move(baseline.allocation), absl::StrCat(baseline.name, "."), plans);
   }
   return plans;
+}
+
+// With several group sizes most costs follow from errors and few are measured, so the best mixture by
+// costs may do worse than the best one of a single size. The row, 0, is a size like the others.
+absl::Status Tournament::AddPlansOfOneGroupSize(std::vector<Allocation>& plans) const {
+  constexpr double kNever = 1e9;
+  std::set<int64_t> sizes;
+  for (const UnitMenu& menu : problem_.menu.units) {
+    for (const WeightFormat* format : menu.formats) {
+      if (format->grid() != nullptr) sizes.insert(format->grid()->group_size());
+    }
+  }
+  if (sizes.size() < 2 || sizes.size() > kMaxGroupSizes) return absl::OkStatus();
+  for (const int64_t size : sizes) {
+    Costs costs = costs_;
+    Plan smallest = SmallestPlan(problem_);
+    for (size_t u = 0; u < costs.size(); ++u) {
+      const UnitMenu& menu = problem_.menu.units[u];
+      const auto has_other_size = [size](const WeightFormat* format) {
+        return format->grid() != nullptr && format->grid()->group_size() != size;
+      };
+      // A unit that cannot be stored in this size keeps its choice.
+      if (absl::c_all_of(menu.formats, has_other_size)) continue;
+      for (size_t f = 0; f < menu.formats.size(); ++f) {
+        if (has_other_size(menu.formats[f])) costs[u][f] = kNever;
+      }
+      smallest[u] = *absl::c_find_if_not(menu.formats, has_other_size);
+    }
+    if (MeasurePlan(problem_, smallest) > AllowedBytes(problem_)) continue;
+    for (const double exponent : kCorrectedExponents) {
+      LWQ_RETURN_IF_ERROR(AddKnapsack(
+          costs, exponent, absl::StrCat("the units' own costs in groups of ", size), plans));
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::vector<Allocation> Tournament::Probes() const {
@@ -196,8 +238,15 @@ Plan Tournament::Enlarge(const Group& group) const {
   Plan plan = best_->plan;
   for (size_t u : group.units) {
     const UnitMenu& menu = problem_.menu.units[u];
-    const size_t next = static_cast<size_t>(menu.Find(plan[u]) + 1);
-    if (next < menu.formats.size()) plan[u] = menu.formats[next];
+    const GridFormat* grid = plan[u]->grid();
+    // The same width in smaller groups gains less than the measurement is off.
+    const auto next = std::find_if(
+        menu.formats.begin() + menu.Find(plan[u]) + 1, menu.formats.end(),
+        [grid](const WeightFormat* format) {
+          return grid == nullptr || format->grid() == nullptr ||
+                 format->grid()->bits() != grid->bits();
+        });
+    if (next != menu.formats.end()) plan[u] = *next;
   }
   return plan;
 }

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/plan/allocation_measure.h"
 
 namespace lwq {
@@ -120,6 +121,42 @@ TEST_F(LwqTest, WhatIsOverTheBudgetIsLearntFromAndNeverChosen) {
   EXPECT_LT(least_over, least);
   EXPECT_EQ(of_chosen, least);
   EXPECT_LE(chosen.plan_bytes, allowed);
+}
+
+// Groups of 32 are worth less than their costs say, so the mixture by costs is worse than the best
+// plan in groups of 128, and corrections by depth and kind cannot see why.
+TEST_F(LwqTest, OfSeveralGroupSizesTheBestSingleOneIsFound) {
+  const auto cost = [](size_t u, const WeightFormat* format, double worth_of_a_scale) {
+    const double scales = 16.0 / static_cast<double>(format->grid()->group_size());
+    return (1.0 + static_cast<double>(u * 7 % 5)) *
+           std::pow(4.0, -format->grid()->bits() - worth_of_a_scale * scales);
+  };
+  const auto use = [&](std::vector<int64_t> group_sizes) {
+    MenuRequest request;
+    request.formats = {"int2", "int3", "int4"};
+    request.group_sizes = std::move(group_sizes);
+    problem_.menu = *BuildMenu(model_, **FindProfile("transformers"), request);
+    problem_.cost.clear();
+    for (size_t u = 0; u < model_.units.size(); ++u) {
+      std::vector<double>& row = problem_.cost.emplace_back();
+      for (const WeightFormat* format : problem_.menu.units[u].formats) {
+        row.push_back(format->dense() ? 0 : cost(u, format, 1.3));
+      }
+    }
+  };
+  const Damage damage = [&](const Plan& plan) {
+    double sum = 0;
+    for (size_t u = 0; u < plan.size(); ++u) {
+      if (!plan[u]->dense()) sum += cost(u, plan[u], 0);
+    }
+    return sum;
+  };
+  use({128});
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation single, Allocate("knapsack", problem_));
+  use({32, 128});
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation mixed, Allocate("knapsack", problem_));
+  ASSERT_GT(damage(mixed.plan), 1.1 * damage(single.plan));
+  EXPECT_LE(damage(Play(damage).plan), damage(single.plan));
 }
 
 TEST_F(LwqTest, OnePossiblePlanNeedsNoMeasurement) {
