@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/memory_usage.h"
+#include "base/reasons.h"
 #include "base/retry.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
@@ -63,6 +64,12 @@ Retry MakeRetry(Clock* clock, grpc::Channel* channel) {
   return Retry({.is_transient = MayBeTakenLater}, clock, nullptr, sleep);
 }
 
+// The smaller one of those that are set. What a task is forecast to take counts host and device
+// memory together, so each alone is a bound that holds.
+int64_t Ceiling(int64_t asked, int64_t of_device) {
+  return asked > 0 && of_device > 0 ? std::min(asked, of_device) : std::max(asked, of_device);
+}
+
 }  // namespace
 
 Agent::Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel)
@@ -78,6 +85,7 @@ absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Devic
   LWQ_ASSIGN_OR_RETURN(credentials,
                        WithToken(std::move(credentials), options.token_file, options.server));
   auto channel = MakeChannel(options.server, std::move(credentials));
+  options.memory_bytes = Ceiling(options.memory_bytes, device->memory_limit_bytes());
   std::unique_ptr<Agent> agent(new Agent(std::move(options), device, std::move(channel)));
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,
                        BlobCache::Open(agent->options_.work_directory, agent->channel_,
@@ -214,12 +222,13 @@ absl::Status Agent::Run() {
       break;
     }
     for (const v1::Lease& lease : polled->leases()) {
-      if (stopping_) {
+      if (stopping_ || !device_lost_.ok()) {
         Release(lease);
       } else {
         RunLease(lease);
       }
     }
+    if (!device_lost_.ok()) return device_lost_;
     last_work = options_.clock->Steady();
   }
   return absl::OkStatus();
@@ -247,6 +256,12 @@ void Agent::RunLease(const v1::Lease& lease) {
       return keeper.Progress(fraction, current);
     };
     result = RunTask(context);
+    if (!result.ok() && device_->Lost()) {
+      device_lost_ = Failure(reasons::kDeviceLost,
+                             absl::StrCat(device_->name(), " has a fault that only a new process "
+                                          "gets rid of: ", result.status().message()));
+      result = device_lost_;
+    }
     const double seconds = absl::ToDoubleSeconds(options_.clock->Steady() - start);
     const int64_t peak = std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes());
     metrics_.TaskEnded(lease.spec(), OutcomeOf(result.status()), seconds, peak);

@@ -29,7 +29,8 @@ struct AgentOptions {
   std::string token_file;  // of the token that it shows; empty: none
   std::string worker_id;
   std::string work_directory;
-  int64_t memory_bytes = 0;  // ceiling of anonymous memory; 0: none
+  // Ceiling of what a task takes, of anonymous memory and of a device's own; 0: what the device has.
+  int64_t memory_bytes = 0;
   int64_t cache_bytes = int64_t{64} << 30;
   std::string server_blobs;  // see BlobCache::ShareFilesWith; empty: blobs are copied
   // Run ends after so long without a task; for workers that are started when there is work.
@@ -43,8 +44,9 @@ class Agent {
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
 
   // Works until Stop() or until it was idle for options.exit_when_idle (OK), or until another
-  // worker took over this worker's id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"). A server that
-  // is away is waited for.
+  // worker took over this worker's id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"), or until the
+  // device is lost (INTERNAL "DEVICE_LOST": only another process can use it again; its task is
+  // reported as failed and runs elsewhere). A server that is away is waited for.
   absl::Status Run();
 
   // Asks Run to give its lease back and return; async-signal-safe.
@@ -80,6 +82,7 @@ class Agent {
   CalibrationTokens calibration_tokens_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
   WorkerMetrics metrics_;
+  absl::Status device_lost_;  // or OK
   std::atomic<bool> registered_{false};
   std::atomic<bool> stopping_{false};
 };

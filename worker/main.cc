@@ -1,6 +1,7 @@
 // lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 1 a model that was only
-// looked at cannot be used or an artifact cannot be converted, 70 internal, 75 another worker has this one's name or a second signal
-// came, 78 configuration.
+// looked at cannot be used or an artifact cannot be converted, 70 internal, 71 the device is lost and
+// only a new process can use it, 75 another worker has this one's name or a second signal came, 78
+// configuration.
 #include <signal.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@
 namespace {
 
 constexpr int kExitInternal = 70;
+constexpr int kExitDeviceLost = 71;
 constexpr int kExitTemporary = 75;
 constexpr int kExitConfiguration = 78;
 
@@ -41,6 +43,7 @@ void HandleStop(int) {
 int ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return 0;
   if (lwq::ReasonOf(status) == "INCARNATION_SUPERSEDED") return kExitTemporary;
+  if (lwq::ReasonOf(status) == "DEVICE_LOST") return kExitDeviceLost;
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ? kExitConfiguration
                                                                           : kExitInternal;
 }
@@ -125,7 +128,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--memory", options.memory_bytes,
-                 "ceiling of anonymous memory in bytes (suffixes KiB, MiB, GiB); 0: none")
+                 "ceiling of what a task takes in memory, in bytes (suffixes KiB, MiB, GiB); 0: none, "
+                 "or what the GPU has")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));

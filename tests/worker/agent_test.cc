@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/fake_services.h"
+#include "worker/engine/device/reference/reference_device.h"
 #include "worker/lease_keeper.h"
 
 namespace lwq::testing {
@@ -128,6 +129,28 @@ TEST_F(AgentTest, ATaskIsGivenBackToTheServerThatLeadsNext) {
   EXPECT_OK(agent->Run());
   MutexLock lock(&server_.workers.mu);
   EXPECT_EQ(server_.workers.releases, 4);
+}
+
+class LostDevice : public ReferenceDevice {
+ public:
+  bool Lost() override { return true; }
+  int64_t memory_limit_bytes() const override { return 12'345'678; }
+};
+
+TEST_F(AgentTest, EndsWhenItsDeviceIsLostAndItsTaskRunsElsewhere) {
+  LostDevice device;
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
+                           Agent::Create({.server = server_.address(),
+                                          .worker_id = "w",
+                                          .work_directory = JoinPath(directory_.path(), "work"),
+                                          .memory_bytes = 99'999'999},
+                                         &device));
+  EXPECT_THAT(agent->metrics().Expose(),
+              ::testing::HasSubstr("lwq_worker_memory_bytes{kind=\"ceiling\"} 12345678"));
+  Offer(SomeLease());  // of no kind: it fails
+  EXPECT_THAT(agent->Run(), FailsWith("DEVICE_LOST", ::testing::HasSubstr("reference")));
+  MutexLock lock(&server_.workers.mu);
+  EXPECT_EQ(server_.workers.last_failure.reason(), "DEVICE_LOST");
 }
 
 double LastBusySeconds(FakeWorkers& workers) {

@@ -182,6 +182,11 @@ class Device {
   virtual bool Supports(ComputeType type) const = 0;
   // For loops over host memory between operations; not while one is under way.
   virtual ThreadPool& host_threads() = 0;
+  // What buffers may take at most in a memory of the device's own, in bytes; 0: it has none.
+  virtual int64_t memory_limit_bytes() const { return 0; }
+  // Whether a fault makes every later operation fail, so that the process has to end. Waits for what
+  // is under way; for after an error.
+  virtual bool Lost() { return false; }
 
   // --- memory ---
   // [rows, cols] of T, not initialised. INVALID_ARGUMENT for sizes below 0 or past 2^40 elements.

@@ -52,6 +52,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaOptions
   LWQ_ASSIGN_OR_RETURN(
       device->transfers_,
       cuda::Transfers::Create(device->pool_, options.num_upload_slots, options.upload_slot_bytes));
+  device->own_bytes_ = device->pool_->used_bytes();
   return device;
 }
 
@@ -66,6 +67,9 @@ CudaDevice::~CudaDevice() = default;
 
 std::string CudaDevice::Description() const { return description_; }
 std::string CudaDevice::NumericsClass() const { return numerics_class_; }
+
+// An error of memory or of arguments is the call's own; a fault is every later call's too.
+bool CudaDevice::Lost() { return cudaStreamSynchronize(stream()) != cudaSuccess; }
 
 absl::Status CudaDevice::Synchronize() { return checks_->Collect(); }
 

@@ -40,6 +40,9 @@ class CudaDevice : public Device {
   std::string NumericsClass() const override;
   bool Supports(ComputeType) const override { return true; }
   ThreadPool& host_threads() override { return host_threads_; }
+  // Without what the device holds itself: workspaces and the ring of the uploads.
+  int64_t memory_limit_bytes() const override { return pool_->limit_bytes() - own_bytes_; }
+  bool Lost() override;
   int64_t used_bytes() const { return pool_->used_bytes(); }
   int64_t limit_bytes() const { return pool_->limit_bytes(); }
   absl::Status Synchronize() override;
@@ -173,6 +176,7 @@ class CudaDevice : public Device {
   std::unique_ptr<cuda::DeferredChecks> checks_;
   std::unique_ptr<cuda::Blas> blas_;
   std::unique_ptr<cuda::Solver> solver_;
+  int64_t own_bytes_ = 0;
 };
 
 }  // namespace lwq

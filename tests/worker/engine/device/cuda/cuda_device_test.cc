@@ -58,6 +58,8 @@ TEST_F(CudaDeviceTest, MemoryHasALimitAndIsCounted) {
     EXPECT_EQ(limited->used_bytes(), own + 8192);
     const absl::Status status = limited->NewMatrix(2, 1024).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_FALSE(limited->Lost());
+    EXPECT_EQ(limited->memory_limit_bytes(), before + 3 * 4096 - own);
     EXPECT_THAT(status.message(), HasSubstr("2 x 1024 elements of 4 bytes: 8192 bytes asked for"));
     EXPECT_THAT(status.message(), HasSubstr(absl::StrCat(own + 8192, " of at most ")));
   }
@@ -160,6 +162,7 @@ TEST_F(CudaDeviceTest, AFaultStays) {
   EXPECT_THAT(status.message(), HasSubstr("waiting for the device"));
   EXPECT_FALSE(device_->FillZero(out->view()).ok());
   EXPECT_FALSE(device_->NewMatrix(1, 1).ok());
+  EXPECT_TRUE(device_->Lost());
 }
 
 TEST_F(CudaDeviceTest, AViewPastItsBufferIsAFault) {
