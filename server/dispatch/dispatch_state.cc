@@ -249,6 +249,16 @@ int64_t DispatchState::SeenUs(const std::string& worker) const {
   return it == seen_us_.end() ? 0 : it->second;
 }
 
+void DispatchState::CountPoll(const std::string& worker, int by) {
+  if ((polls_[worker] += by) == 0) polls_.erase(worker);
+}
+
+bool DispatchState::IsAway(const std::string& worker, int64_t steady_us) const {
+  if (IsLost(worker, steady_us)) return true;
+  return polls_.count(worker) == 0 && LeasesOf(worker).empty() &&
+         SeenUs(worker) + kBetweenCallsUs <= steady_us;
+}
+
 const v1::JobRecord* Draft::FindJob(const std::string& name) const {
   return Find(state_.jobs(), changes.jobs, name);
 }

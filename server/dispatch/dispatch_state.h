@@ -57,6 +57,9 @@ inline int64_t LostAfterUs(const DispatchOptions& options) {
   return 2 * std::max<int64_t>(options.lease_ttl_us, 30'000'000);
 }
 
+// For so long a worker may be between its tasks and its next call.
+inline constexpr int64_t kBetweenCallsUs = 10'000'000;
+
 // Edited and deleted records by key; nullopt: deleted.
 template <typename T>
 using Edits = std::map<std::string, std::optional<T>>;
@@ -152,6 +155,11 @@ class DispatchState {
   bool IsLost(const std::string& worker, int64_t steady_us) const {
     return SeenUs(worker) + LostAfterUs(options_) <= steady_us;
   }
+  // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a task.
+  void CountPoll(const std::string& worker, int by);
+  // Lost, or on the way there: it has no task and has not asked for one for longer than it takes a
+  // worker to come back. What people are shown; nothing is decided by it.
+  bool IsAway(const std::string& worker, int64_t steady_us) const;
 
  private:
   bool IsWanted(const v1::TaskRecord& task) const;
@@ -172,6 +180,7 @@ class DispatchState {
   std::map<std::string, v1::Model> models_;          // by name
   std::map<std::string, LeaseStatus> leases_;        // by task
   std::map<std::string, int64_t> seen_us_;           // by worker id
+  std::map<std::string, int> polls_;                 // by worker id; not 0
   v1::ServerRecord server_;
 
   int64_t looked_us_ = -1;   // when the last event was

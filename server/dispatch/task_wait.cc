@@ -25,7 +25,7 @@ std::string WhyNotNow(const Draft& draft, const std::string& id, const v1::Worke
   }
   if (IsExcluded(task, worker.registration())) return absl::StrCat(id, " failed it");
   if (worker.cordoned()) return absl::StrCat(id, " is cordoned");
-  if (state.IsLost(id, draft.steady_us())) {
+  if (state.IsAway(id, draft.steady_us())) {
     const int64_t seen = state.SeenUs(id);
     if (seen == 0) return absl::StrCat(id, " has not been heard of since the server started");
     return absl::StrCat(id, " was last heard of ", SecondsText(draft.steady_us() - seen), " ago");

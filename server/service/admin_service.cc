@@ -37,7 +37,7 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
     for (v1::RunningTask& task : RunningTasksOf(Draft(state, now), id)) {
       *worker.add_running() = std::move(task);
     }
-    worker.set_state(state.IsLost(id, now.steady_us) ? v1::Worker::LOST
+    worker.set_state(state.IsAway(id, now.steady_us) ? v1::Worker::LOST
                      : worker.tasks().empty()        ? v1::Worker::READY
                                                      : v1::Worker::BUSY);
   }

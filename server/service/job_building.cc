@@ -163,7 +163,8 @@ absl::StatusOr<std::vector<bool>> Scheduler::AreWhole(
   return whole;
 }
 
-absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
+absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph,
+                                                const std::optional<std::set<std::string>>& seen) {
   std::map<std::string, std::string> kinds;  // by key
   for (const TaskNode& node : graph.tasks) {
     if (node.product_keys().empty()) kinds[node.key()] = node.kind();
@@ -185,7 +186,9 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
   std::vector<Write> uses;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Record& row = rows[i];
-    metrics_->CacheLookup(kinds[row.key], whole[i] ? "hit" : "incomplete");
+    if (seen.has_value() && seen->count(row.key) == 0) {
+      metrics_->CacheLookup(kinds[row.key], whole[i] ? "hit" : "incomplete");
+    }
     kinds.erase(row.key);
     if (whole[i]) {
       cached[row.key] = std::move(*entries[i].mutable_output());
@@ -200,11 +203,25 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph) {
       drop.remove = true;
     }
   }
-  for (const auto& [key, kind] : kinds) metrics_->CacheLookup(kind, "miss");
+  for (const auto& [key, kind] : kinds) {
+    if (seen.has_value() && seen->count(key) == 0) metrics_->CacheLookup(kind, "miss");
+  }
   if (!drops.empty()) LWQ_RETURN_IF_ERROR(store_->Commit(drops));
   // Only a note for the collector: one that cannot be made costs nothing today.
   if (!uses.empty()) store_->Commit(uses).IgnoreError();
   return cached;
+}
+
+// Keys of what a job's tasks make, made or not.
+std::set<std::string> Scheduler::KeysOf(const v1::JobRecord& job) const {
+  std::set<std::string> keys(job.tasks().begin(), job.tasks().end());
+  MutexLock lock(&mu_);
+  for (const std::string& key : job.tasks()) {
+    auto task = state_.tasks().find(key);
+    if (task == state_.tasks().end()) continue;
+    for (const auto& [blob, product] : task->second.product_keys()) keys.insert(product);
+  }
+  return keys;
 }
 
 absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
@@ -229,11 +246,12 @@ absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
   const bool decided = step.trials.empty();
   const JobGraph graph = decided ? BuildLastStage(source->input, step.plan)
                                  : BuildTrialStage(source->input, step.formats, step.judge);
+  const std::set<std::string> seen = KeysOf(job);
   for (size_t i = 0; i < step.trials.size(); ++i) {
     step.trials[i].set_task(graph.plan_tasks[i]);
     trials.push_back(std::move(step.trials[i]));
   }
-  LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph));
+  LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph, seen));
   return Run([&](Draft& draft) {
     return decided ? FinishPlan(draft, name, step.plan, trials, graph, cached)
                    : StartTrials(draft, name, trials, graph, cached);

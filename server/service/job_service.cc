@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/failure.h"
+#include "base/failure_details.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
@@ -107,11 +108,14 @@ absl::Status CheckWorkerMemory(Scheduler& scheduler, int64_t needed) {
     }
   });
   if (enough) return absl::OkStatus();
-  return Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
-                 absl::StrCat("the job needs ", needed,
-                              " bytes of a worker's memory, and the largest "
-                              "worker keeps to ",
-                              most, ": start one with more, or give the job that ceiling"));
+  absl::Status status =
+      Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+              absl::StrCat("the job needs ", needed,
+                           " bytes of a worker's memory, and the largest worker keeps to ", most,
+                           ": start one with more, or give the job that ceiling"));
+  AddFact("needed_bytes", absl::StrCat(needed), &status);
+  AddFact("largest_worker_bytes", absl::StrCat(most), &status);
+  return status;
 }
 
 absl::Status CheckRequest(const v1::CreateJobRequest& request) {
@@ -207,7 +211,8 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     response = event.job;
     return absl::OkStatus();
   }
-  LWQ_ASSIGN_OR_RETURN(event.cached, scheduler.LookUp(event.graph));
+  LWQ_ASSIGN_OR_RETURN(event.cached,
+                       scheduler.LookUp(event.graph, /*seen=*/std::set<std::string>()));
   const std::string name = event.job.name();
   LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) {
     RememberRequest(mark, name, draft);

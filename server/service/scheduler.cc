@@ -180,6 +180,11 @@ void Scheduler::SawWorker(const std::string& worker) {
   state_.SawWorker(worker, Now().steady_us);
 }
 
+void Scheduler::CountPoll(const std::string& worker, int by) {
+  MutexLock lock(&mu_);
+  state_.CountPoll(worker, by);
+}
+
 bool Scheduler::AnyReady() const {
   MutexLock lock(&mu_);
   return state_.ready().size() > 0;

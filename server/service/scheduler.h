@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -52,6 +53,8 @@ class Scheduler {
 
   absl::StatusOr<v1::HeartbeatResponse> Beat(const v1::HeartbeatRequest& request);
   void SawWorker(const std::string& worker);
+  // See DispatchState.
+  void CountPoll(const std::string& worker, int by);
   // Whether a task could be handed out now, to some worker.
   bool AnyReady() const;
   // Takes back expired leases.
@@ -75,8 +78,11 @@ class Scheduler {
       const std::string& job, const v1::JobSpec& spec,
       const v1::EngineClass* engine = nullptr) const;
   JobGraph BuildFirst(const GraphSource& source) const;
-  // Results of these tasks whose blobs are all there; entries that lost one are deleted.
-  absl::StatusOr<CachedResults> LookUp(const JobGraph& graph);
+  // Results of these tasks whose blobs are all there; entries that lost one are deleted. Counted as a
+  // job's looks for results of others are all but `seen`, what it looked for or made before; none
+  // without it.
+  absl::StatusOr<CachedResults> LookUp(
+      const JobGraph& graph, const std::optional<std::set<std::string>>& seen = std::nullopt);
 
   Hints& hints() { return hints_; }
   LeaseWaiters& lease_waiters() { return lease_waiters_; }
@@ -96,6 +102,7 @@ class Scheduler {
   // waits for something that nobody does.
   void PlanJob(const std::string& name, int attempt);
   void Rebuild(const std::string& name, int attempt);
+  std::set<std::string> KeysOf(const v1::JobRecord& job) const;
   // The class of workers that is to compute a job of this input.
   v1::EngineClass EngineFor(const GraphInput& input) const;
   void RetryLater(int attempt, std::function<void()> work);

@@ -48,6 +48,8 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   void Begin() {
     if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
     if (env_.scheduler->draining) return End(DrainingError());
+    polls_ = true;
+    env_.scheduler->CountPoll(request_.worker_id(), 1);
     waiter_ = env_.scheduler->lease_waiters().Add([this](int64_t others) { return Wake(others); });
     tick_hint_ = env_.scheduler->hints().Add(kTickTopic, [this] { Tick(); });
     Wake(0);
@@ -55,6 +57,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   void Drain() override { End(DrainingError()); }
   void OnCancel() override { End(absl::CancelledError("the worker has gone")); }
   void OnDone() override {
+    if (polls_) env_.scheduler->CountPoll(request_.worker_id(), -1);
     env_.scheduler->lease_waiters().Remove(waiter_);
     env_.scheduler->hints().Remove(tick_hint_);
     bool idle = false;
@@ -166,6 +169,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
   v1::LeaseTasksResponse* const response_;
   const absl::Duration deadline_;  // by the steady clock
   CallRecord record_;
+  bool polls_ = false;
   int64_t waiter_ = 0;
   int64_t tick_hint_ = 0;
   Mutex mu_;

@@ -91,8 +91,22 @@ def drained_and_killed():
         pod.begin(container)  # the kubelet starts a container alone
         lwqctl(pod.address, "watch", pod.job)
         check(True, f"the {container} alone is killed for memory: the job ends well {time.monotonic() - began:.1f} s after that")
-    stop(pod.worker)
+    idle_worker_killed(pod)
     stop(pod.server)
+
+
+def idle_worker_killed(pod):
+    """It is soon shown to be away, though nothing is lost with it."""
+    def state():
+        workers = json.loads(lwqctl(pod.address, "workers", "--json"))["workers"]
+        return next(w["state"] for w in workers if w["name"].removeprefix("workers/") == pod.name)
+    check(state() == "READY", "a worker that waits for tasks is shown as ready")
+    pod.worker.kill()
+    pod.worker.wait()
+    pod.worker.returncode = 0
+    began = time.monotonic()
+    wait_for("the worker to be shown as lost", lambda: state() == "LOST", 20)
+    check(True, f"one that is killed as lost, after {time.monotonic() - began:.1f} s")
 
 
 def a_task_that_kills():

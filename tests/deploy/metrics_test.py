@@ -82,6 +82,9 @@ def main():
     for budget in ("4.5bpw", "4bpw"):  # the second finds results of the first
         job = lwqctl(address, "submit", "sample", "--budget", budget, *QUICK_JOB).strip()
         lwqctl(address, "watch", job)
+        # A job looks for its own results again when it goes on after planning; those are no results of others.
+        hits = sum(map(float, re.findall(r'^lwq_cache_lookups_total{.*result="hit".*} (\d+)$', get(server_port, "/metrics")[1], re.M)))
+        check((hits > 0) == (budget == "4bpw"), f"the job of {budget} found {hits:.0f} results of others")
     wait_for("a scrape of the last job", lambda: [s for s in query(port, 'lwq_jobs_finished_total{state="succeeded"} == 2')])
     time.sleep(3)  # two more scrapes, for rates
     for exposition in (server_port, worker_port):

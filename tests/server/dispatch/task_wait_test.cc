@@ -52,6 +52,21 @@ TEST_F(TaskWaitTest, SaysWhyEachWorkerTakesNothing) {
                     HasSubstr("w3 does not read models of family llama")));
 }
 
+// Long before it is lost, by which jobs are decided.
+TEST_F(TaskWaitTest, AWorkerThatStoppedAskingIsNoFreeOne) {
+  s_.Register("w1", "i1");
+  ASSERT_OK(s_.Submit("jobs/a", s_.Spec("gptq", "kl", 1 << 30)));
+  s_.now_us += kBetweenCallsUs - 1;
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w1 is free"));
+  s_.now_us += 1;
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("w1 was last heard of 10 s ago"));
+  DispatchState& state = const_cast<DispatchState&>(s_.state());
+  state.CountPoll("w1", 1);
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w1 is free"));
+  state.CountPoll("w1", -1);
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("w1 was last heard of 10 s ago"));
+}
+
 TEST_F(TaskWaitTest, ABusyWorkerIsWaitedFor) {
   s_.Register("w1", "i1");
   ASSERT_OK(s_.Submit("jobs/a", s_.Spec("gptq", "kl", 1 << 30)));

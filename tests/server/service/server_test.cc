@@ -58,6 +58,27 @@ TEST_F(ServerTest, AJobRunsToItsArtifactAndASecondBudgetComesFromTheCache) {
   EXPECT_EQ(GetJob(second.name()).state(), v1::Job::SUCCEEDED);
 }
 
+TEST_F(ServerTest, AWorkerThatHasGoneIsShownSoon) {
+  const auto state = [&] {
+    v1::ListWorkersResponse workers;
+    EXPECT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::ListWorkers, v1::ListWorkersRequest(),
+                   &workers));
+    return workers.workers_size() == 1 ? workers.workers(0).state() : v1::Worker::STATE_UNSPECIFIED;
+  };
+  const auto becomes = [&](v1::Worker::State wanted) {
+    for (int i = 0; i < 500 && state() != wanted; ++i) absl::SleepFor(absl::Milliseconds(20));
+    return state() == wanted;
+  };
+  {
+    ScriptedWorker worker(server_->address(), "w");
+    ASSERT_TRUE(becomes(v1::Worker::READY));
+    clock_.Advance(absl::Seconds(15));  // its call waits for a task all the while
+    EXPECT_EQ(state(), v1::Worker::READY);
+  }
+  clock_.Advance(absl::Seconds(11));
+  EXPECT_TRUE(becomes(v1::Worker::LOST));
+}
+
 TEST_F(ServerTest, ARestartInTheMiddleLosesNothing) {
   ScriptedWorker worker(server_->address(), "w");
   AddModel();
