@@ -128,8 +128,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--memory", options.memory_bytes,
-                 "ceiling of what a task takes in memory, in bytes (suffixes KiB, MiB, GiB); 0: none, "
-                 "or what the GPU has")
+                 "ceiling of a task's memory, of a GPU's too (suffixes KiB, MiB, GiB); 0: none")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));

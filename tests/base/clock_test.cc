@@ -75,10 +75,12 @@ TEST(SimulatedClockTest, AWaitEndsWhenTheTimeIsMoved) {
   SimulatedClock clock;
   Mutex mu;
   CondVar changed;
+  const absl::Duration end = clock.Steady() + absl::Minutes(1);
   std::thread moves([&] { clock.Advance(absl::Hours(1)); });
   {
     MutexLock lock(&mu);
-    while (clock.WaitFor(changed, &mu, absl::Minutes(1))) continue;
+    while (clock.Steady() < end) clock.WaitFor(changed, &mu, end - clock.Steady());
+    EXPECT_FALSE(clock.WaitFor(changed, &mu, absl::ZeroDuration()));
   }
   moves.join();
 }

@@ -139,7 +139,7 @@ TEST_F(CliQuantizeTest, AJobThatAnotherCommandWaitsForGoesOn) {
   ASSERT_TRUE(absl::SimpleAtoi(ReadFile(File("goes.pid"), 100).value_or(""), &pid));
   ASSERT_EQ(::kill(pid, SIGINT), 0);
   EXPECT_EQ(WEXITSTATUS(::pclose(goes)), 130) << Read(0, "goes").err;
-  EXPECT_THAT(Read(0, "goes").err, HasSubstr("goes on for another command"));
+  EXPECT_THAT(Read(0, "goes").err, HasSubstr("goes on: another command may wait for it"));
   EXPECT_EQ(WEXITSTATUS(::pclose(stays)), 0) << Read(0, "stays").err;
   EXPECT_TRUE(FileExists(File("stays/model.safetensors")));
 }
