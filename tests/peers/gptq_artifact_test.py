@@ -22,9 +22,9 @@ ANY_WIDTHS = ["--method", "rtn", "--scorer", "random", "--allocator", "knapsack"
 cases = [
     # name, options of make_model (None: the sample), options of quantize
     ("sample", None, ["--budget", "3.5bpw", "--method", "gptq", "--bits", "2,3,4,8,16"]),
-    ("bf16 untied sharded", TINY + ["--dtype", "bf16", "--untied", "--shards", "3"], ["--budget", "4.3bpw", "--bits", "2,3,4,8,16"] + ANY_WIDTHS),
+    ("bf16 untied sharded", TINY + ["--dtype", "bf16", "--untied", "--shards", "3"], ["--budget", "3.6bpw", "--bits", "2,3,4,8,16"] + ANY_WIDTHS),
     ("f16 groups", TINY + ["--dtype", "f16"], ["--budget", "5bpw", "--bits", "3,4,8", "--group-size", "32,64,row"] + ANY_WIDTHS),
-    ("one width", TINY + ["--dtype", "f16"], ["--budget", "3.2bpw", "--bits", "3", "--allocator", "uniform", "--method", "rtn", "--scorer", "random"]),
+    ("one width", TINY + ["--dtype", "f16"], ["--budget", "3.3bpw", "--bits", "3", "--allocator", "uniform", "--method", "rtn", "--scorer", "random"]),
 ]
 
 
