@@ -7,7 +7,6 @@ import lwq
 import numpy as np
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
-from safetensors import safe_open
 
 try:
     import gguf
@@ -21,15 +20,6 @@ lwq.quantize(lwq.SAMPLE, start, "--budget", "3.6bpw", "--bits", "2,3,4,8", "--me
 def convert(source, kind, name):
     out = os.path.join(lwq.TMP, name)
     return out, json.loads(lwq.run("lwqctl", "artifact", "convert", source, "--format", kind, "--out", out, "--json"))
-
-
-def tensors(directory):
-    found = {}
-    for file in sorted(os.listdir(directory)):
-        if file.endswith(".safetensors"):
-            with safe_open(os.path.join(directory, file), "pt") as f:
-                found.update({name: f.get_tensor(name) for name in f.keys()})
-    return found
 
 
 def library_weights(found):
@@ -64,10 +54,10 @@ def gptq_weights(found):
     return weights
 
 
-expected = library_weights(tensors(start))
+expected = library_weights(lwq.tensors(start))
 there, said = convert(start, "gptq", "there")
 lwq.equal("compressed-tensors to gptq says that it is lossless", said["lossless"], True)
-found = gptq_weights(tensors(there))
+found = gptq_weights(lwq.tensors(there))
 lwq.equal("gptq: linears with other weights than the library reads of the start",
           [m for m in expected if not np.array_equal(expected[m], found.get(m))], [])
 lwq.equal("gptq: logits are those of the start to the bit", bool(np.array_equal(lwq.logits(start, ids, 500), lwq.logits(there, ids, 500))), True)

@@ -9,7 +9,6 @@ os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 import lwq
 import numpy as np
 import torch
-from safetensors import safe_open
 
 try:
     from gptqmodel import BACKEND, GPTQModel
@@ -26,15 +25,6 @@ cases = [
     ("f16 groups", TINY + ["--dtype", "f16"], ["--budget", "5bpw", "--bits", "3,4,8", "--group-size", "32,64,row"] + ANY_WIDTHS),
     ("one width", TINY + ["--dtype", "f16"], ["--budget", "3.3bpw", "--bits", "3", "--allocator", "uniform", "--method", "rtn", "--scorer", "random"]),
 ]
-
-
-def tensors(directory):
-    found = {}
-    for file in sorted(os.listdir(directory)):
-        if file.endswith(".safetensors"):
-            with safe_open(os.path.join(directory, file), "pt") as f:
-                found.update({name: f.get_tensor(name) for name in f.keys()})
-    return found
 
 
 def widths(found):
@@ -57,7 +47,7 @@ for name, make, quantize in cases:
     lwq.quantize(model, out, "--for", "gptqmodel", *quantize)
     with open(os.path.join(out, "lwq-manifest.json"), encoding="utf-8") as f:
         planned = json.load(f)["plan"]
-    found = tensors(out)
+    found = lwq.tensors(out)
     lwq.equal(f"{name}: widths {widths(found)}", len(widths(found)) > 1, name != "one width")
     # It takes 16 bits only; all of these files' scales and weights are exact in the type that it is told.
     sixteen = torch.bfloat16 if name.startswith("bf16") else torch.float16

@@ -93,6 +93,18 @@ def load(directory):
     return model.eval()
 
 
+def tensors(directory):
+    """All tensors of a directory's safetensors files, by name."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in sorted(os.listdir(directory)):
+        if file.endswith(".safetensors"):
+            with safe_open(os.path.join(directory, file), "pt") as f:
+                found.update({name: f.get_tensor(name) for name in f.keys()})
+    return found
+
+
 def quantize(model, out, *options):
     """A real job, service and all, in a data directory of its own; what --json prints."""
     return json.loads(run("lwqctl", "quantize", model, "--out", out, "--data-dir", os.path.join(TMP, "service"), "--json", *options))
