@@ -1,9 +1,14 @@
 #include "base/metrics/http_endpoint.h"
 
 #include <civetweb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/file.h"
 
 namespace lwq {
 namespace {
@@ -16,6 +21,25 @@ int Answer(mg_connection* connection, int code, const char* phrase, const std::s
       "\r\nConnection: close\r\n\r\n", body);
   mg_write(connection, text.data(), text.size());
   return code;
+}
+
+// The library leaves open what it had accepted, and none of its threads had begun to read, when it
+// was stopped: whoever asked would wait for as long as it can.
+void CloseAccepted(int port) {
+  const auto all = ListDirectory("/proc/self/fd");
+  if (!all.ok()) return;
+  for (const std::string& name : *all) {
+    int fd = -1;
+    sockaddr_in6 own = {}, peer = {};  // the port of IPv4 lies where that of IPv6 does
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+    if (absl::SimpleAtoi(name, &fd) &&
+        ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_size) == 0 &&
+        (own.sin6_family == AF_INET || own.sin6_family == AF_INET6) &&
+        ntohs(own.sin6_port) == port &&
+        ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0) {
+      ::close(fd);
+    }
+  }
 }
 
 }  // namespace
@@ -52,11 +76,14 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::str
   const size_t colon = address.rfind(':');
   const std::string host = colon == std::string::npos ? "0.0.0.0" : address.substr(0, colon);
   endpoint->address_ = absl::StrCat(host, ":", port.port);
+  endpoint->port_ = port.port;
   return endpoint;
 }
 
 HttpEndpoint::~HttpEndpoint() {
-  if (context_ != nullptr) mg_stop(context_);
+  if (context_ == nullptr) return;
+  mg_stop(context_);
+  CloseAccepted(port_);
 }
 
 }  // namespace lwq

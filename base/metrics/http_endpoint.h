@@ -32,6 +32,7 @@ class HttpEndpoint {
   const Handlers handlers_;
   std::string address_;
   mg_context* context_ = nullptr;
+  int port_ = 0;
 };
 
 }  // namespace lwq

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/held_port.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
@@ -75,11 +76,8 @@ TEST(HttpEndpointTest, AnswersToThreePathsAndToNoOther) {
 // Probes ask from the first moment on, and must not be answered by the library, which looks for
 // files.
 TEST(HttpEndpointTest, AnswersRightlyFromTheFirstMoment) {
-  int port = 0;
-  {
-    LWQ_ASSERT_OK_AND_ASSIGN(const auto endpoint, HttpEndpoint::Start("127.0.0.1:0", {}));
-    port = PortOf(*endpoint);
-  }
+  const HeldPort held;
+  const int port = held.port();
   std::atomic<bool> stop{false};
   std::set<std::string> answers;
   std::thread probe([&] {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tests/testing/held_port.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
@@ -33,45 +34,36 @@ TEST(ChannelTest, AddressesAreChecked) {
   }
 }
 
-// A server on a port of its own, or on one that an earlier server had.
 class Listener {
  public:
   explicit Listener(int port) {
     grpc::ServerBuilder builder;
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
-                             &port_);
+    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials());
     builder.RegisterCallbackGenericService(&no_calls_);
     server_ = builder.BuildAndStart();
   }
   ~Listener() { server_->Shutdown(std::chrono::system_clock::now()); }
-  int port() const { return port_; }
 
  private:
-  int port_ = 0;
   grpc::CallbackGenericService no_calls_;
   std::unique_ptr<grpc::Server> server_;
 };
 
 bool IsConnected(grpc::Channel& channel) {
-  return channel.WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  return channel.WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(60));
 }
 
 TEST(ChannelTest, AListFindsWhicheverServerListens) {
-  int a = 0, b = 0;
+  const HeldPort a, b;
+  auto channel = MakeChannel(absl::StrCat("127.0.0.1:", a.port(), ",127.0.0.1:", b.port()));
   {
-    Listener first(0), second(0);
-    a = first.port();
-    b = second.port();
-  }
-  auto channel = MakeChannel(absl::StrCat("127.0.0.1:", a, ",127.0.0.1:", b));
-  {
-    Listener leader(b);
+    Listener leader(b.port());
     EXPECT_TRUE(IsConnected(*channel));
   }
-  auto gone = std::chrono::system_clock::now() + std::chrono::seconds(20);
+  auto gone = std::chrono::system_clock::now() + std::chrono::seconds(60);
   EXPECT_TRUE(channel->WaitForStateChange(GRPC_CHANNEL_READY, gone));
-  Listener leader(a);
+  Listener leader(a.port());
   EXPECT_TRUE(IsConnected(*channel));
 }
 
