@@ -89,7 +89,7 @@ void PostgresCluster::Run() {
                    "max_connections=60"},
                   directory_.path() + "/log");
   // The last line of its pid file says how far it is.
-  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  const absl::Time deadline = absl::Now() + absl::Minutes(1);
   while (absl::Now() < deadline) {
     auto pid_file = ReadFile(DataDirectory() + "/postmaster.pid", 1 << 12);
     if (pid_file.ok() && absl::StartsWith(*pid_file, absl::StrCat(server_, "\n")) &&
@@ -98,7 +98,7 @@ void PostgresCluster::Run() {
     }
     absl::SleepFor(absl::Milliseconds(20));
   }
-  ADD_FAILURE() << "PostgreSQL is not ready after 30 s: " << LogOf(directory_.path());
+  ADD_FAILURE() << "PostgreSQL is not ready after a minute: " << LogOf(directory_.path());
 }
 
 void PostgresCluster::Kill() {

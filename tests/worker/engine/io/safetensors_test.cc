@@ -1,9 +1,9 @@
 #include "worker/engine/io/safetensors.h"
 
+#include <ctime>
 #include <random>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/file.h"
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
@@ -139,11 +139,11 @@ std::vector<HostileCase> HostileCases() {
 
 TEST(SafetensorsTest, EveryHostileFileGetsItsOwnReason) {
   for (const HostileCase& hostile : HostileCases()) {
-    const absl::Time start = absl::Now();
+    const std::clock_t start = std::clock();  // of this process, whatever else the machine does
     const auto header = Parse(hostile.file);
     EXPECT_THAT(header, FailsWith(hostile.reason, HasSubstr(hostile.message))) << hostile.name;
     EXPECT_THAT(header, StatusIs(absl::StatusCode::kDataLoss, HasSubstr("x.st"))) << hostile.name;
-    EXPECT_LT(absl::Now() - start, absl::Seconds(2)) << hostile.name;
+    EXPECT_LT(std::clock() - start, 2 * CLOCKS_PER_SEC) << hostile.name;
   }
 }
 
