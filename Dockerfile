@@ -16,7 +16,8 @@ COPY . .
 # --build-context build=DIR takes DIR/out, binaries that are there already, instead of this stage. What was compiled
 # is kept beside the images, so that the next build compiles what has changed.
 FROM sources AS build
-RUN --mount=type=cache,target=/root/.cache/ccache scripts/build.sh release lwq-server lwq-worker lwqctl && mkdir /out && \
+RUN --mount=type=cache,target=/root/.cache/ccache export CCACHE_SLOPPINESS=pch_defines,time_macros && \
+    scripts/build.sh release lwq-server lwq-worker lwqctl && mkdir /out && \
     strip --strip-unneeded -o /out/lwq-server build/release/bin/lwq-server && \
     strip --strip-unneeded -o /out/lwq-worker build/release/bin/lwq-worker && \
     strip --strip-unneeded -o /out/lwqctl build/release/bin/lwqctl && \
@@ -25,7 +26,8 @@ RUN --mount=type=cache,target=/root/.cache/ccache scripts/build.sh release lwq-s
 # The worker with the CUDA device, and of CUDA's libraries those that it opens. --build-context build-cuda=DIR as above.
 FROM sources AS build-cuda
 RUN scripts/install_cuda.sh /usr/local/cuda
-RUN --mount=type=cache,target=/root/.cache/ccache CUDACXX=/usr/local/cuda/bin/nvcc scripts/build.sh release-cuda lwq-worker && mkdir -p /out/cuda && \
+RUN --mount=type=cache,target=/root/.cache/ccache export CCACHE_SLOPPINESS=pch_defines,time_macros && \
+    CUDACXX=/usr/local/cuda/bin/nvcc scripts/build.sh release-cuda lwq-worker && mkdir -p /out/cuda && \
     strip --strip-unneeded -o /out/lwq-worker build/release-cuda/bin/lwq-worker && \
     strip --strip-unneeded -o /out/lwq-sentencepiece.so build/release-cuda/bin/lwq-sentencepiece.so && \
     scripts/install_cuda.sh --runtime /usr/local/cuda /out/cuda
