@@ -102,6 +102,10 @@ class Chart:
                     node[key] = self.place(name, match[1], f"{{{{ {text} | quote }}}}")
             if path == "metadata.namespace" or resource["kind"] == "Namespace" and path == "metadata.name":
                 node[key] = self.place("", "", "{{ .Release.Namespace }}")
+            if resource["kind"] == "ScaledJob" and key == "query":
+                before, after = str(node[key]).split('namespace="lwq"')
+                text = f'printf "{before}namespace=%q{after}" .Release.Namespace'
+                node[key] = self.place("", "", f"{{{{ {text} | quote }}}}")
             # The only names that are the whole cluster's: a release in another namespace has its own.
             if key == "priorityClassName" or resource["kind"] == "PriorityClass" and path == "metadata.name":
                 node[key] = self.place("", "", f"{node[key]}-{{{{ .Release.Namespace }}}}")

@@ -69,6 +69,8 @@ def check_defaults(chart):
         named = {r["metadata"]["namespace"] for r in elsewhere.values() if "namespace" in r["metadata"]}
         check_kept(without)
         check(not whole_clusters(without) & whole_clusters(elsewhere), f"  beside another release: {sorted(whole_clusters(elsewhere))}")
+        queries = [r["spec"]["triggers"][0]["metadata"]["query"] for r in elsewhere.values() if r["kind"] == "ScaledJob"]
+        check(all(q == 'sum(lwq_tasks_ready{namespace="quantizing"})' for q in queries), f"  KEDA counts its own tasks: {queries}")
         check(named == {"quantizing"} and "Namespace quantizing" in elsewhere, "  in the namespace that was asked for")
 
 

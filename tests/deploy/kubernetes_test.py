@@ -185,21 +185,34 @@ def work_space(pod):
 
 
 def scraped(labels):
-    """Whether prometheus-kubernetes.yml keeps a target with these labels of Kubernetes."""
+    """The labels that prometheus-kubernetes.yml gives a target with these of Kubernetes; None when it leaves it out."""
     settings = yaml.safe_load((ROOT / "deploy/prometheus/prometheus-kubernetes.yml").read_text())
+    given = {}
     for rule in settings["scrape_configs"][0]["relabel_configs"]:
         value = ";".join(labels.get(s, "") for s in rule["source_labels"])
-        matches = re.fullmatch(rule.get("regex", "(.*)"), value) is not None
-        if rule.get("action") in ("keep", "drop") and matches != (rule["action"] == "keep"):
-            return False
-    return True
+        match = re.fullmatch(rule.get("regex", "(.*)"), value)
+        if rule.get("action") in ("keep", "drop") and (match is not None) != (rule["action"] == "keep"):
+            return None
+        if "action" not in rule and match:
+            given[rule["target_label"]] = match.expand(rule.get("replacement", "$1").replace("$", "\\"))
+    return given
 
 
 def check_scraping():
     for port, phase, expected in (("metrics", "Running", True), ("worker-metrics", "Running", True), ("grpc", "Running", False),
                                   ("metrics", "Succeeded", False), ("metrics", "Failed", False)):
         labels = {"__meta_kubernetes_pod_container_port_name": port, "__meta_kubernetes_pod_phase": phase}
-        check(scraped(labels) == expected, f"Prometheus {'asks' if expected else 'leaves out'} port {port} of a pod that is {phase}")
+        check((scraped(labels) is not None) == expected, f"Prometheus {'asks' if expected else 'leaves out'} port {port} of a pod that is {phase}")
+
+
+def check_query(scaled_job):
+    """KEDA's query counts what the server of its own namespace has, by a label that Prometheus gives."""
+    namespace = scaled_job["metadata"]["namespace"]
+    labels = scraped({"__meta_kubernetes_pod_container_port_name": "metrics", "__meta_kubernetes_pod_phase": "Running",
+                      "__meta_kubernetes_namespace": namespace, "__meta_kubernetes_pod_container_name": "server"})
+    query = scaled_job["spec"]["triggers"][0]["metadata"]["query"]
+    asked = dict(re.findall(r'(\w+)="([^"]*)"', query))
+    check(asked == {"namespace": namespace} and asked.items() <= labels.items(), f"  KEDA asks for {query}, of targets with {labels}")
 
 
 def check_overlay(overlay, resources):
@@ -278,6 +291,8 @@ def main():
                 check(not wrong, f"  {resource['kind']} {resource['metadata']['name']} keeps the rules for pods {wrong or ''}")
                 check_commands(resource)
         check_overlay(overlay, resources)
+        for scaled_job in (r for r in resources if r["kind"] == "ScaledJob"):
+            check_query(scaled_job)
     check_exit_codes(build(kubectl, "postgres-s3-keda"))
     check_certificates()
     planted = build(kubectl, "embedded")
