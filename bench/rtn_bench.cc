@@ -14,7 +14,7 @@
 #include "base/thread_pool.h"
 #include "bench/stopwatch.h"
 #include "worker/engine/device/device.h"
-#include "worker/engine/format/pack_bits.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
 namespace {

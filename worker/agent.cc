@@ -38,7 +38,8 @@ constexpr absl::Duration kStoppingPatience = absl::Seconds(5);
 // task computed is not thrown away for that.
 bool MayBeTakenLater(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  return IsRetryable(status) || reason == "STORE_FULL" || reason == "STORAGE_FULL";
+  return IsRetryable(status) || reason == reasons::kStoreFull.name ||
+         reason == reasons::kStorageFull.name;
 }
 
 const char* OutcomeOf(const absl::Status& status) {
@@ -48,7 +49,8 @@ const char* OutcomeOf(const absl::Status& status) {
 // Whether a server that refused a result for this needs to hear no more of the task.
 bool KnowsOfFailure(const absl::Status& refused) {
   const std::string reason = ReasonOf(refused);
-  return reason == "LEASE_LOST" || reason == "OUTPUT_INVALID" || reason == "INCARNATION_SUPERSEDED";
+  return reason == reasons::kLeaseLost.name || reason == reasons::kOutputInvalid.name ||
+         reason == reasons::kIncarnationSuperseded.name;
 }
 
 // While there is no connection, waits for one. gRPC gets on with connecting only while somebody
@@ -203,8 +205,8 @@ absl::Status Agent::Run() {
     absl::StatusOr<v1::LeaseTasksResponse> polled = Poll();
     if (!polled.ok()) {
       const std::string reason = ReasonOf(polled.status());
-      if (reason == "INCARNATION_SUPERSEDED") return polled.status();
-      if (reason == "WORKER_UNKNOWN") registered_ = false;
+      if (reason == reasons::kIncarnationSuperseded.name) return polled.status();
+      if (reason == reasons::kWorkerUnknown.name) registered_ = false;
       if (stopping_) break;
       if (!std::exchange(away, true)) {
         spdlog::warn("no work from {}, asking again until it comes: {}", options_.server,

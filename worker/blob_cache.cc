@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/retry.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/grpc_status.h"
@@ -25,7 +25,7 @@ constexpr absl::Duration kCallTimeout = absl::Minutes(2);
 
 bool IsFull(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  return reason == "STORAGE_FULL" || reason == "STORE_FULL";
+  return reason == reasons::kStorageFull.name || reason == reasons::kStoreFull.name;
 }
 
 // A server without room may have some again: an old upload ends, somebody deletes. Not as long as
@@ -68,7 +68,7 @@ std::string BlobCache::PathOf(const std::string& sha256) const { return JoinPath
 absl::StatusOr<std::string> BlobCache::Fetch(const v1::BlobRef& blob) {
   const std::string& sha256 = blob.sha256();
   if (!IsSha256Hex(sha256)) {
-    return InvalidFailure("BLOB_NAME", absl::StrCat("not a blob digest: \"", sha256, "\""));
+    return Failure(reasons::kBlobName, absl::StrCat("not a blob digest: \"", sha256, "\""));
   }
   const std::string path = PathOf(sha256);
   {
@@ -144,7 +144,7 @@ absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& pat
     LWQ_RETURN_IF_ERROR(retry.BeforeRetry(status));
   }
   if (file->size() != blob.size_bytes() || hash.FinishHex() != blob.sha256()) {
-    return CorruptFailure("BLOB_CORRUPT", "the bytes that came are not those of the digest");
+    return Failure(reasons::kBlobCorrupt, "the bytes that came are not those of the digest");
   }
   // Not flushed: what a power cut takes is noticed by the hash before it is read.
   LWQ_RETURN_IF_ERROR(file->Close());

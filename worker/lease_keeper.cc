@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "base/failure.h"
 #include "base/memory_usage.h"
+#include "base/reasons.h"
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
 
@@ -119,7 +119,7 @@ void LeaseKeeper::Beat() {
   if (!status.ok()) {
     // An outage: keep computing, the result is fenced anyway. A refusal: the lease is gone.
     if (status.code() == absl::StatusCode::kFailedPrecondition && verdict_.ok()) {
-      verdict_ = Failure(absl::StatusCode::kAborted, "LEASE_LOST", status.message());
+      verdict_ = Failure(absl::StatusCode::kAborted, reasons::kLeaseLost.name, status.message());
     }
     return;
   }
@@ -128,7 +128,8 @@ void LeaseKeeper::Beat() {
     if (directive.directive() == v1::LeaseDirective::CANCEL) {
       verdict_ = absl::CancelledError("the job was cancelled");
     } else if (directive.directive() == v1::LeaseDirective::LEASE_LOST) {
-      verdict_ = Failure(absl::StatusCode::kAborted, "LEASE_LOST", "another worker has the task");
+      verdict_ = Failure(absl::StatusCode::kAborted, reasons::kLeaseLost.name,
+                         "another worker has the task");
     }
   }
 }

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/metrics/http_endpoint.h"
+#include "base/reasons.h"
 #include "base/rpc/channel.h"
 #include "base/settings.h"
 #include "base/status_macros.h"
@@ -42,8 +42,8 @@ void HandleStop(int) {
 
 int ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return 0;
-  if (lwq::ReasonOf(status) == "INCARNATION_SUPERSEDED") return kExitTemporary;
-  if (lwq::ReasonOf(status) == "DEVICE_LOST") return kExitDeviceLost;
+  if (lwq::ReasonOf(status) == lwq::reasons::kIncarnationSuperseded.name) return kExitTemporary;
+  if (lwq::ReasonOf(status) == lwq::reasons::kDeviceLost.name) return kExitDeviceLost;
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ? kExitConfiguration
                                                                           : kExitInternal;
 }

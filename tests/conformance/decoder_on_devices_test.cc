@@ -92,6 +92,60 @@ TEST_P(DecoderOnDevices, StatesMayStayOnTheDevice) {
   }
 }
 
+// A checkpoint that counts what is read of it.
+class CountedWeights : public WeightSource {
+ public:
+  explicit CountedWeights(const Checkpoint* checkpoint)
+      : base_(MakeCheckpointWeights(checkpoint)) {}
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    return base_->ReadLinear(module, out);
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
+                         MatrixView out) const override {
+    return base_->ReadDense(tensor, first_row, out);
+  }
+  bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
+  absl::Status LoadLinear(absl::string_view module, Device* device,
+                          DeviceView<float> out) const override {
+    ++loads;
+    return base_->LoadLinear(module, device, out);
+  }
+  mutable int loads = 0;
+
+ private:
+  const std::unique_ptr<WeightSource> base_;
+};
+
+// With room for all of it, for a part and for nothing: the same states, and what stays is read
+// once.
+TEST_P(DecoderOnDevices, WhatFitsIsLoadedOnceAndChangesNothing) {
+  const auto checkpoint = Checkpoint::Open(kModels[0]).value();
+  const DecoderSpec spec = ReadDecoderSpec(kModels[0]).value();
+  int linears = 0;
+  for (const LayerSpec& layer : spec.layers) linears += static_cast<int>(layer.linears.size());
+  const TokenBatch batch = Batch();
+  std::vector<Matrix> results;
+  std::vector<int> loads;
+  for (const int64_t spare : {int64_t{0}, int64_t{50'000}, int64_t{1} << 30}) {
+    const auto device = GetParam()->make(2);
+    const CountedWeights weights(checkpoint.get());
+    const auto decoder = Decoder::Create(spec, &weights, device.get(), ComputeType::kF32).value();
+    decoder->set_spare_bytes(spare);
+    for (int pass = 0; pass < 2; ++pass) {
+      results.emplace_back(batch.num_tokens(), spec.hidden_size);
+      ASSERT_OK(RunAllLayers(*decoder, batch, results.back().view()));
+    }
+    loads.push_back(weights.loads);
+  }
+  EXPECT_EQ(loads[0], 2 * linears);
+  EXPECT_GT(loads[1], linears);
+  EXPECT_LT(loads[1], 2 * linears);
+  EXPECT_EQ(loads[2], linears);
+  for (const Matrix& result : results) {
+    EXPECT_TRUE(std::equal(result.data(), result.data() + result.size(), results[0].data()));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, DecoderOnDevices, ::testing::ValuesIn(AllDevices()), DeviceName);
 
 }  // namespace

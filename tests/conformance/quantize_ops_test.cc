@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "tests/conformance/grids_on_device.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq::testing {
 namespace {
@@ -93,6 +94,31 @@ TEST_P(QuantizeOps, CodesAndValuesEqualTheReferences) {
     const Matrix want = Values(&reference_, expected, grid, fit, cols);
     EXPECT_TRUE(std::equal(values.data(), values.data() + values.size(), want.data()));
   }
+}
+
+// What tensor/pack_bits.h packed, whose own test has streams worked out by hand; with an end of row
+// inside of a word, and rows that lie apart.
+TEST_P(QuantizeOps, UnpackedCodesAreThoseThatWerePacked) {
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (const int64_t cols : {1, 13, 32, 203, 1031}) {
+      constexpr int64_t kRows = 71;
+      const int64_t row_bytes = 4 * PackedWords(cols, bits), stride = row_bytes + 3;
+      std::vector<uint8_t> codes(kRows * cols), packed(kRows * stride, 0xff);
+      for (size_t i = 0; i < codes.size(); ++i) {
+        codes[i] = static_cast<uint8_t>((i * 37 + i / 5) & ((1 << bits) - 1));
+      }
+      for (int64_t r = 0; r < kRows; ++r) {
+        PackBits(&codes[r * cols], cols, bits, &packed[r * stride]);
+      }
+      const auto stream = BufferOn<uint8_t>(*device_, {packed.data(), kRows, row_bytes, stride});
+      const auto found = *device_->NewBuffer<uint8_t>(kRows, cols);
+      ASSERT_OK(device_->UnpackCodes(stream->view(), bits, found->view()));
+      ASSERT_EQ(ElementsOf(*device_, found->view()), codes) << bits << " bits, " << cols;
+    }
+  }
+  const auto bytes = *device_->NewBuffer<uint8_t>(2, 8);
+  EXPECT_FALSE(device_->UnpackCodes(bytes->view(), 9, bytes->view()).ok());
+  EXPECT_FALSE(device_->UnpackCodes(bytes->view(), 3, bytes->view()).ok()) << "4 bytes a row";
 }
 
 TEST_P(QuantizeOps, TiesGoToEvenAndNaNToZero) {

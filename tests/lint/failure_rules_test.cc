@@ -105,6 +105,8 @@ TEST(FailureRulesTest, NoSourceHasAReasonWithoutALine) {
           << file.path << " has the reason \"" << literal
           << "\", which has no line in base/failure.def: add one and use reasons::"
           << ConstantOf(literal);
+      EXPECT_FALSE(file.path.starts_with("worker/"))
+          << file.path << " spells \"" << literal << "\": use reasons::" << ConstantOf(literal);
     }
   }
   EXPECT_GT(checked, 0);  // the patterns found what the tree spells today

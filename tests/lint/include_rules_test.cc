@@ -22,7 +22,7 @@ const std::vector<FolderRule>& FolderRules() {
       {"worker/engine/format", {"worker/engine/gguf/block_type.h", "worker/engine/tensor", "base"}},
       {"worker/engine/plan",
        {"worker/engine/format", "worker/engine/gguf/gguf_layout.h", "worker/engine/tensor/dtype.h",
-        "base"}},
+        "worker/engine/tensor/pack_bits.h", "base"}},
       {"worker/engine/io",
        {"worker/engine/tensor", "worker/engine/plan/safetensors_layout.h", "base"}},
       {"worker/engine/gguf", {"worker/engine/tensor", "base"}},

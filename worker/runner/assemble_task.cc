@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/container.h"
 #include "worker/runner/artifact_input.h"
@@ -31,7 +31,7 @@ absl::StatusOr<v1::TaskOutput> RunAssemble(const TaskContext& context,
     if (container.is_weight_file(file.name)) weight_bytes += file.size_bytes;
   }
   if (task.plan().weight_file_bytes() > 0 && task.plan().weight_file_bytes() != weight_bytes) {
-    return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+    return Failure(reasons::kForecastMismatch,
                    absl::StrCat("the weight files have ", weight_bytes, " bytes, forecast were ",
                                 task.plan().weight_file_bytes()));
   }

@@ -40,13 +40,52 @@ absl::Status CollectHead(const TaskContext& context, const Decoder& decoder,
 
 // The calibration tokens and their hidden states, where they stand.
 struct CalibrationState {
+  // Of the rows from `first` on, which layers run over together.
+  struct Part {
+    int64_t first = 0;
+    PreparedBatch batch;
+    std::unique_ptr<StateStore> states;
+    bool watched = false;  // by collectors of inputs
+  };
+
   std::shared_ptr<const TokenBatch> batch;
   TokenBatch fitted, rest;  // the first of them are for statistics; see RunCalibrate
   MatrixView hidden;        // of all, [tokens, hidden_size]
+  std::vector<Part> parts;
 
   MatrixView fitted_rows() const { return hidden.Rows(0, fitted.num_tokens()); }
   MatrixView rest_rows() const { return hidden.Rows(fitted.num_tokens(), rest.num_tokens()); }
+  // `hidden` has what layers made of its rows from `first` on.
+  absl::Status Flush(int64_t first) {
+    for (Part& part : parts) {
+      if (part.first + part.batch.num_tokens <= first) continue;
+      LWQ_RETURN_IF_ERROR(part.states->Flush());
+    }
+    return absl::OkStatus();
+  }
 };
+
+absl::Status AddPart(const Decoder& decoder, const TokenBatch& batch, MatrixView rows,
+                     int64_t first, bool watched, CalibrationState& state) {
+  if (rows.rows == 0) return absl::OkStatus();
+  CalibrationState::Part& part = state.parts.emplace_back();
+  part.first = first;
+  part.watched = watched;
+  LWQ_ASSIGN_OR_RETURN(part.batch, decoder.PrepareBatch(batch));
+  LWQ_ASSIGN_OR_RETURN(part.states, decoder.OpenStates(rows));
+  return absl::OkStatus();
+}
+
+// Once the hidden states are those that the first layer reads. What statistics are made of goes by
+// itself where inputs are watched.
+absl::Status OpenParts(const Decoder& decoder, bool watches_inputs, CalibrationState& state) {
+  if (!watches_inputs) {
+    return AddPart(decoder, *state.batch, state.hidden, 0, /*watched=*/false, state);
+  }
+  LWQ_RETURN_IF_ERROR(AddPart(decoder, state.rest, state.rest_rows(), state.fitted.num_tokens(),
+                              /*watched=*/false, state));
+  return AddPart(decoder, state.fitted, state.fitted_rows(), 0, /*watched=*/true, state);
+}
 
 // Runs one layer over all tokens while the collectors watch.
 absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationState& state,
@@ -56,24 +95,34 @@ absl::Status RunWatched(const Decoder& decoder, int layer, const CalibrationStat
     cosines.resize(static_cast<size_t>(state.batch->num_tokens()));
   }
   const absl::Span<double> all = absl::MakeSpan(cosines);
-  const size_t num_fitted = cosines.empty() ? 0 : static_cast<size_t>(state.fitted.num_tokens());
   LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder.LoadLayer(layer));
-  if (collection.watches_inputs()) {
-    if (state.rest_rows().rows > 0) {
-      LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, state.rest, state.rest_rows(), nullptr,
-                                           all.subspan(num_fitted)));
-    }
-    LWQ_RETURN_IF_ERROR(decoder.RunLayer(
-        weights, state.fitted, state.fitted_rows(),
-        {[&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
-         [&](size_t input) { return collection.FinishInput(input, sink); }},
-        all.first(num_fitted)));
-  } else {
-    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, *state.batch, state.hidden, nullptr, all));
+  const LinearInputObserver watch = {
+      [&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
+      [&](size_t input) { return collection.FinishInput(input, sink); }};
+  for (const CalibrationState::Part& part : state.parts) {
+    const absl::Span<double> of_part =
+        all.empty() ? all
+                    : all.subspan(static_cast<size_t>(part.first),
+                                  static_cast<size_t>(part.batch.num_tokens));
+    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, part.batch, *part.states,
+                                         part.watched ? watch : LinearInputObserver(), of_part));
   }
   if (cosines.empty()) return absl::OkStatus();
   // What is held out ranks no layer either: plans that follow such an order are judged on it.
-  return collection.ObserveDirections(state.fitted, all.first(num_fitted));
+  return collection.ObserveDirections(state.fitted,
+                                      all.first(static_cast<size_t>(state.fitted.num_tokens())));
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> OpenSource(const TaskContext& context,
+                                                    const v1::CalibrateTask& task,
+                                                    const OpenedModel& model, ComputeType compute) {
+  LWQ_ASSIGN_OR_RETURN(auto decoder, OpenDecoder(context, model.spec, model.weights.get(), compute,
+                                                 task.chunk_tokens()));
+  MemoryQuestion question;
+  question.bf16 = compute == ComputeType::kBF16;
+  question.runs_source = question.moments = true;
+  UseSpareMemory(context, "calibrate", model.inventory, question, *decoder);
+  return decoder;
 }
 
 // Fills the hidden states that `first_layer` reads: from the embeddings, or as the segment before
@@ -97,8 +146,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const std::vector<std::string> evidence(task.evidence().begin(), task.evidence().end());
   LWQ_ASSIGN_OR_RETURN(Collection collection, Collection::Find(evidence));
-  LWQ_ASSIGN_OR_RETURN(auto decoder, OpenDecoder(context, model.spec, model.weights.get(), compute,
-                                                 task.chunk_tokens()));
+  LWQ_ASSIGN_OR_RETURN(const auto decoder, OpenSource(context, task, model, compute));
   const int64_t num_tokens = state.batch->num_tokens();
   const HeldOut held_out(*state.batch, task.calibration().num_tokens(), task.held_out());
   state.fitted = held_out.fitted();
@@ -110,11 +158,13 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
                        MappedMatrix::Create(scratch, num_tokens, model.spec.hidden_size));
   state.hidden = hidden.view();
   LWQ_RETURN_IF_ERROR(Start(context, task.first_layer(), *decoder, state));
+  LWQ_RETURN_IF_ERROR(OpenParts(*decoder, collection.watches_inputs(), state));
 
   v1::TaskOutput output;
   output.mutable_calibrate()->set_num_tokens(state.fitted.num_tokens());
   const MatrixView held_out_hidden = state.hidden.Rows(num_tokens - held_out_rows, held_out_rows);
-  const auto keep = [&](int layer, int64_t first, int64_t count) {
+  const auto keep = [&](int layer, int64_t first, int64_t count) -> absl::Status {
+    LWQ_RETURN_IF_ERROR(state.Flush(num_tokens - held_out_rows));
     return AddRowsBlob(context, HiddenBlobName(layer), held_out_hidden.Rows(first, count), output);
   };
   const int num_layers = task.end_layer() - task.first_layer();
@@ -132,6 +182,7 @@ absl::StatusOr<v1::TaskOutput> RunCalibrate(const TaskContext& context,
     LWQ_RETURN_IF_ERROR(collection.Finish(sink));
   }
 
+  LWQ_RETURN_IF_ERROR(state.Flush(0));
   if (task.end_layer() < model.spec.num_layers()) {
     LWQ_RETURN_IF_ERROR(
         AddRowsBlob(context, StateBlobName(task.end_layer()), hidden.view(), output));

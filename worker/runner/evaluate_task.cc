@@ -34,24 +34,28 @@ struct ReadableModel {
   std::unique_ptr<Decoder> decoder;
 };
 
-// `made_from`: the source of an artifact, or empty.
+// `made_from`: the source of an artifact, or empty. `uses_spare`: it makes several passes.
 absl::StatusOr<ReadableModel> OpenReadable(const TaskContext& context, const v1::EvaluateTask& task,
                                            const std::string& directory,
-                                           const std::string& made_from) {
+                                           const std::string& made_from, bool uses_spare) {
   ReadableModel model;
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   LWQ_ASSIGN_OR_ANNOTATE(model.artifact, OpenArtifact(directory, made_from), "model ", directory);
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(model.artifact.described_in));
   int64_t chunk_tokens = task.chunk_tokens();
+  MemoryQuestion memory;
+  memory.bf16 = compute == ComputeType::kBF16;
+  memory.longest_window = LongestWindow(TokensOf(task), spec.max_positions);
   if (!task.model().has_manifest()) {  // nobody planned for it
-    MemoryQuestion memory;
-    memory.bf16 = compute == ComputeType::kBF16;
-    memory.longest_window = LongestWindow(TokensOf(task), spec.max_positions);
-    LWQ_ASSIGN_OR_RETURN(chunk_tokens, ChunkTokensOfEvaluation(context, spec, memory));
+    LWQ_ASSIGN_OR_RETURN(const int64_t most, ChunkTokensOfEvaluation(context, spec, memory));
+    chunk_tokens = chunk_tokens == 0 ? most : std::min(chunk_tokens, most);
   }
   LWQ_ASSIGN_OR_RETURN(
       model.decoder,
       OpenDecoder(context, std::move(spec), model.artifact.weights.get(), compute, chunk_tokens));
+  if (uses_spare) {
+    UseSpareMemory(context, "evaluate", SizesOf(model.decoder->spec()), memory, *model.decoder);
+  }
   return model;
 }
 
@@ -162,7 +166,8 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(const auto dataset, MapDataset(context, task.dataset()));
   const absl::string_view bytes = TextOf(*dataset);
   const std::string made_from = is_artifact ? task.model().directory() : against;
-  LWQ_ASSIGN_OR_RETURN(ReadableModel model, OpenReadable(context, task, directory, made_from));
+  LWQ_ASSIGN_OR_RETURN(ReadableModel model,
+                       OpenReadable(context, task, directory, made_from, /*uses_spare=*/true));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(model.artifact.described_in));
   LWQ_ASSIGN_OR_RETURN(BosMode bos, ParseBosMode(task.bos()));
   LWQ_ASSIGN_OR_RETURN(RequestEncoder encoder, RequestEncoder::Create(tokenizer.get(), bos));
@@ -186,7 +191,8 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
                        ReadText(task, model.decoder->spec(), encoder, bytes));
   ReadableModel source;
   if (!against.empty()) {
-    LWQ_ASSIGN_OR_RETURN(source, OpenReadable(context, task, against, /*made_from=*/""));
+    LWQ_ASSIGN_OR_RETURN(
+        source, OpenReadable(context, task, against, /*made_from=*/"", /*uses_spare=*/false));
   }
   LWQ_RETURN_IF_ERROR(EvaluateText(text, *model.decoder, source.decoder.get(), encoder, options,
                                    *result.mutable_text()));

@@ -4,8 +4,9 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/hashing_writer.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/runner/task_input.h"
 
@@ -35,7 +36,7 @@ class BlobEvidence : public LayerEvidence {
         if (layer.layer() == place_.layer && found != layer.values().end()) return found->second;
       }
     }
-    return Failure(absl::StatusCode::kNotFound, "EVIDENCE_MISSING",
+    return Failure(reasons::kEvidenceMissing,
                    absl::StrCat("task ", context_.lease->task(), " was leased without the ", name,
                                 " of layer ", place_.layer));
   }
@@ -83,9 +84,9 @@ class BlobEvidence : public LayerEvidence {
   }
 
   absl::Status WrongSize(absl::string_view name, const InputSpec& input, size_t size) const {
-    return CorruptFailure("BLOB_CORRUPT",
-                          absl::StrCat(EvidenceBlobName(name, place_, input), " has ", size,
-                                       " bytes, which does not fit ", input.features, " features"));
+    return Failure(reasons::kBlobCorrupt,
+                   absl::StrCat(EvidenceBlobName(name, place_, input), " has ", size,
+                                " bytes, which does not fit ", input.features, " features"));
   }
 
   const TaskContext& context_;
@@ -123,7 +124,7 @@ absl::Status BlobEvidenceSink::AddTriangle(absl::string_view name, const InputSp
                                            DeviceView<const float> triangle) {
   const std::string blob = EvidenceBlobName(name, place_, input);
   const std::string path = JoinPath(context_.blobs->ScratchDirectory(), blob);
-  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(path));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, HashingWriter::Create(path));
   constexpr int64_t kRows = 128;
   Matrix rows(std::min(kRows, triangle.rows), triangle.cols);
   for (int64_t begin = 0; begin < triangle.rows; begin += kRows) {
@@ -134,8 +135,8 @@ absl::Status BlobEvidenceSink::AddTriangle(absl::string_view name, const InputSp
       LWQ_RETURN_IF_ERROR(writer->Append(BytesOf(host.Row(r), begin + r + 1)));
     }
   }
-  LWQ_RETURN_IF_ERROR(writer->Close());
-  return AddBlob(context_, blob, path, output_);
+  LWQ_ASSIGN_OR_RETURN(const std::string digest, writer->Close());
+  return AddBlob(context_, blob, path, output_, digest);
 }
 
 std::unique_ptr<LayerEvidence> OpenEvidence(const TaskContext* context, Place place) {

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/plan_records.h"
 #include "worker/engine/artifact/companion_files.h"
@@ -126,8 +126,8 @@ absl::Status CheckTiedHead(const OpenedModel& model) {
                  embedding.bytes.end())) {
     return absl::OkStatus();
   }
-  return InvalidFailure(
-      "CONFIG_MISMATCH",
+  return Failure(
+      reasons::kConfigMismatch,
       absl::StrCat("config.json ties ", stored, " to ", model.spec.embedding.tensor,
                    ", but both are stored and they differ; set tie_word_embeddings to false"));
 }

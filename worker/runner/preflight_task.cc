@@ -8,8 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/memory_usage.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/format/weight_format.h"
 #include "worker/engine/quant/quantizer.h"
@@ -83,7 +83,7 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
   for (const std::string& id : task.formats()) LWQ_RETURN_IF_ERROR(FindWeightFormat(id).status());
   const int64_t ceiling = task.memory_bytes() > 0 ? task.memory_bytes() : context.memory_bytes;
   if (ceiling > 0 && task.forecast_bytes() > ceiling) {
-    return Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+    return Failure(reasons::kMemoryInfeasible,
                    absl::StrCat("the job is forecast to take ", task.forecast_bytes(),
                                 " bytes of memory, the ceiling is ", ceiling));
   }
@@ -104,7 +104,7 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
   result.set_forecast_bytes(task.forecast_bytes());
   result.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (ceiling > 0 && result.measured_bytes() > ceiling) {
-    return Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+    return Failure(reasons::kMemoryInfeasible,
                    absl::StrCat("one layer took ", result.measured_bytes(),
                                 " bytes of memory, the ceiling is ", ceiling));
   }

@@ -106,9 +106,10 @@ class Products {
   };
 
   static absl::StatusOr<v1::BlobRef> Store(const TaskContext& context, const Product& product) {
-    LWQ_RETURN_IF_ERROR(product.spool != nullptr ? product.spool->Finish()
-                                                 : WriteUnitBlob(product.path, product.linears));
-    return context.blobs->Store(product.path, /*sha256=*/"");
+    LWQ_ASSIGN_OR_RETURN(const std::string digest,
+                         product.spool != nullptr ? product.spool->Finish()
+                                                  : WriteUnitBlob(product.path, product.linears));
+    return context.blobs->Store(product.path, digest);
   }
 
   std::vector<std::vector<Product>> products_;  // by unit and format
@@ -169,8 +170,8 @@ absl::StatusOr<v1::TaskOutput> RunQuantize(const TaskContext& context,
   if (task.edits()) {
     const std::string name = EditsBlobName(task.layer());
     const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);
-    LWQ_RETURN_IF_ERROR(WriteEditsBlob(path, result.edits));
-    LWQ_RETURN_IF_ERROR(AddBlob(context, name, path, output));
+    LWQ_ASSIGN_OR_RETURN(const std::string digest, WriteEditsBlob(path, result.edits));
+    LWQ_RETURN_IF_ERROR(AddBlob(context, name, path, output, digest));
   }
   return output;
 }

@@ -158,6 +158,9 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
   request.place = PlaceOfRecord(task.layer());
   ScoringText text;
   if (scorer.needs_hidden_states) {
+    MemoryQuestion question;
+    question.bf16 = compute == ComputeType::kBF16;
+    UseSpareMemory(context, "score", model.inventory, question, *decoder);
     LWQ_RETURN_IF_ERROR(LoadText(context, task, model, text, request));
   }
   LWQ_ASSIGN_OR_RETURN(const std::vector<ScoredUnit> units,

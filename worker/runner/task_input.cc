@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
-#include "base/hash.h"
+#include "base/hashing_writer.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
 #include "worker/engine/artifact/quantization_config.h"
@@ -49,16 +49,16 @@ absl::Status CheckUnchanged(const v1::ModelInput& model) {
     const std::string path = JoinPath(model.directory(), file.name());
     struct stat info;
     if (::stat(path.c_str(), &info) != 0) {
-      return PreconditionFailure(
-          "MODEL_CHANGED", absl::StrCat("model ", model.directory(), ": ", file.name(),
-                                        " is gone since it was registered (", std::strerror(errno),
-                                        "); register it again"));
+      return Failure(reasons::kModelChanged,
+                     absl::StrCat("model ", model.directory(), ": ", file.name(),
+                                  " is gone since it was registered (", std::strerror(errno),
+                                  "); register it again"));
     }
     const int64_t modified = info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec;
     if (info.st_size != file.size_bytes() || modified != file.modified_ns()) {
-      return PreconditionFailure(
-          "MODEL_CHANGED", absl::StrCat("model ", model.directory(), ": ", file.name(),
-                                        " changed since it was registered; register it again"));
+      return Failure(reasons::kModelChanged,
+                     absl::StrCat("model ", model.directory(), ": ", file.name(),
+                                  " changed since it was registered; register it again"));
     }
   }
   return absl::OkStatus();
@@ -87,8 +87,8 @@ std::string StateBlobName(int layer) { return absl::StrCat("state.", layer); }
 absl::StatusOr<ComputeType> ParseComputeType(absl::string_view text) {
   if (text.empty() || text == "f32") return ComputeType::kF32;
   if (text == "bf16") return ComputeType::kBF16;
-  return InvalidFailure("COMPUTE_UNKNOWN",
-                        absl::StrCat("compute \"", text, "\" is not one of f32, bf16"));
+  return Failure(reasons::kComputeUnknown,
+                 absl::StrCat("compute \"", text, "\" is not one of f32, bf16"));
 }
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MapDataset(const TaskContext& context,
@@ -112,10 +112,9 @@ absl::StatusOr<TokenBatch> MakeCalibration(const TaskContext& context, const std
                                            const v1::CalibrationInput& calibration) {
   LWQ_ASSIGN_OR_RETURN(const auto dataset, MapDataset(context, calibration.dataset()));
   if (dataset->bytes().size() > kMaxDatasetBytes) {
-    return InvalidFailure(
-        "DATASET_INVALID",
-        absl::StrCat("the calibration text has ", dataset->bytes().size(), " bytes, of at most ",
-                     kMaxDatasetBytes, "; give a part of it"));
+    return Failure(reasons::kDatasetInvalid,
+                   absl::StrCat("the calibration text has ", dataset->bytes().size(),
+                                " bytes, of at most ", kMaxDatasetBytes, "; give a part of it"));
   }
   LWQ_ASSIGN_OR_ANNOTATE(std::vector<std::string> documents,
                          ReadDocuments(TextOf(*dataset), KindOf(calibration.dataset_kind())),
@@ -203,16 +202,14 @@ absl::Status AddBlob(const TaskContext& context, const std::string& name, const 
 absl::Status AddRowsBlob(const TaskContext& context, const std::string& name, ConstMatrixView rows,
                          v1::TaskOutput& output) {
   const std::string path = JoinPath(context.blobs->ScratchDirectory(), name);
-  LWQ_ASSIGN_OR_RETURN(auto writer, FileWriter::Create(path));
-  Sha256 hash;
+  LWQ_ASSIGN_OR_RETURN(const auto writer, HashingWriter::Create(path));
   for (int64_t r = 0; r < rows.rows; ++r) {
-    const auto bytes = absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(rows.Row(r)),
-                                           static_cast<size_t>(rows.cols) * sizeof(float));
-    hash.Update(bytes);
-    LWQ_RETURN_IF_ERROR(writer->Append(bytes));
+    LWQ_RETURN_IF_ERROR(
+        writer->Append(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(rows.Row(r)),
+                                           static_cast<size_t>(rows.cols) * sizeof(float))));
   }
-  LWQ_RETURN_IF_ERROR(writer->Close());
-  return AddBlob(context, name, path, output, hash.FinishHex());
+  LWQ_ASSIGN_OR_RETURN(const std::string digest, writer->Close());
+  return AddBlob(context, name, path, output, digest);
 }
 
 absl::Status ReadRowsBlob(const std::string& path, int64_t num_rows, int64_t first,
@@ -221,7 +218,7 @@ absl::Status ReadRowsBlob(const std::string& path, int64_t num_rows, int64_t fir
   const int64_t row_bytes = rows.cols * static_cast<int64_t>(sizeof(float));
   if (static_cast<int64_t>(file->bytes().size()) != row_bytes * num_rows || first < 0 ||
       first + rows.rows > num_rows) {
-    return CorruptFailure("BLOB_CORRUPT", absl::StrCat("hidden states have ", file->bytes().size(),
+    return Failure(reasons::kBlobCorrupt, absl::StrCat("hidden states have ", file->bytes().size(),
                                                        " bytes, expected ", row_bytes * num_rows));
   }
   for (int64_t r = 0; r < rows.rows; ++r) {

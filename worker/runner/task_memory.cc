@@ -56,6 +56,42 @@ absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, cons
   return forecast.LimitsOf("evaluate").chunk_tokens;
 }
 
+void UseSpareMemory(const TaskContext& context, absl::string_view kind, const ModelInventory& sizes,
+                    const MemoryQuestion& question, Decoder& decoder) {
+  const int64_t ceiling = CeilingOf(context);
+  WorkLimits limits;
+  limits.chunk_tokens = decoder.chunk_tokens();
+  const int64_t needed = ForecastWorkerMemory(sizes, question, limits).Of(kind) + ceiling / 8;
+  if (needed < ceiling) decoder.set_spare_bytes(ceiling - needed);
+}
+
+namespace {
+
+// Task messages have the same fields, and no base.
+template <typename Task>
+bool TakeFewerTokens(absl::string_view kind, Task& task) {
+  WorkLimits limits;
+  if (task.chunk_tokens() > 0) limits.chunk_tokens = task.chunk_tokens();
+  if (!TakeLess(kind, limits)) return false;
+  task.set_chunk_tokens(limits.chunk_tokens);
+  return true;
+}
+
+}  // namespace
+
+bool TakeLess(v1::TaskSpec& spec) {
+  if (spec.has_calibrate()) return TakeFewerTokens("calibrate", *spec.mutable_calibrate());
+  if (spec.has_score()) return TakeFewerTokens("score", *spec.mutable_score());
+  if (spec.has_trial()) return TakeFewerTokens("trial", *spec.mutable_trial());
+  if (spec.has_evaluate()) return TakeFewerTokens("evaluate", *spec.mutable_evaluate());
+  if (!spec.has_quantize()) return false;
+  WorkLimits limits;
+  if (spec.quantize().tile_weights() > 0) limits.tile_weights = spec.quantize().tile_weights();
+  if (!TakeLess("quantize", limits)) return false;
+  spec.mutable_quantize()->set_tile_weights(limits.tile_weights);
+  return true;
+}
+
 absl::StatusOr<std::unique_ptr<Decoder>> OpenDecoder(const TaskContext& context, DecoderSpec spec,
                                                      const WeightSource* weights,
                                                      ComputeType compute, int64_t chunk_tokens) {

@@ -26,6 +26,16 @@ ModelInventory SizesOf(const DecoderSpec& spec);
 absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, const DecoderSpec& spec,
                                                 const MemoryQuestion& question);
 
+// Lets the decoder of a task of `kind` use what the ceiling leaves beside what the task is forecast
+// to take, less an eighth of the ceiling: for states on the device and weights that stay prepared.
+// Where there is no ceiling, nothing: memory that nobody counted is not the task's.
+void UseSpareMemory(const TaskContext& context, absl::string_view kind, const ModelInventory& sizes,
+                    const MemoryQuestion& question, Decoder& decoder);
+
+// Makes what `spec` says a task works on at a time smaller, after it ran out of memory; false where
+// there is nothing smaller. Results differ in their last bits at most.
+bool TakeLess(v1::TaskSpec& spec);
+
 // A decoder that takes `chunk_tokens` at a time (0: the engine's own number) and keeps what it
 // keeps of all tokens in a file, as every task's does.
 absl::StatusOr<std::unique_ptr<Decoder>> OpenDecoder(const TaskContext& context, DecoderSpec spec,

@@ -3,7 +3,11 @@
 #include <atomic>
 
 #include "absl/strings/str_cat.h"
+#include "base/memory_usage.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
 #include "worker/engine/tensor/host_memory.h"
+#include "worker/runner/task_memory.h"
 
 namespace lwq {
 
@@ -23,8 +27,20 @@ void PrepareMemory(Device* device, const v1::TaskSpec& spec) {
   TrimHost();
 }
 
-absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
-  const v1::TaskSpec& spec = context.lease->spec();
+namespace {
+
+// Buffers beyond the ceiling are refused while a task runs.
+class CeilingWhileItRuns {
+ public:
+  explicit CeilingWhileItRuns(int64_t bytes) { SetHostCeiling(bytes, AnonymousMemoryBytes()); }
+  ~CeilingWhileItRuns() { SetHostCeiling(0, 0); }
+};
+
+bool RanOutOfMemory(const absl::Status& status) {
+  return HasReason(status, reasons::kHostOom) || HasReason(status, reasons::kResourceExhausted);
+}
+
+absl::StatusOr<v1::TaskOutput> RunSpec(const TaskContext& context, const v1::TaskSpec& spec) {
   switch (spec.kind_case()) {
     case v1::TaskSpec::kIngest:
       return RunIngest(context, spec.ingest());
@@ -50,6 +66,21 @@ absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
   return absl::UnimplementedError(absl::StrCat("task ", context.lease->task(),
                                                " is of a kind this worker does not know: it is "
                                                "older than the server"));
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
+  const CeilingWhileItRuns ceiling(CeilingOf(context));
+  v1::TaskSpec spec = context.lease->spec();
+  while (true) {
+    absl::StatusOr<v1::TaskOutput> output = RunSpec(context, spec);
+    if (output.ok() || !RanOutOfMemory(output.status()) || !TakeLess(spec)) return output;
+    // The forecast was too low, or the device's memory is not all ours.
+    context.device->ReleaseScratch();
+    TrimHost();
+    LWQ_RETURN_IF_ERROR(context.progress(0, "again with less at a time: memory ran out"));
+  }
 }
 
 }  // namespace lwq

@@ -26,7 +26,8 @@ struct TaskContext {
   std::function<absl::Status(double fraction, const std::string& current)> progress;
 };
 
-// Runs context.lease->spec(). Errors are the task's failure; reasons as in base/failure.h.
+// Runs context.lease->spec(), again with less at a time where memory does not do. Errors are the
+// task's failure; reasons as in base/failure.h.
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context);
 // To be called before, and before anybody looks how much memory the task takes: what the last one
 // freed stays with the process where this one is of the same kind.

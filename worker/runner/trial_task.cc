@@ -54,6 +54,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
                                                 task.chunk_tokens()));
   LWQ_ASSIGN_OR_RETURN(auto candidate, OpenDecoder(context, planned->spec(), weights.get(), compute,
                                                    task.chunk_tokens()));
+  MemoryQuestion question;
+  question.bf16 = compute == ComputeType::kBF16;
+  UseSpareMemory(context, "trial", model.inventory, question, *candidate);
   LWQ_ASSIGN_OR_RETURN(const auto text,
                        LoadCalibration(context, task.model(), model.spec, task.calibration()));
   const HeldOut held_out(*text, task.calibration().num_tokens(), task.held_out());

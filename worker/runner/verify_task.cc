@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "records/option_records.h"
@@ -89,10 +89,10 @@ absl::Status CompareLogits(Device* device, const RanModel& artifact, const RanMo
   result.set_logits_compared(compared);
   result.set_max_abs_logit_difference(worst);
   if (worst == 0) return absl::OkStatus();
-  return CorruptFailure("VERIFY_MISMATCH",
-                        absl::StrCat("the artifact's logits differ from those of the planned "
-                                     "weights by up to ",
-                                     worst));
+  return Failure(reasons::kVerifyMismatch,
+                 absl::StrCat("the artifact's logits differ from those of the planned "
+                              "weights by up to ",
+                              worst));
 }
 
 Json PlanJson(const v1::PlanSummary& plan) {

@@ -75,5 +75,40 @@ TEST(TaskMemoryTest, ForecastsKnowHowMuchOfAHeadIsHeld) {
   }
 }
 
+TEST(TaskMemoryTest, WhatIsLeftOfTheCeilingIsTheDecodersAndNothingWithoutOne) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec,
+                           ReadDecoderSpec(LWQ_SOURCE_DIR "/tests/golden/decoder/tiny"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
+  testing::LocalBlobs blobs("/scratch");
+  const int64_t needed = ForecastWorkerMemory(SizesOf(spec), {}).trial_bytes;
+  v1::Lease lease;
+  for (const auto& [ceiling, spare] :
+       {std::pair(int64_t{0}, int64_t{0}), std::pair(needed, int64_t{0}),
+        std::pair(8 * needed, 6 * needed)}) {  // an eighth stays free
+    TaskContext context = Context(ceiling, &lease);
+    context.device = device.get();
+    context.blobs = &blobs;
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto decoder,
+                             OpenDecoder(context, spec, nullptr, ComputeType::kF32, 0));
+    UseSpareMemory(context, "trial", SizesOf(spec), {}, *decoder);
+    EXPECT_EQ(decoder->spare_bytes(), spare);
+  }
+}
+
+TEST(TaskMemoryTest, AfterMemoryRanOutATaskTakesHalfUntilThereIsNoLess) {
+  v1::TaskSpec trial, quantize, verify;
+  trial.mutable_trial()->set_chunk_tokens(600);
+  EXPECT_TRUE(TakeLess(trial));
+  EXPECT_EQ(trial.trial().chunk_tokens(), 300);
+  EXPECT_TRUE(TakeLess(trial));
+  EXPECT_EQ(trial.trial().chunk_tokens(), 256);
+  EXPECT_FALSE(TakeLess(trial));
+  quantize.mutable_quantize();
+  EXPECT_TRUE(TakeLess(quantize));
+  EXPECT_EQ(quantize.quantize().tile_weights(), WorkLimits().tile_weights / 2);
+  verify.mutable_verify();
+  EXPECT_FALSE(TakeLess(verify));
+}
+
 }  // namespace
 }  // namespace lwq

@@ -7,11 +7,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/hash.h"
+#include "base/reasons.h"
 #include "gmock/gmock.h"
 #include "records/plan_records.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/runner/local_blobs.h"
+#include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/runner/task_input.h"
 
@@ -73,7 +76,10 @@ class TrialTaskTest : public ::testing::Test {
     context.device = device_.get();
     context.blobs = blobs_.get();
     context.lease = &lease;
-    context.progress = [](double, const std::string&) { return absl::OkStatus(); };
+    context.progress = [this](double, const std::string& said) {
+      said_.push_back(said);
+      return absl::OkStatus();
+    };
     return RunTask(context);
   }
 
@@ -173,6 +179,7 @@ class TrialTaskTest : public ::testing::Test {
   std::unique_ptr<Device> device_;
   std::unique_ptr<testing::LocalBlobs> blobs_;
   std::vector<v1::TaskInput> inputs_;
+  std::vector<std::string> said_;  // by tasks, of how far they are
 };
 
 // A scorer that ranks layers leaves the other plain orders too, so far as it knows what they ask for.
@@ -267,6 +274,65 @@ TEST_F(TrialTaskTest, UnitsAmongEditedTensorsCostWhatTheScorerSays) {
   EXPECT_NEAR(dense.kl(), 0, 1e-8);
   recipe_.set_method("rtn");
   EXPECT_EQ(Trial({}, {2}).status().code(), absl::StatusCode::kInternal) << "no such edits";
+}
+
+// Each of its buffers may have so many bytes.
+class SmallDevice : public ReferenceDevice {
+ public:
+  explicit SmallDevice(int64_t most) : most_(most) {}
+
+ protected:
+  absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t rows, int64_t cols,
+                                                         int64_t element_bytes) override {
+    if (rows * cols * element_bytes > most_) return Failure(reasons::kHostOom, "too small");
+    return ReferenceDevice::Allocate(rows, cols, element_bytes);
+  }
+
+ private:
+  const int64_t most_;
+};
+
+// A row has 384 numbers of queries, keys and values: 256 rows fit, the 512 that a task begins with
+// do not.
+TEST_F(TrialTaskTest, ATaskWhoseMemoryRunsOutRunsAgainWithLessAtATime) {
+  calibration_.set_num_tokens(512);
+  const auto states = [&] {
+    inputs_.clear();
+    said_.clear();
+    Calibrate();
+    std::string content;
+    for (const v1::NamedBlob& blob : inputs_.at(0).output().blobs()) {
+      if (blob.name() == HiddenBlobName(2)) content = *ReadFile(blob.blob().sha256(), 1 << 20);
+    }
+    return content;
+  };
+  device_ = std::make_unique<ReferenceDevice>();
+  const std::string expected = states();
+  EXPECT_THAT(said_, ::testing::Not(::testing::Contains(::testing::HasSubstr("memory ran out"))));
+  device_ = std::make_unique<SmallDevice>(600'000);
+  EXPECT_EQ(states(), expected);
+  EXPECT_THAT(said_, ::testing::Contains(::testing::HasSubstr("memory ran out")).Times(3));
+  device_ = std::make_unique<SmallDevice>(200'000);  // the smallest does not fit either
+  v1::TaskSpec spec;
+  *spec.mutable_calibrate()->mutable_model() = model_;
+  *spec.mutable_calibrate()->mutable_calibration() = calibration_;
+  spec.mutable_calibrate()->set_end_layer(2);
+  EXPECT_THAT(Run(spec, {}).status(), testing::FailsWith("HOST_OOM", ::testing::_));
+}
+
+TEST_F(TrialTaskTest, WhatTasksWriteIsHashedWhileItIsWritten) {
+  evidence_ = {"second-moments", "channel-statistics"};
+  Calibrate();
+  Quantize(0, kTwoBits);
+  int num_blobs = 0;
+  for (const v1::TaskInput& input : inputs_) {
+    for (const v1::NamedBlob& blob : input.output().blobs()) {
+      EXPECT_EQ(blobs_->hashed().at(blob.name()), *Sha256HexOfFile(blob.blob().sha256()))
+          << blob.name();
+      ++num_blobs;
+    }
+  }
+  EXPECT_GT(num_blobs, 10);
 }
 
 TEST_F(TrialTaskTest, TheSourceItselfCostsNothing) {

@@ -38,7 +38,7 @@ DecoderSpec WithLayers(DecoderSpec spec, absl::Span<const int> layers) {
 
 absl::StatusOr<std::string> ConfigOfLayers(absl::string_view config, const DecoderSpec& source,
                                            absl::Span<const int> kept) {
-  LWQ_RETURN_IF_ERROR(CheckJson(config, {.reason = "CONFIG_INVALID"}, "config.json"));
+  LWQ_RETURN_IF_ERROR(CheckJson(config, {.reason = reasons::kConfigInvalid.name}, "config.json"));
   Json json = Json::parse(config.begin(), config.end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
     return Failure(reasons::kConfigInvalid, "config.json: an object is expected");
@@ -58,7 +58,7 @@ absl::StatusOr<std::string> ConfigOfLayers(absl::string_view config, const Decod
 absl::StatusOr<std::string> PlannedConfig(const ArtifactPlan& plan, const KeptModel& kept) {
   const std::string& directory = plan.source->directory();
   LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
-                                                        {.reason = "CONFIG_INVALID"}));
+                                                        {.reason = reasons::kConfigInvalid.name}));
   if (DropsLayers(*plan.model, *plan.plan)) {
     LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(directory));
     LWQ_ASSIGN_OR_RETURN(config, ConfigOfLayers(config, spec, kept.layers));

@@ -7,9 +7,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
 #include "base/file.h"
-#include "base/hash.h"
+#include "base/hashing_writer.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_config.h"
 #include "worker/engine/artifact/companion_files.h"
@@ -28,7 +28,7 @@ constexpr size_t kChunkBytes = size_t{8} << 20;
 
 absl::Status PlanMismatch(const TensorSpec& planned, const TensorView& found) {
   return Failure(
-      absl::StatusCode::kInternal, "PLAN_MISMATCH",
+      reasons::kPlanMismatch,
       absl::StrCat("tensor ", planned.name, " is ", NameOf(found.dtype), " [",
                    absl::StrJoin(found.shape, ", "), "], planned was ", NameOf(planned.dtype), " [",
                    absl::StrJoin(planned.shape, ", "), "]"));
@@ -79,54 +79,29 @@ class PlanProvider : public TensorProvider {
   std::string made_;  // what the last Read handed out, unless it lies in a file
 };
 
-// A file and its digest, written together.
-class HashingWriter {
- public:
-  static absl::StatusOr<std::unique_ptr<HashingWriter>> Create(const std::string& directory,
-                                                               const std::string& name) {
-    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> file,
-                         FileWriter::Create(JoinPath(directory, name)));
-    return std::unique_ptr<HashingWriter>(new HashingWriter(name, std::move(file)));
-  }
-  absl::Status Append(absl::Span<const uint8_t> bytes) {
-    hash_.Update(bytes);
-    return file_->Append(bytes);
-  }
-  absl::Status Append(absl::string_view bytes) {
-    return Append(
-        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
-  }
-  absl::StatusOr<WrittenFile> Finish() {
-    LWQ_RETURN_IF_ERROR(file_->Finish());
-    return WrittenFile{name_, file_->size(), hash_.FinishHex()};
-  }
-
- private:
-  HashingWriter(std::string name, std::unique_ptr<FileWriter> file)
-      : name_(std::move(name)), file_(std::move(file)) {}
-  const std::string name_;
-  const std::unique_ptr<FileWriter> file_;
-  Sha256 hash_;
-};
+absl::StatusOr<WrittenFile> Finish(const std::string& name, HashingWriter& writer) {
+  LWQ_ASSIGN_OR_RETURN(std::string digest, writer.Finish());
+  return WrittenFile{name, writer.size(), std::move(digest)};
+}
 
 absl::StatusOr<WrittenFile> WriteWhole(const std::string& directory, const std::string& name,
                                        absl::string_view content) {
-  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(directory, name));
+  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(JoinPath(directory, name)));
   LWQ_RETURN_IF_ERROR(writer->Append(content));
-  return writer->Finish();
+  return Finish(name, *writer);
 }
 
 absl::StatusOr<WrittenFile> WriteOneFile(const CheckpointLayout::File& file,
                                          const std::string& directory, TensorProvider* provider,
                                          const std::function<absl::Status(int64_t)>& advance) {
-  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(directory, file.name));
+  LWQ_ASSIGN_OR_RETURN(auto writer, HashingWriter::Create(JoinPath(directory, file.name)));
   LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(file.layout.header)));
   LWQ_RETURN_IF_ERROR(advance(static_cast<int64_t>(file.layout.header.size())));
   for (const TensorSpec& tensor : file.layout.tensors) {
     LWQ_ASSIGN_OR_ANNOTATE(absl::Span<const uint8_t> bytes, provider->Read(tensor), "writing ",
                            file.name);
     if (static_cast<int64_t>(bytes.size()) != tensor.size_bytes()) {
-      return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+      return Failure(reasons::kForecastMismatch,
                      absl::StrCat("writing ", file.name, ": tensor ", tensor.name, " has ",
                                   bytes.size(), " bytes, forecast were ", tensor.size_bytes()));
     }
@@ -136,9 +111,9 @@ absl::StatusOr<WrittenFile> WriteOneFile(const CheckpointLayout::File& file,
       LWQ_RETURN_IF_ERROR(advance(static_cast<int64_t>(chunk.size())));
     }
   }
-  LWQ_ASSIGN_OR_RETURN(WrittenFile written, writer->Finish());
+  LWQ_ASSIGN_OR_RETURN(WrittenFile written, Finish(file.name, *writer));
   if (written.size_bytes != file.layout.file_bytes) {
-    return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+    return Failure(reasons::kForecastMismatch,
                    absl::StrCat(file.name, " has ", written.size_bytes, " bytes, forecast were ",
                                 file.layout.file_bytes));
   }
@@ -189,15 +164,15 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
                                                        const std::string& directory,
                                                        const WriteProgress& progress) {
   if (plan.plan->size() != plan.model->units.size()) {
-    return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
+    return Failure(reasons::kPlanMismatch,
                    absl::StrCat("the plan has ", plan.plan->size(), " formats for ",
                                 plan.model->units.size(), " units"));
   }
   LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> present, ListDirectory(directory));
   if (!present.empty()) {
-    return InvalidFailure("OUTPUT_NOT_EMPTY", absl::StrCat("writing an artifact to ", directory,
-                                                           ": it already has files in it"));
+    return Failure(reasons::kOutputNotEmpty, absl::StrCat("writing an artifact to ", directory,
+                                                          ": it already has files in it"));
   }
   const KeptModel kept = KeepLayers(*plan.model, *plan.plan);
   LWQ_ASSIGN_OR_RETURN(const std::string config, PlannedConfig(plan, kept));

@@ -7,19 +7,19 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/format/grid.h"
-#include "worker/engine/format/pack_bits.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
 namespace {
 
 absl::Status PackedShape(absl::string_view module, absl::string_view suffix,
                          const TensorView& found, absl::string_view expected) {
-  return CorruptFailure("PACKED_SHAPE",
-                        absl::StrCat("tensor ", module, suffix, " is ", NameOf(found.dtype), " [",
-                                     absl::StrJoin(found.shape, ", "), "], expected ", expected));
+  return Failure(reasons::kPackedShape,
+                 absl::StrCat("tensor ", module, suffix, " is ", NameOf(found.dtype), " [",
+                              absl::StrJoin(found.shape, ", "), "], expected ", expected));
 }
 
 // The width, and in_features as weight_shape says, checked against the packed tensor's own shape.
@@ -72,7 +72,7 @@ class Coding final : public LinearCoding {
     LWQ_ASSIGN_OR_RETURN(TensorView scale, lookup(name(".weight_scale")));
     LWQ_ASSIGN_OR_RETURN(TensorView shape, lookup(name(".weight_shape")));
     if (lookup(name(".weight_g_idx")).ok()) {
-      return Failure(absl::StatusCode::kUnimplemented, "QUANT_FORMAT_UNSUPPORTED",
+      return Failure(reasons::kQuantFormatUnsupported,
                      absl::StrCat(module,
                                   " is stored in activation order (weight_g_idx), which lwq "
                                   "does not read"));

@@ -4,8 +4,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/gptq.h"
@@ -80,10 +80,10 @@ absl::StatusOr<ReadableArtifact> OpenArtifact(const std::string& directory,
   ReadableArtifact artifact;
   artifact.described_in = found->describes_itself ? directory : source_directory;
   if (artifact.described_in.empty()) {
-    return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
-                          absl::StrCat(directory, " holds a ", found->format->name,
-                                       " artifact without the model's config.json; lwq reads it "
-                                       "beside the model it was made from"));
+    return Failure(reasons::kQuantMethodUnsupported,
+                   absl::StrCat(directory, " holds a ", found->format->name,
+                                " artifact without the model's config.json; lwq reads it "
+                                "beside the model it was made from"));
   }
   LWQ_ASSIGN_OR_RETURN(artifact.weights, found->open(directory, source_directory));
   return artifact;

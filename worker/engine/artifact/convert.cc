@@ -9,9 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/container.h"
@@ -33,8 +33,8 @@ constexpr char kManifest[] = "lwq-manifest.json";
 constexpr double kMostRounding = 0x1p-8;
 
 absl::Status NotLossless(absl::string_view module, absl::string_view what) {
-  return InvalidFailure(
-      "FORMAT_UNSUPPORTED", absl::StrCat(module, ": ", what, "; quantize the source model again for it"));
+  return Failure(reasons::kFormatUnsupported,
+                 absl::StrCat(module, ": ", what, "; quantize the source model again for it"));
 }
 
 bool IsGptqCoding(const LinearCoding& coding) {
@@ -84,9 +84,9 @@ absl::Status TakeModel(const std::string& directory, Source& source) {
 absl::StatusOr<Source> OpenSource(const std::string& directory) {
   LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared, ReadDeclaredQuantization(directory));
   if (declared.coding == nullptr) {
-    return InvalidFailure(
-        "QUANT_METHOD_UNSUPPORTED",
-        absl::StrCat(directory, " holds a model of which nothing is quantized: there is nothing to "
+    return Failure(reasons::kQuantMethodUnsupported,
+                   absl::StrCat(directory,
+                                " holds a model of which nothing is quantized: there is nothing to "
                                 "convert"));
   }
   Source source;
@@ -229,7 +229,7 @@ absl::Status AddUnit(const AllocationUnit& unit, const std::string& path, Encode
     encoded.push_back(std::move(module));
     ++report.linears[format->id()];
   }
-  LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, encoded));
+  LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, encoded).status());
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
   blobs.set.Add(blob.get());
   blobs.blobs.push_back(std::move(blob));
@@ -248,9 +248,9 @@ absl::Status ProveSameWeights(const Source& source, const std::set<std::string>&
     LWQ_RETURN_IF_ERROR(was.weights->ReadLinear(module, x.view()));
     LWQ_RETURN_IF_ERROR(is.weights->ReadLinear(module, y.view()));
     if (std::equal(x.data(), x.data() + x.size(), y.data())) continue;
-    return CorruptFailure("VERIFY_MISMATCH",
-                          absl::StrCat("converting ", before, " to ", after, ": the weights of ",
-                                       module, " are not the same"));
+    return Failure(reasons::kVerifyMismatch,
+                   absl::StrCat("converting ", before, " to ", after, ": the weights of ", module,
+                                " are not the same"));
   }
   return absl::OkStatus();
 }

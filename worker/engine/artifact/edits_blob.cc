@@ -10,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/hashing_writer.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/fp8_blocks.h"
@@ -51,8 +52,8 @@ void Append(DType dtype, ConstMatrixView values, std::string& bytes) {
 absl::Status ReadFp8(const Checkpoint& source, const std::string& name, TensorView& view,
                      std::string& bytes) {
   if (view.shape.size() != 2) {
-    return InvalidFailure("DTYPE_UNSUPPORTED",
-                          absl::StrCat("tensor ", name, " is F8_E4M3 and no matrix"));
+    return Failure(reasons::kDtypeUnsupported,
+                   absl::StrCat("tensor ", name, " is F8_E4M3 and no matrix"));
   }
   const int64_t rows = view.shape[0];
   Matrix some(std::min(kFp8Block, rows), view.shape[1]);
@@ -94,7 +95,7 @@ absl::Status ScaleInto(const std::string& name, const TensorView& view, const Li
 
 }  // namespace
 
-absl::Status WriteEditsBlob(const std::string& path, const LayerEdits& edits) {
+absl::StatusOr<std::string> WriteEditsBlob(const std::string& path, const LayerEdits& edits) {
   std::vector<TensorSpec> specs;
   absl::flat_hash_map<std::string, const std::vector<float>*> values;
   const auto add = [&](absl::string_view kind, const std::string& name,
@@ -110,7 +111,7 @@ absl::Status WriteEditsBlob(const std::string& path, const LayerEdits& edits) {
     add(kColumns, module, scales.columns);
   }
   const SafetensorsLayout layout = LayOutSafetensors(std::move(specs));
-  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, HashingWriter::Create(path));
   LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
   for (const TensorSpec& tensor : layout.tensors) {
     LWQ_RETURN_IF_ERROR(writer->Append(BytesOf(*values.at(tensor.name))));

@@ -11,9 +11,10 @@
 
 namespace lwq {
 
-// A safetensors file of F32 vectors: "tensor:<name>" is what a dense tensor becomes, "rows:<module>"
-// and "columns:<module>" are the scales of a linear. The same edits always give the same bytes.
-absl::Status WriteEditsBlob(const std::string& path, const LayerEdits& edits);
+// A safetensors file of F32 vectors: "tensor:<name>" is what a dense tensor becomes,
+// "rows:<module>" and "columns:<module>" are the scales of a linear. The same edits always give the
+// same bytes. Returns the file's SHA-256.
+absl::StatusOr<std::string> WriteEditsBlob(const std::string& path, const LayerEdits& edits);
 // DATA_LOSS "BLOB_CORRUPT" for anything else.
 absl::StatusOr<LayerEdits> ReadEditsBlob(const std::string& path);
 

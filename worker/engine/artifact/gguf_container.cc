@@ -5,9 +5,9 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/artifact/edits_blob.h"
@@ -60,7 +60,7 @@ absl::Status GiveUnit(const ArtifactPlan& plan, const GgufTensorPlan& tensor,
   for (const std::string& module : tensor.modules) {
     LWQ_ASSIGN_OR_RETURN(const Piece bytes, BytesOfLinear(plan, module, *tensor.format, made));
     if (static_cast<int64_t>(bytes.size()) * num_linears != spec.size_bytes()) {
-      return Failure(absl::StatusCode::kInternal, "PLAN_MISMATCH",
+      return Failure(reasons::kPlanMismatch,
                      absl::StrCat(module, " has ", bytes.size(), " bytes, planned were ",
                                   spec.size_bytes() / num_linears));
     }
@@ -103,8 +103,8 @@ absl::StatusOr<std::vector<WrittenFile>> Write(const ArtifactPlan& plan,
   LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> present, ListDirectory(directory));
   if (!present.empty()) {
-    return InvalidFailure("OUTPUT_NOT_EMPTY", absl::StrCat("writing an artifact to ", directory,
-                                                           ": it already has files in it"));
+    return Failure(reasons::kOutputNotEmpty, absl::StrCat("writing an artifact to ", directory,
+                                                          ": it already has files in it"));
   }
   const std::string path = JoinPath(directory, kGgufFileName);
   const GgufLayout& layout = file->layout;
@@ -121,7 +121,7 @@ absl::StatusOr<std::vector<WrittenFile>> Write(const ArtifactPlan& plan,
 }
 
 absl::Status Mismatch(const std::string& path, absl::string_view what) {
-  return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", path, ": ", what));
+  return Failure(reasons::kVerifyMismatch, absl::StrCat("verifying ", path, ": ", what));
 }
 
 // Names, types, shapes and places of tensors, keys and the tokenizer: byte for byte.

@@ -28,7 +28,7 @@ absl::StatusOr<std::string> ReadJsonIfThere(const std::string& directory, const 
   LWQ_ASSIGN_OR_RETURN(std::string text, ReadIfThere(directory, name));
   if (!text.empty()) {
     JsonLimits limits;
-    limits.reason = "TOKENIZER_INVALID";
+    limits.reason = reasons::kTokenizerInvalid.name;
     limits.max_bytes = kMaxTokenizerBytes;
     LWQ_RETURN_IF_ERROR(CheckJson(text, limits, JoinPath(directory, name)));
   }
@@ -165,12 +165,12 @@ absl::StatusOr<std::unique_ptr<GgufFilePlan>> PlanGgufFile(const ModelInventory&
                                                            const std::string& directory) {
   if (plan.size() != model.units.size()) {
     return Failure(
-        absl::StatusCode::kInternal, "PLAN_MISMATCH",
+        reasons::kPlanMismatch,
         absl::StrCat("the plan has ", plan.size(), " formats for ", model.units.size(), " units"));
   }
   auto file = std::make_unique<GgufFilePlan>();
   LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
-                                                        {.reason = "CONFIG_INVALID"}));
+                                                        {.reason = reasons::kConfigInvalid.name}));
   LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ParseDecoderSpec(config));
   LWQ_ASSIGN_OR_RETURN(file->model, MakeGgufModel(spec, /*name=*/""));
   LWQ_ASSIGN_OR_RETURN(const GgufTokenizerFiles tokenizer,

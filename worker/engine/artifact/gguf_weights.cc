@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
 #include "worker/engine/gguf/gguf_reader.h"
@@ -29,7 +29,7 @@ class GgufWeights : public WeightSource {
     LWQ_ASSIGN_OR_RETURN(const GgufTensorName name, NameInGguf(*model_.family, tensor));
     const int index = file_->Find(name.name);
     if (index < 0) {
-      return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+      return Failure(reasons::kTensorMissing,
                      absl::StrCat("the GGUF file has no tensor ", name.name, " (", tensor, ")"));
     }
     const GgufTensorSpec& spec = file_->header().tensors[static_cast<size_t>(index)];
@@ -40,11 +40,10 @@ class GgufWeights : public WeightSource {
     if (dims == 0 || dims > 3 || (dims == 3) != (name.expert >= 0) || expert >= experts ||
         out.cols != spec.shape.back() || first_row < 0 || out.rows < 0 ||
         first_row > rows - out.rows) {
-      return InvalidFailure(
-          "CONFIG_MISMATCH",
-          absl::StrCat("tensor ", name.name, " is [", absl::StrJoin(spec.shape, ", "), "], rows ",
-                       first_row, " to ", first_row + out.rows, " of ", out.cols,
-                       " are needed for ", tensor));
+      return Failure(reasons::kConfigMismatch,
+                     absl::StrCat("tensor ", name.name, " is [", absl::StrJoin(spec.shape, ", "),
+                                  "], rows ", first_row, " to ", first_row + out.rows, " of ",
+                                  out.cols, " are needed for ", tensor));
     }
     const int64_t heads = name.permuted_query ? model_.num_heads
                           : name.permuted_key ? model_.num_kv_heads
@@ -91,8 +90,8 @@ class GgufWeights : public WeightSource {
       for (int64_t c = 0; c < out.cols; ++c) {
         if (plus_one) row[c] -= 1.0f;
         if (std::isfinite(row[c])) continue;
-        return InvalidFailure("NON_FINITE_WEIGHTS", absl::StrCat("tensor ", name, ": row ", r,
-                                                                 ", column ", c, " is ", row[c]));
+        return Failure(reasons::kNonFiniteWeights,
+                       absl::StrCat("tensor ", name, ": row ", r, ", column ", c, " is ", row[c]));
       }
     }
     return absl::OkStatus();

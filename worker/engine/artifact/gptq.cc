@@ -7,12 +7,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/format/grid.h"
-#include "worker/engine/format/pack_bits.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/matrix.h"
+#include "worker/engine/tensor/pack_bits.h"
 #include "worker/engine/tensor/widen.h"
 
 namespace lwq {
@@ -23,19 +23,17 @@ constexpr int64_t kFeatureMultiple = 32;
 
 absl::Status PackedShape(absl::string_view module, absl::string_view suffix,
                          const TensorView& found, absl::string_view expected) {
-  return CorruptFailure("PACKED_SHAPE",
-                        absl::StrCat("tensor ", module, suffix, " is ", NameOf(found.dtype), " [",
-                                     absl::StrJoin(found.shape, ", "), "], expected ", expected));
+  return Failure(reasons::kPackedShape,
+                 absl::StrCat("tensor ", module, suffix, " is ", NameOf(found.dtype), " [",
+                              absl::StrJoin(found.shape, ", "), "], expected ", expected));
 }
 
 absl::Status NotPackable(absl::string_view name, absl::string_view what) {
-  return Failure(absl::StatusCode::kInternal, "NOT_PACKABLE",
-                 absl::StrCat("packing ", name, ": ", what));
+  return Failure(reasons::kNotPackable, absl::StrCat("packing ", name, ": ", what));
 }
 
 absl::Status Unreadable(absl::string_view module, absl::string_view what) {
-  return Failure(absl::StatusCode::kUnimplemented, "QUANT_FORMAT_UNSUPPORTED",
-                 absl::StrCat(module, " ", what));
+  return Failure(reasons::kQuantFormatUnsupported, absl::StrCat(module, " ", what));
 }
 
 // Of `words` [rows, cols] the columns [first, first + count), as rows. In tiles: a column of a

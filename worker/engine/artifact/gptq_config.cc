@@ -6,7 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/gptq.h"
@@ -73,10 +73,10 @@ bool QuantizesHead(const ModelInventory& model, const Plan& plan) {
 }
 
 absl::Status Unsupported(absl::string_view where, absl::string_view what) {
-  return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
-                        absl::StrCat(where, ": quantization_config (gptq) ", what,
-                                     "; lwq reads gptq and gptq_v2 of 2, 3, 4 and 8 bits in int32 "
-                                     "words"));
+  return Failure(reasons::kQuantMethodUnsupported,
+                 absl::StrCat(where, ": quantization_config (gptq) ", what,
+                              "; lwq reads gptq and gptq_v2 of 2, 3, 4 and 8 bits in int32 "
+                              "words"));
 }
 
 std::string TextOr(const Json& object, const char* key, absl::string_view otherwise) {

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/gguf/block_type.h"
 #include "worker/engine/tensor/half.h"
@@ -48,8 +48,8 @@ absl::StatusOr<EncodedLinear> EncodeAsGguf(absl::string_view module, const Store
       GgufBlock block = {};
       block.scale = FloatToF16(scale);
       if (F16ToFloat(block.scale) != scale) {
-        return InvalidFailure(
-            "FORMAT_UNSUPPORTED", absl::StrCat(module, ": the scale ", scale, " is not exact in F16"));
+        return Failure(reasons::kFormatUnsupported,
+                       absl::StrCat(module, ": the scale ", scale, " is not exact in F16"));
       }
       block.sub_scales[0] = 1;
       const int zero = grid.symmetric() ? 1 << (grid.bits() - 1)

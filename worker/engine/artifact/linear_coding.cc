@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/gptq.h"
 #include "worker/engine/format/grid.h"
@@ -30,7 +30,7 @@ absl::Status CheckDeclared(absl::string_view module, const FoundLinear& found,
     return SameStorage(*format, *found.format, found.in_features);
   };
   if (std::any_of(declared.begin(), declared.end(), matches)) return absl::OkStatus();
-  return CorruptFailure("CONFIG_MISMATCH",
+  return CorruptFailure(reasons::kConfigMismatch.name,
                         absl::StrCat(module, " is stored ", found.format->label(),
                                      "; no part of config.json's quantization_config says so"));
 }

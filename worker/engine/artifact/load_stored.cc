@@ -3,29 +3,59 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/model/upload_tensor.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
 namespace {
 
 constexpr int64_t kElementsAtOnce = int64_t{1} << 20;
 
-absl::Status LoadGrid(absl::string_view module, const StoredLinear& stored, Device* device,
-                      DeviceView<float> out) {
+TensorView RowsOf(const TensorView& tensor, int64_t first, int64_t count) {
+  const int64_t row_bytes = tensor.shape[1] * SizeOf(tensor.dtype);
+  return {tensor.dtype,
+          {count, tensor.shape[1]},
+          tensor.bytes.subspan(static_cast<size_t>(first * row_bytes),
+                               static_cast<size_t>(count * row_bytes))};
+}
+
+// Rows from `first_row` on: what is stored crosses, and becomes codes and then weights there, some
+// rows at a time.
+absl::Status LoadGrid(absl::string_view module, const StoredLinear& stored, int64_t first_row,
+                      Device* device, DeviceView<float> out) {
   const GridFormat& format = *stored.format->grid();
-  LWQ_ASSIGN_OR_RETURN(const GridCodes host, format.Decode(module, stored));
-  LWQ_ASSIGN_OR_RETURN(const auto codes, device->NewBuffer<uint8_t>(out.rows, out.cols));
-  LWQ_RETURN_IF_ERROR(device->Upload(absl::MakeConstSpan(host.codes), codes->span()));
-  LWQ_ASSIGN_OR_RETURN(const auto scales,
-                       device->NewMatrix(host.scales.rows(), host.scales.cols()));
-  LWQ_RETURN_IF_ERROR(device->Upload(host.scales.view(), scales->view()));
-  LWQ_ASSIGN_OR_RETURN(const auto zeros, device->NewMatrix(host.zeros.rows(), host.zeros.cols()));
-  LWQ_RETURN_IF_ERROR(device->Upload(host.zeros.view(), zeros->view()));
+  LWQ_RETURN_IF_ERROR(CheckParts(module, stored));
   const GridSpec grid{
       .bits = format.bits(), .group_size = format.group_size(), .symmetric = format.symmetric()};
-  return device->Dequantize(codes->view(), grid, scales->view(), zeros->view(), out);
+  LWQ_ASSIGN_OR_RETURN(const auto scales, device->NewMatrix(out.rows, grid.NumGroups(out.cols)));
+  LWQ_RETURN_IF_ERROR(UploadTensor(device, absl::StrCat("of the scales of ", module),
+                                   RowsOf(stored.parts[1], first_row, out.rows), scales->view()));
+  const Matrix host_zeros = format.Zeros(stored);
+  LWQ_ASSIGN_OR_RETURN(const auto zeros,
+                       device->NewMatrix(grid.symmetric ? 0 : out.rows, host_zeros.cols()));
+  LWQ_RETURN_IF_ERROR(
+      device->Upload(host_zeros.view().Rows(first_row, zeros->view().rows), zeros->view()));
+  const int64_t row_bytes = 4 * PackedWords(out.cols, format.bits());
+  const HostView<const uint8_t> stream = {stored.parts[0].bytes.data(), stored.out_features,
+                                          row_bytes, row_bytes};
+  const int64_t at_once = std::clamp<int64_t>(kElementsAtOnce / std::max<int64_t>(1, out.cols), 1,
+                                              std::max<int64_t>(1, out.rows));
+  LWQ_ASSIGN_OR_RETURN(const auto packed, device->NewBuffer<uint8_t>(at_once, row_bytes));
+  LWQ_ASSIGN_OR_RETURN(const auto codes, device->NewBuffer<uint8_t>(at_once, out.cols));
+  for (int64_t done = 0; done < out.rows; done += at_once) {
+    const int64_t count = std::min(at_once, out.rows - done);
+    LWQ_RETURN_IF_ERROR(
+        device->Upload(stream.Rows(first_row + done, count), packed->Rows(0, count)));
+    LWQ_RETURN_IF_ERROR(
+        device->UnpackCodes(packed->Rows(0, count), format.bits(), codes->Rows(0, count)));
+    LWQ_RETURN_IF_ERROR(device->Dequantize(
+        codes->Rows(0, count), grid, scales->Rows(done, count),
+        grid.symmetric ? zeros->view() : zeros->Rows(done, count), out.Rows(done, count)));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LoadByRows(absl::string_view module, const StoredLinear& stored, int64_t first_row,
@@ -48,8 +78,8 @@ absl::Status CheckStoredRows(absl::string_view module, const StoredLinear& store
       cols == stored.in_features) {
     return absl::OkStatus();
   }
-  return InvalidFailure(
-      "CONFIG_MISMATCH",
+  return Failure(
+      reasons::kConfigMismatch,
       absl::StrCat(module, " is stored as [", stored.out_features, ", ", stored.in_features,
                    "], rows ", first_row, " to ", first_row + rows, " of ", cols, " are needed"));
 }
@@ -57,17 +87,15 @@ absl::Status CheckStoredRows(absl::string_view module, const StoredLinear& store
 absl::Status LoadStoredRows(absl::string_view module, const StoredLinear& stored, int64_t first_row,
                             Device* device, DeviceView<float> out) {
   LWQ_RETURN_IF_ERROR(CheckStoredRows(module, stored, first_row, out.rows, out.cols));
-  const bool whole = out.rows == stored.out_features;
-  return whole && stored.format->grid() != nullptr
-             ? LoadGrid(module, stored, device, out)
-             : LoadByRows(module, stored, first_row, device, out);
+  return stored.format->grid() != nullptr ? LoadGrid(module, stored, first_row, device, out)
+                                          : LoadByRows(module, stored, first_row, device, out);
 }
 
 absl::Status LoadStored(absl::string_view module, const StoredLinear& stored, Device* device,
                         DeviceView<float> out) {
   if (out.rows != stored.out_features) {
-    return InvalidFailure(
-        "CONFIG_MISMATCH",
+    return Failure(
+        reasons::kConfigMismatch,
         absl::StrCat(module, " is stored as [", stored.out_features, ", ", stored.in_features,
                      "], [", out.rows, ", ", out.cols, "] is needed"));
   }

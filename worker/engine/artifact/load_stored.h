@@ -8,14 +8,13 @@
 
 namespace lwq {
 
-// Dequantizes a stored linear into `out` [out_features, in_features]. Integers on a grid cross as
-// codes, a byte each, and become weights on the device; weights of other formats cross as F32, some
-// rows at a time. Errors as DequantizeLinear's.
+// Dequantizes a stored linear into `out` [out_features, in_features], some rows at a time. Integers
+// on a grid cross as they are packed, with their scales, and become weights on the device; weights
+// of other formats cross as F32. Errors as DequantizeLinear's.
 absl::Status LoadStored(absl::string_view module, const StoredLinear& stored, Device* device,
                         DeviceView<float> out);
 
-// The same for rows [first_row, first_row + out.rows). Where those are not all, codes on a grid too
-// become weights in the host.
+// The same for rows [first_row, first_row + out.rows).
 absl::Status LoadStoredRows(absl::string_view module, const StoredLinear& stored, int64_t first_row,
                             Device* device, DeviceView<float> out);
 

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/compressed_tensors.h"
@@ -105,10 +105,10 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
 }
 
 absl::Status Unsupported(absl::string_view where, absl::string_view what) {
-  return InvalidFailure("QUANT_METHOD_UNSUPPORTED",
-                        absl::StrCat(where, ": quantization_config ", what,
-                                     "; lwq reads dense models, compressed-tensors "
-                                     "pack-quantized ones, GPTQ's and fp8 in blocks"));
+  return Failure(reasons::kQuantMethodUnsupported,
+                 absl::StrCat(where, ": quantization_config ", what,
+                              "; lwq reads dense models, compressed-tensors "
+                              "pack-quantized ones, GPTQ's and fp8 in blocks"));
 }
 
 std::string StringOr(const Json& object, const char* key, absl::string_view otherwise) {
@@ -172,11 +172,12 @@ std::string QuantizationConfigJson(const ModelInventory& model, const Plan& plan
 
 absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
                                                const ModelInventory& model, const Plan& plan) {
-  LWQ_RETURN_IF_ERROR(CheckJson(source_config, {.reason = "CONFIG_INVALID"}, "config.json"));
+  LWQ_RETURN_IF_ERROR(
+      CheckJson(source_config, {.reason = reasons::kConfigInvalid.name}, "config.json"));
   Json config = Json::parse(source_config.begin(), source_config.end(), nullptr,
                             /*allow_exceptions=*/false);
   if (!config.is_object()) {
-    return InvalidFailure("CONFIG_INVALID", "config.json: an object is expected");
+    return Failure(reasons::kConfigInvalid, "config.json: an object is expected");
   }
   config.erase("quantization_config");
   const std::string quantization = QuantizationConfigJson(model, plan);
@@ -186,11 +187,11 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
 
 absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
                                                             absl::string_view where) {
-  LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = "CONFIG_INVALID"}, where));
+  LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = reasons::kConfigInvalid.name}, where));
   const Json config = Json::parse(config_json.begin(), config_json.end(), nullptr,
                                   /*allow_exceptions=*/false);
   if (!config.is_object()) {
-    return InvalidFailure("CONFIG_INVALID", absl::StrCat(where, ": an object is expected"));
+    return Failure(reasons::kConfigInvalid, absl::StrCat(where, ": an object is expected"));
   }
   DeclaredQuantization declared;
   const auto found = config.find("quantization_config");
@@ -219,11 +220,13 @@ absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view co
 
 absl::StatusOr<DeclaredQuantization> ReadDeclaredQuantization(const std::string& directory) {
   const std::string path = JoinPath(directory, "config.json");
-  LWQ_ASSIGN_OR_RETURN(const std::string config, ReadJsonFile(path, {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(const std::string config,
+                       ReadJsonFile(path, {.reason = reasons::kConfigInvalid.name}));
   LWQ_ASSIGN_OR_RETURN(DeclaredQuantization declared, ReadQuantizationConfig(config, path));
   const std::string side = JoinPath(directory, kGptqSideFile);
   if (declared.coding != nullptr || !FileExists(side)) return declared;
-  LWQ_ASSIGN_OR_RETURN(const std::string text, ReadJsonFile(side, {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(const std::string text,
+                       ReadJsonFile(side, {.reason = reasons::kConfigInvalid.name}));
   return ReadGptqConfig(text, side);
 }
 

@@ -1,8 +1,9 @@
 #include "worker/engine/artifact/unit_blob.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/hashing_writer.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/safetensors_layout.h"
 
@@ -22,7 +23,7 @@ absl::StatusOr<StoredLinear> Collect(const std::string& path, const LinearShape&
   for (const PartSpec& part : format->Parts(linear.out_features, linear.in_features, DType::kF16)) {
     const auto found = tensors.find(TensorName(linear.module, part.name));
     if (found == tensors.end()) {
-      return CorruptFailure("TENSOR_MISSING",
+      return CorruptFailure(reasons::kTensorMissing.name,
                             absl::StrCat(path, ": no ", part.name, " of ", linear.module,
                                          " in format ", format->id()));
     }
@@ -34,7 +35,8 @@ absl::StatusOr<StoredLinear> Collect(const std::string& path, const LinearShape&
 
 }  // namespace
 
-absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModule> linears) {
+absl::StatusOr<std::string> WriteUnitBlob(const std::string& path,
+                                          absl::Span<const EncodedModule> linears) {
   std::vector<TensorSpec> specs;
   absl::flat_hash_map<std::string, const std::string*> bytes_of;
   for (const EncodedModule& encoded : linears) {
@@ -45,7 +47,7 @@ absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModu
     }
   }
   const SafetensorsLayout layout = LayOutSafetensors(std::move(specs));
-  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, HashingWriter::Create(path));
   LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
   for (const TensorSpec& tensor : layout.tensors) {
     LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(*bytes_of.at(tensor.name))));
@@ -73,11 +75,11 @@ absl::Status UnitBlobSpool::Add(const EncodedModule& module) {
   return absl::OkStatus();
 }
 
-absl::Status UnitBlobSpool::Finish() {
+absl::StatusOr<std::string> UnitBlobSpool::Finish() {
   LWQ_RETURN_IF_ERROR(parts_->Close());
   LWQ_ASSIGN_OR_RETURN(const auto parts, MappedFile::Open(parts_path_));
   const SafetensorsLayout layout = LayOutSafetensors(std::move(specs_));
-  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> writer, FileWriter::Create(path_));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, HashingWriter::Create(path_));
   LWQ_RETURN_IF_ERROR(writer->Append(absl::string_view(layout.header)));
   for (const TensorSpec& tensor : layout.tensors) {
     const Place& place = places_.at(tensor.name);
@@ -105,9 +107,9 @@ absl::StatusOr<std::unique_ptr<UnitBlob>> UnitBlob::Open(const std::string& path
     blob->linears_.emplace(linear.module, std::move(stored));
   }
   if (num_parts != tensors.size()) {
-    return CorruptFailure(
-        "PACKED_SHAPE", absl::StrCat(path, " holds ", tensors.size(), " tensors, unit ", unit.name,
-                                     " has ", num_parts));
+    return Failure(reasons::kPackedShape,
+                   absl::StrCat(path, " holds ", tensors.size(), " tensors, unit ", unit.name,
+                                " has ", num_parts));
   }
   return blob;
 }
@@ -115,8 +117,7 @@ absl::StatusOr<std::unique_ptr<UnitBlob>> UnitBlob::Open(const std::string& path
 absl::StatusOr<StoredLinear> UnitBlob::Find(absl::string_view module) const {
   const auto found = linears_.find(module);
   if (found != linears_.end()) return found->second;
-  return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
-                 absl::StrCat(path_, ": no quantized linear ", module));
+  return Failure(reasons::kTensorMissing, absl::StrCat(path_, ": no quantized linear ", module));
 }
 
 void BlobSet::Add(const UnitBlob* blob) {
@@ -129,9 +130,8 @@ absl::StatusOr<StoredLinear> BlobSet::Find(absl::string_view module,
                                            const WeightFormat* format) const {
   const auto found = blobs_.find({std::string(module), format});
   if (found != blobs_.end()) return found->second->Find(module);
-  return Failure(
-      absl::StatusCode::kNotFound, "BLOB_MISSING",
-      absl::StrCat("none of the blobs of this task holds ", module, " in format ", format->id()));
+  return Failure(reasons::kBlobMissing, absl::StrCat("none of the blobs of this task holds ",
+                                                     module, " in format ", format->id()));
 }
 
 }  // namespace lwq

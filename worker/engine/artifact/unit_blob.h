@@ -20,7 +20,9 @@
 
 namespace lwq {
 
-absl::Status WriteUnitBlob(const std::string& path, absl::Span<const EncodedModule> linears);
+// Returns the file's SHA-256.
+absl::StatusOr<std::string> WriteUnitBlob(const std::string& path,
+                                          absl::Span<const EncodedModule> linears);
 
 // The same blob of linears that come one by one and are not held: their parts wait in a file beside
 // it, which goes with the object.
@@ -30,7 +32,8 @@ class UnitBlobSpool {
   static absl::StatusOr<std::unique_ptr<UnitBlobSpool>> Create(const std::string& path);
   ~UnitBlobSpool();
   absl::Status Add(const EncodedModule& module);
-  absl::Status Finish();
+  // Returns the file's SHA-256.
+  absl::StatusOr<std::string> Finish();
 
  private:
   explicit UnitBlobSpool(const std::string& path) : path_(path), parts_path_(path + ".parts") {}

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_config.h"
 #include "worker/engine/artifact/edits_blob.h"
@@ -20,7 +20,7 @@ namespace lwq {
 namespace {
 
 absl::Status Mismatch(absl::string_view directory, absl::string_view what) {
-  return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", directory, ": ", what));
+  return Failure(reasons::kVerifyMismatch, absl::StrCat("verifying ", directory, ": ", what));
 }
 
 // Files, sizes and the exact set of tensors.
@@ -108,12 +108,13 @@ absl::Status VerifyConfig(const ArtifactPlan& plan, const KeptModel& kept,
   LWQ_ASSIGN_OR_RETURN(const std::string planned, PlannedConfig(plan, kept));
   LWQ_ASSIGN_OR_RETURN(
       const std::string written,
-      ReadJsonFile(JoinPath(directory, "config.json"), {.reason = "CONFIG_INVALID"}));
+      ReadJsonFile(JoinPath(directory, "config.json"), {.reason = reasons::kConfigInvalid.name}));
   if (planned != written) return Mismatch(directory, "config.json is not the planned one");
   const SideConfig side = SideConfigOf(kept.model, kept.plan);
   if (side.name.empty()) return absl::OkStatus();
-  LWQ_ASSIGN_OR_RETURN(const std::string beside, ReadJsonFile(JoinPath(directory, side.name),
-                                                              {.reason = "CONFIG_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(
+      const std::string beside,
+      ReadJsonFile(JoinPath(directory, side.name), {.reason = reasons::kConfigInvalid.name}));
   if (side.content == beside) return absl::OkStatus();
   return Mismatch(directory, absl::StrCat(side.name, " is not the planned one"));
 }

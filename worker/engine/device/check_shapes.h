@@ -9,8 +9,10 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/device.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
 
@@ -26,9 +28,9 @@ absl::Status CheckShape(absl::string_view what, const View& m, int64_t rows, int
 
 // What CheckFinite says of the first element that is not.
 inline absl::Status NotFinite(absl::string_view what, int64_t row, int64_t col, float value) {
-  return InvalidFailure("NON_FINITE_WEIGHTS",
-                        absl::StrCat(what, ": element [", row, ", ", col, "] is ", value,
-                                     "; the source model is damaged"));
+  return Failure(reasons::kNonFiniteWeights,
+                 absl::StrCat(what, ": element [", row, ", ", col, "] is ", value,
+                              "; the source model is damaged"));
 }
 
 inline absl::Status CheckLength(absl::string_view what, int64_t found, int64_t expected) {
@@ -43,6 +45,15 @@ inline absl::Status CheckRange(absl::string_view what, int64_t first, int64_t co
   if (first >= 0 && count >= 0 && count <= limit - first) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(what, " covers ", count, " from ", first, " on, expected within ", limit));
+}
+
+// Of Device::UnpackCodes.
+inline absl::Status CheckPacked(DeviceView<const uint8_t> packed, int bits,
+                                DeviceView<uint8_t> codes) {
+  if (bits < 1 || bits > 8) {
+    return absl::InvalidArgumentError(absl::StrCat("codes of ", bits, " bits, expected 1 to 8"));
+  }
+  return CheckShape("packed codes", packed, codes.rows, 4 * PackedWords(codes.cols, bits));
 }
 
 // from and to have the same rows; each of to's columns names one of from's.

@@ -362,6 +362,10 @@ class Device {
   virtual absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
                                    DeviceView<const float> scales, DeviceView<const float> zeros,
                                    DeviceView<uint8_t> codes) = 0;
+  // codes[r, j] = code j of row r of `packed`, a stream of codes of `bits` bits (1 to 8) as
+  // tensor/pack_bits.h packs them: 4 * PackedWords(codes.cols, bits) bytes a row, at any alignment.
+  virtual absl::Status UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                                   DeviceView<uint8_t> codes) = 0;
   // weight [rows, cols] = scale * (code - zero).
   virtual absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                                   DeviceView<const float> scales, DeviceView<const float> zeros,

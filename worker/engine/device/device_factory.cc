@@ -9,7 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/device/cpu/cpu_device.h"
 #include "worker/engine/device/cuda/make_cuda_device.h"
 #include "worker/engine/device/device.h"
@@ -31,9 +31,9 @@ int CoresOfThisProcess() {
 
 absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return InvalidFailure("DEVICE_THREADS",
-                          absl::StrCat("number of threads is ", options.num_threads,
-                                       ", expected 0 to ", kMaxThreads));
+    return Failure(reasons::kDeviceThreads,
+                   absl::StrCat("number of threads is ", options.num_threads, ", expected 0 to ",
+                                kMaxThreads));
   }
   const int threads = options.num_threads == 0 ? CoresOfThisProcess() : options.num_threads;
   if (options.device == "auto" || options.device == "cpu") {
@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options)
   if (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &ordinal) && ordinal >= 0) {
     return MakeCudaDevice(ordinal, threads);
   }
-  return InvalidFailure("DEVICE_UNKNOWN", absl::StrCat("device is \"", options.device,
+  return Failure(reasons::kDeviceUnknown, absl::StrCat("device is \"", options.device,
                                                        "\", expected auto, cpu, reference or "
                                                        "cuda:N"));
 }

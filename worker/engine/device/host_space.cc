@@ -33,6 +33,11 @@ absl::StatusOr<std::unique_ptr<DeviceMemory>> HostSpace::Allocate(int64_t rows, 
     return absl::InvalidArgumentError(
         absl::StrCat("cannot make a matrix of ", rows, " x ", cols, " elements"));
   }
+  if (!HostAllows(static_cast<size_t>(rows * cols * element_bytes))) {
+    return Failure(reasons::kHostOom,
+                   absl::StrCat("a matrix of ", rows, " x ", cols, " elements of ", element_bytes,
+                                " bytes is more than the memory ceiling leaves"));
+  }
   std::unique_ptr<uint8_t[], HostDeleter> bytes(
       static_cast<uint8_t*>(AllocateHost(static_cast<size_t>(rows * cols * element_bytes))));
   if (bytes == nullptr) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -27,10 +27,10 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
   const bool with_bos = tokenizer.adds_bos() && tokenizer.bos_id() >= 0;
   const int64_t piece = options.sequence_length - (with_bos ? 1 : 0);
   if (piece < 1 || options.num_tokens < 1) {
-    return InvalidFailure("CALIBRATION_INVALID",
-                          absl::StrCat("calibration of ", options.num_tokens,
-                                       " tokens in sequences of ", options.sequence_length,
-                                       ": both must be positive, sequences at least 2"));
+    return Failure(
+        reasons::kCalibrationInvalid,
+        absl::StrCat("calibration of ", options.num_tokens, " tokens in sequences of ",
+                     options.sequence_length, ": both must be positive, sequences at least 2"));
   }
   std::vector<int32_t> tokens;
   for (const std::string& document : documents) {
@@ -39,9 +39,9 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> SampleCalibration(
   }
   const int64_t available = static_cast<int64_t>(tokens.size()) / piece;
   if (available < 1) {
-    return InvalidFailure("CALIBRATION_INVALID",
-                          absl::StrCat("the calibration text has ", tokens.size(),
-                                       " tokens, one sequence needs ", piece));
+    return Failure(reasons::kCalibrationInvalid,
+                   absl::StrCat("the calibration text has ", tokens.size(),
+                                " tokens, one sequence needs ", piece));
   }
   const int64_t wanted =
       std::clamp<int64_t>(options.num_tokens / options.sequence_length, 1, available);

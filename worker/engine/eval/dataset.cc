@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/eval/hellaswag_text.h"
@@ -30,7 +30,7 @@ constexpr size_t kMaxOptions = 1024;
 constexpr int kMaxDepth = 16;
 
 absl::Status BadLine(int64_t line, absl::string_view what) {
-  return InvalidFailure("DATASET_INVALID", absl::StrCat("line ", line, ": ", what));
+  return Failure(reasons::kDatasetInvalid, absl::StrCat("line ", line, ": ", what));
 }
 
 absl::StatusOr<Json> ParseLine(absl::string_view text, int64_t line) {
@@ -230,8 +230,8 @@ absl::Status ApplyLabels(absl::string_view labels, ChoiceDataset* dataset) {
   for (size_t i = 0; i < dataset->items.size(); ++i) {
     int label = 0;
     if (i >= lines.size() || !absl::SimpleAtoi(lines[i], &label)) {
-      return InvalidFailure("DATASET_INVALID",
-                            absl::StrCat("line ", i + 1, " of the labels is not a number"));
+      return Failure(reasons::kDatasetInvalid,
+                     absl::StrCat("line ", i + 1, " of the labels is not a number"));
     }
     dataset->items[i].gold = label;
   }
@@ -265,7 +265,7 @@ absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, 
       }));
   const auto is_empty = [](const std::string& document) { return document.empty(); };
   if (std::all_of(documents.begin(), documents.end(), is_empty)) {
-    return InvalidFailure("DATASET_INVALID", "the dataset has no text");
+    return Failure(reasons::kDatasetInvalid, "the dataset has no text");
   }
   return documents;
 }
@@ -291,7 +291,7 @@ absl::StatusOr<ChoiceDataset> ReadChoiceDataset(absl::string_view bytes, int64_t
         dataset.items.push_back(std::move(item));
         return limit <= 0 || static_cast<int64_t>(dataset.items.size()) < limit;
       }));
-  if (dataset.items.empty()) return InvalidFailure("DATASET_INVALID", "the dataset has no items");
+  if (dataset.items.empty()) return Failure(reasons::kDatasetInvalid, "the dataset has no items");
   if (!labels.empty()) LWQ_RETURN_IF_ERROR(ApplyLabels(labels, &dataset));
   return dataset;
 }

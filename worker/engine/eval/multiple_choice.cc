@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/eval/choice_pass.h"
 
@@ -38,8 +38,8 @@ absl::StatusOr<EncodedPair> EncodeOption(const RequestEncoder& encoder, const Ch
   LWQ_ASSIGN_OR_ANNOTATE(EncodedPair pair, encoder.EncodePair(option.context, option.continuation),
                          "item ", item + 1);
   if (static_cast<int64_t>(pair.continuation.size()) > max_length) {
-    return InvalidFailure(
-        "CONTINUATION_TOO_LONG",
+    return Failure(
+        reasons::kContinuationTooLong,
         absl::StrCat("item ", item + 1, ": a continuation has ", pair.continuation.size(),
                      " tokens, the model ", max_length, " positions"));
   }

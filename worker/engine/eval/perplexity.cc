@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/eval/hellaswag_text.h"
 #include "worker/engine/tokenizer/utf8.h"
@@ -119,7 +119,7 @@ absl::StatusOr<RollingResult> RollingPerplexity(const Decoder& decoder,
       windows.emplace_back(i, std::move(window));
     }
   }
-  if (windows.empty()) return InvalidFailure("TEXT_TOO_SHORT", "the text has no tokens");
+  if (windows.empty()) return Failure(reasons::kTextTooShort, "the text has no tokens");
   RollingPass pass;
   int64_t num_tokens = 0;
   size_t first_of_pass = 0;
@@ -166,9 +166,9 @@ absl::StatusOr<WindowResult> WindowPerplexity(const Decoder& decoder, const Deco
                                               const EvalOptions& options) {
   const int64_t vocab_size = decoder.spec().vocab_size;
   if (source != nullptr && source->spec().vocab_size != vocab_size) {
-    return InvalidFailure("VOCABULARY_MISMATCH",
-                          absl::StrCat("the model has ", vocab_size, " tokens, its source ",
-                                       source->spec().vocab_size));
+    return Failure(reasons::kVocabularyMismatch,
+                   absl::StrCat("the model has ", vocab_size, " tokens, its source ",
+                                source->spec().vocab_size));
   }
   const double share = source != nullptr ? 0.4 : 0.8;
   LWQ_ASSIGN_OR_RETURN(const MappedMatrix hidden,

@@ -6,7 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/eval/hellaswag_text.h"
 #include "worker/engine/tokenizer/utf8.h"
@@ -42,8 +42,8 @@ absl::StatusOr<BosMode> ParseBosMode(absl::string_view name) {
   if (name.empty() || name == "tokenizer") return BosMode::kTokenizer;
   if (name == "always") return BosMode::kAlways;
   if (name == "never") return BosMode::kNever;
-  return InvalidFailure("BOS_UNKNOWN",
-                        absl::StrCat("bos \"", name, "\" is not one of tokenizer, always, never"));
+  return Failure(reasons::kBosUnknown,
+                 absl::StrCat("bos \"", name, "\" is not one of tokenizer, always, never"));
 }
 
 absl::string_view NameOf(BosMode mode) {
@@ -67,8 +67,8 @@ RequestEncoder::RequestEncoder(const Tokenizer* tokenizer, BosMode mode, int32_t
 absl::StatusOr<RequestEncoder> RequestEncoder::Create(const Tokenizer* tokenizer, BosMode mode) {
   const int32_t prefix = tokenizer->bos_id() >= 0 ? tokenizer->bos_id() : tokenizer->eos_id();
   if (prefix < 0 || (mode == BosMode::kAlways && tokenizer->bos_id() < 0)) {
-    return PreconditionFailure(
-        "BOS_MISSING",
+    return Failure(
+        reasons::kBosMissing,
         absl::StrCat("the evaluation needs a beginning-of-text token, and the tokenizer names ",
                      prefix < 0 ? "neither bos_token nor eos_token" : "no bos_token",
                      " in tokenizer_config.json"));
@@ -131,9 +131,9 @@ absl::StatusOr<EncodedPair> RequestEncoder::EncodePair(absl::string_view context
     if (pair.context.empty()) pair.context = {prefix_token_};
   }
   if (pair.continuation.empty()) {
-    return InvalidFailure("EMPTY_CONTINUATION",
-                          absl::StrCat("the continuation \"", continuation.substr(0, 60),
-                                       "\" has no token of its own after its context"));
+    return Failure(reasons::kEmptyContinuation,
+                   absl::StrCat("the continuation \"", continuation.substr(0, 60),
+                                "\" has no token of its own after its context"));
   }
   return pair;
 }

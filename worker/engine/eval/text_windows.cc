@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -19,8 +19,8 @@ absl::StatusOr<DisjointWindows> DisjointWindows::Create(const RequestEncoder* en
                                                         int64_t sequence_length,
                                                         int64_t max_windows) {
   if (sequence_length < 2) {
-    return InvalidFailure("SEQUENCE_LENGTH_INVALID",
-                          absl::StrCat("windows of ", sequence_length, " tokens; at least 2"));
+    return Failure(reasons::kSequenceLengthInvalid,
+                   absl::StrCat("windows of ", sequence_length, " tokens; at least 2"));
   }
   return DisjointWindows(encoder, sequence_length, max_windows);
 }
@@ -42,8 +42,8 @@ absl::StatusOr<bool> DisjointWindows::Add(absl::string_view document) {
 absl::StatusOr<TokenBatch> DisjointWindows::Finish() const {
   int64_t size = static_cast<int64_t>(tokens_.size());
   if (size < piece_) {
-    return InvalidFailure("TEXT_TOO_SHORT", absl::StrCat("the text has ", size,
-                                                         " tokens; one window needs ", piece_));
+    return Failure(reasons::kTextTooShort,
+                   absl::StrCat("the text has ", size, " tokens; one window needs ", piece_));
   }
   if (max_tokens_ >= 0) size = std::min(size, max_tokens_);
   TokenBatch batch;

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -25,10 +25,9 @@ absl::Status CheckTargets(absl::Span<const TokenTarget> targets, int64_t num_row
   for (size_t i = 0; i < targets.size(); ++i) {
     const TokenTarget& t = targets[i];
     if (t.token < 0 || t.token >= vocab_size) {
-      return InvalidFailure(
-          "TOKEN_OUT_OF_RANGE",
-          absl::StrCat("token ", t.token, " is outside the model's vocabulary of ", vocab_size,
-                       "; does the tokenizer belong to the model?"));
+      return Failure(reasons::kTokenOutOfRange,
+                     absl::StrCat("token ", t.token, " is outside the model's vocabulary of ",
+                                  vocab_size, "; does the tokenizer belong to the model?"));
     }
     if (t.row < 0 || t.row >= num_rows || (i > 0 && t.row < targets[i - 1].row)) {
       return absl::InternalError("targets of an evaluation are out of order");

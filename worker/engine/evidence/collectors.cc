@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/evidence/collector.h"
 
@@ -32,9 +32,9 @@ absl::StatusOr<const CollectorDef*> FindCollector(absl::string_view name) {
     if (def->name == name) return def;
     names.push_back(def->name);
   }
-  return InvalidFailure("EVIDENCE_UNKNOWN",
-                        absl::StrCat("calibration cannot collect \"", name.substr(0, 80),
-                                     "\"; it can: ", absl::StrJoin(names, ", ")));
+  return Failure(reasons::kEvidenceUnknown,
+                 absl::StrCat("calibration cannot collect \"", name.substr(0, 80),
+                              "\"; it can: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<Collection> Collection::Find(absl::Span<const std::string> names) {

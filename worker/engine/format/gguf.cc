@@ -5,7 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -42,9 +42,9 @@ const GgufFormat* GgufFormat::Find(const GgufTypeDef& type) {
 
 absl::Status GgufFormat::Accepts(int64_t, int64_t in_features) const {
   if (in_features % type_.block_size == 0) return absl::OkStatus();
-  return InvalidFailure("FORMAT_SHAPE",
-                        absl::StrCat(type_.name, " has blocks of ", type_.block_size,
-                                     ", which do not divide its in_features ", in_features));
+  return Failure(reasons::kFormatShape,
+                 absl::StrCat(type_.name, " has blocks of ", type_.block_size,
+                              ", which do not divide its in_features ", in_features));
 }
 
 std::vector<PartSpec> GgufFormat::Parts(int64_t out_features, int64_t in_features, DType) const {
@@ -59,11 +59,11 @@ absl::Status GgufFormat::Dequantize(absl::string_view module, absl::Span<const T
     DequantizeRow(type_, parts[0].bytes.data() + (first_row + r) * row_bytes, out.cols, row);
     for (int64_t c = 0; c < out.cols; ++c) {
       if (std::isfinite(row[c])) continue;
-      return InvalidFailure("NON_FINITE_WEIGHTS",
-                            absl::StrCat(module, ": the ", type_.name, " block of row ",
-                                         first_row + r, ", column ", c,
-                                         " has a scale that is not "
-                                         "finite"));
+      return Failure(reasons::kNonFiniteWeights,
+                     absl::StrCat(module, ": the ", type_.name, " block of row ", first_row + r,
+                                  ", column ", c,
+                                  " has a scale that is not "
+                                  "finite"));
     }
   }
   return absl::OkStatus();

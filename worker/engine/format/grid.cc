@@ -10,11 +10,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/mutex.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
-#include "worker/engine/format/pack_bits.h"
 #include "worker/engine/tensor/half.h"
+#include "worker/engine/tensor/pack_bits.h"
 #include "worker/engine/tensor/widen.h"
 
 namespace lwq {
@@ -36,8 +36,7 @@ std::string LabelOf(int bits, int64_t group_size, bool symmetric) {
 }
 
 absl::Status NotPackable(absl::string_view module, absl::string_view what) {
-  return Failure(absl::StatusCode::kInternal, "NOT_PACKABLE",
-                 absl::StrCat("packing ", module, ": ", what));
+  return Failure(reasons::kNotPackable, absl::StrCat("packing ", module, ": ", what));
 }
 
 uint8_t* Bytes(std::string& bytes) { return reinterpret_cast<uint8_t*>(bytes.data()); }
@@ -169,13 +168,13 @@ DType GridFormat::ScaleDType(DType source) {
 
 absl::Status GridFormat::Accepts(int64_t out_features, int64_t in_features) const {
   if (group_size_ > 0 && in_features % group_size_ != 0) {
-    return InvalidFailure(
-        "FORMAT_SHAPE",
+    return Failure(
+        reasons::kFormatShape,
         absl::StrCat("group size ", group_size_, " does not divide its in_features ", in_features));
   }
   if (in_features % kFeatureMultiple != 0 || out_features % kFeatureMultiple != 0) {
-    return InvalidFailure(
-        "FORMAT_SHAPE",
+    return Failure(
+        reasons::kFormatShape,
         absl::StrCat("its shape [", out_features, ", ", in_features, "] is not in multiples of ",
                      kFeatureMultiple, ", so it can only be kept dense"));
   }
@@ -223,7 +222,7 @@ absl::StatusOr<GridCodes> GridFormat::Decode(absl::string_view module,
   linear.out_features = stored.out_features;
   linear.in_features = stored.in_features;
   LWQ_ASSIGN_OR_RETURN(linear.scales, UnpackScales(module, stored.parts[1]));
-  if (!symmetric_) linear.zeros = UnpackZeros(stored.parts[2], bits_, stored.out_features);
+  linear.zeros = Zeros(stored);
   linear.codes.resize(static_cast<size_t>(stored.out_features * stored.in_features));
   const int64_t row_bytes = 4 * PackedWords(stored.in_features, bits_);
   for (int64_t r = 0; r < stored.out_features; ++r) {
@@ -231,6 +230,10 @@ absl::StatusOr<GridCodes> GridFormat::Decode(absl::string_view module,
                linear.codes.data() + r * stored.in_features);
   }
   return linear;
+}
+
+Matrix GridFormat::Zeros(const StoredLinear& stored) const {
+  return symmetric_ ? Matrix() : UnpackZeros(stored.parts[2], bits_, stored.out_features);
 }
 
 absl::Status GridFormat::Dequantize(absl::string_view module, absl::Span<const TensorView> parts,

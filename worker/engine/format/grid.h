@@ -47,6 +47,9 @@ class GridFormat final : public WeightFormat {
   // The codes, scales and zeros as they were encoded.
   absl::StatusOr<GridCodes> Decode(absl::string_view module, const StoredLinear& stored) const;
 
+  // The zero points of a linear that CheckParts found sound [out, groups]; empty when symmetric.
+  Matrix Zeros(const StoredLinear& stored) const;
+
   const GridFormat* grid() const override { return this; }
   absl::Status Accepts(int64_t out_features, int64_t in_features) const override;
   std::vector<PartSpec> Parts(int64_t out_features, int64_t in_features,

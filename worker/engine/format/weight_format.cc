@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -40,8 +40,8 @@ absl::StatusOr<const WeightFormat*> FindWeightFormat(absl::string_view id) {
   for (const WeightFormatDef* family : kFamilies) {
     if (const WeightFormat* format = family->find(id)) return format;
   }
-  return InvalidFailure(
-      "FORMAT_UNKNOWN",
+  return Failure(
+      reasons::kFormatUnknown,
       absl::StrCat("there is no weight format \"", id.substr(0, 80), "\"; there are ",
                    absl::StrJoin(kFamilies, "; ", [](std::string* out, const auto* family) {
                      absl::StrAppend(out, family->help);
@@ -52,15 +52,15 @@ absl::Status CheckParts(absl::string_view module, const StoredLinear& linear) {
   const std::vector<PartSpec> specs =
       linear.format->Parts(linear.out_features, linear.in_features, DType::kF16);
   if (specs.size() != linear.parts.size()) {
-    return CorruptFailure("PACKED_SHAPE",
-                          absl::StrCat(module, " has ", linear.parts.size(), " tensors, format ",
-                                       linear.format->id(), " has ", specs.size()));
+    return Failure(reasons::kPackedShape,
+                   absl::StrCat(module, " has ", linear.parts.size(), " tensors, format ",
+                                linear.format->id(), " has ", specs.size()));
   }
   for (size_t i = 0; i < specs.size(); ++i) {
     const TensorView& found = linear.parts[i];
     if (SamePart(specs[i], found)) continue;
-    return CorruptFailure(
-        "PACKED_SHAPE",
+    return Failure(
+        reasons::kPackedShape,
         absl::StrCat(module, ": the ", specs[i].name, " are ", NameOf(found.dtype), " [",
                      absl::StrJoin(found.shape, ", "), "], expected ", NameOf(specs[i].dtype), " [",
                      absl::StrJoin(specs[i].shape, ", "), "] in format ", linear.format->id()));
@@ -71,8 +71,8 @@ absl::Status CheckParts(absl::string_view module, const StoredLinear& linear) {
 absl::Status DequantizeLinear(absl::string_view module, const StoredLinear& linear,
                               MatrixView out) {
   if (out.rows != linear.out_features || out.cols != linear.in_features) {
-    return InvalidFailure(
-        "CONFIG_MISMATCH",
+    return Failure(
+        reasons::kConfigMismatch,
         absl::StrCat(module, " is stored as [", linear.out_features, ", ", linear.in_features,
                      "], [", out.rows, ", ", out.cols, "] is needed"));
   }

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -164,14 +164,14 @@ absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view model_clas
       known.push_back(one);
     }
   }
-  return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
+  return Failure(absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
                  absl::StrCat("a GGUF file of architecture ", model_class, ": lwq writes them of ",
                               absl::StrJoin(known, ", ")));
 }
 
 absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor) {
-  const absl::Status unknown = InvalidFailure(
-      "TENSOR_UNKNOWN",
+  const absl::Status unknown = Failure(
+      reasons::kTensorUnknown,
       absl::StrCat("tensor ", tensor, " has no name in a GGUF file of family ", family.name));
   const size_t dot = tensor.rfind('.');
   if (dot == absl::string_view::npos) return unknown;

@@ -7,7 +7,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -32,7 +32,7 @@ bool HasControlCharacters(absl::string_view text) {
 
 absl::Status TensorFailure(absl::string_view name, absl::string_view problem) {
   return InvalidFailure(
-      "GGUF_TENSOR",
+      reasons::kGgufTensor.name,
       absl::StrCat("tensor \"", absl::Utf8SafeCEscape(name.substr(0, 128)), "\": ", problem));
 }
 
@@ -71,7 +71,7 @@ absl::Status CheckGgufKey(absl::string_view key) {
     return absl::OkStatus();
   }
   return InvalidFailure(
-      "GGUF_METADATA",
+      reasons::kGgufMetadata.name,
       absl::StrCat("key \"", absl::Utf8SafeCEscape(key.substr(0, 128)), "\": a key has 1 to ",
                    kMaxKeyBytes, " bytes and no control characters, this one has ", key.size()));
 }
@@ -85,7 +85,7 @@ absl::StatusOr<int64_t> GgufAlignment(const GgufMetadata& metadata) {
     return int64_t{*alignment};
   }
   return InvalidFailure(
-      "GGUF_METADATA",
+      reasons::kGgufMetadata.name,
       absl::StrCat("general.alignment is to be a U32 and a power of two up to ", kMaxAlignment));
 }
 
@@ -102,7 +102,8 @@ absl::StatusOr<GgufLayout> LayOutGguf(const GgufMetadata& metadata,
   for (const auto& [key, value] : metadata.entries()) {
     LWQ_RETURN_IF_ERROR(CheckGgufKey(key));
     if (!keys.insert(key).second) {
-      return InvalidFailure("GGUF_METADATA", absl::StrCat("the key ", key, " is there twice"));
+      return InvalidFailure(reasons::kGgufMetadata.name,
+                            absl::StrCat("the key ", key, " is there twice"));
     }
     AppendGgufString(key, &header);
     AppendGgufValue(value, &header);

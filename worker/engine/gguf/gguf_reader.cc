@@ -11,7 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -56,9 +56,9 @@ class HeaderReader {
   absl::StatusOr<uint64_t> Count(absl::string_view what, uint64_t bytes_each) {
     LWQ_ASSIGN_OR_RETURN(const uint64_t count, Number<uint64_t>(what));
     if (count > left() / bytes_each) {
-      return CorruptFailure("GGUF_TRUNCATED",
-                            absl::StrCat(where_, ": ", count, " as the number of ", what,
-                                         " at byte ", at_ - 8, ", ", left(), " bytes are left"));
+      return Failure(reasons::kGgufTruncated,
+                     absl::StrCat(where_, ": ", count, " as the number of ", what, " at byte ",
+                                  at_ - 8, ", ", left(), " bytes are left"));
     }
     return count;
   }
@@ -69,9 +69,9 @@ class HeaderReader {
 
  private:
   absl::Status Truncated(absl::string_view what, uint64_t size) const {
-    return CorruptFailure("GGUF_TRUNCATED",
-                          absl::StrCat(where_, ": ", what, " at byte ", at_, " takes ", size,
-                                       " bytes, ", left(), " are left"));
+    return Failure(reasons::kGgufTruncated,
+                   absl::StrCat(where_, ": ", what, " at byte ", at_, " takes ", size, " bytes, ",
+                                left(), " are left"));
   }
 
   const absl::Span<const uint8_t> bytes_;
@@ -86,7 +86,8 @@ absl::StatusOr<T> ReadScalar(HeaderReader& in, absl::string_view key) {
   } else if constexpr (std::is_same_v<T, bool>) {
     LWQ_ASSIGN_OR_RETURN(const uint8_t byte, in.Number<uint8_t>(key));
     if (byte <= 1) return byte == 1;
-    return in.Fail("GGUF_METADATA", absl::StrCat(Quoted(key), " has ", byte, " for a BOOL"));
+    return in.Fail(reasons::kGgufMetadata.name,
+                   absl::StrCat(Quoted(key), " has ", byte, " for a BOOL"));
   } else {
     return in.Number<T>(key);
   }
@@ -106,7 +107,7 @@ absl::StatusOr<GgufValue> ReadArray(HeaderReader& in, absl::string_view key) {
   // More than any vocabulary or list of merges has: a large file must not become memory by a count.
   constexpr uint64_t kMaxElements = uint64_t{1} << 22;
   if (count > kMaxElements) {
-    return in.Fail("GGUF_METADATA",
+    return in.Fail(reasons::kGgufMetadata.name,
                    absl::StrCat(Quoted(key), " has ", count, " elements, at most ", kMaxElements));
   }
   std::vector<T> values;
@@ -145,7 +146,7 @@ absl::StatusOr<GgufValue> ReadTyped(HeaderReader& in, absl::string_view key) {
     if (static_cast<uint32_t>(reader.type) != number) continue;
     return is_array ? reader.array(in, key) : reader.scalar(in, key);
   }
-  return in.Fail("GGUF_METADATA",
+  return in.Fail(reasons::kGgufMetadata.name,
                  absl::StrCat(Quoted(key), " has ", is_array ? "elements" : "a value", " of type ",
                               number, ", accepted are 0 to 12 and no arrays of arrays"));
 }
@@ -157,7 +158,8 @@ absl::Status ReadMetadata(HeaderReader& in, uint64_t count, absl::string_view wh
     LWQ_ASSIGN_OR_RETURN(std::string key, in.String("a key"));
     if (const absl::Status status = CheckGgufKey(key); !status.ok()) return Corrupt(status, where);
     if (!keys.insert(key).second) {
-      return in.Fail("GGUF_METADATA", absl::StrCat("the key ", Quoted(key), " is there twice"));
+      return in.Fail(reasons::kGgufMetadata.name,
+                     absl::StrCat("the key ", Quoted(key), " is there twice"));
     }
     LWQ_ASSIGN_OR_RETURN(GgufValue value, ReadTyped(in, key));
     metadata->Append(std::move(key), std::move(value));
@@ -169,7 +171,7 @@ absl::Status UnknownType(const GgufTensorSpec& tensor, uint32_t number, absl::st
   const std::string known = absl::StrJoin(
       GgufTypes(), ", ",
       [](std::string* out, const GgufTypeDef* type) { absl::StrAppend(out, type->name); });
-  return Failure(absl::StatusCode::kUnimplemented, "GGUF_TYPE",
+  return Failure(absl::StatusCode::kUnimplemented, reasons::kGgufType.name,
                  absl::StrCat(where, ": tensor ", Quoted(tensor.name), " has ggml type ", number,
                               ", lwq reads ", known));
 }
@@ -180,7 +182,7 @@ absl::Status ReadTensor(HeaderReader& in, absl::string_view where, GgufTensorSpe
   LWQ_ASSIGN_OR_RETURN(const uint32_t dimensions,
                        in.Number<uint32_t>("a tensor's number of dimensions"));
   if (dimensions > kMaxGgufDimensions) {
-    return in.Fail("GGUF_TENSOR",
+    return in.Fail(reasons::kGgufTensor.name,
                    absl::StrCat("tensor ", Quoted(tensor->name), " has ", dimensions,
                                 " dimensions, at most ", kMaxGgufDimensions, " are accepted"));
   }
@@ -201,11 +203,13 @@ absl::Status ReadTensor(HeaderReader& in, absl::string_view where, GgufTensorSpe
 // The fixed head: magic, version; leaves the reader at the counts.
 absl::Status ReadMagic(HeaderReader& in) {
   LWQ_ASSIGN_OR_RETURN(const uint32_t magic, in.Number<uint32_t>("the magic"));
-  if (magic != 0x46554747u) return in.Fail("GGUF_MAGIC", "the file does not begin with GGUF");
+  if (magic != 0x46554747u)
+    return in.Fail(reasons::kGgufMagic.name, "the file does not begin with GGUF");
   LWQ_ASSIGN_OR_RETURN(const uint32_t version, in.Number<uint32_t>("the version"));
   if (version == 2 || version == 3) return absl::OkStatus();
-  return in.Fail("GGUF_MAGIC", absl::StrCat("version ", version, ", accepted are 2 and 3",
-                                            (version & 0xffff) == 0 ? ", little-endian" : ""));
+  return in.Fail(reasons::kGgufMagic.name,
+                 absl::StrCat("version ", version, ", accepted are 2 and 3",
+                              (version & 0xffff) == 0 ? ", little-endian" : ""));
 }
 
 }  // namespace
@@ -229,18 +233,18 @@ absl::StatusOr<GgufHeader> ParseGgufHeader(absl::Span<const uint8_t> bytes,
     uint64_t offset = 0;
     LWQ_RETURN_IF_ERROR(ReadTensor(in, where, &tensor, &offset));
     if (!names.insert(tensor.name).second) {
-      return in.Fail("GGUF_TENSOR",
+      return in.Fail(reasons::kGgufTensor.name,
                      absl::StrCat("the tensor ", Quoted(tensor.name), " is there twice"));
     }
     if (offset != static_cast<uint64_t>(padded_end)) {
-      return in.Fail("GGUF_OFFSET",
+      return in.Fail(reasons::kGgufOffset.name,
                      absl::StrCat("tensor ", Quoted(tensor.name), " begins at ", offset,
                                   ", the one before it ends at ", padded_end));
     }
     data_end = padded_end + tensor.size_bytes();
     padded_end = PadTo(data_end, *alignment);
     if (data_end > static_cast<int64_t>(bytes.size())) {
-      return in.Fail("GGUF_SIZE",
+      return in.Fail(reasons::kGgufSize.name,
                      absl::StrCat("tensor ", Quoted(tensor.name), " ends at byte ", data_end,
                                   " of the data, the file has ", bytes.size()));
     }
@@ -252,7 +256,7 @@ absl::StatusOr<GgufHeader> ParseGgufHeader(absl::Span<const uint8_t> bytes,
   const int64_t least = data_end > 0 ? header.data_offset + data_end : in.position();
   const int64_t most = header.data_offset + padded_end;
   if (static_cast<int64_t>(bytes.size()) < least || static_cast<int64_t>(bytes.size()) > most) {
-    return in.Fail("GGUF_SIZE",
+    return in.Fail(reasons::kGgufSize.name,
                    absl::StrCat("it ends at byte ", least, ", the file has ", bytes.size(),
                                 "; it is cut short or has bytes left over"));
   }

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/gguf/pre_tokenizer.h"
@@ -36,11 +36,10 @@ constexpr float kAddedTokenScore = -1000;
 constexpr float kUnusedTokenScore = -10000;
 
 absl::Status Invalid(absl::string_view problem) {
-  return InvalidFailure("TOKENIZER_INVALID", problem);
+  return Failure(reasons::kTokenizerInvalid, problem);
 }
 absl::Status Unsupported(absl::string_view what) {
-  return Failure(absl::StatusCode::kUnimplemented, "GGUF_TOKENIZER",
-                 absl::StrCat("a GGUF file with this tokenizer: ", what));
+  return Failure(reasons::kGgufTokenizer, absl::StrCat("a GGUF file with this tokenizer: ", what));
 }
 
 const Json& FieldOf(const Json& object, const char* key) {
@@ -348,7 +347,7 @@ absl::Status SetGgufTokenizer(const GgufTokenizerFiles& files, int64_t vocab_siz
   if (!files.tokenizer_model.empty()) {
     LWQ_RETURN_IF_ERROR(SetFromSentencePiece(files.tokenizer_model, sources, vocab_size, metadata));
   } else if (files.tokenizer_json.empty()) {
-    return Failure(absl::StatusCode::kNotFound, "TOKENIZER_MISSING",
+    return Failure(reasons::kTokenizerMissing,
                    "a GGUF file needs tokenizer.json or tokenizer.model");
   } else if (FieldOf(model, "type") != "BPE" || !FieldOf(model, "vocab").is_object()) {
     return Unsupported("its model is no BPE");

@@ -1,7 +1,7 @@
 #include "worker/engine/gguf/gguf_writer.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -16,14 +16,14 @@ absl::StatusOr<std::unique_ptr<GgufWriter>> GgufWriter::Create(const std::string
 absl::Status GgufWriter::Append(absl::string_view tensor, absl::Span<const uint8_t> bytes) {
   const bool any_left = tensor_ < layout_.tensors.size();
   if (!any_left || layout_.tensors[tensor_].name != tensor) {
-    return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+    return Failure(reasons::kForecastMismatch,
                    absl::StrCat("writing tensor ", tensor, ": it is the turn of ",
                                 any_left ? layout_.tensors[tensor_].name : "no other tensor"));
   }
   const int64_t size = layout_.tensors[tensor_].size_bytes();
   bytes_done_ += static_cast<int64_t>(bytes.size());
   if (bytes_done_ > size) {
-    return Failure(absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+    return Failure(reasons::kForecastMismatch,
                    absl::StrCat("writing tensor ", tensor, ": ", bytes_done_, " bytes or more, ",
                                 size, " were forecast"));
   }
@@ -38,7 +38,7 @@ absl::Status GgufWriter::Append(absl::string_view tensor, absl::Span<const uint8
 absl::Status GgufWriter::Finish() {
   if (tensor_ != layout_.tensors.size() || file_->size() != layout_.file_bytes) {
     return Failure(
-        absl::StatusCode::kInternal, "FORECAST_MISMATCH",
+        reasons::kForecastMismatch,
         absl::StrCat("ending a GGUF file after ", tensor_, " of ", layout_.tensors.size(),
                      " tensors and ", file_->size(), " of ", layout_.file_bytes, " bytes"));
   }

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "nlohmann/json.hpp"
 
 namespace lwq {
@@ -76,8 +76,7 @@ std::string StepText(const Json& step) {
 }
 
 absl::Status Unsupported(absl::string_view what) {
-  return Failure(absl::StatusCode::kUnimplemented, "GGUF_TOKENIZER",
-                 absl::StrCat("a GGUF file with this tokenizer: ", what));
+  return Failure(reasons::kGgufTokenizer, absl::StrCat("a GGUF file with this tokenizer: ", what));
 }
 
 }  // namespace

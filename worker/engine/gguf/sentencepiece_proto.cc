@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -56,8 +56,8 @@ class FieldReader {
 
  private:
   static absl::Status Damaged() {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          "tokenizer.model is damaged, or no SentencePiece model");
+    return Failure(reasons::kTokenizerInvalid,
+                   "tokenizer.model is damaged, or no SentencePiece model");
   }
   absl::StatusOr<uint64_t> Varint() {
     uint64_t value = 0;
@@ -90,8 +90,8 @@ absl::StatusOr<SentencePieces::Piece> ReadPiece(absl::string_view message) {
     if (field.number == 3) piece.type = static_cast<int32_t>(field.value);
   }
   if (piece.type < 1 || piece.type > 6) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat("tokenizer.model has a piece of type ", piece.type));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat("tokenizer.model has a piece of type ", piece.type));
   }
   return piece;
 }

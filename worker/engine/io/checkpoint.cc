@@ -8,8 +8,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/io/json_file.h"
@@ -35,34 +35,34 @@ struct ShardIndex {
 
 absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& directory) {
   const std::string path = JoinPath(directory, kIndexFile);
-  LWQ_ASSIGN_OR_RETURN(std::string text, ReadJsonFile(path, {.max_bytes = kMaxIndexBytes,
-                                                             .max_depth = kMaxIndexDepth,
-                                                             .reason = "INDEX_INVALID"}));
+  LWQ_ASSIGN_OR_RETURN(std::string text,
+                       ReadJsonFile(path, {.max_bytes = kMaxIndexBytes,
+                                           .max_depth = kMaxIndexDepth,
+                                           .reason = reasons::kIndexInvalid.name}));
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object()) {
-    return CorruptFailure("INDEX_INVALID", absl::StrCat(path, ": no object \"weight_map\" in it"));
+    return Failure(reasons::kIndexInvalid, absl::StrCat(path, ": no object \"weight_map\" in it"));
   }
   ShardIndex index;
   for (const auto& item : map->items()) {
     if (!item.value().is_string()) {
-      return CorruptFailure("INDEX_INVALID", absl::StrCat(path, ": the shard of tensor ",
+      return Failure(reasons::kIndexInvalid, absl::StrCat(path, ": the shard of tensor ",
                                                           Quoted(item.key()), " is not a string"));
     }
     const std::string& file = item.value().get_ref<const std::string&>();
     if (!IsPlainFileName(file) || !absl::EndsWith(file, ".safetensors")) {
-      return CorruptFailure(
-          "INDEX_SHARD_NAME",
-          absl::StrCat(path, ": tensor ", Quoted(item.key()), " is in ", Quoted(file),
-                       ", a plain name ending .safetensors is "
-                       "needed"));
+      return Failure(reasons::kIndexShardName,
+                     absl::StrCat(path, ": tensor ", Quoted(item.key()), " is in ", Quoted(file),
+                                  ", a plain name ending .safetensors is "
+                                  "needed"));
     }
     index.files.insert(file);
     index.file_of.emplace(item.key(), file);
   }
   if (index.files.size() > kMaxFiles) {
-    return CorruptFailure("INDEX_INVALID", absl::StrCat(path, ": ", index.files.size(),
-                                                        " shards, at most ", kMaxFiles));
+    return Failure(reasons::kIndexInvalid,
+                   absl::StrCat(path, ": ", index.files.size(), " shards, at most ", kMaxFiles));
   }
   return index;
 }
@@ -70,7 +70,7 @@ absl::StatusOr<ShardIndex> ReadShardIndex(const std::string& directory) {
 // A key that occurs twice in the index is refused by the JSON check; it is the index naming a
 // tensor twice.
 absl::Status NameIndexFailure(const absl::Status& status) {
-  if (ReasonOf(status) != "INDEX_INVALID") return status;
+  if (ReasonOf(status) != reasons::kIndexInvalid.name) return status;
   const bool twice = absl::StrContains(status.message(), "occurs twice");
   return CorruptFailure(twice ? "INDEX_TENSOR_DUPLICATE" : "INDEX_INVALID", status.message());
 }
@@ -80,16 +80,14 @@ absl::Status CheckShardAgainstIndex(const ShardIndex& index, const std::string& 
   for (const SafetensorsHeader::Entry& entry : header.entries) {
     const auto listed = index.file_of.find(entry.name);
     if (listed == index.file_of.end()) {
-      return CorruptFailure(
-          "INDEX_TENSOR_UNLISTED",
-          absl::StrCat(directory, ": ", file_name, " holds tensor ", Quoted(entry.name), " which ",
-                       kIndexFile, " does not list"));
+      return Failure(reasons::kIndexTensorUnlisted,
+                     absl::StrCat(directory, ": ", file_name, " holds tensor ", Quoted(entry.name),
+                                  " which ", kIndexFile, " does not list"));
     }
     if (listed->second != file_name) {
-      return CorruptFailure(
-          "INDEX_TENSOR_DUPLICATE",
-          absl::StrCat(directory, ": tensor ", Quoted(entry.name), " is in ", file_name, " but ",
-                       kIndexFile, " puts it in ", listed->second));
+      return Failure(reasons::kIndexTensorDuplicate,
+                     absl::StrCat(directory, ": tensor ", Quoted(entry.name), " is in ", file_name,
+                                  " but ", kIndexFile, " puts it in ", listed->second));
     }
   }
   return absl::OkStatus();
@@ -109,7 +107,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     if (!read.ok()) return NameIndexFailure(read.status());
     index = *std::move(read);
   } else {
-    return Failure(absl::StatusCode::kNotFound, "WEIGHTS_MISSING",
+    return Failure(reasons::kWeightsMissing,
                    absl::StrCat(directory, ": neither ", kSingleFile, " nor ", kIndexFile,
                                 " is there; lwq reads safetensors files only"));
   }
@@ -118,8 +116,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   for (const std::string& name : index.files) {
     const std::string path = JoinPath(directory, name);
     if (!FileExists(path)) {
-      return CorruptFailure(
-          "INDEX_SHARD_MISSING",
+      return Failure(
+          reasons::kIndexShardMissing,
           absl::StrCat(directory, ": ", kIndexFile, " names ", name, " which is not there"));
     }
     LWQ_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
@@ -136,7 +134,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   }
   for (const auto& [tensor, file] : index.file_of) {
     if (!checkpoint->tensors_.contains(tensor)) {
-      return CorruptFailure("TENSOR_MISSING",
+      return CorruptFailure(reasons::kTensorMissing.name,
                             absl::StrCat(directory, ": ", kIndexFile, " puts tensor ",
                                          Quoted(tensor), " in ", file, " which does not hold it"));
     }
@@ -148,7 +146,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 absl::StatusOr<TensorView> Checkpoint::Get(absl::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+    return Failure(reasons::kTensorMissing,
                    absl::StrCat(directory_, ": the weight files hold no tensor ", Quoted(name)));
   }
   return found->second;

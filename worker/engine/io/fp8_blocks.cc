@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/widen.h"
@@ -44,15 +44,14 @@ absl::Status CheckRows(absl::string_view name, const TensorView& codes, int64_t 
       out.cols == cols) {
     return absl::OkStatus();
   }
-  return InvalidFailure(
-      "CONFIG_MISMATCH",
-      absl::StrCat("tensor ", name, " is [", rows, ", ", cols, "], rows ", first_row, " to ",
-                   first_row + out.rows, " of ", out.cols, " are needed"));
+  return Failure(reasons::kConfigMismatch,
+                 absl::StrCat("tensor ", name, " is [", rows, ", ", cols, "], rows ", first_row,
+                              " to ", first_row + out.rows, " of ", out.cols, " are needed"));
 }
 
 absl::Status NotFinite(absl::string_view name, bool nan, int64_t row, int64_t column) {
-  return InvalidFailure(
-      "NON_FINITE_WEIGHTS",
+  return Failure(
+      reasons::kNonFiniteWeights,
       absl::StrCat("tensor ", name, " [", row, ", ", column, "] is ",
                    nan ? "F8_E4M3's code for NaN" : "beyond BF16's range once times its scale",
                    "; the file is damaged or was written so: fetch it again"));
@@ -78,19 +77,19 @@ absl::Status CheckFp8Scales(absl::string_view name, const std::vector<int64_t>& 
   }
   const std::string expected =
       shape.size() == 2 ? absl::StrCat(" [", Blocks(shape[0]), ", ", Blocks(shape[1]), "]") : "";
-  return CorruptFailure(
-      "PACKED_SHAPE", absl::StrCat("the scales of tensor ", name, " [", absl::StrJoin(shape, ", "),
-                                   "] are ", NameOf(dtype), " [", absl::StrJoin(scales_shape, ", "),
-                                   "], expected F32, F16 or BF16", expected,
-                                   ": one for every block of 128 by 128 of a matrix"));
+  return Failure(reasons::kPackedShape,
+                 absl::StrCat("the scales of tensor ", name, " [", absl::StrJoin(shape, ", "),
+                              "] are ", NameOf(dtype), " [", absl::StrJoin(scales_shape, ", "),
+                              "], expected F32, F16 or BF16", expected,
+                              ": one for every block of 128 by 128 of a matrix"));
 }
 
 absl::Status ReadFp8Rows(const Checkpoint& source, absl::string_view name, int64_t first_row,
                          MatrixView out) {
   LWQ_ASSIGN_OR_RETURN(const TensorView codes, source.Get(name));
   if (!IsFp8(codes.dtype)) {
-    return InvalidFailure(
-        "DTYPE_UNSUPPORTED",
+    return Failure(
+        reasons::kDtypeUnsupported,
         absl::StrCat("tensor ", name, " is ", NameOf(codes.dtype), ", expected F8_E4M3"));
   }
   const std::string scales_name = Fp8ScalesName(name);

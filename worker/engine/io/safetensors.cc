@@ -13,7 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -71,7 +71,7 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
     if (place_ == Place::kMetadata) {
       metadata_bytes_ += metadata_.back().first.size() + value.size();
       if (metadata_bytes_ > kMaxMetadataBytes) {
-        return Fail("ST_HEADER_JSON",
+        return Fail(reasons::kStHeaderJson.name,
                     absl::StrCat("__metadata__ is over ", kMaxMetadataBytes, " bytes"));
       }
       metadata_.back().second = std::move(value);
@@ -80,7 +80,7 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
     if (place_ != Place::kTensor || field_ != "dtype") return Unexpected("a string");
     std::optional<DType> dtype = DTypeFromName(value);
     if (!dtype.has_value()) {
-      return Fail("ST_DTYPE", absl::StrCat(Where(), "unknown dtype ", Quoted(value)));
+      return Fail(reasons::kStDtype.name, absl::StrCat(Where(), "unknown dtype ", Quoted(value)));
     }
     entries_.back().dtype = *dtype;
     return true;
@@ -101,7 +101,7 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
   bool key(string_t& name) override {
     if (place_ == Place::kTop) return TopKey(name);
     if (!fields_.insert(name).second) {
-      return Fail("ST_HEADER_JSON",
+      return Fail(reasons::kStHeaderJson.name,
                   absl::StrCat(Where(), "the key ", Quoted(name), " occurs twice"));
     }
     if (place_ == Place::kMetadata) {
@@ -110,13 +110,14 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
     }
     field_ = name;
     if (field_ == "dtype" || field_ == "shape" || field_ == "data_offsets") return true;
-    return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "unknown key ", Quoted(name)));
+    return Fail(reasons::kStHeaderJson.name, absl::StrCat(Where(), "unknown key ", Quoted(name)));
   }
 
   bool end_object() override {
     if (place_ == Place::kTensor) {
       if (fields_.size() != 3) {
-        return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "needs dtype, shape and data_offsets"));
+        return Fail(reasons::kStHeaderJson.name,
+                    absl::StrCat(Where(), "needs dtype, shape and data_offsets"));
       }
       place_ = Place::kTop;
     } else if (place_ == Place::kMetadata) {
@@ -137,7 +138,8 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
 
   bool end_array() override {
     if (place_ == Place::kOffsets && num_offsets_ != 2) {
-      return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "data_offsets needs two numbers"));
+      return Fail(reasons::kStHeaderJson.name,
+                  absl::StrCat(Where(), "data_offsets needs two numbers"));
     }
     place_ = Place::kTensor;
     return true;
@@ -145,7 +147,7 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
 
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception&) override {
-    return Fail("ST_HEADER_JSON", absl::StrCat("not valid JSON at byte ", position));
+    return Fail(reasons::kStHeaderJson.name, absl::StrCat("not valid JSON at byte ", position));
   }
 
  private:
@@ -154,22 +156,23 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
   bool TopKey(string_t& name) {
     if (name == "__metadata__") {
       if (std::exchange(seen_metadata_, true)) {
-        return Fail("ST_HEADER_JSON", "the key \"__metadata__\" occurs twice");
+        return Fail(reasons::kStHeaderJson.name, "the key \"__metadata__\" occurs twice");
       }
       in_metadata_ = true;
       return true;
     }
     in_metadata_ = false;
     if (!IsTensorName(name)) {
-      return Fail("ST_HEADER_JSON",
+      return Fail(reasons::kStHeaderJson.name,
                   absl::StrCat("the tensor name ", Quoted(name), " is not acceptable (1 to ",
                                kMaxNameBytes, " bytes, no control characters)"));
     }
     if (!names_.insert(name).second) {
-      return Fail("ST_HEADER_JSON", absl::StrCat("the tensor ", Quoted(name), " occurs twice"));
+      return Fail(reasons::kStHeaderJson.name,
+                  absl::StrCat("the tensor ", Quoted(name), " occurs twice"));
     }
     if (entries_.size() >= kMaxTensors) {
-      return Fail("ST_HEADER_JSON", absl::StrCat("more than ", kMaxTensors, " tensors"));
+      return Fail(reasons::kStHeaderJson.name, absl::StrCat("more than ", kMaxTensors, " tensors"));
     }
     entries_.push_back(Entry{std::move(name), DType::kF32, {}, 0, 0});
     return true;
@@ -178,18 +181,21 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
   bool Number(uint64_t value) {
     if (place_ != Place::kShape && place_ != Place::kOffsets) return Unexpected("a number");
     if (value > kMaxInteger) {
-      return Fail("ST_OVERFLOW", absl::StrCat(Where(), value, " in ", field_, " is over 2^53"));
+      return Fail(reasons::kStOverflow.name,
+                  absl::StrCat(Where(), value, " in ", field_, " is over 2^53"));
     }
     Entry& entry = entries_.back();
     if (place_ == Place::kShape) {
       if (entry.shape.size() >= kMaxRank) {
-        return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "more than ", kMaxRank, " dimensions"));
+        return Fail(reasons::kStHeaderJson.name,
+                    absl::StrCat(Where(), "more than ", kMaxRank, " dimensions"));
       }
       entry.shape.push_back(static_cast<int64_t>(value));
       return true;
     }
     if (num_offsets_ >= 2) {
-      return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "data_offsets needs two numbers"));
+      return Fail(reasons::kStHeaderJson.name,
+                  absl::StrCat(Where(), "data_offsets needs two numbers"));
     }
     (num_offsets_++ == 0 ? entry.begin : entry.end) = static_cast<int64_t>(value);
     return true;
@@ -200,7 +206,7 @@ class HeaderBuilder : public nlohmann::json_sax<Json> {
     return entries_.empty() ? "" : absl::StrCat("tensor ", Quoted(entries_.back().name), ": ");
   }
   bool Unexpected(absl::string_view what) {
-    return Fail("ST_HEADER_JSON", absl::StrCat(Where(), "unexpected ", what));
+    return Fail(reasons::kStHeaderJson.name, absl::StrCat(Where(), "unexpected ", what));
   }
   bool Fail(absl::string_view reason, std::string problem) {
     reason_ = std::string(reason);
@@ -227,16 +233,16 @@ absl::Status CheckSize(const Entry& entry, absl::string_view where) {
   uint64_t bits = uint64_t{8} * SizeOf(entry.dtype);
   for (int64_t dimension : entry.shape) {
     if (__builtin_mul_overflow(bits, static_cast<uint64_t>(dimension), &bits)) {
-      return CorruptFailure("ST_OVERFLOW", absl::StrCat(where, ": tensor ", Quoted(entry.name),
+      return Failure(reasons::kStOverflow, absl::StrCat(where, ": tensor ", Quoted(entry.name),
                                                         ": the product of its shape overflows"));
     }
   }
   const uint64_t bytes = bits / 8;
   if (entry.end < entry.begin || static_cast<uint64_t>(entry.end - entry.begin) != bytes) {
-    return CorruptFailure("ST_SIZE",
-                          absl::StrCat(where, ": tensor ", Quoted(entry.name), ": data_offsets [",
-                                       entry.begin, ", ", entry.end, "] but its shape and dtype ",
-                                       NameOf(entry.dtype), " make ", bytes, " bytes"));
+    return Failure(reasons::kStSize,
+                   absl::StrCat(where, ": tensor ", Quoted(entry.name), ": data_offsets [",
+                                entry.begin, ", ", entry.end, "] but its shape and dtype ",
+                                NameOf(entry.dtype), " make ", bytes, " bytes"));
   }
   return absl::OkStatus();
 }
@@ -248,14 +254,14 @@ absl::Status CheckRanges(const std::vector<Entry>& entries, uint64_t data_bytes,
   const Entry* previous = nullptr;
   for (const Entry& entry : entries) {
     if (entry.begin < expected) {
-      return CorruptFailure(
-          "ST_OVERLAP",
+      return Failure(
+          reasons::kStOverlap,
           absl::StrCat(where, ": tensor ", Quoted(entry.name), " begins at ", entry.begin,
                        ", inside ", Quoted(previous->name), " which ends at ", expected));
     }
     if (entry.begin > expected) {
-      return CorruptFailure(
-          "ST_HOLE",
+      return Failure(
+          reasons::kStHole,
           absl::StrCat(where, ": tensor ", Quoted(entry.name), " begins at ", entry.begin, ", ",
                        entry.begin - expected, " bytes after the data before it ends"));
     }
@@ -263,7 +269,7 @@ absl::Status CheckRanges(const std::vector<Entry>& entries, uint64_t data_bytes,
     previous = &entry;
   }
   if (static_cast<uint64_t>(expected) != data_bytes) {
-    return CorruptFailure("ST_SIZE", absl::StrCat(where, ": its tensors take ", expected,
+    return Failure(reasons::kStSize, absl::StrCat(where, ": its tensors take ", expected,
                                                   " bytes of data, the file has ", data_bytes,
                                                   "; it is cut short or has bytes left over"));
   }
@@ -275,23 +281,23 @@ absl::Status CheckRanges(const std::vector<Entry>& entries, uint64_t data_bytes,
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::Span<const uint8_t> bytes,
                                                          absl::string_view where) {
   if (bytes.size() < 8) {
-    return CorruptFailure("ST_HEADER_LENGTH", absl::StrCat(where, ": ", bytes.size(),
-                                                           " bytes, a safetensors file has at "
-                                                           "least 8"));
+    return Failure(reasons::kStHeaderLength, absl::StrCat(where, ": ", bytes.size(),
+                                                          " bytes, a safetensors file has at "
+                                                          "least 8"));
   }
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | bytes[i];
   if (length < 2 || length > kMaxHeaderBytes || length > bytes.size() - 8) {
-    return CorruptFailure("ST_HEADER_LENGTH",
-                          absl::StrCat(where, ": header length ", length, ", accepted are 2 to ",
-                                       std::min<uint64_t>(kMaxHeaderBytes, bytes.size() - 8),
-                                       " in this file of ", bytes.size(), " bytes"));
+    return Failure(reasons::kStHeaderLength,
+                   absl::StrCat(where, ": header length ", length, ", accepted are 2 to ",
+                                std::min<uint64_t>(kMaxHeaderBytes, bytes.size() - 8),
+                                " in this file of ", bytes.size(), " bytes"));
   }
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
   if (text[0] != '{') {
-    return CorruptFailure("ST_HEADER_JSON", absl::StrCat(where,
-                                                         ": the header does not begin with "
-                                                         "'{'"));
+    return Failure(reasons::kStHeaderJson, absl::StrCat(where,
+                                                        ": the header does not begin with "
+                                                        "'{'"));
   }
   HeaderBuilder builder;
   if (!Json::sax_parse(text, text + length, &builder)) {

@@ -2,7 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/model/upload_tensor.h"
@@ -54,9 +54,9 @@ class CheckpointWeights : public WeightSource {
   absl::Status ReadFp8(const std::string& name, MatrixView out) const {
     LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
     if (tensor.shape != std::vector<int64_t>{out.rows, out.cols}) {
-      return InvalidFailure("CONFIG_MISMATCH",
-                            absl::StrCat("tensor ", name, " does not have the shape [", out.rows,
-                                         ", ", out.cols, "]"));
+      return Failure(reasons::kConfigMismatch,
+                     absl::StrCat("tensor ", name, " does not have the shape [", out.rows, ", ",
+                                  out.cols, "]"));
     }
     return ReadFp8Rows(*checkpoint_, name, 0, out);
   }
@@ -68,9 +68,9 @@ class CheckpointWeights : public WeightSource {
     const bool vector = whole.shape.size() == 1;
     const int64_t rows = vector ? 1 : whole.shape.empty() ? 0 : whole.shape[0];
     if (first_row < 0 || count < 0 || count > rows || first_row > rows - count) {
-      return InvalidFailure("CONFIG_MISMATCH",
-                            absl::StrCat("tensor ", tensor, " has ", rows, " rows, rows ",
-                                         first_row, " to ", first_row + count, " are needed"));
+      return Failure(reasons::kConfigMismatch,
+                     absl::StrCat("tensor ", tensor, " has ", rows, " rows, rows ", first_row,
+                                  " to ", first_row + count, " are needed"));
     }
     if (rows == 0 || vector) return whole;
     const size_t row_bytes = whole.bytes.size() / static_cast<size_t>(rows);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/io/json_file.h"
@@ -46,12 +46,12 @@ ConfigReader::ConfigReader(std::shared_ptr<Json> json, std::string prefix)
 
 absl::StatusOr<ConfigReader> ConfigReader::Parse(absl::string_view json) {
   JsonLimits limits;
-  limits.reason = "CONFIG_INVALID";
+  limits.reason = reasons::kConfigInvalid.name;
   LWQ_RETURN_IF_ERROR(CheckJson(json, limits, "config.json"));
   auto parsed = std::make_shared<Json>();
   parsed->value = nlohmann::json::parse(json.begin(), json.end(), nullptr, false);
   if (!parsed->value.is_object()) {
-    return InvalidFailure("CONFIG_INVALID", "config.json: expected a JSON object");
+    return Failure(reasons::kConfigInvalid, "config.json: expected a JSON object");
   }
   return ConfigReader(std::move(parsed), "");
 }
@@ -63,9 +63,9 @@ bool ConfigReader::IsNull(absl::string_view field) const {
 }
 
 absl::Status ConfigReader::Refuse(absl::string_view field, absl::string_view accepted) const {
-  return InvalidFailure("CONFIG_INVALID",
-                        absl::StrCat("config.json: field ", prefix_, field, ": found ",
-                                     Shown(json_->Find(field)), ", accepted: ", accepted));
+  return Failure(reasons::kConfigInvalid,
+                 absl::StrCat("config.json: field ", prefix_, field, ": found ",
+                              Shown(json_->Find(field)), ", accepted: ", accepted));
 }
 
 absl::StatusOr<int64_t> ConfigReader::Int(absl::string_view field, int64_t min, int64_t max,

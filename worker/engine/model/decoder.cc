@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/model/layer_run.h"
 #include "worker/engine/model/rope.h"
@@ -18,7 +18,7 @@ namespace {
 constexpr size_t kMaxRopeTables = 64;
 
 absl::Status CannotDo(absl::string_view field, absl::string_view found) {
-  return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
+  return Failure(absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
                  absl::StrCat("the decoder does not do ", field, " ", found));
 }
 
@@ -89,6 +89,11 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
       new Decoder(std::move(spec), std::move(slots), weights, device, compute));
 }
 
+void Decoder::set_spare_bytes(int64_t bytes) {
+  spare_bytes_ = bytes;
+  kept_weights_.set_limit_bytes(bytes / 2);
+}
+
 absl::Status Decoder::Embed(absl::Span<const int32_t> tokens, MatrixView hidden) const {
   if (hidden.rows != static_cast<int64_t>(tokens.size()) || hidden.cols != spec_.hidden_size) {
     return absl::InvalidArgumentError(absl::StrCat("hidden states are [", hidden.rows, ", ",
@@ -97,8 +102,8 @@ absl::Status Decoder::Embed(absl::Span<const int32_t> tokens, MatrixView hidden)
   }
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= spec_.vocab_size) {
-      return InvalidFailure(
-          "TOKEN_OUT_OF_RANGE",
+      return Failure(
+          reasons::kTokenOutOfRange,
           absl::StrCat("token ", i, " is ", tokens[i], ", the vocabulary has ", spec_.vocab_size));
     }
     const MatrixView row = hidden.Rows(static_cast<int64_t>(i), 1);
@@ -168,8 +173,8 @@ absl::StatusOr<std::shared_ptr<const PreparedWeight>> Decoder::LoadLinear(
   const auto load = [&](DeviceView<float> weight) {
     return weights_->LoadLinear(shape.module, device_, weight);
   };
-  LWQ_ASSIGN_OR_ANNOTATE(auto weight, Prepare(shape.out_features, shape.in_features, load),
-                         shape.module);
+  const auto prepare = [&] { return Prepare(shape.out_features, shape.in_features, load); };
+  LWQ_ASSIGN_OR_ANNOTATE(auto weight, kept_weights_.Get(shape.module, prepare), shape.module);
   return weight;
 }
 
@@ -362,12 +367,13 @@ absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, Matri
                           const std::function<absl::Status(int layer)>& progress) {
   LWQ_RETURN_IF_ERROR(decoder.Embed(batch.tokens, hidden));
   LWQ_ASSIGN_OR_RETURN(const PreparedBatch prepared, decoder.PrepareBatch(batch));
-  HostStates states(decoder.device(), hidden);
+  LWQ_ASSIGN_OR_RETURN(const auto states, decoder.OpenStates(hidden));
   for (int layer = 0; layer < decoder.spec().num_layers(); ++layer) {
     if (progress) LWQ_RETURN_IF_ERROR(progress(layer));
     LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder.LoadLayer(layer));
-    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, prepared, states));
+    LWQ_RETURN_IF_ERROR(decoder.RunLayer(weights, prepared, *states));
   }
+  LWQ_RETURN_IF_ERROR(states->Flush());
   decoder.ReleaseWorkspace();
   return absl::OkStatus();
 }

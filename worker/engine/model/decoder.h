@@ -19,6 +19,7 @@
 #include "worker/engine/device/device.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/state_store.h"
+#include "worker/engine/model/weight_cache.h"
 #include "worker/engine/model/weight_source.h"
 
 namespace lwq {
@@ -136,6 +137,15 @@ class Decoder {
   void set_scratch_directory(std::string directory) { scratch_directory_ = std::move(directory); }
   const std::string& scratch_directory() const { return scratch_directory_; }
 
+  // Memory of the device beside what a layer needs: half of it for hidden states that layers run
+  // over, half for weights that stay prepared from pass to pass. At first there is none.
+  void set_spare_bytes(int64_t bytes);
+  int64_t spare_bytes() const { return spare_bytes_; }
+  // `hidden` [any, hidden_size] for the layers to come (state_store.h).
+  absl::StatusOr<std::unique_ptr<StateStore>> OpenStates(MatrixView hidden) const {
+    return lwq::OpenStates(device_, hidden, spare_bytes_ / 2);
+  }
+
   const DecoderSpec& spec() const { return spec_; }
   Device* device() const { return device_; }
 
@@ -197,6 +207,8 @@ class Decoder {
   const ComputeType compute_;
   std::string scratch_directory_;
   int64_t chunk_tokens_ = kChunkTokens;
+  int64_t spare_bytes_ = 0;
+  mutable WeightCache kept_weights_;
   // The rotary embeddings that layers have, and which one that is, by layer.
   std::vector<RopeSpec> ropes_;
   std::vector<size_t> rope_of_layer_;

@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/json_file.h"
 #include "worker/engine/model/config_reader.h"
@@ -39,8 +39,8 @@ absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
   }
   std::string found = absl::StrJoin(architectures, ", ");
   if (found.empty()) found = "none";
-  return InvalidFailure(
-      "ARCH_UNSUPPORTED",
+  return Failure(
+      reasons::kArchUnsupported,
       absl::StrCat("config.json: field architectures: found ", found.substr(0, 200),
                    ", supported: ", absl::StrJoin(known, ", "), NotUnderstoodByAny(config)));
 }
@@ -63,8 +63,8 @@ absl::StatusOr<DecoderSpec> Parse(const ModelFamilyDef& family, const ConfigRead
   spec.embedding.layer = EmbeddingLayer(spec);
   const std::vector<std::string> fields = config.NotUnderstood();
   if (fields.empty()) return spec;
-  return InvalidFailure(
-      "ARCH_UNSUPPORTED",
+  return Failure(
+      reasons::kArchUnsupported,
       absl::StrCat("config.json of a ", family.name, " model has fields that lwq does not know: ",
                    absl::StrJoin(fields, ", ").substr(0, 400),
                    "; if they do not change what the model computes, take them out"));
@@ -80,7 +80,7 @@ absl::StatusOr<DecoderSpec> ParseConfig(const ModelFamilyDef& family,
 
 absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) {
   JsonLimits limits;
-  limits.reason = "CONFIG_INVALID";
+  limits.reason = reasons::kConfigInvalid.name;
   LWQ_ASSIGN_OR_RETURN(const std::string text,
                        ReadJsonFile(JoinPath(model_directory, "config.json"), limits));
   return ParseDecoderSpec(text);

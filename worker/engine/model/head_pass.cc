@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -52,9 +52,9 @@ class Pass {
     for (const HeadSide& side : pass_.sides) {
       const DecoderSpec& spec = side.decoder->spec();
       if (spec.vocab_size != spec_.vocab_size) {
-        return InvalidFailure("VOCABULARY_MISMATCH",
-                              absl::StrCat("models of ", spec_.vocab_size, " and ", spec.vocab_size,
-                                           " tokens at one head"));
+        return Failure(reasons::kVocabularyMismatch,
+                       absl::StrCat("models of ", spec_.vocab_size, " and ", spec.vocab_size,
+                                    " tokens at one head"));
       }
       if (side.decoder->device() != device_ || side.hidden.cols != spec.hidden_size ||
           side.hidden.rows != pass_.sides[0].hidden.rows) {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -59,8 +59,8 @@ class Reading {
   absl::Status CheckTargets() const {
     for (const TokenTarget& target : targets_) {
       if (target.token < 0 || target.token >= spec_.vocab_size) {
-        return InvalidFailure(
-            "TOKEN_OUT_OF_RANGE",
+        return Failure(
+            reasons::kTokenOutOfRange,
             absl::StrCat("token ", target.token, " is outside the model's vocabulary of ",
                          spec_.vocab_size, "; does the tokenizer belong to the model?"));
       }

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/fp8_blocks.h"
 
@@ -50,14 +50,14 @@ class InventoryTaker {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) {
       return WithQuantizedName(
-          Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+          Failure(reasons::kTensorMissing,
                   absl::StrCat(where_, ": the weight files hold no tensor \"", name, "\"")),
           name);
     }
     TensorSpec tensor = *found->second;
     if (tensor.shape != shape) {
-      return InvalidFailure(
-          "CONFIG_MISMATCH",
+      return Failure(
+          reasons::kConfigMismatch,
           absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(tensor.shape, ", "),
                        "], config.json asks for [", absl::StrJoin(shape, ", "), "]"));
     }
@@ -66,9 +66,9 @@ class InventoryTaker {
       tensor.dtype = kFp8ReadAs;
     }
     if (!IsWeightFloat(tensor.dtype)) {
-      return InvalidFailure("DTYPE_UNSUPPORTED",
-                            absl::StrCat("tensor ", name, " is ", NameOf(tensor.dtype),
-                                         ", expected F16, BF16, F32 or F8_E4M3 with scales"));
+      return Failure(reasons::kDtypeUnsupported,
+                     absl::StrCat("tensor ", name, " is ", NameOf(tensor.dtype),
+                                  ", expected F16, BF16, F32 or F8_E4M3 with scales"));
     }
     taken_.insert(name);
     return tensor;
@@ -92,7 +92,7 @@ class InventoryTaker {
     const std::string name = Fp8ScalesName(tensor.name);
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) {
-      return Failure(absl::StatusCode::kNotFound, "TENSOR_MISSING",
+      return Failure(reasons::kTensorMissing,
                      absl::StrCat(where_, ": the weight files hold no tensor \"", name,
                                   "\", the scales of 8-bit floats"));
     }
@@ -129,10 +129,10 @@ class InventoryTaker {
       first_linear_ = name;
     }
     if (*dtype_ != tensor.dtype) {
-      return InvalidFailure("DTYPE_UNSUPPORTED",
-                            absl::StrCat("tensor ", name, " is ", NameOf(tensor.dtype), " but ",
-                                         first_linear_, " is ", NameOf(*dtype_),
-                                         ": the weights of all linears must have one dtype"));
+      return Failure(reasons::kDtypeUnsupported,
+                     absl::StrCat("tensor ", name, " is ", NameOf(tensor.dtype), " but ",
+                                  first_linear_, " is ", NameOf(*dtype_),
+                                  ": the weights of all linears must have one dtype"));
     }
     unit.linears.push_back(shape);
     if (!linear.bias) return absl::OkStatus();
@@ -165,11 +165,10 @@ class InventoryTaker {
       if (taken_.contains(name)) continue;
       if (spec_.head.tied && name == spec_.head.linear().weight_name()) continue;
       if (absl::EndsWith(name, ".rotary_emb.inv_freq")) continue;
-      return InvalidFailure(
-          "CONFIG_MISMATCH",
-          absl::StrCat("tensor ", name, " in ", where_, " is no part of a ",
-                       spec_.architecture, " of ", spec_.num_layers(),
-                       " layers as config.json describes it"));
+      return Failure(
+          reasons::kConfigMismatch,
+          absl::StrCat("tensor ", name, " in ", where_, " is no part of a ", spec_.architecture,
+                       " of ", spec_.num_layers(), " layers as config.json describes it"));
     }
     return absl::OkStatus();
   }

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -12,7 +12,7 @@ namespace {
 
 absl::StatusOr<size_t> Need(std::optional<size_t> slot, absl::string_view what) {
   if (slot.has_value()) return *slot;
-  return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
+  return Failure(absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
                  absl::StrCat("the decoder does not do a layer without its ", what));
 }
 
@@ -79,7 +79,7 @@ absl::StatusOr<LayerSlots> FindSlots(const LayerSpec& layer) {
   slots.post_attention_norm = layer.FindNorm(NormRole::kPostAttention);
   slots.post_mlp_norm = layer.FindNorm(NormRole::kPostMlp);
   if (slots.fused_attention() && slots.query_norm.has_value()) {
-    return Failure(absl::StatusCode::kUnimplemented, "ARCH_UNSUPPORTED",
+    return Failure(absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
                    "the decoder does not do norms of queries that are computed with keys");
   }
   return slots;

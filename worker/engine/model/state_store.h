@@ -4,8 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/tensor/matrix.h"
 
@@ -21,6 +23,8 @@ class StateStore {
   virtual absl::Status Load(int64_t first, DeviceView<float> out) = 0;
   // The rows from `first` on become `in` [any, cols].
   virtual absl::Status Store(DeviceView<const float> in, int64_t first) = 0;
+  // Where it stands for host memory (OpenStates): that has what was stored from here on.
+  virtual absl::Status Flush() { return absl::OkStatus(); }
 };
 
 // In host memory that outlives it.
@@ -58,5 +62,11 @@ class DeviceStates : public StateStore {
   Device* const device_;
   const DeviceView<float> states_;
 };
+
+// `host`, which outlives it, while layers run over it: in the device's memory where it has one of
+// its own, `room_bytes` are enough and they are to be had, so that states cross once in each
+// direction and not for every layer; else where they are, from where chunks cross.
+absl::StatusOr<std::unique_ptr<StateStore>> OpenStates(Device* device, MatrixView host,
+                                                       int64_t room_bytes);
 
 }  // namespace lwq

@@ -6,8 +6,8 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/failure_details.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/plan/kept_layers.h"
@@ -29,17 +29,17 @@ absl::Status CheckSizes(const ModelInventory& model) {
   };
   for (const AllocationUnit& unit : model.units) {
     if (unit.linears.empty()) {
-      return InvalidFailure("MODEL_INVALID", absl::StrCat("unit ", unit.name, " has no linears"));
+      return Failure(reasons::kModelInvalid, absl::StrCat("unit ", unit.name, " has no linears"));
     }
     for (const LinearShape& linear : unit.linears) {
       if (linear.out_features <= 0 || linear.in_features <= 0) {
-        return InvalidFailure("MODEL_INVALID",
-                              absl::StrCat(linear.module, " has shape [", linear.out_features, ", ",
-                                           linear.in_features, "]; both must be positive"));
+        return Failure(reasons::kModelInvalid,
+                       absl::StrCat(linear.module, " has shape [", linear.out_features, ", ",
+                                    linear.in_features, "]; both must be positive"));
       }
       if (!add(Int128{linear.out_features} * linear.in_features)) {
-        return InvalidFailure("MODEL_TOO_LARGE",
-                              absl::StrCat(linear.module, " takes the model past 2^60 bytes"));
+        return Failure(reasons::kModelTooLarge,
+                       absl::StrCat(linear.module, " takes the model past 2^60 bytes"));
       }
     }
   }
@@ -49,8 +49,8 @@ absl::Status CheckSizes(const ModelInventory& model) {
       elements = d < 0 || elements > kMaxModelBytes ? kMaxModelBytes : elements * d;
     }
     if (!add(elements)) {
-      return InvalidFailure("MODEL_TOO_LARGE",
-                            absl::StrCat(tensor.name, " takes the model past 2^60 bytes"));
+      return Failure(reasons::kModelTooLarge,
+                     absl::StrCat(tensor.name, " takes the model past 2^60 bytes"));
     }
   }
   return absl::OkStatus();
@@ -61,16 +61,16 @@ absl::Status CheckMenu(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
   if (menu.rungs.empty() || menu.rungs.size() > kMaxRungs ||
       menu.units.size() != model.units.size()) {
-    return InvalidFailure("MENU_INVALID",
-                          absl::StrCat("planning needs 1 to ", kMaxRungs, " rungs, got ",
-                                       menu.rungs.size(), ", and a menu for each of ",
-                                       model.units.size(), " units, got ", menu.units.size()));
+    return Failure(reasons::kMenuInvalid,
+                   absl::StrCat("planning needs 1 to ", kMaxRungs, " rungs, got ",
+                                menu.rungs.size(), ", and a menu for each of ", model.units.size(),
+                                " units, got ", menu.units.size()));
   }
   for (size_t u = 0; u < menu.units.size(); ++u) {
     const UnitMenu& unit = menu.units[u];
     if (unit.formats.empty() || unit.at_rung.size() != menu.rungs.size()) {
-      return InvalidFailure(
-          "MENU_INVALID",
+      return Failure(
+          reasons::kMenuInvalid,
           absl::StrCat("the menu of unit ", model.units[u].name, " has ", unit.formats.size(),
                        " formats for ", unit.at_rung.size(), " of ", menu.rungs.size(), " rungs"));
     }
@@ -81,36 +81,36 @@ absl::Status CheckMenu(const AllocationProblem& problem) {
 absl::Status CheckScores(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
   if (!problem.cost.empty() && problem.cost.size() != model.units.size()) {
-    return InvalidFailure("COST_INVALID",
-                          absl::StrCat("costs of ", problem.cost.size(), " units for a model of ",
-                                       model.units.size()));
+    return Failure(reasons::kCostInvalid,
+                   absl::StrCat("costs of ", problem.cost.size(), " units for a model of ",
+                                model.units.size()));
   }
   for (size_t u = 0; u < problem.cost.size(); ++u) {
     const auto& row = problem.cost[u];
     const UnitMenu& menu = problem.menu.units[u];
     if (row.size() != menu.formats.size()) {
-      return InvalidFailure("COST_INVALID",
-                            absl::StrCat("unit ", model.units[u].name, " has ", row.size(),
-                                         " costs for ", menu.formats.size(), " formats"));
+      return Failure(reasons::kCostInvalid,
+                     absl::StrCat("unit ", model.units[u].name, " has ", row.size(), " costs for ",
+                                  menu.formats.size(), " formats"));
     }
     for (size_t f = 0; f < row.size(); ++f) {
       if (!std::isfinite(row[f])) {
-        return InvalidFailure("COST_INVALID",
-                              absl::StrCat("the cost of unit ", model.units[u].name, " at ",
-                                           menu.formats[f]->id(), " is ", row[f]));
+        return Failure(reasons::kCostInvalid,
+                       absl::StrCat("the cost of unit ", model.units[u].name, " at ",
+                                    menu.formats[f]->id(), " is ", row[f]));
       }
     }
   }
   if (problem.layer_score.empty()) return absl::OkStatus();
   if (problem.layer_score.size() != static_cast<size_t>(model.num_layers)) {
-    return InvalidFailure("COST_INVALID",
-                          absl::StrCat("scores of ", problem.layer_score.size(),
-                                       " layers for a model of ", model.num_layers));
+    return Failure(reasons::kCostInvalid,
+                   absl::StrCat("scores of ", problem.layer_score.size(), " layers for a model of ",
+                                model.num_layers));
   }
   for (size_t l = 0; l < problem.layer_score.size(); ++l) {
     if (!std::isfinite(problem.layer_score[l])) {
-      return InvalidFailure("COST_INVALID",
-                            absl::StrCat("the score of layer ", l, " is ", problem.layer_score[l]));
+      return Failure(reasons::kCostInvalid,
+                     absl::StrCat("the score of layer ", l, " is ", problem.layer_score[l]));
     }
   }
   return absl::OkStatus();
@@ -149,7 +149,7 @@ int64_t PayloadBytes(const AllocationProblem& problem, const Plan& plan, bool co
 
 absl::Status CheckProblem(const AllocationProblem& problem) {
   if (problem.model == nullptr || problem.model->units.empty()) {
-    return InvalidFailure("MODEL_INVALID", "planning a model without quantizable linears");
+    return Failure(reasons::kModelInvalid, "planning a model without quantizable linears");
   }
   const int num_layers = problem.model->num_layers;
   for (const AllocationUnit& unit : problem.model->units) {
@@ -157,28 +157,28 @@ absl::Status CheckProblem(const AllocationProblem& problem) {
     const bool placed = place.in_layer() ? place.layer >= 0 && place.layer < num_layers
                                          : place == Place::Head() || place == Place::Embedding();
     if (!placed) {
-      return InvalidFailure("MODEL_INVALID",
-                            absl::StrCat("unit ", unit.name, " is of layer ", place.layer,
-                                         " in a model of ", num_layers, " layers"));
+      return Failure(reasons::kModelInvalid,
+                     absl::StrCat("unit ", unit.name, " is of layer ", place.layer,
+                                  " in a model of ", num_layers, " layers"));
     }
   }
   LWQ_RETURN_IF_ERROR(CheckSizes(*problem.model));
   LWQ_RETURN_IF_ERROR(CheckMenu(problem));
   LWQ_RETURN_IF_ERROR(CheckScores(problem));
   if (AllowedBytes(problem) <= 0) {
-    return InvalidFailure("BUDGET_INVALID", "the budget must be above zero");
+    return Failure(reasons::kBudgetInvalid, "the budget must be above zero");
   }
   return absl::OkStatus();
 }
 
 absl::Status CheckCosted(const AllocatorDef& def, const AllocationProblem& problem) {
   if (def.needs_cost && problem.cost.empty()) {
-    return InvalidFailure("COST_INVALID",
-                          absl::StrCat("allocator ", def.name, " needs a cost for each unit"));
+    return Failure(reasons::kCostInvalid,
+                   absl::StrCat("allocator ", def.name, " needs a cost for each unit"));
   }
   if (def.needs_layer_score && problem.cost.empty() && problem.layer_score.empty()) {
-    return InvalidFailure(
-        "COST_INVALID", absl::StrCat("allocator ", def.name, " needs layer scores or unit costs"));
+    return Failure(reasons::kCostInvalid,
+                   absl::StrCat("allocator ", def.name, " needs layer scores or unit costs"));
   }
   return absl::OkStatus();
 }
@@ -242,8 +242,8 @@ absl::Status CheckFeasible(const AllocationProblem& problem) {
   const int64_t smallest = MeasurePlan(problem, SmallestPlan(problem));
   if (smallest <= allowed) return absl::OkStatus();
   const std::string enough = FormatBudget(BudgetThatHolds(problem, smallest));
-  absl::Status status = PreconditionFailure(
-      "BUDGET_INFEASIBLE",
+  absl::Status status = Failure(
+      reasons::kBudgetInfeasible,
       absl::StrCat("the budget ", FormatBudget(problem.budget), " (", allowed,
                    " bytes) is below the smallest plan, every unit at its smallest format (",
                    problem.menu.rungs.front(), "), which takes ", smallest,

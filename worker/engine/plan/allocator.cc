@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/plan/allocation_measure.h"
 #include "worker/engine/plan/baselines.h"
@@ -27,8 +27,8 @@ absl::StatusOr<const AllocatorDef*> FindAllocator(absl::string_view name) {
   for (const AllocatorDef* def : kAllocators) {
     if (def->name == name) return def;
   }
-  return InvalidFailure(
-      "ALLOCATOR_UNKNOWN",
+  return Failure(
+      reasons::kAllocatorUnknown,
       absl::StrCat("there is no allocator \"", name, "\"; the allocators are ",
                    absl::StrJoin(kAllocators, ", ", [](std::string* out, const AllocatorDef* def) {
                      absl::StrAppend(out, def->name);

@@ -50,7 +50,7 @@ absl::StatusOr<AllocationUnit> FindUnit(const ModelInventory& model, absl::strin
       if (unit.name == name) return std::move(unit);
     }
   }
-  return InvalidFailure("PLAN_MISMATCH", absl::StrCat("the model has no unit ", name));
+  return InvalidFailure(reasons::kPlanMismatch.name, absl::StrCat("the model has no unit ", name));
 }
 
 }  // namespace lwq

@@ -80,7 +80,7 @@ absl::Status Check(const ModelInventory& model) {
                    absl::StrCat("no GGUF file can be made of this model: ", model.gguf_refusal));
   }
   if (model.gguf_other_bytes > 0) return absl::OkStatus();
-  return PreconditionFailure("MODEL_INVALID",
+  return PreconditionFailure(reasons::kModelInvalid.name,
                              "the model was registered by an earlier version of lwq, which did not "
                              "look at what a GGUF file of it needs; register it again");
 }

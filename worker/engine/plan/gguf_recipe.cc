@@ -7,7 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/format/gguf.h"
 
 namespace lwq {
@@ -118,8 +118,8 @@ absl::StatusOr<std::vector<const WeightFormat*>> GgufRecipePlan(const ModelInven
     if (one.name == name) recipe = &one;
   }
   if (recipe == nullptr) {
-    return InvalidFailure(
-        "BUDGET_INVALID",
+    return Failure(
+        reasons::kBudgetInvalid,
         absl::StrCat("llama.cpp has no recipe \"", name.substr(0, 80),
                      "\" that lwq knows; it knows ", absl::StrJoin(GgufRecipeNames(), ", ")));
   }

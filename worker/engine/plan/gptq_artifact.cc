@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "worker/engine/format/grid.h"
-#include "worker/engine/format/pack_bits.h"
 #include "worker/engine/plan/artifact_format.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
 namespace {

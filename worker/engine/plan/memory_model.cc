@@ -8,7 +8,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -21,6 +21,8 @@ constexpr int64_t kF32 = 4;
 // model/head_pass.cc: a part of the head, its prepared form for two models, logits of both.
 constexpr int64_t kHeadTile = int64_t{1} << 24;
 constexpr int64_t kHeadRows = 1024;
+// artifact/load_stored.cc: codes on their way to weights, packed and unpacked.
+constexpr int64_t kCodesAtOnce = int64_t{2} << 20;
 // Experts of a layer that are loaded together (model/sparse_run.h).
 constexpr int64_t kExpertsAtOnce = 4;
 // score/unit_costs.cc: rows of a linear, their replacement, the error and its products.
@@ -228,7 +230,20 @@ constexpr KindBytes kKinds[] = {
     {"preflight", &MemoryForecast::preflight_bytes, nullptr, 0},
 };
 
+bool TakeLess(const KindBytes& kind, WorkLimits& limits) {
+  if (kind.limit == nullptr || limits.*kind.limit <= kind.least) return false;
+  limits.*kind.limit = std::max(kind.least, limits.*kind.limit / 2);
+  return true;
+}
+
 }  // namespace
+
+bool TakeLess(absl::string_view kind, WorkLimits& limits) {
+  for (const KindBytes& known : kKinds) {
+    if (known.name == kind) return TakeLess(known, limits);
+  }
+  return false;
+}
 
 int64_t LongestWindow(int64_t text_tokens, int64_t max_positions) {
   // Divided, as what is wanted may be near the largest number there is.
@@ -259,8 +274,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   f.activation_bytes = ActivationBytes(model, sizes, question.bf16, tokens);
   // One F32 part and two prepared ones, two of logits; a block of normed states.
   f.head_bytes = 5 * kHeadTile + kHeadRows * model.hidden_size * kF32;
-  // A stored linear crosses as codes, which the host and the device hold.
-  const int64_t decoded = 2 * sizes.linear;
+  const int64_t decoded = kCodesAtOnce;
   const int64_t forward =
       f.fixed_bytes + f.activation_bytes + std::max(f.layer_bytes + decoded, f.head_bytes);
   f.trial_bytes = f.evaluate_bytes = forward;
@@ -300,9 +314,7 @@ MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQue
   all.total_bytes = 0;
   for (const KindBytes& kind : kKinds) {
     WorkLimits limits;
-    while (kind.limit != nullptr && all.*kind.bytes > ceiling_bytes &&
-           limits.*kind.limit > kind.least) {
-      limits.*kind.limit = std::max(kind.least, limits.*kind.limit / 2);
+    while (all.*kind.bytes > ceiling_bytes && TakeLess(kind, limits)) {
       const MemoryForecast smaller = ForecastWorkerMemory(model, question, limits);
       all.*kind.bytes = smaller.*kind.bytes;
       all.activation_bytes = std::min(all.activation_bytes, smaller.activation_bytes);
@@ -316,7 +328,7 @@ MemoryForecast ForecastUnderCeiling(const ModelInventory& model, const MemoryQue
 absl::Status CheckMemoryCeiling(const MemoryForecast& forecast, int64_t ceiling_bytes) {
   if (ceiling_bytes <= 0 || ceiling_bytes >= forecast.total_bytes) return absl::OkStatus();
   return Failure(
-      absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+      reasons::kMemoryInfeasible,
       absl::StrCat("the memory ceiling of ", ceiling_bytes, " bytes is below the ",
                    forecast.total_bytes, " bytes that this job needs (layer ", forecast.layer_bytes,
                    ", output head ", forecast.head_bytes, ", calibration statistics ",

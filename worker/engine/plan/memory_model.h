@@ -60,6 +60,10 @@ struct MemoryForecast {
   WorkLimits LimitsOf(absl::string_view kind) const;
 };
 
+// The next smaller limits with which a task of `kind` takes less memory; false where there are
+// none.
+bool TakeLess(absl::string_view kind, WorkLimits& limits);
+
 MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQuestion& question,
                                     const WorkLimits& limits = {});
 

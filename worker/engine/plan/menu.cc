@@ -6,7 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/plan/artifact_layout.h"
@@ -59,8 +59,8 @@ std::string GroupSizeName(int64_t group_size) {
 absl::Status CheckGroupSize(const ProfileDef& profile, int64_t group_size) {
   const auto& groups = profile.group_sizes;
   if (std::find(groups.begin(), groups.end(), group_size) != groups.end()) return absl::OkStatus();
-  return InvalidFailure(
-      "GROUP_SIZE",
+  return Failure(
+      reasons::kGroupSize,
       absl::StrCat("profile ", profile.name, " has no group size ", group_size, "; it accepts ",
                    absl::StrJoin(groups, ", ", [](std::string* out, int64_t group) {
                      absl::StrAppend(out, GroupSizeName(group));
@@ -68,10 +68,9 @@ absl::Status CheckGroupSize(const ProfileDef& profile, int64_t group_size) {
 }
 
 absl::Status NotOfProfile(const ProfileDef& profile, absl::string_view asked) {
-  return InvalidFailure(
-      "FORMAT_UNSUPPORTED",
-      absl::StrCat("profile ", profile.name, " has no format \"", asked, "\"; it accepts ",
-                   absl::StrJoin(NamesOf(profile, true), ", ")));
+  return Failure(reasons::kFormatUnsupported,
+                 absl::StrCat("profile ", profile.name, " has no format \"", asked,
+                              "\"; it accepts ", absl::StrJoin(NamesOf(profile, true), ", ")));
 }
 
 absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int bits,
@@ -80,16 +79,14 @@ absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int b
   if (std::find(widths.begin(), widths.end(), bits) != widths.end()) return absl::OkStatus();
   if (profile.grid_bits.empty()) return NotOfProfile(profile, asked);
   if (widths.empty()) {
-    return InvalidFailure(
-        "FORMAT_UNSUPPORTED",
-        absl::StrCat("profile ", profile.name, " has no formats with zero points, \"", asked,
-                     "\" among them; leave out --asymmetric"));
+    return Failure(reasons::kFormatUnsupported,
+                   absl::StrCat("profile ", profile.name, " has no formats with zero points, \"",
+                                asked, "\" among them; leave out --asymmetric"));
   }
-  return InvalidFailure(
-      "FORMAT_UNSUPPORTED",
-      absl::StrCat("profile ", profile.name, " has no ", symmetric ? "" : "asymmetric ",
-                   "format \"", asked, "\"; it accepts int", absl::StrJoin(widths, ", int"),
-                   " and dense"));
+  return Failure(reasons::kFormatUnsupported,
+                 absl::StrCat("profile ", profile.name, " has no ", symmetric ? "" : "asymmetric ",
+                              "format \"", asked, "\"; it accepts int",
+                              absl::StrJoin(widths, ", int"), " and dense"));
 }
 
 // A rung of a format that is no grid, with what stands in for it. All formats of a kind of which

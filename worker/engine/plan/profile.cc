@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 
@@ -56,8 +56,8 @@ absl::StatusOr<const ProfileDef*> FindProfile(absl::string_view name) {
   for (const ProfileDef& profile : Profiles()) {
     if (profile.name == name) return &profile;
   }
-  return InvalidFailure(
-      "PROFILE_UNKNOWN",
+  return Failure(
+      reasons::kProfileUnknown,
       absl::StrCat("there is no profile \"", name, "\"; the profiles are ",
                    absl::StrJoin(Profiles(), ", ", [](std::string* out, const ProfileDef& profile) {
                      absl::StrAppend(out, profile.name);

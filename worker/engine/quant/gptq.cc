@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/quant/block_rounding.h"
 #include "worker/engine/quant/linear_checks.h"
@@ -269,12 +269,12 @@ class GptqQuantizer : public Quantizer {
   static absl::Status CheckStatistics(const InputStatistics* statistics,
                                       DeviceView<const float> weight) {
     if (statistics == nullptr) {
-      return InvalidFailure("CALIBRATION_MISSING",
-                            absl::StrCat(quantizer_gptq.name, " needs the inputs' second moments"));
+      return Failure(reasons::kCalibrationMissing,
+                     absl::StrCat(quantizer_gptq.name, " needs the inputs' second moments"));
     }
     if (statistics->in_features() == weight.cols) return absl::OkStatus();
-    return InvalidFailure("SHAPE", absl::StrCat("second moments of ", statistics->in_features(),
-                                                " inputs given for a weight with ", weight.cols));
+    return Failure(reasons::kShape, absl::StrCat("second moments of ", statistics->in_features(),
+                                                 " inputs given for a weight with ", weight.cols));
   }
 
   static void Describe(const InputStatistics& statistics, LinearRecord& record) {

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/quant/quantizer.h"
 
@@ -85,8 +85,8 @@ absl::StatusOr<std::shared_ptr<const InputStatistics>> InputStatistics::Create(
     const Options& options) {
   const int64_t n = gram->view().rows;
   if (n == 0 || gram->view().cols != n) {
-    return InvalidFailure(
-        "SHAPE", absl::StrCat("second moments must be square: ", n, " x ", gram->view().cols));
+    return Failure(reasons::kShape,
+                   absl::StrCat("second moments must be square: ", n, " x ", gram->view().cols));
   }
   std::vector<float> raw(static_cast<size_t>(n));  // the diagonal of `gram`
   LWQ_RETURN_IF_ERROR(device->Download(gram->view().Diagonal(), MatrixView{raw.data(), n, 1, 1}));

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/quant/quantizer.h"
 
 namespace lwq {
@@ -27,7 +27,7 @@ absl::StatusOr<const QuantizerDef*> FindQuantizer(absl::string_view name) {
     if (def->name == name) return def;
     absl::StrAppend(&names, names.empty() ? "" : ", ", def->name);
   }
-  return InvalidFailure("METHOD_UNKNOWN", absl::StrCat("no quantization method is named \"", name,
+  return Failure(reasons::kMethodUnknown, absl::StrCat("no quantization method is named \"", name,
                                                        "\"; there are: ", names));
 }
 

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/score/scorer.h"
 
@@ -32,9 +32,9 @@ absl::StatusOr<const ScorerDef*> FindScorer(absl::string_view name) {
     if (scorer->name == name) return scorer;
     names.push_back(scorer->name);
   }
-  return InvalidFailure("SCORER_UNKNOWN",
-                        absl::StrCat("scorer is \"", name.substr(0, 80), "\", expected one of ",
-                                     absl::StrJoin(names, ", ")));
+  return Failure(reasons::kScorerUnknown,
+                 absl::StrCat("scorer is \"", name.substr(0, 80), "\", expected one of ",
+                              absl::StrJoin(names, ", ")));
 }
 
 }  // namespace lwq

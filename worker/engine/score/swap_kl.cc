@@ -148,12 +148,13 @@ class SwapKlRun {
     LWQ_RETURN_IF_ERROR(Report(1, steps));
     LWQ_ASSIGN_OR_RETURN(const PreparedBatch all,
                          decoder_.PrepareBatch(Repeat(chunk, num_candidates())));
-    HostStates store(decoder_.device(), states.view());
+    LWQ_ASSIGN_OR_RETURN(const auto store, decoder_.OpenStates(states.view()));
     for (int layer = swapped + 1; layer < spec_.num_layers(); ++layer) {
       LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
-      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, store));
+      LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, all, *store));
       LWQ_RETURN_IF_ERROR(Report(layer - swapped + 1, steps));
     }
+    LWQ_RETURN_IF_ERROR(store->Flush());
     HeadPass pass;
     pass.sides.push_back({&decoder_, &source_head_, SourceOutput(chunk)});
     for (int64_t c = 0; c < num_candidates(); ++c) {
@@ -210,12 +211,13 @@ class SwapKlRun {
       const Candidate& candidate = candidates_[static_cast<size_t>(c)];
       LWQ_ASSIGN_OR_RETURN(MappedMatrix states, NewStates(chunk.size));
       LWQ_RETURN_IF_ERROR(LookUp(candidate, chunk, states.view()));
-      HostStates store(decoder_.device(), states.view());
+      LWQ_ASSIGN_OR_RETURN(const auto store, decoder_.OpenStates(states.view()));
       for (int layer = 0; layer < spec_.num_layers(); ++layer) {
         LWQ_RETURN_IF_ERROR(Report(static_cast<int>(c) * spec_.num_layers() + layer, steps));
         LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder_.LoadLayer(layer));
-        LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, one, store));
+        LWQ_RETURN_IF_ERROR(decoder_.RunLayer(weights, one, *store));
       }
+      LWQ_RETURN_IF_ERROR(store->Flush());
       const HeadRows table = RowsOf(candidate);
       LWQ_RETURN_IF_ERROR(
           AddDivergence(candidate, chunk, spec_.head.tied ? table : source_head_, states.view()));

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -75,6 +76,15 @@ class LargeBlocks {
     return true;
   }
 
+  size_t in_use() {
+    std::lock_guard lock(mutex_);
+    return in_use_;
+  }
+  size_t held() {
+    std::lock_guard lock(mutex_);
+    return in_use_ + kept_bytes_;
+  }
+
   void Trim() {
     std::lock_guard lock(mutex_);
     while (!kept_.empty()) DropOldest();
@@ -105,15 +115,36 @@ class LargeBlocks {
   size_t most_ = 0;  // that has been in use
 };
 
+std::atomic<size_t> small_in_use = 0;
+std::atomic<size_t> ceiling_of_blocks = 0;  // 0: none
+
 }  // namespace
 
 void* AllocateHost(size_t bytes) {
-  if (bytes < kLarge) return std::aligned_alloc(kAlignment, NextMultiple(bytes, kAlignment));
-  return LargeBlocks::Get().Allocate(NextMultiple(bytes, kHugePage));
+  if (bytes >= kLarge) return LargeBlocks::Get().Allocate(NextMultiple(bytes, kHugePage));
+  void* data = std::aligned_alloc(kAlignment, NextMultiple(bytes, kAlignment));
+  if (data != nullptr) small_in_use += malloc_usable_size(data);
+  return data;
 }
 
 void FreeHost(void* data) {
-  if (data != nullptr && !LargeBlocks::Get().Free(data)) std::free(data);
+  if (data == nullptr || LargeBlocks::Get().Free(data)) return;
+  small_in_use -= malloc_usable_size(data);
+  std::free(data);
+}
+
+void SetHostCeiling(int64_t ceiling_bytes, int64_t anonymous_bytes) {
+  const int64_t blocks = static_cast<int64_t>(LargeBlocks::Get().held() + small_in_use);
+  const int64_t besides = std::max<int64_t>(0, anonymous_bytes - blocks);
+  ceiling_of_blocks =
+      ceiling_bytes <= 0 ? 0 : static_cast<size_t>(std::max<int64_t>(1, ceiling_bytes - besides));
+}
+
+bool HostAllows(size_t bytes) {
+  const size_t most = ceiling_of_blocks;
+  if (most == 0) return true;
+  const size_t in_use = LargeBlocks::Get().in_use() + small_in_use;
+  return in_use <= most && bytes <= most - in_use;
 }
 
 bool KeepFreedMemory() {

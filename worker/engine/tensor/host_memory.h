@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace lwq {
 
@@ -12,6 +13,12 @@ namespace lwq {
 // ones, and each is a fault. Thread-safe, as the next two.
 void* AllocateHost(size_t bytes);
 void FreeHost(void* data);  // null is fine
+
+// The most that blocks of AllocateHost and what the process holds besides (`anonymous_bytes` now,
+// of which those blocks are a part) may come to; 0: no such limit. Whoever asks for much and can do
+// with less asks first whether `bytes` more are allowed. Thread-safe.
+void SetHostCeiling(int64_t ceiling_bytes, int64_t anonymous_bytes);
+bool HostAllows(size_t bytes);
 
 // From here on malloc too keeps what is freed until TrimHost: for a process that works in tasks.
 // False where it cannot be told to. A malloc in glibc's place may not listen.

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -72,16 +72,16 @@ absl::Status CheckWidenable(absl::string_view name, const TensorView& tensor, in
                             int64_t cols) {
   const std::vector<int64_t>& shape = tensor.shape;
   if (!IsWeightFloat(tensor.dtype)) {
-    return InvalidFailure("DTYPE_UNSUPPORTED",
-                          absl::StrCat("tensor ", name, " has dtype ", NameOf(tensor.dtype),
-                                       ", weights are F16, BF16 or F32"));
+    return Failure(reasons::kDtypeUnsupported,
+                   absl::StrCat("tensor ", name, " has dtype ", NameOf(tensor.dtype),
+                                ", weights are F16, BF16 or F32"));
   }
   const bool fits = (shape.size() == 2 && shape[0] == rows && shape[1] == cols) ||
                     (shape.size() == 1 && rows == 1 && shape[0] == cols);
   if (!fits) {
-    return InvalidFailure("CONFIG_MISMATCH",
-                          absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(shape, ", "),
-                                       "], [", rows, ", ", cols, "] is needed"));
+    return Failure(reasons::kConfigMismatch,
+                   absl::StrCat("tensor ", name, " has shape [", absl::StrJoin(shape, ", "), "], [",
+                                rows, ", ", cols, "] is needed"));
   }
   return absl::OkStatus();
 }
@@ -100,10 +100,9 @@ absl::Status WidenToFloat(absl::string_view name, const TensorView& tensor, bool
     num_bad += bad;
   }
   if (num_bad == 0) return absl::OkStatus();
-  return InvalidFailure(
-      "NON_FINITE_WEIGHTS",
-      absl::StrCat("tensor ", name, " has ", num_bad, " NaN or infinite of ", out.rows * out.cols,
-                   " values, the first at index ", first_bad));
+  return Failure(reasons::kNonFiniteWeights,
+                 absl::StrCat("tensor ", name, " has ", num_bad, " NaN or infinite of ",
+                              out.rows * out.cols, " values, the first at index ", first_bad));
 }
 
 }  // namespace lwq

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/tokenizer/utf8.h"
 
 namespace lwq {
@@ -52,18 +52,18 @@ absl::StatusOr<std::unique_ptr<WordModel>> BpeModel::Create(
   std::vector<bool> seen;
   for (const auto& [token, id] : model.vocabulary_) {
     if (id < 0 || id >= kMaxId) {
-      return InvalidFailure("TOKENIZER_INVALID",
-                            absl::StrCat("the token ", Quoted(token), " has the id ", id,
-                                         "; ids from 0 to ", kMaxId - 1, " are accepted"));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("the token ", Quoted(token), " has the id ", id,
+                                  "; ids from 0 to ", kMaxId - 1, " are accepted"));
     }
     if (static_cast<size_t>(id) >= model.tokens_.size()) {
       model.tokens_.resize(id + 1);
       seen.resize(id + 1);
     }
     if (seen[id]) {
-      return InvalidFailure("TOKENIZER_INVALID",
-                            absl::StrCat("the id ", id, " is given to the tokens ", Quoted(token),
-                                         " and ", Quoted(model.tokens_[id])));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("the id ", id, " is given to the tokens ", Quoted(token), " and ",
+                                  Quoted(model.tokens_[id])));
     }
     seen[id] = true;
     model.tokens_[id] = token;
@@ -74,12 +74,12 @@ absl::StatusOr<std::unique_ptr<WordModel>> BpeModel::Create(
     merged = absl::StrCat(left, right);
     const int32_t left_id = model.IdOf(left), right_id = model.IdOf(right), id = model.IdOf(merged);
     if (left_id < 0 || right_id < 0 || id < 0) {
-      return InvalidFailure("TOKENIZER_INVALID", absl::StrCat("merge ", rank, " (", Quoted(left),
-                                                              " and ", Quoted(right), "): ",
-                                                              Quoted(left_id < 0    ? left
-                                                                     : right_id < 0 ? right
-                                                                                    : merged),
-                                                              " is not in the vocabulary"));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("merge ", rank, " (", Quoted(left), " and ", Quoted(right), "): ",
+                                  Quoted(left_id < 0    ? left
+                                         : right_id < 0 ? right
+                                                        : merged),
+                                  " is not in the vocabulary"));
     }
     if (HasInnerMark(merged)) model.merges_across_marks_ = true;
     model.merges_[PairKey(left_id, right_id)] = {static_cast<int32_t>(rank), id};
@@ -87,9 +87,9 @@ absl::StatusOr<std::unique_ptr<WordModel>> BpeModel::Create(
   if (!model.options_.unk_token.empty()) {
     model.unk_id_ = model.IdOf(model.options_.unk_token);
     if (model.unk_id_ < 0) {
-      return InvalidFailure("TOKENIZER_INVALID",
-                            absl::StrCat("the unknown token ", Quoted(model.options_.unk_token),
-                                         " is not in the vocabulary"));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("the unknown token ", Quoted(model.options_.unk_token),
+                                  " is not in the vocabulary"));
     }
   }
   if (model.options_.byte_fallback) {

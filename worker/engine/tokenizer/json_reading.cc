@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -14,8 +14,8 @@ constexpr int kMaxDepth = 32;
 constexpr int64_t kMaxValues = 4 << 20;
 
 absl::Status WrongType(const char* key, absl::string_view expected, const Json& value) {
-  return InvalidFailure("TOKENIZER_INVALID", absl::StrCat("\"", key, "\" must be ", expected,
-                                                          ", found ", value.type_name()));
+  return Failure(reasons::kTokenizerInvalid,
+                 absl::StrCat("\"", key, "\" must be ", expected, ", found ", value.type_name()));
 }
 
 }  // namespace
@@ -30,8 +30,8 @@ absl::StatusOr<Json> ParseTokenizerJson(absl::string_view text, absl::string_vie
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const std::exception& error) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat(file_name, " is not readable JSON: ", error.what()));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat(file_name, " is not readable JSON: ", error.what()));
   }
 }
 

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tokenizer/utf8.h"
 
@@ -60,9 +60,9 @@ absl::Status PipelineTokenizer::Index(const TokenizerConfig& config) {
   eos_id_ = IdOf(config.eos_token);
   const bool wants_bos = config.add_bos.value_or(false), wants_eos = config.add_eos.value_or(false);
   if ((wants_bos && bos_id_ < 0) || (wants_eos && eos_id_ < 0)) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat("tokenizer_config.json: add_", wants_bos ? "bos" : "eos",
-                                       "_token is true, but its token is not in the vocabulary"));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat("tokenizer_config.json: add_", wants_bos ? "bos" : "eos",
+                                "_token is true, but its token is not in the vocabulary"));
   }
   if (config.add_bos.has_value()) {
     pipeline_.prefix = wants_bos ? std::vector<int32_t>{bos_id_} : std::vector<int32_t>{};

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tokenizer/sentencepiece_model.h"
 #include "worker/engine/tokenizer/utf8.h"
@@ -51,9 +51,8 @@ absl::Status SentencePieceTokenizer::LoadModel(const std::string& serialized) {
   if (!legacy_) model.append(kNoDummyPrefix, sizeof(kNoDummyPrefix) - 1);
   std::string error;
   if (model_.Load(model, &error)) return absl::OkStatus();
-  return InvalidFailure(
-      "TOKENIZER_INVALID",
-      absl::StrCat("tokenizer.model is not a readable SentencePiece model: ", error));
+  return Failure(reasons::kTokenizerInvalid,
+                 absl::StrCat("tokenizer.model is not a readable SentencePiece model: ", error));
 }
 
 int32_t SentencePieceTokenizer::IdOf(const std::string& token) const {
@@ -79,8 +78,8 @@ absl::Status SentencePieceTokenizer::AddTokens(const TokenizerConfig& config) {
     const int64_t size = model_.size();
     const bool in_model = token.id < size && model_.PieceOf(token.id) == token.content;
     if (!in_model && (token.id < size || token.id > size + static_cast<int64_t>(all.size()))) {
-      return InvalidFailure(
-          "TOKENIZER_INVALID",
+      return Failure(
+          reasons::kTokenizerInvalid,
           absl::StrCat("tokenizer_config.json: the added token \"", token.content.substr(0, 60),
                        "\" has the id ", token.id, ", but tokenizer.model has ", size,
                        " pieces and another one there"));
@@ -103,9 +102,9 @@ absl::Status SentencePieceTokenizer::Load(const std::string& serialized,
   add_bos_ = config.add_bos.value_or(bos_id_ >= 0);
   add_eos_ = config.add_eos.value_or(false);
   if ((add_bos_ && bos_id_ < 0) || (add_eos_ && eos_id_ < 0)) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          "tokenizer_config.json asks for a begin or end token that "
-                          "tokenizer.model does not have");
+    return Failure(reasons::kTokenizerInvalid,
+                   "tokenizer_config.json asks for a begin or end token that "
+                   "tokenizer.model does not have");
   }
   return absl::OkStatus();
 }

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -33,10 +33,10 @@ constexpr char kNotSpaces[] =
     "\\x{3001}-\\x{10ffff}";
 
 absl::Status Unsupported(absl::string_view what, absl::string_view regex) {
-  return InvalidFailure("TOKENIZER_UNSUPPORTED",
-                        absl::StrCat("the pattern ", regex, " uses ", what,
-                                     ", which is not supported: its meaning differs between "
-                                     "regular expression libraries"));
+  return Failure(reasons::kTokenizerUnsupported,
+                 absl::StrCat("the pattern ", regex, " uses ", what,
+                              ", which is not supported: its meaning differs between "
+                              "regular expression libraries"));
 }
 
 // Oniguruma's \w. Outside a class it also has the superscripts and fractions of Latin-1.
@@ -178,16 +178,16 @@ TextPattern::~TextPattern() = default;
 
 absl::StatusOr<TextPattern> TextPattern::FromString(absl::string_view literal) {
   if (literal.empty()) {
-    return InvalidFailure("TOKENIZER_INVALID", "a pattern of the tokenizer is the empty string");
+    return Failure(reasons::kTokenizerInvalid, "a pattern of the tokenizer is the empty string");
   }
   return TextPattern(std::string(literal), nullptr);
 }
 
 absl::StatusOr<TextPattern> TextPattern::FromRegex(absl::string_view regex) {
   if (regex.size() > kMaxPatternBytes) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat("a regular expression of the tokenizer has ", regex.size(),
-                                       " bytes; at most ", kMaxPatternBytes, " are read"));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat("a regular expression of the tokenizer has ", regex.size(),
+                                " bytes; at most ", kMaxPatternBytes, " are read"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string translated, Translator(regex).Run());
   auto compiled = std::make_unique<Compiled>();
@@ -200,9 +200,9 @@ absl::StatusOr<TextPattern> TextPattern::FromRegex(absl::string_view regex) {
   if (compiled->code == nullptr) {
     unsigned char text[256] = {};
     pcre2_get_error_message(error, text, sizeof(text));
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat("the regular expression ", regex,
-                                       " does not compile: ", reinterpret_cast<const char*>(text)));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat("the regular expression ", regex,
+                                " does not compile: ", reinterpret_cast<const char*>(text)));
   }
   // Without the just-in-time compiler (not on every machine) matching is slower, not different.
   pcre2_jit_compile(compiled->code, PCRE2_JIT_COMPLETE);
@@ -234,9 +234,9 @@ absl::Status TextPattern::FindAll(absl::string_view text, std::vector<TextRange>
                                text.size(), at, PCRE2_NO_UTF_CHECK, data.get(), compiled_->context);
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) {
-      return InvalidFailure("TOKENIZER_INVALID",
-                            absl::StrCat("the regular expression ", compiled_->regex,
-                                         " gave up after its match limit (PCRE2 error ", rc, ")"));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("the regular expression ", compiled_->regex,
+                                  " gave up after its match limit (PCRE2 error ", rc, ")"));
     }
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
     if (range[1] > range[0]) {

@@ -2,8 +2,8 @@
 #include "worker/engine/tokenizer/tokenizer.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tokenizer/pipeline_tokenizer.h"
 #include "worker/engine/tokenizer/sentencepiece_tokenizer.h"
@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& mode
                            MakeSentencePieceTokenizer(bytes, config), "reading ", model_path);
     return tokenizer;
   }
-  return Failure(absl::StatusCode::kNotFound, "TOKENIZER_MISSING",
+  return Failure(reasons::kTokenizerMissing,
                  absl::StrCat(model_directory,
                               " has neither tokenizer.json nor tokenizer.model; put the model's "
                               "tokenizer files there"));

@@ -6,8 +6,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tokenizer/json_reading.h"
 
@@ -29,7 +29,7 @@ absl::StatusOr<Json> ReadObject(const std::string& directory, const std::string&
   LWQ_RETURN_IF_ERROR(text.status());
   LWQ_ASSIGN_OR_RETURN(Json json, ParseTokenizerJson(*text, name));
   if (!json.is_object()) {
-    return InvalidFailure("TOKENIZER_INVALID", absl::StrCat(name, " is not a JSON object"));
+    return Failure(reasons::kTokenizerInvalid, absl::StrCat(name, " is not a JSON object"));
   }
   return json;
 }
@@ -38,14 +38,14 @@ absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const Json& decoder) {
   std::vector<AddedToken> tokens;
   if (decoder.is_null()) return tokens;
   if (!decoder.is_object()) {
-    return InvalidFailure("TOKENIZER_INVALID", "\"added_tokens_decoder\" must be an object");
+    return Failure(reasons::kTokenizerInvalid, "\"added_tokens_decoder\" must be an object");
   }
   for (const auto& [key, value] : decoder.items()) {
     AddedToken token;
     if (!absl::SimpleAtoi(key, &token.id) || token.id < 0 || !value.is_object()) {
-      return InvalidFailure("TOKENIZER_INVALID",
-                            absl::StrCat("\"added_tokens_decoder\": \"", key.substr(0, 40),
-                                         "\" is not a token id with its object"));
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("\"added_tokens_decoder\": \"", key.substr(0, 40),
+                                  "\" is not a token id with its object"));
     }
     LWQ_ASSIGN_OR_RETURN(token.content, StringField(value, "content", ""));
     LWQ_ASSIGN_OR_RETURN(token.special, BoolField(value, "special", false));

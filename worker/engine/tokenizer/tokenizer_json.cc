@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/tokenizer/bpe_model.h"
 #include "worker/engine/tokenizer/json_reading.h"
@@ -21,12 +21,12 @@ constexpr size_t kMaxAddedTokens = 100'000;
 constexpr size_t kMaxAddedTokenBytes = 4096;
 
 absl::Status Unsupported(absl::string_view part, absl::string_view what) {
-  return InvalidFailure("TOKENIZER_UNSUPPORTED",
-                        absl::StrCat("tokenizer.json: ", part, " ", what, " is not supported"));
+  return Failure(reasons::kTokenizerUnsupported,
+                 absl::StrCat("tokenizer.json: ", part, " ", what, " is not supported"));
 }
 
 absl::Status Invalid(absl::string_view message) {
-  return InvalidFailure("TOKENIZER_INVALID", absl::StrCat("tokenizer.json: ", message));
+  return Failure(reasons::kTokenizerInvalid, absl::StrCat("tokenizer.json: ", message));
 }
 
 absl::StatusOr<std::string> TypeOf(const Json& part, absl::string_view where) {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "worker/engine/tokenizer/utf8.h"
 
 namespace lwq {
@@ -18,7 +18,7 @@ constexpr size_t kMaxTokenBytes = 1024;
 constexpr double kUnknownPenalty = 10;
 
 absl::Status Invalid(absl::string_view token, absl::string_view what) {
-  return InvalidFailure("TOKENIZER_INVALID", absl::StrCat("the token \"", token.substr(0, 60),
+  return Failure(reasons::kTokenizerInvalid, absl::StrCat("the token \"", token.substr(0, 60),
                                                           "\" of the Unigram model ", what));
 }
 
@@ -30,9 +30,9 @@ absl::StatusOr<std::unique_ptr<WordModel>> UnigramModel::Create(
   model->tokens_ = std::move(tokens);
   const int64_t count = model->num_tokens();
   if (unk_id < 0 || unk_id >= count || model->tokens_.size() > kMaxTokens) {
-    return InvalidFailure("TOKENIZER_INVALID",
-                          absl::StrCat("a Unigram model has ", count, " tokens (at most ",
-                                       kMaxTokens, ") and the unknown one is ", unk_id));
+    return Failure(reasons::kTokenizerInvalid,
+                   absl::StrCat("a Unigram model has ", count, " tokens (at most ", kMaxTokens,
+                                ") and the unknown one is ", unk_id));
   }
   model->unk_id_ = static_cast<int32_t>(unk_id);
   double worst = INFINITY;

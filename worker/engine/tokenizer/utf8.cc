@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -71,8 +71,8 @@ int64_t CountCodePoints(absl::string_view text) {
 absl::Status CheckUtf8(absl::string_view text) {
   const size_t valid = ValidUtf8Prefix(text);
   if (valid == text.size()) return absl::OkStatus();
-  return InvalidFailure(
-      "DATASET_INVALID",
+  return Failure(
+      reasons::kDatasetInvalid,
       absl::StrFormat("the text is not UTF-8: its byte %d is 0x%02X", valid, ByteAt(text, valid)));
 }
 

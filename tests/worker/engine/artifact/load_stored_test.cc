@@ -33,6 +33,15 @@ class LoadStoredTest : public DeviceTest {
                           sizeof(float) * static_cast<size_t>(found.size())),
               0)
         << stored.format->id();
+    // Some rows, not from the first on.
+    const int64_t first = expected.rows() / 3, count = expected.rows() / 2;
+    const auto part = *device_->NewMatrix(count, expected.cols());
+    ASSERT_OK(LoadStoredRows("m", stored, first, device_.get(), part->view()));
+    const Matrix rows = OnHost(*device_, part->view());
+    EXPECT_EQ(std::memcmp(rows.data(), expected.view().Row(first),
+                          sizeof(float) * static_cast<size_t>(rows.size())),
+              0)
+        << stored.format->id() << ", rows from " << first << " on";
     EXPECT_THAT(LoadStored("m", stored, device_.get(), out->Rows(0, 1)),
                 FailsWith("CONFIG_MISMATCH", ::testing::HasSubstr("m is stored")));
   }

@@ -84,7 +84,7 @@ inline absl::Status MakeBlobs(MadeArtifact* made) {
       made->linears[shape.module] = std::move(linear);
     }
     const std::string path = made->Directory(absl::StrCat("blob-", made->blobs.size()));
-    LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, encoded));
+    LWQ_RETURN_IF_ERROR(WriteUnitBlob(path, encoded).status());
     LWQ_ASSIGN_OR_RETURN(std::unique_ptr<UnitBlob> blob, UnitBlob::Open(path, unit, format));
     made->blob_set.Add(blob.get());
     made->blobs.push_back(std::move(blob));

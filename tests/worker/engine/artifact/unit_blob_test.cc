@@ -24,15 +24,17 @@ TEST(UnitBlobTest, ASpooledBlobIsTheSameFile) {
                                               Module("experts.2.up", 'e')};
   const std::string together = JoinPath(scratch.path(), "together");
   const std::string spooled = JoinPath(scratch.path(), "spooled");
-  ASSERT_OK(WriteUnitBlob(together, modules));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string digest, WriteUnitBlob(together, modules));
   {
     LWQ_ASSERT_OK_AND_ASSIGN(const auto spool, UnitBlobSpool::Create(spooled));
     for (const EncodedModule& module : modules) ASSERT_OK(spool->Add(module));
-    ASSERT_OK(spool->Finish());
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string of_spooled, spool->Finish());
+    EXPECT_EQ(of_spooled, digest);
   }
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string expected, ReadFile(together, 1 << 20));
   LWQ_ASSERT_OK_AND_ASSIGN(const std::string found, ReadFile(spooled, 1 << 20));
   EXPECT_EQ(found, expected);
+  EXPECT_EQ(digest, Sha256Hex(expected));
   LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<std::string> files, ListDirectory(scratch.path()));
   EXPECT_EQ(files.size(), 2u);
 }

@@ -44,6 +44,25 @@ TEST(HostMemoryTest, LargeBlocksWaitForTheNextOfTheirSize) {
   EXPECT_FALSE(NextIsKept(64 * kMiB));
 }
 
+TEST(HostMemoryTest, ACeilingCountsBlocksOfEverySizeAndWhatIsHeldBesides) {
+  TrimHost();
+  std::vector<void*> small;
+  for (int i = 0; i < 8; ++i) small.push_back(AllocateHost(2 * kMiB));
+  void* large = AllocateHost(32 * kMiB);
+  SetHostCeiling(64 * kMiB, /*anonymous_bytes=*/0);
+  EXPECT_TRUE(HostAllows(12 * kMiB));
+  EXPECT_FALSE(HostAllows(16 * kMiB)) << "48 MiB and a little are in use";
+  for (void* block : small) FreeHost(block);
+  EXPECT_TRUE(HostAllows(16 * kMiB));
+  SetHostCeiling(64 * kMiB, 50 * kMiB);  // about 16 of them are no blocks: 34 were blocks
+  EXPECT_TRUE(HostAllows(8 * kMiB));
+  EXPECT_FALSE(HostAllows(20 * kMiB));
+  FreeHost(large);
+  EXPECT_TRUE(HostAllows(20 * kMiB));
+  SetHostCeiling(0, 0);
+  EXPECT_TRUE(HostAllows(size_t{1} << 50));
+}
+
 TEST(HostMemoryTest, WhatIsKeptNeverRaisesTheMost) {
   TrimHost();
   EXPECT_FALSE(NextIsKept(64 * kMiB));

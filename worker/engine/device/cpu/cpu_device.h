@@ -107,6 +107,8 @@ class CpuDevice : public Device {
   absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
                            DeviceView<const float> scales, DeviceView<const float> zeros,
                            DeviceView<uint8_t> codes) override;
+  absl::Status UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                           DeviceView<uint8_t> codes) override;
   absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                           DeviceView<const float> scales, DeviceView<const float> zeros,
                           DeviceView<float> weight) override;

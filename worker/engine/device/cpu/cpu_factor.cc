@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cpu/cpu_device.h"
@@ -262,22 +262,22 @@ absl::Status CpuDevice::PermuteLower(DeviceView<const float> a, DeviceSpan<const
 absl::Status CpuDevice::InverseCholesky(DeviceView<float> device) {
   const MatrixView h = Host(device);
   if (h.rows != h.cols) {
-    return InvalidFailure(
-        "SHAPE", absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
+    return Failure(reasons::kShape,
+                   absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
   }
   openblas_set_num_threads(1);
   ReverseLower(h, &pool_);
   LWQ_ASSIGN_OR_RETURN(const int64_t failed_at, Sweep(h, &pool_, &products_->gemm).Run());
   if (failed_at >= 0) {
-    return PreconditionFailure(
-        "NOT_POSITIVE_DEFINITE",
+    return Failure(
+        reasons::kNotPositiveDefinite,
         absl::StrCat("factoring a matrix of ", h.rows, ": not positive definite within columns ",
                      std::max<int64_t>(0, h.rows - failed_at - kPanel), " to ",
                      h.rows - failed_at - 1));
   }
   if (!ReverseToUpper(h, &pool_)) {
-    return PreconditionFailure(
-        "NOT_POSITIVE_DEFINITE",
+    return Failure(
+        reasons::kNotPositiveDefinite,
         absl::StrCat("factoring a matrix of ", h.rows, ": the inverse factor is not finite"));
   }
   return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include "worker/engine/device/cpu/cpu_space.h"
 #include "worker/engine/device/cpu/run_all.h"
 #include "worker/engine/device/scale_grid.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 // This file includes itself for each instruction set; what they share is here.
 #ifndef LWQ_DEVICE_CPU_QUANTIZE_ONCE_
@@ -382,6 +383,17 @@ absl::Status CpuDevice::RoundToGrid(DeviceView<const float> weight, const GridSp
         (Row(weight, r) + g * group_size, group_size, Row(scales, r)[g], ZeroAt(grid, zeros, r, g),
          LargestCode(grid.bits), Row(codes, r) + g * group_size);
       }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                                    DeviceView<uint8_t> codes) {
+  LWQ_RETURN_IF_ERROR(CheckPacked(packed, bits, codes));
+  pool_.ParallelForBlocks(codes.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      UnpackBits(Row(packed, r), codes.cols, bits, Row(codes, r));
     }
   });
   return absl::OkStatus();

@@ -124,6 +124,8 @@ class CudaDevice : public Device {
   absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
                            DeviceView<const float> scales, DeviceView<const float> zeros,
                            DeviceView<uint8_t> codes) override;
+  absl::Status UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                           DeviceView<uint8_t> codes) override;
   absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                           DeviceView<const float> scales, DeviceView<const float> zeros,
                           DeviceView<float> weight) override;

@@ -1,4 +1,4 @@
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/cuda/column_kernels.h"
@@ -48,6 +48,13 @@ absl::Status CudaDevice::RoundToGrid(DeviceView<const float> weight, const GridS
                   "rounding to grids");
 }
 
+absl::Status CudaDevice::UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                                     DeviceView<uint8_t> codes) {
+  LWQ_RETURN_IF_ERROR(CheckPacked(packed, bits, codes));
+  return StatusOf(cuda::UnpackCodes(stream(), ViewOf(packed), bits, ViewOf(codes)),
+                  "unpacking codes");
+}
+
 absl::Status CudaDevice::Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                                     DeviceView<const float> scales, DeviceView<const float> zeros,
                                     DeviceView<float> weight) {
@@ -85,8 +92,8 @@ absl::Status CudaDevice::PermuteLower(DeviceView<const float> a, DeviceSpan<cons
 
 absl::Status CudaDevice::InverseCholesky(DeviceView<float> h) {
   if (h.cols != h.rows) {
-    return InvalidFailure(
-        "SHAPE", absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
+    return Failure(reasons::kShape,
+                   absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
   }
   return solver_->InverseCholesky(ViewOf(h));
 }

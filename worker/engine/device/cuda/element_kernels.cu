@@ -117,6 +117,17 @@ __global__ void RoundToGridKernel(View<const float> weight, GroupedGrid grid,
   });
 }
 
+// A code of at most 8 bits lies in one byte or in two.
+__global__ void UnpackCodesKernel(View<const uint8_t> packed, int bits, View<uint8_t> codes) {
+  ForEachElement(codes.rows, codes.cols, [&](int64_t r, int64_t c) {
+    const int64_t first = c * bits, byte = first / 8;
+    const int shift = static_cast<int>(first % 8);
+    unsigned stream = packed.At(r, byte);
+    if (shift + bits > 8) stream |= static_cast<unsigned>(packed.At(r, byte + 1)) << 8;
+    codes.At(r, c) = static_cast<uint8_t>((stream >> shift) & ((1u << bits) - 1));
+  });
+}
+
 __global__ void DequantizeKernel(View<const uint8_t> codes, GroupedGrid grid,
                                  View<const float> scales, View<const float> zeros,
                                  View<float> weight) {
@@ -202,6 +213,10 @@ cudaError_t RoundToGrid(cudaStream_t stream, View<const float> weight, GroupedGr
                         View<const float> scales, View<const float> zeros, View<uint8_t> codes) {
   return LaunchElements(stream, weight.rows, weight.cols, RoundToGridKernel, weight, grid, scales,
                         zeros, codes);
+}
+cudaError_t UnpackCodes(cudaStream_t stream, View<const uint8_t> packed, int bits,
+                        View<uint8_t> codes) {
+  return LaunchElements(stream, codes.rows, codes.cols, UnpackCodesKernel, packed, bits, codes);
 }
 cudaError_t Dequantize(cudaStream_t stream, View<const uint8_t> codes, GroupedGrid grid,
                        View<const float> scales, View<const float> zeros, View<float> weight) {

@@ -48,6 +48,9 @@ cudaError_t AddToRows(cudaStream_t stream, Span<const float> bias, View<float> y
 
 cudaError_t RoundToGrid(cudaStream_t stream, View<const float> weight, GroupedGrid grid,
                         View<const float> scales, View<const float> zeros, View<uint8_t> codes);
+// codes[r, j] = code j of the stream in row r.
+cudaError_t UnpackCodes(cudaStream_t stream, View<const uint8_t> packed, int bits,
+                        View<uint8_t> codes);
 cudaError_t Dequantize(cudaStream_t stream, View<const uint8_t> codes, GroupedGrid grid,
                        View<const float> scales, View<const float> zeros, View<float> weight);
 

@@ -100,6 +100,8 @@ class ReferenceDevice : public Device {
   absl::Status RoundToGrid(DeviceView<const float> weight, const GridSpec& grid,
                            DeviceView<const float> scales, DeviceView<const float> zeros,
                            DeviceView<uint8_t> codes) override;
+  absl::Status UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                           DeviceView<uint8_t> codes) override;
   absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                           DeviceView<const float> scales, DeviceView<const float> zeros,
                           DeviceView<float> weight) override;
@@ -118,10 +120,12 @@ class ReferenceDevice : public Device {
                             DeviceView<float> out) override;
   absl::Status InverseCholesky(DeviceView<float> h) override;
 
- private:
-  // reference_device.cc
+ protected:
+  // reference_device.cc. Tests make devices of it that have less memory.
   absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t rows, int64_t cols,
                                                          int64_t element_bytes) override;
+
+ private:
   absl::Status UploadBytes(HostView<const uint8_t> host, DeviceView<uint8_t> device) override;
   absl::Status DownloadBytes(DeviceView<const uint8_t> device, HostView<uint8_t> host) override;
   absl::Status CopyBytes(DeviceView<const uint8_t> from, DeviceView<uint8_t> to) override;

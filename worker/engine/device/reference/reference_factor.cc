@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/reference/reference_device.h"
@@ -34,8 +34,8 @@ absl::Status ReferenceDevice::PermuteLower(DeviceView<const float> a,
 absl::Status ReferenceDevice::InverseCholesky(DeviceView<float> h) {
   const int64_t n = h.rows;
   if (h.cols != n) {
-    return InvalidFailure(
-        "SHAPE", absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
+    return Failure(reasons::kShape,
+                   absl::StrCat("factoring a matrix that is not square: ", h.rows, " x ", h.cols));
   }
   std::vector<double> r(n * n, 0.0);
   for (int64_t j = n - 1; j >= 0; --j) {
@@ -47,8 +47,8 @@ absl::Status ReferenceDevice::InverseCholesky(DeviceView<float> h) {
         continue;
       }
       if (!(sum > 0) || !std::isfinite(sum)) {
-        return PreconditionFailure(
-            "NOT_POSITIVE_DEFINITE",
+        return Failure(
+            reasons::kNotPositiveDefinite,
             absl::StrCat("factoring a matrix of ", n, ": not positive definite at column ", j));
       }
       r[j * n + j] = std::sqrt(sum);

@@ -105,6 +105,23 @@ absl::Status ReferenceDevice::RoundToGrid(DeviceView<const float> weight, const 
   return absl::OkStatus();
 }
 
+// Bit by bit.
+absl::Status ReferenceDevice::UnpackCodes(DeviceView<const uint8_t> packed, int bits,
+                                          DeviceView<uint8_t> codes) {
+  LWQ_RETURN_IF_ERROR(CheckPacked(packed, bits, codes));
+  for (int64_t r = 0; r < codes.rows; ++r) {
+    for (int64_t k = 0; k < codes.cols; ++k) {
+      int code = 0;
+      for (int b = 0; b < bits; ++b) {
+        const int64_t at = k * bits + b;
+        code |= (Row(packed, r)[at / 8] >> (at % 8) & 1) << b;
+      }
+      Row(codes, r)[k] = static_cast<uint8_t>(code);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReferenceDevice::Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                                          DeviceView<const float> scales,
                                          DeviceView<const float> zeros, DeviceView<float> weight) {

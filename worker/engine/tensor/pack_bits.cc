@@ -1,6 +1,6 @@
 // Eight codes are `bits` whole bytes of the stream, so both directions work on eight codes and one
 // 64-bit value at a time; what is left at the end goes code by code.
-#include "worker/engine/format/pack_bits.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 #include <cstring>
 

@@ -1,4 +1,4 @@
-#include "worker/engine/format/pack_bits.h"
+#include "worker/engine/tensor/pack_bits.h"
 
 #include <cstring>
 #include <random>
