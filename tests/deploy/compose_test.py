@@ -223,7 +223,7 @@ def main():
     for what, query, expected in (
             ("Prometheus to scrape all three", 'count(up{job=~"lwq-server|lwq-worker"} == 1)', 3),
             ("both workers to have taken part", 'count(sum by (instance) (lwq_worker_tasks_total{outcome="done"}) > 0)', 2)):
-        wait_for(what, lambda: value(prometheus, query) == expected, 20)
+        wait_for(what, lambda: value(prometheus, query) == expected)
         check(True, what)
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from processes import BIN, ROOT, SAMPLE, TMP, check, finish, lwq
+from processes import BIN, ROOT, SAMPLE, TMP, check, finish, free_port, lwq
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import docs_pages  # noqa: E402
@@ -207,6 +207,8 @@ def check_commands(path, environment=None):
             print(f"not checked: a block of {path.name} needs {program[1]}")
             continue
         script += f"(\nset -e\n{block})  && code=0 || code=$?; [ $code = {code[1]} ]\n" if code else block
+    for port in set(re.findall(r"(?:127\.0\.0\.1|localhost):(\d{4,5})\b", script)):  # another's here, perhaps
+        script = re.sub(rf"\b{port}\b", str(free_port()), script)
     folder = checkout(TMP / f"{page}-checkout")
     environment = {**os.environ, **(environment or {}), "PATH": f"{BIN}:{os.environ['PATH']}", "OUT": str(out), "HOME": str(folder / "home")}
     environment.pop("LWQ_SERVER", None)

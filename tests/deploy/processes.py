@@ -47,10 +47,17 @@ def lwq(program):
     return str(path)
 
 
+_held = []
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that stays this test's: it is bound, so that no other process is given it, while a server that sets SO_REUSEADDR, as
+    all of these do, may listen there, again and again."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    return held.getsockname()[1]
 
 
 def _die_with_parent():
@@ -91,7 +98,7 @@ def run(command, **options):
     return done.stdout
 
 
-def wait_for(what, condition, seconds=60):
+def wait_for(what, condition, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()

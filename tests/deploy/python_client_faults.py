@@ -155,7 +155,7 @@ async def an_upload_goes_on():
 async def a_wait_outlasts_an_old_end():
     retried = Retried()
     async with served(jobs=retried) as address, lwq.aio.Client(address) as client:
-        job = await asyncio.wait_for(client.wait("jobs/x"), 20)
+        job = await asyncio.wait_for(client.wait("jobs/x"), 60)
     ok(job.state == Job.SUCCEEDED and retried.watched == 2, "a wait that hears of an end before a retry goes on to the last one")
 
 
@@ -170,6 +170,15 @@ async def hashing_lets_others_run():
     path = DIR / "large.txt"
     with open(path, "wb") as f:
         f.truncate(512 << 20)  # takes a second or so to hash, and no space
+    for _ in range(5):  # others may wait for the machine too, but not each time
+        longest, took = await waited_while_hashed(path)
+        if longest < took / 2:
+            break
+    ok(longest < took / 2, f"other tasks waited {longest:.2f} s at most while a file was hashed for {took:.2f} s")
+
+
+async def waited_while_hashed(path):
+    """(the longest that another task waited, all), in seconds."""
     longest = 0.0
 
     async def tick():
@@ -186,7 +195,7 @@ async def hashing_lets_others_run():
         await client.add_dataset(path)
         took = time.monotonic() - began
         ticker.cancel()
-    ok(longest < took / 2, f"other tasks waited {longest:.2f} s at most while a file was hashed for {took:.2f} s")
+    return longest, took
 
 
 def ends_with_its_client(address, what, call):
@@ -206,7 +215,7 @@ def ends_with_its_client(address, what, call):
     caller.start()
     time.sleep(0.5)
     client.close()
-    caller.join(5)
+    caller.join(60)
     ok(outcome == ["CANCELLED"], f"{what} ends when its client is closed: {outcome}")
     try:
         client.job("x")

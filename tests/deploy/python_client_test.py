@@ -148,14 +148,14 @@ def main():
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(use.stdout))
     reader.start()
-    wait_for("the script to ask for a kill, or to end", lambda: (TMP / "client/kill-the-server").exists() or use.poll() is not None, 150)
+    wait_for("the script to ask for a kill, or to end", lambda: (TMP / "client/kill-the-server").exists() or use.poll() is not None, 240)
     if use.poll() is None:
         server.send_signal(signal.SIGKILL)
         server.wait()
         server.returncode = 0  # as it should be, for wait_for
         (TMP / "server.ready").unlink()
         start_server("server")
-    code = use.wait(150)
+    code = use.wait(240)
     reader.join()
     print("".join(lines), end="")
     check(code == 0, "the script ended well")
