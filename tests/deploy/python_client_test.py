@@ -24,6 +24,9 @@ client.quantize("m", "3.25bpw", bitz=3)
 client.wait(3)
 """
 
+# Another version may find more in the same package.
+TYPE_CHECKERS = ["mypy==2.4.1", "types-grpcio==1.85.0.20261028", "types-protobuf==7.35.1.20260906"]
+
 from client_venv import checkout
 from processes import QUICK_JOB, ROOT, SAMPLE, TMP, check, finish, lwq, lwqctl, need, run, skip, start_server, start_worker, wait_for
 
@@ -89,7 +92,7 @@ def _unshadowed(block):
 
 def check_types(python):
     """By mypy, of the package and of a program that uses it."""
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "mypy", "types-grpcio", "types-protobuf"]
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *TYPE_CHECKERS]
     if subprocess.run(pip, capture_output=True).returncode != 0:
         print("not checked: pip cannot install mypy, so types are not checked")
         return
