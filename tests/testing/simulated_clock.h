@@ -25,8 +25,20 @@ class SimulatedClock : public Clock {
   // look at its condition after each: a signal that comes between the end of a step and the return
   // of its mutex reaches nobody.
   bool WaitFor(CondVar& changed, Mutex* mu, absl::Duration timeout) override {
-    const absl::Duration end = Steady() + timeout;
+    absl::Duration end;
+    {
+      MutexLock lock(&mu_);
+      looked_ = steady_;
+      end = steady_ + timeout;
+    }
     return changed.WaitFor(mu, kPoll) || Steady() < end;
+  }
+
+  // The time at which a wait last began or went on: whoever waits in a loop, and is alone in that,
+  // has done by then what was due a step before.
+  absl::Duration looked() {
+    MutexLock lock(&mu_);
+    return looked_;
   }
 
   // Both clocks run on.
@@ -46,6 +58,7 @@ class SimulatedClock : public Clock {
   Mutex mu_;
   absl::Time wall_ ABSL_GUARDED_BY(mu_) = absl::FromUnixSeconds(1'800'000'000);
   absl::Duration steady_ ABSL_GUARDED_BY(mu_) = absl::Hours(1);
+  absl::Duration looked_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace lwq::testing

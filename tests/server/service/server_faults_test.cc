@@ -75,6 +75,14 @@ class ServerFaults : public ServerTest {
     ScriptedWorker worker(server_->address(), "first");
     AddModel();
   }
+  // Until the server has done what it had to write when this was called.
+  void WaitForWrites() {
+    v1::CancelJobRequest last;
+    last.set_name("jobs/none");
+    v1::Job none;
+    EXPECT_THAT(Call(*stubs_->jobs, &v1::JobService::Stub::CancelJob, last, &none),
+                FailsWith("NOT_FOUND", _));
+  }
   std::atomic<bool> was_full_{false};
   std::atomic<bool> done_{false};
 };
@@ -92,6 +100,7 @@ TEST_F(ServerFaults, AClockThatIsSetTakesNoLease) {
   // And one that is silent loses it in its time, whatever the wall says.
   clock_.JumpWall(-absl::Hours(1));
   Advance(absl::Seconds(35));
+  WaitForWrites();
   EXPECT_EQ(worker.Beat(lease), v1::LeaseDirective::LEASE_LOST);
 }
 
@@ -163,7 +172,7 @@ TEST_F(ServerFaults, AFullDiskWhileAJobIsPlannedStopsItForAsLongAsItIsFull) {
   EXPECT_EQ(GetJob(job.name()).state(), v1::Job::RUNNING);
   store_->full = false;
   std::thread time([&] {
-    while (!done_) Advance(absl::Seconds(1));
+    while (!done_) Advance(absl::Milliseconds(100));  // slow enough for the worker's lease
   });
   EXPECT_OK(Watch(job.name()));
   done_ = true;
@@ -243,12 +252,8 @@ TEST_F(ServerFaults, AnOutputOfNothingIsRefusedAndAnotherWorkerDoesTheTask) {
 TEST_F(ServerFaults, AJobThatNoWorkerCanRunEnds) {
   AddModelAlone();
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(JobRequest(5.0)));
-  for (int minute = 0; minute < 70; ++minute) {
-    for (int i = 0; i < 12; ++i) {
-      clock_.Advance(absl::Seconds(5));
-      absl::SleepFor(absl::Milliseconds(3));
-    }
-  }
+  Advance(absl::Minutes(70), /*step=*/absl::Seconds(5));
+  WaitForWrites();
   EXPECT_EQ(GetJob(job.name()).state(), v1::Job::FAILED);
   EXPECT_EQ(GetJob(job.name()).failure().reason(), "NO_MATCHING_WORKER");
   // The worker is forgotten, so what it could do is offered no more.
@@ -295,6 +300,8 @@ TEST_F(ServerFaults, APollIsWokenForATaskThatAHeartbeatMadeReady) {
     if (leases.size() > 1) worker.Beat(leases[1]);
     worker.Beat(leases[0]);
   }
+  // Time stands still: nothing but that wakes it.
+  for (int i = 0; i < 2000 && !leased; ++i) absl::SleepFor(absl::Milliseconds(10));
   EXPECT_TRUE(leased);
   clock_.Advance(absl::Seconds(20));
   poll.join();
@@ -324,7 +331,7 @@ TEST_F(ServerFaults, ABlobThatAWorkerFoundCorruptIsReadByTheServerAndMadeAgain) 
   ASSERT_OK(worker.Fail(lease, "BLOB_CORRUPT"));
   ScriptedWorker other(server_->address(), "other");
   std::thread time([&] {
-    while (!done_) Advance(absl::Seconds(1));
+    while (!done_) Advance(absl::Milliseconds(100));  // slow enough for the worker's lease
   });
   EXPECT_OK(Watch(job.name()));
   done_ = true;

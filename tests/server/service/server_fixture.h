@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <climits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -155,10 +156,19 @@ class ScriptedWorker {
       if (poll_ != nullptr) poll_->TryCancel();
     }
     thread_.join();
+    // The server may hear later that the poll has ended, and would lease a task to nobody. It does
+    // not to a poll of an earlier incarnation.
+    Stubs stubs(address_);
+    v1::RegisterWorkerResponse response;
+    Call(*stubs.workers, &v1::WorkerService::Stub::RegisterWorker, Registration(id_, RandomHex(16)),
+         &response)
+        .IgnoreError();
   }
   int completed() const { return completed_; }
   // Holds every further task for so long.
   std::atomic<int> delay_ms{0};
+  // Holds what it has when it has completed so many.
+  std::atomic<int> most_completed{INT_MAX};
 
  private:
   void Run() {
@@ -200,6 +210,7 @@ class ScriptedWorker {
 
   void Work(Stubs& stubs, const v1::Lease& lease, const std::string& incarnation) {
     absl::SleepFor(absl::Milliseconds(delay_ms.load()));
+    while (completed_ >= most_completed && !stop_) absl::SleepFor(absl::Milliseconds(1));
     v1::CompleteTaskRequest request;
     request.set_worker_id(id_);
     request.set_incarnation(incarnation);
@@ -423,12 +434,15 @@ class ServerTest : public ::testing::Test {
     return job;
   }
 
-  // Moves time on in steps that a server at work looks at one by one.
-  void Advance(absl::Duration duration) {
+  // Moves time on in steps that a server at work looks at one by one, however busy the machine is:
+  // one that finds that much has passed since its last look takes itself for one that stood still.
+  void Advance(absl::Duration duration, absl::Duration step = absl::Milliseconds(500)) {
     const absl::Duration end = clock_.Steady() + duration;
     while (clock_.Steady() < end) {
-      clock_.Advance(std::min(absl::Milliseconds(500), end - clock_.Steady()));
-      absl::SleepFor(absl::Milliseconds(5));
+      clock_.Advance(std::min(step, end - clock_.Steady()));
+      do {
+        absl::SleepFor(absl::Milliseconds(3));
+      } while (clock_.looked() < clock_.Steady());
     }
   }
 

@@ -15,12 +15,15 @@
 #include "base/rpc/grpc_status.h"
 #include "gtest/gtest.h"
 #include "proto/lwq/v1/admin_service.grpc.pb.h"
+#include "server/store/postgres_store.h"
+#include "tests/testing/held_port.h"
 #include "tests/testing/postgres_cluster.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq {
 namespace {
 
+using ::lwq::testing::HeldPort;
 using ::lwq::testing::PostgresCluster;
 
 // A server process; its ready file says when it leads.
@@ -67,7 +70,7 @@ class Process {
   pid_t pid_ = 0;
 };
 
-bool WaitFor(const std::function<bool()>& done, absl::Duration limit) {
+bool WaitFor(const std::function<bool()>& done, absl::Duration limit = absl::Minutes(1)) {
   const absl::Time end = absl::Now() + limit;
   while (!done() && absl::Now() < end) absl::SleepFor(absl::Milliseconds(50));
   return done();
@@ -87,30 +90,33 @@ TEST(ServerRunnerTest, AStandbyTakesOverFromALeaderThatDiesStopsOrHangs) {
   if (cluster == nullptr) GTEST_SKIP() << "PostgreSQL's server is not installed here";
   LWQ_ASSERT_OK_AND_ASSIGN(auto directory, TempDirectory::Create());
   const std::string url = cluster->UrlOf("postgres");
-  const int port = 20'000 + ::getpid() % 20'000;
-  Process a(directory.path() + "/a", url, port);
-  ASSERT_TRUE(WaitFor([&] { return a.HasLed(); }, absl::Seconds(30)));
-  Process b(directory.path() + "/b", url, port + 1);
+  const HeldPort port_of_a, port_of_b;
+  Process a(directory.path() + "/a", url, port_of_a.port());
+  ASSERT_TRUE(WaitFor([&] { return a.HasLed(); }));
+  Process b(directory.path() + "/b", url, port_of_b.port());
   const std::string both = absl::StrCat(a.address(), ",", b.address());
-  EXPECT_TRUE(Answers(both));
+  EXPECT_TRUE(WaitFor([&] { return Answers(both); }));
   EXPECT_FALSE(Answers(b.address()));
 
   a.Kill();
-  EXPECT_TRUE(WaitFor([&] { return Answers(both); }, absl::Seconds(20)));
-  EXPECT_TRUE(Answers(b.address()));
+  EXPECT_TRUE(WaitFor([&] { return Answers(both); }));
+  EXPECT_TRUE(WaitFor([&] { return Answers(b.address()); }));
 
   // It comes back, and stands by; the leader hangs, and finds itself replaced when it goes on.
   a.Start();
   EXPECT_FALSE(WaitFor([&] { return Answers(a.address()); }, absl::Seconds(5)));
   b.Signal(SIGSTOP);
-  EXPECT_TRUE(WaitFor([&] { return Answers(a.address()); }, absl::Seconds(20)));
+  EXPECT_TRUE(WaitFor([&] { return Answers(a.address()); }));
   b.Signal(SIGCONT);
-  EXPECT_TRUE(WaitFor([&] { return !Answers(b.address()); }, absl::Seconds(20)));
-  EXPECT_TRUE(Answers(both));
+  EXPECT_TRUE(WaitFor([&] { return !Answers(b.address()); }));
+  EXPECT_TRUE(WaitFor([&] { return Answers(both); }));
 
   // One that is stopped gives its lease back, and nobody waits for it to run out.
+  LWQ_ASSERT_OK_AND_ASSIGN(auto records, PostgresStore::Open(url));
+  const std::string holder = records->Get(Table::kLeader, "lease")->value;
   EXPECT_EQ(a.Stop(), 0);
-  EXPECT_TRUE(WaitFor([&] { return Answers(both); }, absl::Seconds(8)));
+  EXPECT_NE(records->Get(Table::kLeader, "lease")->value, holder);
+  EXPECT_TRUE(WaitFor([&] { return Answers(both); }));
   EXPECT_EQ(b.Stop(), 0);
 }
 
