@@ -252,6 +252,7 @@ void Agent::RunLease(const v1::Lease& lease) {
     context.blobs = &blobs;
     context.memory_bytes = options_.memory_bytes;
     context.calibration_tokens = &calibration_tokens_;
+    context.evaluation_tokens = &evaluation_tokens_;
     context.lease = &lease;
     context.progress = [&](double fraction, const std::string& current) {
       if (stopping_) keeper.Cancel();

@@ -19,6 +19,7 @@
 #include "worker/engine/device/device.h"
 #include "worker/lease_keeper.h"
 #include "worker/runner/calibration_tokens.h"
+#include "worker/runner/kept_tokens.h"
 #include "worker/worker_metrics.h"
 
 namespace lwq {
@@ -80,6 +81,7 @@ class Agent {
   std::unique_ptr<v1::WorkerService::Stub> stub_;
   std::unique_ptr<BlobCache> blobs_;
   CalibrationTokens calibration_tokens_;
+  KeptTokens evaluation_tokens_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
   WorkerMetrics metrics_;
   absl::Status device_lost_;  // or OK

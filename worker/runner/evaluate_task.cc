@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -169,6 +170,11 @@ absl::StatusOr<v1::TaskOutput> RunEvaluate(const TaskContext& context,
   LWQ_ASSIGN_OR_RETURN(ReadableModel model,
                        OpenReadable(context, task, directory, made_from, /*uses_spare=*/true));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(model.artifact.described_in));
+  // An artifact has its source's tokenizer; of another directory's nothing is known.
+  if (task.directory().empty()) {
+    tokenizer = KeepTokens(std::move(tokenizer), task.model().manifest().tokenizer_digest(),
+                           context.evaluation_tokens);
+  }
   LWQ_ASSIGN_OR_RETURN(BosMode bos, ParseBosMode(task.bos()));
   LWQ_ASSIGN_OR_RETURN(RequestEncoder encoder, RequestEncoder::Create(tokenizer.get(), bos));
   EvalOptions options;

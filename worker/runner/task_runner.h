@@ -12,6 +12,7 @@
 #include "worker/engine/device/device.h"
 #include "worker/runner/blob_access.h"
 #include "worker/runner/calibration_tokens.h"
+#include "worker/runner/kept_tokens.h"
 
 namespace lwq {
 
@@ -21,6 +22,7 @@ struct TaskContext {
   BlobAccess* blobs = nullptr;
   int64_t memory_bytes = 0;                         // ceiling of the worker; 0: none
   CalibrationTokens* calibration_tokens = nullptr;  // of the worker; null: none are kept
+  KeptTokens* evaluation_tokens = nullptr;          // likewise
   const v1::Lease* lease = nullptr;
   // Tells how far the task is; an error (CANCELLED, ABORTED "LEASE_LOST") must be returned at once.
   std::function<absl::Status(double fraction, const std::string& current)> progress;

@@ -72,5 +72,20 @@ TEST(FillOptionsTest, AFieldOfAnotherMethodIsRefusedUnlessItWasAcceptedBefore) {
               FailsWith("FIELD_INVALID", HasSubstr("contradict")));
 }
 
+// A forecast of awq, which rounds to nearest unless it is told otherwise, has no refinement in it.
+TEST(RefinesTest, ByTheOptionTheFieldAndTheRounding) {
+  v1::QuantizeSpec spec;
+  EXPECT_TRUE(Refines(spec));
+  (*spec.mutable_method_options())["rounding"] = "nearest";
+  EXPECT_FALSE(Refines(spec));
+  (*spec.mutable_method_options())["rounding"] = "gptq";
+  EXPECT_TRUE(Refines(spec));
+  (*spec.mutable_method_options())["refinement"] = "false";
+  EXPECT_FALSE(Refines(spec));
+  spec.clear_method_options();
+  spec.set_no_refinement(true);
+  EXPECT_FALSE(Refines(spec));
+}
+
 }  // namespace
 }  // namespace lwq
