@@ -78,7 +78,7 @@ TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
     absl::SleepFor(absl::Milliseconds(20));
   }
   const CliAnswer answer =
-      Lwqctl("model add " + SampleModelPath() + " --timeout 5 --server " + address);
+      Lwqctl("model add " + SampleModelPath() + " --timeout 1 --server " + address);
   EXPECT_EQ(answer.code, 6);
   EXPECT_THAT(answer.err, HasSubstr("no worker is connected"));
   EXPECT_EQ(::kill(server, SIGTERM), 0);

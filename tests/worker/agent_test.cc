@@ -36,7 +36,7 @@ class AgentTest : public ::testing::Test {
   AgentTest() : directory_(*TempDirectory::Create()), server_(directory_.path()) {
     spdlog::set_level(spdlog::level::off);
   }
-  // Runs until `done`, 20 s at most.
+  // Runs until `done`, a minute at most.
   void RunUntil(const std::function<bool(FakeWorkers&)>& done) {
     LWQ_ASSERT_OK_AND_ASSIGN(const auto device, MakeDevice({.device = "reference"}));
     LWQ_ASSERT_OK_AND_ASSIGN(const auto agent,
@@ -45,7 +45,7 @@ class AgentTest : public ::testing::Test {
                                             .work_directory = JoinPath(directory_.path(), "work")},
                                            device.get()));
     std::thread run([&] { EXPECT_OK(agent->Run()); });
-    const absl::Time end = absl::Now() + absl::Seconds(20);
+    const absl::Time end = absl::Now() + absl::Minutes(1);
     while (!done(server_.workers) && absl::Now() < end) absl::SleepFor(absl::Milliseconds(10));
     agent->Stop();
     run.join();
