@@ -14,9 +14,9 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -46,7 +46,7 @@ absl::StatusOr<Values> ReadFileValues(absl::Span<const SettableFlag> flags,
     std::istringstream text(source.file);
     items = CLI::ConfigTOML().from_config(text);
   } catch (const CLI::Error& error) {
-    return InvalidFailure("FLAG_INVALID", absl::StrCat("reading the settings ", source.file_name,
+    return Failure(reasons::kFlagInvalid, absl::StrCat("reading the settings ", source.file_name,
                                                        ": ", LogSafe(error.what())));
   }
   for (const CLI::ConfigItem& item : items) {
@@ -59,10 +59,9 @@ absl::StatusOr<Values> ReadFileValues(absl::Span<const SettableFlag> flags,
     const bool others =
         top && std::count(source.other_flags.begin(), source.other_flags.end(), item.name) > 0;
     if (!own && !others) {
-      return InvalidFailure(
-          "FLAG_INVALID",
-          absl::StrCat("the settings ", source.file_name, " name \"", LogSafe(item.name),
-                       "\", but there is no flag --", LogSafe(item.name)));
+      return Failure(reasons::kFlagInvalid,
+                     absl::StrCat("the settings ", source.file_name, " name \"", LogSafe(item.name),
+                                  "\", but there is no flag --", LogSafe(item.name)));
     }
     if (own) (top ? values : of_section)[item.name] = item.inputs;
   }
@@ -78,8 +77,8 @@ absl::StatusOr<bool> ReadSwitch(const std::string& where, const std::string& val
   for (const char* no : {"false", "0", "no", "off", ""}) {
     if (text == no) return false;
   }
-  return InvalidFailure(
-      "FLAG_INVALID", absl::StrCat(where, " is \"", LogSafe(value), "\"; expected true or false"));
+  return Failure(reasons::kFlagInvalid,
+                 absl::StrCat(where, " is \"", LogSafe(value), "\"; expected true or false"));
 }
 
 // What one flag is set to, behind the words; `where` names what set it.

@@ -7,9 +7,9 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -21,7 +21,7 @@ using Json = nlohmann::ordered_json;
 constexpr int64_t kMostBytes = 1 << 20;
 
 absl::Status Invalid(const std::string& path, absl::string_view why) {
-  return CorruptFailure("CONTEXTS_INVALID", absl::StrCat("reading ", path, ": ", why));
+  return Failure(reasons::kContextsInvalid, absl::StrCat("reading ", path, ": ", why));
 }
 
 std::string TextAt(const Json& object, const char* key) {
@@ -37,7 +37,7 @@ absl::StatusOr<Context> Contexts::Find(const std::string& name) const {
   std::string names;
   for (const auto& [known, context] : all)
     absl::StrAppend(&names, names.empty() ? "" : ", ", known);
-  return Failure(absl::StatusCode::kNotFound, "CONTEXT_UNKNOWN",
+  return Failure(reasons::kContextUnknown,
                  absl::StrCat("there is no context \"", LogSafe(name), "\"; ",
                               names.empty() ? "none was added yet" : "there are ", names));
 }
@@ -79,8 +79,8 @@ absl::StatusOr<Contexts> ReadContexts(const std::string& path) {
 
 absl::Status WriteContexts(const std::string& path, const Contexts& contexts) {
   if (path.empty()) {
-    return PreconditionFailure("CONFIG_DIRECTORY",
-                               "neither HOME nor XDG_CONFIG_HOME says where settings are kept");
+    return Failure(reasons::kConfigDirectory,
+                   "neither HOME nor XDG_CONFIG_HOME says where settings are kept");
   }
   LWQ_RETURN_IF_ERROR(MakeDirectories(Dirname(Dirname(path))));
   if (::mkdir(Dirname(path).c_str(), 0700) != 0 && errno != EEXIST) {

@@ -94,13 +94,13 @@ absl::Status StatusOfConvert(absl::string_view json) {
 
 absl::StatusOr<std::string> ConvertArtifactAt(const ConvertFlags& flags) {
   if (!IsDirectory(flags.source)) {
-    return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+    return Failure(reasons::kFileNotFound,
                    absl::StrCat("there is no artifact's directory ", LogSafe(flags.source)));
   }
   LWQ_RETURN_IF_ERROR(CheckOutputPlace(flags.out));
   if (IsFileOutput(flags.out) != (flags.format == kOfOneFile)) {
-    return InvalidFailure("USAGE",
-                          "--out is a file FILE.gguf for --format gguf, and else a directory");
+    return Failure(reasons::kUsage,
+                   "--out is a file FILE.gguf for --format gguf, and else a directory");
   }
   const std::string parent = Dirname(flags.out);
   LWQ_RETURN_IF_ERROR(MakeDirectories(parent));

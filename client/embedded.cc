@@ -11,9 +11,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/client.h"
 #include "client/process.h"
@@ -39,10 +39,10 @@ absl::StatusOr<std::string> ShortRuntimeDirectory(const std::string& data_direct
   struct stat info;
   if (::lstat(base.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != ::getuid() ||
       (info.st_mode & 077) != 0) {
-    return PreconditionFailure("RUNTIME_DIRECTORY",
-                               absl::StrCat(base,
-                                            " is not a directory of this user alone (mode "
-                                            "0700); set XDG_RUNTIME_DIR to one that is"));
+    return Failure(reasons::kRuntimeDirectory,
+                   absl::StrCat(base,
+                                " is not a directory of this user alone (mode "
+                                "0700); set XDG_RUNTIME_DIR to one that is"));
   }
   return JoinPath(base, Sha256Hex(data_directory).substr(0, 16));
 }
@@ -50,7 +50,7 @@ absl::StatusOr<std::string> ShortRuntimeDirectory(const std::string& data_direct
 absl::Status GaveUp(const EmbeddedPaths& paths) {
   const absl::StatusOr<std::string> why = ReadFile(paths.failed_file, 64 << 10);
   return Failure(
-      absl::StatusCode::kFailedPrecondition, "EMBEDDED_STOPPED",
+      reasons::kEmbeddedStopped,
       why.ok() ? absl::StrCat("the embedded server and worker were given up: ", *why)
                : absl::StrCat("the embedded server and worker stopped; see ", paths.supervisor_log,
                               "\n", LogTail(paths.supervisor_log, kTailBytes)));
@@ -59,7 +59,7 @@ absl::Status GaveUp(const EmbeddedPaths& paths) {
 absl::Status MakePrivateDirectory(const std::string& path) {
   LWQ_RETURN_IF_ERROR(MakeDirectories(path));
   if (::access(path.c_str(), W_OK) == 0) return absl::OkStatus();
-  return Failure(absl::StatusCode::kPermissionDenied, "DATA_DIRECTORY",
+  return Failure(reasons::kDataDirectory,
                  absl::StrCat("the data directory ", path, " cannot be written"));
 }
 
@@ -133,7 +133,7 @@ absl::StatusOr<std::string> DataDirectory(const std::string& flag) {
   if (path.empty() && state != nullptr && *state == '/') path = JoinPath(state, "lwq");
   if (path.empty() && home != nullptr && *home == '/') path = JoinPath(home, ".local/state/lwq");
   if (path.empty()) {
-    return InvalidFailure("DATA_DIRECTORY",
+    return InvalidFailure(reasons::kDataDirectory.name,
                           "neither HOME nor XDG_STATE_HOME is set; give --data-dir DIRECTORY");
   }
   std::error_code error;
@@ -211,7 +211,7 @@ absl::Status Embedded::WaitReady(const std::function<absl::Status()>& interrupte
     }
     absl::SleepFor(absl::Milliseconds(20));
   }
-  return Failure(absl::StatusCode::kUnavailable, "EMBEDDED_NOT_READY",
+  return Failure(reasons::kEmbeddedNotReady,
                  absl::StrCat("the embedded server and worker were not ready within ",
                               absl::FormatDuration(kStartLimit), ": ", last.message(), "; see ",
                               paths_.server_log, " and ", paths_.worker_log));
@@ -243,7 +243,7 @@ void Embedded::Release() {
 absl::Status StopEmbedded(const std::string& data_directory, bool force) {
   LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, EmbeddedPaths::Of(data_directory));
   if (!IsEmbeddedRunning(paths)) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_RUNNING",
+    return Failure(reasons::kNotRunning,
                    absl::StrCat("no server and worker run on ", data_directory));
   }
   LWQ_RETURN_IF_ERROR(RemoveAll(paths.keep_file));
@@ -253,9 +253,9 @@ absl::Status StopEmbedded(const std::string& data_directory, bool force) {
   const absl::Time deadline = absl::Now() + (force ? kStopLimit : absl::Seconds(20));
   while (IsEmbeddedRunning(paths)) {
     if (absl::Now() > deadline) {
-      return PreconditionFailure(
-          "IN_USE", absl::StrCat("commands still use the server and worker on ", data_directory,
-                                 "; they stop with the last of them (--force stops them now)"));
+      return Failure(reasons::kInUse,
+                     absl::StrCat("commands still use the server and worker on ", data_directory,
+                                  "; they stop with the last of them (--force stops them now)"));
     }
     absl::SleepFor(absl::Milliseconds(50));
   }

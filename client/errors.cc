@@ -29,10 +29,10 @@ std::string Printable(absl::string_view text) {
 int ExitCodeOf(const absl::Status& status) {
   if (IsInterrupted(status)) return kExitInterrupted;
   const std::string reason = ReasonOf(status);
-  if (reason == "USAGE" || reason == "FLAG_INVALID") return kExitUsage;
+  if (reason == reasons::kUsage.name || reason == reasons::kFlagInvalid.name) return kExitUsage;
   // Said of a state, but meant of what was asked and of what is there.
-  if (reason == "BUDGET_INFEASIBLE") return kExitInvalid;
-  if (reason == "NO_SERVER") return kExitUnreachable;
+  if (reason == reasons::kBudgetInfeasible.name) return kExitInvalid;
+  if (reason == reasons::kNoServer.name) return kExitUnreachable;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kExitOk;
@@ -95,10 +95,10 @@ absl::Status StatusOfFailure(const v1::Failure& failure) {
                  absl::StrCat(failure.message(), where));
 }
 
-absl::Status InterruptedError() {
-  return Failure(absl::StatusCode::kCancelled, "INTERRUPTED", "stopped by Ctrl-C");
-}
+absl::Status InterruptedError() { return Failure(reasons::kInterrupted, "stopped by Ctrl-C"); }
 
-bool IsInterrupted(const absl::Status& status) { return ReasonOf(status) == "INTERRUPTED"; }
+bool IsInterrupted(const absl::Status& status) {
+  return ReasonOf(status) == reasons::kInterrupted.name;
+}
 
 }  // namespace lwq::client

@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq::client {
 
@@ -27,8 +27,7 @@ absl::StatusOr<std::unique_ptr<FileLock>> FileLock::Acquire(const std::string& p
     }
     if (absl::Now() >= deadline) {
       ::close(fd);
-      return Failure(absl::StatusCode::kUnavailable, "LOCK_HELD",
-                     absl::StrCat(path, " is held by another process"));
+      return Failure(reasons::kLockHeld, absl::StrCat(path, " is held by another process"));
     }
     absl::SleepFor(absl::Milliseconds(20));
   }

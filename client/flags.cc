@@ -11,16 +11,16 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/byte_size.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq::client {
 namespace {
 
 absl::Status FlagInvalid(absl::string_view name, absl::string_view value, absl::string_view why) {
-  return InvalidFailure("FLAG_INVALID",
-                        absl::StrCat("--", name, " \"", LogSafe(value), "\": ", why));
+  return Failure(reasons::kFlagInvalid,
+                 absl::StrCat("--", name, " \"", LogSafe(value), "\": ", why));
 }
 
 }  // namespace
@@ -96,7 +96,7 @@ absl::StatusOr<ParsedLine> ParseLine(absl::Span<const absl::Span<const FlagDef>>
     }
   } catch (const CLI::Error& error) {
     if (line.help) return line;
-    return InvalidFailure("USAGE", LogSafe(error.what()));
+    return Failure(reasons::kUsage, LogSafe(error.what()));
   }
   for (const auto& [name, given] : switches) {
     if (given) line.flags.Set(name, "true");

@@ -5,10 +5,10 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/errors.h"
 #include "client/watch.h"
@@ -23,7 +23,7 @@ absl::StatusOr<std::string> AbsoluteDirectory(const std::string& directory) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::canonical(directory, error);
   if (error || !IsDirectory(path.string())) {
-    return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+    return Failure(reasons::kModelNotFound,
                    absl::StrCat("there is no model directory ", LogSafe(directory)));
   }
   return path.string();
@@ -139,10 +139,9 @@ absl::StatusOr<v1::Job> FollowJob(Session* session, const std::string& name, Job
 }
 
 int ReportFailedJob(const v1::Job& job, std::ostream* err) {
-  const absl::Status why =
-      job.state() == v1::Job::CANCELLED
-          ? Failure(absl::StatusCode::kCancelled, "CANCELLED", "somebody cancelled the job")
-          : StatusOfFailure(job.failure());
+  const absl::Status why = job.state() == v1::Job::CANCELLED
+                               ? Failure(reasons::kCancelled, "somebody cancelled the job")
+                               : StatusOfFailure(job.failure());
   *err << ErrorText(absl::StrCat(job.name(), " ended as ", StateName(job.state())), why);
   return kExitJobFailed;
 }

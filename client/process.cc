@@ -11,8 +11,8 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq::client {
@@ -47,7 +47,7 @@ namespace {
 absl::StatusOr<pid_t> StartProcess(const ProcessOptions& options) {
   const std::string& program = options.argv.front();
   if (::access(program.c_str(), X_OK) != 0) {
-    return Failure(absl::StatusCode::kNotFound, "PROGRAM_NOT_FOUND",
+    return Failure(reasons::kProgramNotFound,
                    absl::StrCat(program, " is not there or cannot be executed"));
   }
   const int log = ::open(options.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);

@@ -5,8 +5,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/tls.h"
 #include "base/rpc/token.h"
@@ -85,8 +85,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenService(const Flags& flags
     LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
     LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, EmbeddedPaths::Of(data));
     if (!IsEmbeddedRunning(paths)) {
-      return PreconditionFailure("NO_SERVER",
-                                 absl::StrCat("no server was named and none runs on ", data));
+      return Failure(reasons::kNoServer,
+                     absl::StrCat("no server was named and none runs on ", data));
     }
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, {}, CheckInterrupted));
     address = session->embedded_->paths().address;
@@ -145,7 +145,7 @@ absl::Status Session::Connect(const std::string& address, const Connection& conn
 absl::Status Session::MayGoOn() {
   LWQ_RETURN_IF_ERROR(CheckInterrupted());
   if (absl::Now() > deadline_) {
-    return Failure(absl::StatusCode::kDeadlineExceeded, "TIMEOUT", "--timeout has passed");
+    return Failure(reasons::kTimeout, "--timeout has passed");
   }
   return embedded_ == nullptr ? absl::OkStatus() : embedded_->CheckAlive();
 }

@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/retry.h"
 #include "base/status_macros.h"
 #include "client/process.h"
@@ -67,8 +67,8 @@ absl::Status Supervisor::ReapIfDead(Child* child) {
   child->quick_deaths = quick ? child->quick_deaths + 1 : 0;
   const bool refused = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == kRefusedConfiguration;
   if (refused || child->quick_deaths >= options_.most_quick_deaths) {
-    return PreconditionFailure(
-        "CHILD_DIED",
+    return Failure(
+        reasons::kChildDied,
         absl::StrCat(child->spec.name, " ", DescribeExit(wait_status),
                      refused ? "" : " again and again", "; the end of its log ",
                      child->spec.log_path, ":\n", LogTail(child->spec.log_path, kTailBytes)));

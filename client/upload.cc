@@ -5,9 +5,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -20,17 +20,15 @@ constexpr int64_t kSlowestBytesPerSecond = 1 << 20;
 
 absl::StatusOr<v1::BlobRef> Describe(const std::string& path) {
   if (!FileExists(path)) {
-    return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
-                   absl::StrCat("there is no file ", path));
+    return Failure(reasons::kFileNotFound, absl::StrCat("there is no file ", path));
   }
   if (IsDirectory(path)) {
-    return InvalidFailure(
-        "DATASET_INVALID",
-        absl::StrCat(path, " is a directory; expected a text or JSON lines file"));
+    return Failure(reasons::kDatasetInvalid,
+                   absl::StrCat(path, " is a directory; expected a text or JSON lines file"));
   }
   v1::BlobRef blob;
   LWQ_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
-  if (size == 0) return InvalidFailure("DATASET_INVALID", absl::StrCat(path, " is empty"));
+  if (size == 0) return Failure(reasons::kDatasetInvalid, absl::StrCat(path, " is empty"));
   LWQ_ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
   blob.set_size_bytes(size);
   blob.set_sha256(sha256);
@@ -42,7 +40,7 @@ absl::Status SendFrom(Client* client, const std::string& path, const v1::BlobRef
                       int64_t offset) {
   LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file, MappedFile::Open(path));
   if (static_cast<int64_t>(file->bytes().size()) != blob.size_bytes()) {
-    return Failure(absl::StatusCode::kAborted, "FILE_CHANGED",
+    return Failure(reasons::kFileChanged,
                    absl::StrCat(path, " changed while it was being sent; try again"));
   }
   bool first = true;
@@ -86,7 +84,7 @@ absl::StatusOr<v1::BlobRef> UploadFile(Client* client, const std::string& path) 
     if (sent.ok()) return blob;
     // Another client is sending the same bytes: ask again how far they are.
     constexpr int kMostMismatches = 20;
-    if (ReasonOf(sent) == "OFFSET_MISMATCH" && ++mismatches <= kMostMismatches) {
+    if (ReasonOf(sent) == reasons::kOffsetMismatch.name && ++mismatches <= kMostMismatches) {
       client->options().clock->SleepFor(absl::Milliseconds(100));
       continue;
     }

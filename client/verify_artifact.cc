@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/download.h"
 #include "nlohmann/json.hpp"
@@ -28,14 +28,13 @@ struct ListedFile {
 };
 
 absl::Status Mismatch(const std::string& path, absl::string_view what) {
-  return CorruptFailure("VERIFY_MISMATCH", absl::StrCat("verifying ", LogSafe(path), ": ", what));
+  return Failure(reasons::kVerifyMismatch, absl::StrCat("verifying ", LogSafe(path), ": ", what));
 }
 
 absl::StatusOr<std::vector<ListedFile>> ReadManifest(const std::string& path) {
   if (!FileExists(path)) {
-    return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
-                   absl::StrCat("there is no manifest ", LogSafe(path),
-                                ", which lwq writes beside an artifact"));
+    return Failure(reasons::kFileNotFound, absl::StrCat("there is no manifest ", LogSafe(path),
+                                                        ", which lwq writes beside an artifact"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
   const Json manifest = Json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -95,13 +94,12 @@ absl::StatusOr<int64_t> ReadWhole(const std::string& path) {
 
 absl::StatusOr<VerifiedArtifact> VerifyArtifactAt(const std::string& path) {
   if (!FileExists(path)) {
-    return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
-                   absl::StrCat("there is no artifact ", LogSafe(path)));
+    return Failure(reasons::kFileNotFound, absl::StrCat("there is no artifact ", LogSafe(path)));
   }
   const bool directory = IsDirectory(path);
   if (!directory && !IsFileOutput(path)) {
-    return InvalidFailure(
-        "USAGE", absl::StrCat(LogSafe(path), " is neither a directory nor a file FILE.gguf"));
+    return Failure(reasons::kUsage,
+                   absl::StrCat(LogSafe(path), " is neither a directory nor a file FILE.gguf"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::vector<ListedFile> files,
                        ReadManifest(directory ? JoinPath(path, "lwq-manifest.json")

@@ -1,6 +1,6 @@
 #include "client/watch.h"
 
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq::client {
@@ -45,7 +45,7 @@ absl::StatusOr<v1::Job> WatchJob(Client* client, const std::string& name,
       continue;
     }
     const std::string reason = ReasonOf(ended);
-    if (reason == "SLOW_CONSUMER" || reason == "DRAINING") {
+    if (reason == reasons::kSlowConsumer.name || reason == reasons::kDraining.name) {
       ended = absl::UnavailableError(ended.message());
     }
     if (absl::IsUnavailable(ended) && on_reconnect && !told) {

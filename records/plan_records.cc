@@ -43,10 +43,10 @@ absl::StatusOr<Place> PlaceOf(v1::ModelPart part, int layer, absl::string_view w
     case v1::PART_HEAD:
       return Place::Head();
     default:
-      return InvalidFailure("MODEL_INVALID",
-                            absl::StrCat("the model's manifest does not say where ", what,
-                                         " belongs: an earlier version of lwq made it; register "
-                                         "the model again"));
+      return Failure(reasons::kModelInvalid,
+                     absl::StrCat("the model's manifest does not say where ", what,
+                                  " belongs: an earlier version of lwq made it; register "
+                                  "the model again"));
   }
 }
 
@@ -105,7 +105,7 @@ absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory) {
   ModelInventory model;
   auto dtype = [](const std::string& name) -> absl::StatusOr<DType> {
     const std::optional<DType> found = DTypeFromName(name);
-    if (!found) return InvalidFailure("DTYPE_UNKNOWN", absl::StrCat("dtype \"", name, "\""));
+    if (!found) return Failure(reasons::kDtypeUnknown, absl::StrCat("dtype \"", name, "\""));
     return *found;
   };
   model.num_layers = inventory.num_layers();
@@ -166,10 +166,10 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget, const ModelInventory& 
       return result;
     case v1::Budget::kRecipe: {
       if (inventory.artifact_format != &ArtifactFormatDefs::gguf) {
-        return InvalidFailure("BUDGET_INVALID",
-                              absl::StrCat("the budget ", budget.recipe(),
-                                           " is a recipe of "
-                                           "llama.cpp's: it needs the profile llama.cpp"));
+        return Failure(reasons::kBudgetInvalid,
+                       absl::StrCat("the budget ", budget.recipe(),
+                                    " is a recipe of "
+                                    "llama.cpp's: it needs the profile llama.cpp"));
       }
       LWQ_ASSIGN_OR_RETURN(const Plan plan, GgufRecipePlan(inventory, budget.recipe()));
       result.kind = Budget::Kind::kFileBytes;
@@ -183,19 +183,19 @@ absl::StatusOr<Budget> BudgetOf(const v1::Budget& budget, const ModelInventory& 
       result.batch_size = std::max<int64_t>(1, budget.device().batch_size());
       if (result.context_length < 0 || result.context_length > (int64_t{1} << 32) ||
           result.batch_size > (int64_t{1} << 20)) {
-        return InvalidFailure(
-            "BUDGET_INVALID",
-            absl::StrCat("device budget with context_length ", result.context_length,
-                         " and batch_size ", result.batch_size));
+        return Failure(reasons::kBudgetInvalid,
+                       absl::StrCat("device budget with context_length ", result.context_length,
+                                    " and batch_size ", result.batch_size));
       }
       break;
     default:
-      return InvalidFailure("BUDGET_INVALID",
-                            "no budget: set file_bytes, bits_per_weight, source_percent, device or recipe");
+      return Failure(
+          reasons::kBudgetInvalid,
+          "no budget: set file_bytes, bits_per_weight, source_percent, device or recipe");
   }
   if (result.bytes <= 0) {
-    return InvalidFailure("BUDGET_INVALID",
-                          absl::StrCat("a budget of ", result.bytes, " bytes is not positive"));
+    return Failure(reasons::kBudgetInvalid,
+                   absl::StrCat("a budget of ", result.bytes, " bytes is not positive"));
   }
   return result;
 }
@@ -266,7 +266,7 @@ v1::PlanSummary PlanToProto(const Plan& plan, const ModelInventory& inventory) {
 
 absl::StatusOr<Plan> PlanOf(const v1::PlanSummary& plan, const ModelInventory& inventory) {
   if (plan.units_size() != static_cast<int>(inventory.units.size())) {
-    return InvalidFailure("PLAN_MISMATCH",
+    return InvalidFailure(reasons::kPlanMismatch.name,
                           absl::StrCat("the plan has ", plan.units_size(), " units, the model ",
                                        inventory.units.size()));
   }
@@ -274,7 +274,7 @@ absl::StatusOr<Plan> PlanOf(const v1::PlanSummary& plan, const ModelInventory& i
   for (int i = 0; i < plan.units_size(); ++i) {
     const v1::UnitChoice& choice = plan.units(i);
     if (choice.unit() != inventory.units[i].name) {
-      return InvalidFailure("PLAN_MISMATCH",
+      return InvalidFailure(reasons::kPlanMismatch.name,
                             absl::StrCat("unit ", i, " of the plan is ", choice.unit(),
                                          ", of the model ", inventory.units[i].name));
     }

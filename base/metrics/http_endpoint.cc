@@ -7,8 +7,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::str
   callbacks.begin_request = &HttpEndpoint::Serve;
   endpoint->context_ = mg_start(&callbacks, endpoint.get(), options);
   if (endpoint->context_ == nullptr) {
-    return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+    return Failure(reasons::kAddressInUse,
                    absl::StrCat("listening for metrics on ", address,
                                 ": the address is taken or cannot be used"));
   }

@@ -4,7 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/convert_artifact.h"
@@ -36,7 +36,7 @@ absl::StatusOr<v1::Artifact> Find(Client* client, const std::string& name) {
   if (!absl::StartsWith(name, "jobs/")) return client->GetArtifact(FullName("artifacts", name));
   LWQ_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(name));
   if (job.artifact().empty()) {
-    return PreconditionFailure("NO_ARTIFACT", absl::StrCat(name, " has no artifact (yet)"));
+    return Failure(reasons::kNoArtifact, absl::StrCat(name, " has no artifact (yet)"));
   }
   return client->GetArtifact(job.artifact());
 }
@@ -44,7 +44,7 @@ absl::StatusOr<v1::Artifact> Find(Client* client, const std::string& name) {
 absl::StatusOr<int> Get(Invocation& invocation) {
   std::string out = invocation.flags.Get("out");
   while (out.size() > 1 && absl::EndsWith(out, "/")) out.pop_back();
-  if (out.empty()) return InvalidFailure("USAGE", "--out is missing");
+  if (out.empty()) return Failure(reasons::kUsage, "--out is missing");
   LWQ_RETURN_IF_ERROR(CheckOutputPlace(out));
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
@@ -115,7 +115,7 @@ absl::StatusOr<int> Convert(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(
       flags.format, invocation.flags.GetChoice("format", {"compressed-tensors", "gguf", "gptq"}));
   if (flags.out.empty() || flags.format.empty()) {
-    return InvalidFailure("USAGE", "--format and --out are needed");
+    return Failure(reasons::kUsage, "--format and --out are needed");
   }
   CatchInterrupts();
   LWQ_ASSIGN_OR_RETURN(const std::string answer, ConvertArtifactAt(flags));

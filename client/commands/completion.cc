@@ -9,7 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "client/commands/command.h"
 #include "client/errors.h"
 
@@ -118,7 +118,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   } else if (shell == "fish") {
     *invocation.out << Fish();
   } else {
-    return InvalidFailure("USAGE", "expected bash, zsh or fish");
+    return Failure(reasons::kUsage, "expected bash, zsh or fish");
   }
   return kExitOk;
 }

@@ -4,9 +4,9 @@
 #include <functional>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/rpc/channel.h"
 #include "base/rpc/token.h"
 #include "base/status_macros.h"
@@ -49,12 +49,12 @@ absl::StatusOr<int> Add(Invocation& invocation) {
   const Flags& flags = invocation.flags;
   const std::string& name = invocation.arguments[1];
   if (name == kLocal || name.empty() || LogSafe(name) != name) {
-    return InvalidFailure("NAME_INVALID",
-                          "a context needs a name other than \"local\", which is "
-                          "the own server");
+    return Failure(reasons::kNameInvalid,
+                   "a context needs a name other than \"local\", which is "
+                   "the own server");
   }
   if (flags.Get("server").empty()) {
-    return InvalidFailure("USAGE", "--server is missing: the address that the context is for");
+    return Failure(reasons::kUsage, "--server is missing: the address that the context is for");
   }
   LWQ_RETURN_IF_ERROR(CheckAddress(flags.Get("server")));
   const Context context{.server = flags.Get("server"),

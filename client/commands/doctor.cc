@@ -2,9 +2,9 @@
 #include "client/doctor.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/command.h"
 #include "client/embedded.h"
@@ -47,7 +47,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   if (!invocation.arguments.empty()) {
     const std::string& directory = invocation.arguments[0];
     if (!IsDirectory(directory)) {
-      return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+      return Failure(reasons::kModelNotFound,
                      absl::StrCat("there is no model directory ", LogSafe(directory)));
     }
     LWQ_ASSIGN_OR_RETURN(std::vector<Finding> of_model, CheckModelDirectory(directory));

@@ -4,9 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
@@ -37,7 +37,7 @@ absl::StatusOr<std::string> Directory(const std::string& path) {
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::canonical(path, error);
   if (!error && IsDirectory(absolute.string())) return absolute.string();
-  return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+  return Failure(reasons::kModelNotFound,
                  absl::StrCat("there is no model directory ", LogSafe(path)));
 }
 
@@ -83,16 +83,16 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(v1::EvaluateSpec spec, Spec(invocation));
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("tasks"));
   if (!flags.Has("text") && tasks.empty()) {
-    return InvalidFailure("USAGE", "nothing to measure: give --text, --tasks or both");
+    return Failure(reasons::kUsage, "nothing to measure: give --text, --tasks or both");
   }
   if (flags.Has("text") && HasChoices(flags.Get("text"))) {
-    return InvalidFailure("USAGE", absl::StrCat("--text ", LogSafe(flags.Get("text")),
-                                                " holds multiple-choice items: give --tasks"));
+    return Failure(reasons::kUsage, absl::StrCat("--text ", LogSafe(flags.Get("text")),
+                                                 " holds multiple-choice items: give --tasks"));
   }
   for (const std::string& task : tasks) {
     if (!FileExists(task) || HasChoices(task)) continue;
-    return InvalidFailure("USAGE", absl::StrCat("--tasks ", LogSafe(task),
-                                                " holds no multiple-choice items: give --text"));
+    return Failure(reasons::kUsage, absl::StrCat("--tasks ", LogSafe(task),
+                                                 " holds no multiple-choice items: give --text"));
   }
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenEmbedded(flags));
   std::map<std::string, std::string> names;

@@ -2,9 +2,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/embedded.h"
 #include "client/hub/hub_download.h"
@@ -17,7 +17,7 @@ namespace lwq::client {
 absl::StatusOr<std::string> ModelDirectory(const Invocation& invocation, const std::string& model) {
   if (IsDirectory(model)) return model;
   if (!IsHubName(model)) {
-    return Failure(absl::StatusCode::kNotFound, "MODEL_NOT_FOUND",
+    return Failure(reasons::kModelNotFound,
                    absl::StrCat("there is no model directory ", LogSafe(model),
                                 "; a model of a hub is named hf://ORGANIZATION/NAME"));
   }

@@ -7,8 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/errors.h"
@@ -126,16 +126,16 @@ absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands,
     if (count >= subcommand.fewest_arguments && count <= subcommand.most_arguments) {
       return subcommand.run(invocation);
     }
-    return InvalidFailure(
-        "USAGE",
+    return Failure(
+        reasons::kUsage,
         absl::StrCat("\"", subcommand.name, "\" takes ", subcommand.fewest_arguments,
                      subcommand.most_arguments == subcommand.fewest_arguments
                          ? ""
                          : absl::StrCat(" to ", subcommand.most_arguments),
                      subcommand.most_arguments == 1 ? " argument" : " arguments", "; got ", count));
   }
-  return InvalidFailure("USAGE", absl::StrCat("there is no \"", LogSafe(invocation.arguments[0]),
-                                              "\" here; expected ", absl::StrJoin(names, ", ")));
+  return Failure(reasons::kUsage, absl::StrCat("there is no \"", LogSafe(invocation.arguments[0]),
+                                               "\" here; expected ", absl::StrJoin(names, ", ")));
 }
 
 }  // namespace lwq::client

@@ -6,9 +6,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/commands/command.h"
@@ -93,16 +93,16 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   const Flags& flags = invocation.flags;
   // Everything that can be refused without a server is refused first.
   if (!flags.Has("out") || flags.Get("out").empty()) {
-    return InvalidFailure("USAGE", "--out is missing");
+    return Failure(reasons::kUsage, "--out is missing");
   }
   LWQ_ASSIGN_OR_RETURN(const v1::QuantizeSpec spec, SpecFromFlags(flags));
   const std::string out = WithoutSlashes(flags.Get("out"));
   LWQ_RETURN_IF_ERROR(CheckOutputPlace(out));
   if (IsFileOutput(out) && !IsForFiles(spec)) {
-    return InvalidFailure("USAGE",
-                          absl::StrCat("--out ", LogSafe(out),
-                                       " names a GGUF file; add --for llama.cpp, or give a "
-                                       "directory"));
+    return Failure(reasons::kUsage,
+                   absl::StrCat("--out ", LogSafe(out),
+                                " names a GGUF file; add --for llama.cpp, or give a "
+                                "directory"));
   }
   LWQ_RETURN_IF_ERROR(CheckDatasetFiles(flags));
   LWQ_ASSIGN_OR_RETURN(const std::string model,

@@ -4,8 +4,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
@@ -38,8 +38,8 @@ absl::StatusOr<v1::CreateJobRequest> Request(const Flags& flags) {
     const std::pair<std::string, std::string> parts =
         absl::StrSplit(label, absl::MaxSplits('=', 1));
     if (parts.first.empty() || !absl::StrContains(label, '=')) {
-      return InvalidFailure("FLAG_INVALID",
-                            absl::StrCat("--label \"", LogSafe(label), "\": expected KEY=VALUE"));
+      return Failure(reasons::kFlagInvalid,
+                     absl::StrCat("--label \"", LogSafe(label), "\": expected KEY=VALUE"));
     }
     (*job->mutable_labels())[parts.first] = parts.second;
   }

@@ -10,9 +10,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq::client {
@@ -80,7 +80,7 @@ class Transfer {
     return code;
   }
   absl::Status Unavailable(absl::string_view why) const {
-    return Failure(absl::StatusCode::kUnavailable, "HUB_UNAVAILABLE",
+    return Failure(reasons::kHubUnavailable,
                    absl::StrCat("getting ", LogSafe(get_.url), ": ", why));
   }
 
@@ -92,7 +92,7 @@ class Transfer {
     if (code != kOk && code != kPartial) return bytes;
     transfer.stopped_ = transfer.take_(code, data, bytes)
                             ? transfer.stopped_
-                            : Failure(absl::StatusCode::kDataLoss, "HUB_INVALID",
+                            : Failure(reasons::kHubInvalid,
                                       absl::StrCat("getting ", LogSafe(transfer.get_.url),
                                                    ": more came than was to come, or it could not "
                                                    "be kept"));
@@ -116,14 +116,14 @@ absl::Status CheckCode(const HttpGet& get, long code) {
   if (code == kOk || code == kPartial) return absl::OkStatus();
   const std::string what = absl::StrCat("getting ", LogSafe(get.url), ": the answer is ", code);
   if (code == 401 || code == 403) {
-    return Failure(absl::StatusCode::kPermissionDenied, "HUB_DENIED",
+    return Failure(reasons::kHubDenied,
                    absl::StrCat(what, get.bearer.empty() ? ", and no token was sent" : ""));
   }
-  if (code == 404) return Failure(absl::StatusCode::kNotFound, "HUB_NOT_FOUND", what);
+  if (code == 404) return Failure(reasons::kHubNotFound, what);
   if (code == 408 || code == 429 || code >= 500) {
-    return Failure(absl::StatusCode::kUnavailable, "HUB_UNAVAILABLE", what);
+    return Failure(reasons::kHubUnavailable, what);
   }
-  return Failure(absl::StatusCode::kDataLoss, "HUB_INVALID", what);
+  return Failure(reasons::kHubInvalid, what);
 }
 
 // A file that is open for appending.
@@ -201,7 +201,7 @@ absl::Status GetFile(const HttpGet& get, const std::string& path, int64_t size_b
   LWQ_RETURN_IF_ERROR(CheckCode(get, *answered));
   if (!file.Flush()) return absl::ErrnoToStatus(errno, absl::StrCat("flushing ", path));
   if (have == size_bytes) return absl::OkStatus();
-  return Failure(absl::StatusCode::kUnavailable, "HUB_UNAVAILABLE",
+  return Failure(reasons::kHubUnavailable,
                  absl::StrCat("getting ", LogSafe(get.url), ": it ended after ", have, " of ",
                               size_bytes, " bytes"));
 }

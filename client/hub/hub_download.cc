@@ -14,11 +14,11 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/git_blob_hash.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/hub/http_get.h"
 #include "nlohmann/json.hpp"
@@ -59,7 +59,7 @@ bool IsWanted(absl::string_view name) {
 }
 
 absl::Status Invalid(const HubName& name, absl::string_view why) {
-  return Failure(absl::StatusCode::kDataLoss, "HUB_INVALID",
+  return Failure(reasons::kHubInvalid,
                  absl::StrCat("what the endpoint says of ", name.Text(), ": ", why));
 }
 
@@ -118,7 +118,7 @@ absl::Status Insist(const HubOptions& options, const Try& attempt) {
       }
     }
     status = attempt();
-    if (ReasonOf(status) != "HUB_UNAVAILABLE") return status;
+    if (ReasonOf(status) != reasons::kHubUnavailable.name) return status;
   }
   return status;
 }
@@ -128,7 +128,7 @@ absl::Status CheckDigest(const HubFile& file, const std::string& path) {
                        file.sha256.empty() ? GitBlobHashOfFile(path) : Sha256HexOfFile(path));
   const std::string& wanted = file.sha256.empty() ? file.git_hash : file.sha256;
   if (found == wanted) return absl::OkStatus();
-  return CorruptFailure("DIGEST_MISMATCH", absl::StrCat(file.name, " has the digest ", found,
+  return Failure(reasons::kDigestMismatch, absl::StrCat(file.name, " has the digest ", found,
                                                         ", the endpoint lists ", wanted));
 }
 
@@ -144,9 +144,8 @@ absl::Status CheckRoom(const HubListing& listing, const std::string& directory) 
   if (missing <= 0 || ::statvfs(directory.c_str(), &disk) != 0) return absl::OkStatus();
   const auto room = static_cast<int64_t>(disk.f_frsize) * static_cast<int64_t>(disk.f_bavail);
   if (room >= missing + kSpareBytes) return absl::OkStatus();
-  return Failure(
-      absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
-      absl::StrCat(missing, " bytes are to come and ", room, " are free at ", directory));
+  return Failure(reasons::kStorageFull, absl::StrCat(missing, " bytes are to come and ", room,
+                                                     " are free at ", directory));
 }
 
 absl::Status FetchFile(const HubName& name, const HubListing& listing, const HubFile& file,
@@ -198,13 +197,13 @@ absl::Status CheckEndpoint(const HubOptions& options) {
   const bool secure = absl::StartsWith(options.endpoint, "https://");
   const bool plain = absl::StartsWith(options.endpoint, "http://");
   if (!secure && !plain) {
-    return InvalidFailure("USAGE", absl::StrCat("HF_ENDPOINT \"", LogSafe(options.endpoint),
-                                                "\" begins with neither https:// nor http://"));
+    return Failure(reasons::kUsage, absl::StrCat("HF_ENDPOINT \"", LogSafe(options.endpoint),
+                                                 "\" begins with neither https:// nor http://"));
   }
   const bool here = absl::StartsWith(options.endpoint, "http://127.0.0.1") ||
                     absl::StartsWith(options.endpoint, "http://localhost");
   if (options.token.empty() || secure || here) return absl::OkStatus();
-  return Failure(absl::StatusCode::kPermissionDenied, "HUB_DENIED",
+  return Failure(reasons::kHubDenied,
                  "HF_TOKEN is not sent over http://, where anybody could read it");
 }
 
@@ -248,7 +247,7 @@ absl::StatusOr<HubListing> ParseHubListing(const HubName& name, const std::strin
     listing.files.push_back(std::move(file));
   }
   if (!weights) {
-    return Failure(absl::StatusCode::kNotFound, "WEIGHTS_MISSING",
+    return Failure(reasons::kWeightsMissing,
                    absl::StrCat(name.Text(),
                                 " has no safetensors files, which are the only weights "
                                 "that lwq reads"));

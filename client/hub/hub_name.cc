@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 
 namespace lwq::client {
 namespace {
@@ -56,10 +56,10 @@ absl::StatusOr<HubName> ParseHubName(absl::string_view model) {
   name.repository = std::string(model.substr(0, at));
   if (at != absl::string_view::npos) name.revision = std::string(model.substr(at + 1));
   if (IsRepository(name.repository) && IsRevision(name.revision)) return name;
-  return InvalidFailure("USAGE",
-                        absl::StrCat("\"", LogSafe(model),
-                                     "\" is no model's name; expected hf://ORGANIZATION/NAME, with "
-                                     "@REVISION behind it where one is meant"));
+  return Failure(reasons::kUsage,
+                 absl::StrCat("\"", LogSafe(model),
+                              "\" is no model's name; expected hf://ORGANIZATION/NAME, with "
+                              "@REVISION behind it where one is meant"));
 }
 
 }  // namespace lwq::client

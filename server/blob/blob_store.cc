@@ -1,7 +1,7 @@
 #include "server/blob/blob_store.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -13,12 +13,12 @@ constexpr int64_t kMaxBlobBytes = int64_t{256} << 30;
 
 absl::Status CheckBlobId(const BlobId& id) {
   if (!IsSha256Hex(id.sha256)) {
-    return InvalidFailure("DIGEST_INVALID",
-                          "a blob is named by 64 lower-case hexadecimal characters");
+    return Failure(reasons::kDigestInvalid,
+                   "a blob is named by 64 lower-case hexadecimal characters");
   }
   if (id.size_bytes < 0 || id.size_bytes > kMaxBlobBytes) {
-    return InvalidFailure("DIGEST_INVALID", absl::StrCat("blob size ", id.size_bytes,
-                                                         " is outside 0 to ", kMaxBlobBytes));
+    return Failure(reasons::kDigestInvalid,
+                   absl::StrCat("blob size ", id.size_bytes, " is outside 0 to ", kMaxBlobBytes));
   }
   return absl::OkStatus();
 }
@@ -51,7 +51,7 @@ absl::StatusOr<BlobId> BlobStore::Put(absl::string_view content) {
     LWQ_ASSIGN_OR_RETURN(auto writer, OpenWrite(id));
     LWQ_RETURN_IF_ERROR(writer->Append(content.substr(writer->committed_bytes())));
     finished = writer->Finish();
-    if (ReasonOf(finished) != "DIGEST_MISMATCH") break;
+    if (ReasonOf(finished) != reasons::kDigestMismatch.name) break;
   }
   if (!finished.ok()) return finished;
   return id;

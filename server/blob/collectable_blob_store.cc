@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -112,7 +112,7 @@ absl::Status CollectableBlobStore::Delete(const BlobId& id) { return Delete(id, 
 
 absl::Status CollectableBlobStore::Delete(const BlobId& id, absl::Duration since) {
   if (!uses_->BeginDelete(id.sha256, since)) {
-    return PreconditionFailure("BLOB_IN_USE", absl::StrCat("blob ", id.sha256, " is in use"));
+    return Failure(reasons::kBlobInUse, absl::StrCat("blob ", id.sha256, " is in use"));
   }
   absl::Status deleted = blobs_->Delete(id);
   uses_->EndDelete(id.sha256);

@@ -6,8 +6,8 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/mutex.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -109,7 +109,7 @@ HttpClient::~HttpClient() = default;
 absl::StatusOr<HttpAnswer> HttpClient::Send(const HttpRequest& request) {
   CURL* const handle = handles_->Take();
   if (handle == nullptr) {
-    return Failure(absl::StatusCode::kUnavailable, "HTTP_FAILED", "libcurl gave no handle");
+    return Failure(reasons::kHttpFailed, "libcurl gave no handle");
   }
   Answering answering;
   answering.max_bytes = request.max_answer_bytes;
@@ -121,7 +121,7 @@ absl::StatusOr<HttpAnswer> HttpClient::Send(const HttpRequest& request) {
   curl_slist_free_all(headers);
   handles_->Return(handle);
   if (code != CURLE_OK) {
-    return Failure(absl::StatusCode::kUnavailable, "HTTP_FAILED",
+    return Failure(reasons::kHttpFailed,
                    absl::StrCat(request.method, ": ", curl_easy_strerror(code)));
   }
   answering.answer.code = static_cast<int>(answer_code);

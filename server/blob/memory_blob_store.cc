@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/blob/verifying_reader.h"
 
@@ -45,15 +45,15 @@ class MemoryBlobWriter : public BlobWriter {
   }
 
   absl::Status Append(absl::string_view bytes) override {
-    if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+    if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
     MutexLock lock(&store_->mu_);
     auto upload = store_->uploads_.find(id_.sha256);
     std::string& content = upload->second.content;
     if (static_cast<int64_t>(content.size() + bytes.size()) > id_.size_bytes) {
       Drop();
-      return InvalidFailure("SIZE_EXCEEDED",
-                            absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
-                                         id_.size_bytes, " bytes; the upload is dropped"));
+      return Failure(reasons::kSizeExceeded,
+                     absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
+                                  id_.size_bytes, " bytes; the upload is dropped"));
     }
     absl::StrAppend(&content, bytes);
     upload->second.written = store_->clock_->Now();
@@ -61,14 +61,14 @@ class MemoryBlobWriter : public BlobWriter {
   }
 
   absl::Status Finish() override {
-    if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+    if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
     MutexLock lock(&store_->mu_);
     std::string content = std::move(store_->uploads_[id_.sha256].content);
     Drop();
     const BlobId found = BlobIdOf(content);
     if (found != id_) {
       return InvalidFailure(
-          "DIGEST_MISMATCH",
+          reasons::kDigestMismatch.name,
           absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
                        found.sha256, " of ", found.size_bytes, " bytes; the upload is dropped"));
     }
@@ -104,14 +104,13 @@ absl::StatusOr<std::unique_ptr<BlobReader>> MemoryBlobStore::OpenRead(const Blob
   MutexLock lock(&mu_);
   auto blob = blobs_.find(id.sha256);
   if (blob == blobs_.end()) {
-    return Failure(absl::StatusCode::kNotFound, "BLOB_MISSING",
-                   absl::StrCat("no blob ", id.sha256));
+    return Failure(reasons::kBlobMissing, absl::StrCat("no blob ", id.sha256));
   }
   auto reader = std::make_unique<MemoryReader>(blob->second.content);
   if (reader->size_bytes() != id.size_bytes) {
-    return CorruptFailure(
-        "BLOB_CORRUPT", absl::StrCat("blob ", id.sha256, " has ", reader->size_bytes(), " bytes, ",
-                                     id.size_bytes, " expected"));
+    return Failure(reasons::kBlobCorrupt,
+                   absl::StrCat("blob ", id.sha256, " has ", reader->size_bytes(), " bytes, ",
+                                id.size_bytes, " expected"));
   }
   return MakeVerifyingReader(id, std::move(reader), [this, id] { Quarantine(id); });
 }
@@ -121,7 +120,7 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> MemoryBlobStore::OpenWrite(const Blo
   MutexLock lock(&mu_);
   auto known = uploads_.find(id.sha256);
   if (known != uploads_.end() && known->second.open) {
-    return Failure(absl::StatusCode::kUnavailable, "UPLOAD_BUSY",
+    return Failure(reasons::kUploadBusy,
                    absl::StrCat("another call is uploading ", id.sha256, ": try again"));
   }
   const int64_t written =
@@ -129,7 +128,7 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> MemoryBlobStore::OpenWrite(const Blo
   const int64_t free = capacity_bytes_ - UsedBytes();
   if (id.size_bytes - written > free) {
     return Failure(
-        absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
+        reasons::kStorageFull,
         absl::StrCat(free, " bytes free, ", id.size_bytes - written, " more are to be written"));
   }
   Upload& upload = uploads_[id.sha256];

@@ -3,7 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/blob/local_blob_store.h"
 #include "server/blob/memory_blob_store.h"
@@ -21,8 +21,8 @@ absl::StatusOr<std::unique_ptr<BlobStore>> OpenBlobStore(const std::string& url)
   }
   std::string path(absl::StripPrefix(absl::StripPrefix(url, "file://"), "file:"));
   if (!path.empty() && !absl::StrContains(path, "://")) return LocalBlobStore::Open(path);
-  return InvalidFailure(
-      "BLOB_URL_INVALID",
+  return Failure(
+      reasons::kBlobUrlInvalid,
       absl::StrCat("\"", url, "\" names no blob store: FOLDER and s3://BUCKET/PREFIX do"));
 }
 

@@ -7,8 +7,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/blob/s3_upload.h"
 #include "server/blob/verifying_reader.h"
@@ -23,7 +23,7 @@ constexpr size_t kLookUpThreads = 16;
 constexpr int kMaxListed = 1'000;  // S3's, of one answer
 
 absl::Status MissingError(const BlobId& id) {
-  return Failure(absl::StatusCode::kNotFound, "BLOB_MISSING", absl::StrCat("no blob ", id.sha256));
+  return Failure(reasons::kBlobMissing, absl::StrCat("no blob ", id.sha256));
 }
 
 // Reads by blocks, since a request costs milliseconds however little it asks for.
@@ -46,7 +46,7 @@ class S3Reader : public BlobReader {
     if (absl::IsNotFound(block.status())) return MissingError(id_);
     LWQ_RETURN_IF_ERROR(block.status());
     if (static_cast<int64_t>(block->size()) != size) {
-      return CorruptFailure("BLOB_CORRUPT", absl::StrCat("blob ", id_.sha256, " gave ",
+      return Failure(reasons::kBlobCorrupt, absl::StrCat("blob ", id_.sha256, " gave ",
                                                          block->size(), " bytes for ", size));
     }
     block_ = *std::move(block);
@@ -102,9 +102,9 @@ absl::StatusOr<std::unique_ptr<BlobReader>> S3BlobStore::OpenRead(const BlobId& 
   LWQ_RETURN_IF_ERROR(object.status());
   if (object->size_bytes != id.size_bytes) {
     DeleteIfWrong({id.sha256, object->size_bytes});
-    return CorruptFailure("BLOB_CORRUPT",
-                          absl::StrCat("blob ", id.sha256, " has ", object->size_bytes, " bytes, ",
-                                       id.size_bytes, " expected"));
+    return Failure(reasons::kBlobCorrupt,
+                   absl::StrCat("blob ", id.sha256, " has ", object->size_bytes, " bytes, ",
+                                id.size_bytes, " expected"));
   }
   return MakeVerifyingReader(id, std::make_unique<S3Reader>(&s3_, id),
                              [this, id] { DeleteIfWrong(id); });
@@ -144,7 +144,7 @@ absl::Status S3BlobStore::OpenUpload(const BlobId& id) {
   const bool full = !open_uploads_.empty() && buffer_bytes_ + buffer > kMaxBufferBytes;
   if (full || !open_uploads_.emplace(id.sha256, buffer).second) {
     return Failure(
-        absl::StatusCode::kUnavailable, "UPLOAD_BUSY",
+        reasons::kUploadBusy,
         absl::StrCat(full ? "too many calls are uploading, not yet " : "another call is uploading ",
                      id.sha256, ": try again"));
   }

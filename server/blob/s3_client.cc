@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/retry.h"
 #include "base/status_macros.h"
 #include "server/blob/s3_xml.h"
@@ -25,9 +25,9 @@ constexpr int64_t kMaxErrorBytes = 64 << 10;
 constexpr char kChecksumHeader[] = "x-amz-checksum-sha256";
 
 absl::Status UrlError(const std::string& url, absl::string_view why) {
-  return InvalidFailure("BLOB_URL_INVALID",
-                        absl::StrCat("\"", url, "\": ", why,
-                                     "; s3://BUCKET/PREFIX?endpoint=http://host:port&region=R"));
+  return Failure(reasons::kBlobUrlInvalid,
+                 absl::StrCat("\"", url, "\": ", why,
+                              "; s3://BUCKET/PREFIX?endpoint=http://host:port&region=R"));
 }
 
 std::string Env(const char* name) {
@@ -106,8 +106,8 @@ absl::StatusOr<S3Credentials> S3CredentialsFromEnvironment() {
   S3Credentials credentials{Env("AWS_ACCESS_KEY_ID"), Env("AWS_SECRET_ACCESS_KEY"),
                             Env("AWS_SESSION_TOKEN")};
   if (credentials.key_id.empty() || credentials.secret.empty()) {
-    return PreconditionFailure(
-        "BLOB_DENIED", "an S3 store needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to be set");
+    return Failure(reasons::kBlobDenied,
+                   "an S3 store needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to be set");
   }
   return credentials;
 }
@@ -149,7 +149,7 @@ absl::StatusOr<HttpAnswer> S3Client::Send(const Call& call) {
       continue;
     }
     if (!answer.ok()) {
-      return Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
+      return Failure(reasons::kBlobIo,
                      absl::StrCat(location_.host, ": ", answer.status().message()));
     }
     if (answer->code >= 300 || HasErrorInside(call.method, *answer)) return ErrorOf(call, *answer);
@@ -162,12 +162,12 @@ absl::Status S3Client::ErrorOf(const Call& call, const HttpAnswer& answer) const
   const std::string message = absl::StrCat(
       call.method, " ", location_.bucket, "/", location_.prefix, call.key, " at ", location_.host,
       ": ", answer.code, " ", code, " ", XmlText(answer.body, "Message").substr(0, 300));
-  if (answer.code == 404) return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", message);
-  if (answer.code == 401 || answer.code == 403) return PreconditionFailure("BLOB_DENIED", message);
+  if (answer.code == 404) return Failure(reasons::kNotFound, message);
+  if (answer.code == 401 || answer.code == 403) return Failure(reasons::kBlobDenied, message);
   if (answer.code == 507 || code == "QuotaExceeded" || code == "XMinioStorageFull") {
-    return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL", message);
+    return Failure(reasons::kStorageFull, message);
   }
-  return Failure(absl::StatusCode::kUnavailable, "BLOB_IO", message);
+  return Failure(reasons::kBlobIo, message);
 }
 
 absl::Status S3Client::CheckBucket() {
@@ -178,7 +178,7 @@ absl::StatusOr<S3Object> S3Client::Head(const std::string& key) {
   LWQ_ASSIGN_OR_RETURN(HttpAnswer answer, Send({.method = "HEAD", .key = key}));
   S3Object object{key, 0, ParseTime(answer.headers["last-modified"])};
   if (!absl::SimpleAtoi(answer.headers["content-length"], &object.size_bytes)) {
-    return Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
+    return Failure(reasons::kBlobIo,
                    absl::StrCat(location_.host, " does not say how long ", key, " is"));
   }
   return object;
@@ -192,7 +192,7 @@ absl::StatusOr<std::string> S3Client::Get(const std::string& key, int64_t offset
             .headers = {{"range", absl::StrCat("bytes=", offset, "-", offset + size - 1)}},
             .max_answer_bytes = size + kMaxErrorBytes}));
   if (static_cast<int64_t>(answer.body.size()) <= size) return std::move(answer.body);
-  return Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
+  return Failure(reasons::kBlobIo,
                  absl::StrCat(location_.host, " gave more of ", key, " than was asked for"));
 }
 
@@ -233,8 +233,7 @@ absl::StatusOr<std::string> S3Client::StartUpload(const std::string& key) {
                              .headers = {{"x-amz-checksum-algorithm", "SHA256"}}}));
   const std::string upload = XmlText(answer.body, "UploadId");
   if (!upload.empty()) return upload;
-  return Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
-                 absl::StrCat(location_.host, " gave no name to an upload"));
+  return Failure(reasons::kBlobIo, absl::StrCat(location_.host, " gave no name to an upload"));
 }
 
 absl::StatusOr<S3Part> S3Client::PutPart(const std::string& key, const std::string& upload,

@@ -1,7 +1,7 @@
 #include "server/blob/verifying_reader.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
@@ -25,10 +25,10 @@ class VerifyingReader : public BlobReader {
     checked_ = true;
     const std::string digest = hash_.FinishHex();
     if (digest == id_.sha256) return bytes;
-    return Condemn(CorruptFailure(
-        "BLOB_CORRUPT",
-        absl::StrCat("reading blob ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
-                     digest, "; it has to be made again")));
+    return Condemn(
+        Failure(reasons::kBlobCorrupt,
+                absl::StrCat("reading blob ", id_.sha256, " of ", id_.size_bytes,
+                             " bytes: the content is ", digest, "; it has to be made again")));
   }
 
  private:

@@ -93,7 +93,7 @@ void FailStalled(Draft& draft, const v1::TaskRecord& task, int64_t stall_us) {
   stalled.set_task(task.key());
   stalled.set_epoch(task.epoch());
   *stalled.mutable_failure() = ServiceFailure(
-      "TASK_STALLED", absl::StatusCode::kDeadlineExceeded,
+      reasons::kTaskStalled.name, absl::StatusCode::kDeadlineExceeded,
       absl::StrCat(task.kind(), " made no progress for ", stall_us / 1'000'000, " s"));
   // Holds the lease by construction, so this cannot be refused.
   FailTask(draft, stalled).IgnoreError();
@@ -136,7 +136,7 @@ void GiveUpUnmatched(Draft& draft) {
       const v1::TaskRecord* task = draft.FindTask(KeyOf(rank));
       if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
       v1::Failure failure = ServiceFailure(
-          "NO_MATCHING_WORKER", absl::StatusCode::kUnavailable,
+          reasons::kNoMatchingWorker.name, absl::StatusCode::kUnavailable,
           absl::StrCat("for ", options.gone_us / 1'000'000, " s no worker could run ", task->kind(),
                        ": ", why, "; start one that can, and retry"));
       failure.set_blame(v1::Failure::CAPACITY);
@@ -228,7 +228,7 @@ absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request) {
   v1::Failure failure = request.failure();
   failure.set_task(request.task());
   failure.set_worker(request.worker_id());
-  if (failure.reason().empty()) failure.set_reason("INTERNAL");
+  if (failure.reason().empty()) failure.set_reason(std::string(reasons::kInternal.name));
   if (failure.blame() == v1::Failure::BLAME_UNSPECIFIED) {
     failure.set_blame(BlameOf(failure.reason(), failure.code()));
   }

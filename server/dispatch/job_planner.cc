@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
 #include "records/plan_records.h"
@@ -48,13 +48,12 @@ absl::Status FillUnit(const AllocationUnit& unit, const UnitMenu& menu,
   for (const WeightFormat* format : menu.formats) {
     const auto cost = costs.find({unit.name, format->id()});
     if (cost == costs.end() && !format->dense()) {
-      return Failure(
-          absl::StatusCode::kInternal, "SCORE_MISSING",
-          absl::StrCat("planning: no measured cost of ", unit.name, " in format ", format->id()));
+      return Failure(reasons::kScoreMissing, absl::StrCat("planning: no measured cost of ",
+                                                          unit.name, " in format ", format->id()));
     }
     const double value = cost == costs.end() ? 0.0 : cost->second;
     if (!std::isfinite(value)) {
-      return Failure(absl::StatusCode::kInternal, "SCORE_NOT_FINITE",
+      return Failure(reasons::kScoreNotFinite,
                      absl::StrCat("planning: the measured cost of ", unit.name, " in format ",
                                   format->id(), " is ", value));
     }
@@ -137,7 +136,7 @@ absl::StatusOr<MeasuredPlan> MeasuredPlanOf(const v1::PlanTrial& trial,
   measured.block_kl.assign(trial.block_kl().begin(), trial.block_kl().end());
   measured.judged = trial.judged();
   const auto invalid = [&](absl::string_view what) {
-    return Failure(absl::StatusCode::kInternal, "TRIAL_INVALID",
+    return Failure(reasons::kTrialInvalid,
                    absl::StrCat("planning: the measured plan \"", trial.origin(), "\" ", what));
   };
   if (!std::isfinite(measured.kl)) return invalid(absl::StrCat("has a KL of ", measured.kl));
@@ -182,11 +181,10 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   const AllocationProblem& problem = prepared->problem;
   const std::vector<UnitMenu>& units = problem.menu.units;
   if (std::none_of(units.begin(), units.end(), [](const UnitMenu& u) { return u.Quantizable(); })) {
-    return InvalidFailure(
-        "FORMAT_UNSUPPORTED",
-        absl::StrCat("nothing of the model would be quantized: ",
-                     problem.menu.notes.empty() ? "dense is the only format asked for"
-                                                : problem.menu.notes.front()));
+    return Failure(reasons::kFormatUnsupported,
+                   absl::StrCat("nothing of the model would be quantized: ",
+                                problem.menu.notes.empty() ? "dense is the only format asked for"
+                                                           : problem.menu.notes.front()));
   }
   LWQ_RETURN_IF_ERROR(CheckProblem(problem));
   Feasibility result;
@@ -213,7 +211,7 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
 
 absl::Status RecordTrial(const v1::TaskOutput& output, v1::PlanTrial& trial) {
   if (!output.has_trial()) {
-    return Failure(absl::StatusCode::kInternal, "TRIAL_MISSING",
+    return Failure(reasons::kTrialMissing,
                    absl::StrCat("planning: no measured KL of the plan \"", trial.origin(), "\""));
   }
   trial.set_kl(output.trial().kl());

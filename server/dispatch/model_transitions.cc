@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "server/dispatch/transitions.h"
 
 namespace lwq {
@@ -30,7 +30,7 @@ absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest) {
 
 absl::Status RemoveModel(Draft& draft, const std::string& name) {
   if (draft.FindModel(name) == nullptr) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no model ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no model ", name));
   }
   std::vector<std::string> jobs;
   for (const auto& [job_name, job] : draft.state().jobs()) {
@@ -39,8 +39,8 @@ absl::Status RemoveModel(Draft& draft, const std::string& name) {
   if (!jobs.empty()) {
     std::string list;
     for (const std::string& job : jobs) absl::StrAppend(&list, list.empty() ? "" : ", ", job);
-    return PreconditionFailure("MODEL_IN_USE",
-                               absl::StrCat("deleting ", name, ": jobs still use it: ", list));
+    return Failure(reasons::kModelInUse,
+                   absl::StrCat("deleting ", name, ": jobs still use it: ", list));
   }
   std::vector<std::string> waiting;
   for (const auto& [key, task] : draft.state().tasks()) {

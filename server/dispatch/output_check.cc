@@ -5,9 +5,9 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/blob_names.h"
 #include "records/plan_records.h"
@@ -19,8 +19,8 @@ constexpr int kMaxBlobs = 100'000;
 constexpr size_t kMaxNameBytes = 255;
 
 absl::Status Refuse(const v1::TaskRecord& task, absl::string_view what) {
-  return InvalidFailure("OUTPUT_INVALID", absl::StrCat("the output of ", task.kind(), " task ",
-                                                       task.key(), ": ", what));
+  return Failure(reasons::kOutputInvalid,
+                 absl::StrCat("the output of ", task.kind(), " task ", task.key(), ": ", what));
 }
 
 bool HasBlob(const v1::TaskOutput& output, const std::string& name) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
 #include "server/dispatch/work_estimate.h"
@@ -122,7 +122,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
                       RememberRequest(mark, request->name(), draft);
                       v1::WorkerRecord* worker = draft.EditWorker(id);
                       if (worker == nullptr) {
-                        return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                        return Failure(reasons::kNotFound,
                                        absl::StrCat("no worker ", request->name()));
                       }
                       worker->set_cordoned(request->cordoned());

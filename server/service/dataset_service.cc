@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/model_service.h"
 #include "server/service/validation.h"
@@ -51,7 +51,7 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
   const BlobId blob{dataset.blob().sha256(), dataset.blob().size_bytes()};
   LWQ_ASSIGN_OR_RETURN(const bool there, scheduler.blobs().Has(blob));
   if (!there) {
-    return PreconditionFailure("BLOB_MISSING",
+    return PreconditionFailure(reasons::kBlobMissing.name,
                                absl::StrCat("blob ", blob.sha256, " is not there: write it first"));
   }
   const std::string id = request.dataset_id().empty()
@@ -65,7 +65,7 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
       response = *std::move(existing);
       return absl::OkStatus();
     }
-    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+    return Failure(reasons::kAlreadyExists,
                    absl::StrCat(dataset.name(), " stands for other content"));
   }
   if (!absl::IsNotFound(existing.status())) return existing.status();
@@ -103,8 +103,7 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
     }
   });
   if (!user.empty()) {
-    return PreconditionFailure("DATASET_IN_USE",
-                               absl::StrCat(request.name(), " is used by ", user));
+    return Failure(reasons::kDatasetInUse, absl::StrCat(request.name(), " is used by ", user));
   }
   Write write{.table = Table::kDatasets, .remove = true};
   write.record.key = request.name();

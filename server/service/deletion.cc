@@ -1,7 +1,7 @@
 #include "server/service/deletion.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/record_writes.h"
 
@@ -38,7 +38,7 @@ absl::Status Decide(const std::function<absl::Status()>& decide) {
   absl::Status status;
   for (int i = 0; i < 10; ++i) {
     status = decide();
-    if (ReasonOf(status) != "VERSION_CONFLICT") break;
+    if (ReasonOf(status) != reasons::kVersionConflict.name) break;
   }
   return status;
 }
@@ -51,9 +51,9 @@ absl::Status DeleteJob(Scheduler& scheduler, const std::string& name, const Requ
     LWQ_ASSIGN_OR_RETURN(const Record row, scheduler.GetJobRow(name));
     LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
     if (!IsTerminal(record.job().state())) {
-      return PreconditionFailure(
-          "STATE_CONFLICT", absl::StrCat(name, " is ", v1::Job::State_Name(record.job().state()),
-                                         "; cancel it, then delete it"));
+      return Failure(reasons::kStateConflict,
+                     absl::StrCat(name, " is ", v1::Job::State_Name(record.job().state()),
+                                  "; cancel it, then delete it"));
     }
     std::vector<Write> writes = RequestWrites(mark, name, scheduler.Now());
     writes.push_back(Removal(Table::kJobs, row));
@@ -73,7 +73,7 @@ absl::Status DeleteArtifact(Scheduler& scheduler, const std::string& name,
   return Decide([&]() -> absl::Status {
     absl::StatusOr<Record> row = store.Get(Table::kArtifacts, name);
     if (absl::IsNotFound(row.status())) {
-      return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no ", name));
+      return Failure(reasons::kNotFound, absl::StrCat("no ", name));
     }
     LWQ_RETURN_IF_ERROR(row.status());
     LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,

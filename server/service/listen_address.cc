@@ -6,18 +6,18 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/rpc/channel.h"
 
 namespace lwq {
 
 absl::Status CheckListenAddress(const std::string& address, bool authenticated) {
   if (authenticated || IsOnThisMachine(address)) return absl::OkStatus();
-  return InvalidFailure("ADDRESS_NOT_ALLOWED",
-                        absl::StrCat("listening on \"", address,
-                                     "\": without a certificate (--tls-cert, --tls-key) and a way "
-                                     "to know clients (--tls-client-ca, --tokens) only unix:/path "
-                                     "or a loopback address such as 127.0.0.1:7421 is accepted"));
+  return Failure(reasons::kAddressNotAllowed,
+                 absl::StrCat("listening on \"", address,
+                              "\": without a certificate (--tls-cert, --tls-key) and a way "
+                              "to know clients (--tls-client-ca, --tokens) only unix:/path "
+                              "or a loopback address such as 127.0.0.1:7421 is accepted"));
 }
 
 absl::StatusOr<std::unique_ptr<AddressLock>> AddressLock::Take(const std::string& address) {
@@ -33,8 +33,7 @@ absl::StatusOr<std::unique_ptr<AddressLock>> AddressLock::Take(const std::string
   const std::string why =
       fd < 0 ? absl::StrCat(lock, " cannot be opened") : "another server has it";
   if (fd >= 0) ::close(fd);
-  return Failure(absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
-                 absl::StrCat("listening on ", address, ": ", why));
+  return Failure(reasons::kAddressInUse, absl::StrCat("listening on ", address, ": ", why));
 }
 
 AddressLock::~AddressLock() {

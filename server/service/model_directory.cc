@@ -5,8 +5,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -32,8 +32,8 @@ absl::StatusOr<std::vector<std::string>> RealRoots(const std::vector<std::string
   for (const std::string& root : roots) {
     real.push_back(RealDirectory(root));
     if (real.back().empty()) {
-      return InvalidFailure("PATH_NOT_ALLOWED",
-                            absl::StrCat("model root \"", root, "\" is not a directory"));
+      return Failure(reasons::kPathNotAllowed,
+                     absl::StrCat("model root \"", root, "\" is not a directory"));
     }
   }
   return real;
@@ -42,9 +42,9 @@ absl::StatusOr<std::vector<std::string>> RealRoots(const std::vector<std::string
 absl::StatusOr<std::string> CheckDirectory(const std::string& directory,
                                            const std::vector<std::string>& roots) {
   const absl::Status refused =
-      InvalidFailure("PATH_NOT_ALLOWED",
-                     absl::StrCat("\"", directory.substr(0, 500),
-                                  "\" is not an absolute directory that this server may read"));
+      Failure(reasons::kPathNotAllowed,
+              absl::StrCat("\"", directory.substr(0, 500),
+                           "\" is not an absolute directory that this server may read"));
   if (!absl::StartsWith(directory, "/") || directory.find('\0') != std::string::npos) {
     return refused;
   }

@@ -5,9 +5,9 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
@@ -142,7 +142,7 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
       response = *std::move(existing);
       return absl::OkStatus();
     }
-    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
+    return Failure(reasons::kAlreadyExists,
                    absl::StrCat(model.name(),
                                 " stands for other content: its files have changed "
                                 "or it lies elsewhere; choose another model_id or delete it"));

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "server/dispatch/dispatch_state.h"
 #include "server/store/store.h"
 
@@ -23,8 +24,8 @@ template <typename T>
 absl::StatusOr<T> ParseRecord(Table table, const Record& row) {
   T message;
   if (!message.ParseFromString(row.value)) {
-    return CorruptFailure("STORE_CORRUPT", absl::StrCat("record ", row.key, " of ", NameOf(table),
-                                                        " is not readable"));
+    return Failure(reasons::kStoreCorrupt,
+                   absl::StrCat("record ", row.key, " of ", NameOf(table), " is not readable"));
   }
   return message;
 }

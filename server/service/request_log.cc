@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/record_writes.h"
 #include "server/service/validation.h"
@@ -33,12 +33,12 @@ absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark) {
   LWQ_RETURN_IF_ERROR(row.status());
   v1::RequestRecord request;
   if (!request.ParseFromString(row->value)) {
-    return CorruptFailure("STORE_CORRUPT", absl::StrCat("request ", mark.id));
+    return Failure(reasons::kStoreCorrupt, absl::StrCat("request ", mark.id));
   }
   if (request.fingerprint() != mark.fingerprint) {
-    return InvalidFailure("REQUEST_ID_REUSED",
-                          absl::StrCat("request_id ", mark.id,
-                                       " came before with another body, for ", request.resource()));
+    return Failure(reasons::kRequestIdReused,
+                   absl::StrCat("request_id ", mark.id, " came before with another body, for ",
+                                request.resource()));
   }
   return request.resource();
 }

@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "base/failure.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "records/canonical.h"
 #include "server/dispatch/transitions.h"
 
@@ -122,10 +122,10 @@ bool IsResourceId(absl::string_view id) {
 absl::Status CheckName(absl::string_view name, absl::string_view collection) {
   const std::string prefix = absl::StrCat(collection, "/");
   if (!absl::StartsWith(name, prefix) || !IsResourceId(name.substr(prefix.size()))) {
-    return InvalidFailure("NAME_INVALID",
-                          absl::StrCat("\"", name.substr(0, 200), "\" is not ", collection,
-                                       "/{id}; ids are lower-case "
-                                       "letters, digits and dashes"));
+    return Failure(reasons::kNameInvalid,
+                   absl::StrCat("\"", name.substr(0, 200), "\" is not ", collection,
+                                "/{id}; ids are lower-case "
+                                "letters, digits and dashes"));
   }
   return absl::OkStatus();
 }
@@ -154,7 +154,7 @@ absl::Status CheckRequestId(absl::string_view request_id) {
     good = dash ? request_id[i] == '-' : absl::ascii_isxdigit(request_id[i]);
   }
   if (good) return absl::OkStatus();
-  return InvalidFailure("REQUEST_ID_INVALID", "request_id has to be a UUID or empty");
+  return Failure(reasons::kRequestIdInvalid, "request_id has to be a UUID or empty");
 }
 
 void CheckLabels(const google::protobuf::Map<std::string, std::string>& labels,
@@ -212,8 +212,8 @@ std::string Fingerprint(const google::protobuf::Message& message) {
 
 absl::StatusOr<int> PageSize(int requested, int standard) {
   if (requested < 0) {
-    return InvalidFailure("PAGE_SIZE_INVALID",
-                          absl::StrCat("page_size ", requested, " is negative"));
+    return Failure(reasons::kPageSizeInvalid,
+                   absl::StrCat("page_size ", requested, " is negative"));
   }
   return requested == 0 ? standard : std::min(requested, kMaxPageSize);
 }
@@ -232,8 +232,8 @@ absl::Status ApplyPageToken(const std::string& token, absl::string_view filter, 
   const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits(',', 2));
   if (!decoded || parts.size() != 3 || parts[0] != Sha256Hex(filter).substr(0, 16) ||
       !absl::SimpleAtoi(parts[1], &query.after_order)) {
-    return InvalidFailure("PAGE_TOKEN_INVALID",
-                          "page_token is not one of this list with these filters");
+    return Failure(reasons::kPageTokenInvalid,
+                   "page_token is not one of this list with these filters");
   }
   query.after_key = parts[2];
   return absl::OkStatus();

@@ -3,7 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "server/store/memory_store.h"
 #include "server/store/postgres_store.h"
 #include "server/store/sqlite_store.h"
@@ -17,8 +17,8 @@ absl::StatusOr<std::unique_ptr<Store>> OpenStore(const std::string& url) {
   }
   const std::string path(absl::StripPrefix(absl::StripPrefix(url, "sqlite://"), "sqlite:"));
   if (!path.empty() && !absl::StrContains(path, "://")) return SqliteStore::Open(path);
-  return InvalidFailure(
-      "STORE_URL_INVALID",
+  return Failure(
+      reasons::kStoreUrlInvalid,
       absl::StrCat("\"", url.substr(0, url.find("://")),
                    "\" names no store: sqlite:FOLDER and postgresql://HOST/DATABASE do"));
 }

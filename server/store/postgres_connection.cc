@@ -9,7 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -97,8 +97,7 @@ absl::StatusOr<std::unique_ptr<PostgresConnection>> PostgresConnection::Open(
 
 absl::Status PostgresConnection::Lost(absl::string_view why) {
   lost_ = true;
-  return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE",
-                 absl::StrCat(where_, ": ", OneLine(why)));
+  return Failure(reasons::kStoreUnavailable, absl::StrCat(where_, ": ", OneLine(why)));
 }
 
 absl::Status PostgresConnection::ErrorOf(const PGresult* result) {
@@ -112,13 +111,13 @@ absl::Status PostgresConnection::ErrorOf(const PGresult* result) {
   const std::string message = absl::StrCat(where_, ": ", OneLine(text), " (", state, ")");
   // 40 serialization and deadlock, 55P03 a lock that did not come.
   if (absl::StartsWith(state, "40") || state == "55P03") {
-    return Failure(absl::StatusCode::kAborted, "STORE_BUSY", message);
+    return Failure(reasons::kStoreBusy, message);
   }
   if (state == "53100") {
-    return Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
+    return Failure(reasons::kStoreFull, message);
   }
-  if (absl::StartsWith(state, "XX")) return CorruptFailure("STORE_CORRUPT", message);
-  return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", message);
+  if (absl::StartsWith(state, "XX")) return Failure(reasons::kStoreCorrupt, message);
+  return Failure(reasons::kStoreUnavailable, message);
 }
 
 absl::Status PostgresConnection::Send(const PgStatement& statement) {

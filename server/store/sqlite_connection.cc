@@ -1,7 +1,7 @@
 #include "server/store/sqlite_connection.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -30,12 +30,12 @@ absl::Status SqliteConnection::Error(absl::string_view doing) {
       doing, ": ", db_ == nullptr ? "out of memory" : sqlite3_errmsg(db_), " (", code, ")");
   switch (code & 0xff) {
     case SQLITE_FULL:
-      return Failure(absl::StatusCode::kResourceExhausted, "STORE_FULL", message);
+      return Failure(reasons::kStoreFull, message);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return CorruptFailure("STORE_CORRUPT", message);
+      return Failure(reasons::kStoreCorrupt, message);
     default:
-      return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", message);
+      return Failure(reasons::kStoreUnavailable, message);
   }
 }
 

@@ -3,8 +3,8 @@
 #include <functional>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -32,10 +32,9 @@ absl::Status CheckEmpty(Store& store) {
     const Table table = static_cast<Table>(t);
     if (!IsCopied(table)) continue;
     LWQ_RETURN_IF_ERROR(ForEachPage(store, table, [&](const std::vector<Record>& rows) {
-      return PreconditionFailure(
-          "STORE_NOT_EMPTY",
-          absl::StrCat("the target has ", rows.front().key, " in ", NameOf(table),
-                       ": a copy needs a store without records; make a new database"));
+      return Failure(reasons::kStoreNotEmpty,
+                     absl::StrCat("the target has ", rows.front().key, " in ", NameOf(table),
+                                  ": a copy needs a store without records; make a new database"));
     }));
   }
   return absl::OkStatus();
@@ -94,8 +93,8 @@ absl::StatusOr<StoreCopyReport> CopyStore(Store& from, Store& to) {
   LWQ_ASSIGN_OR_RETURN(const StoreCopyReport there, Survey(to));
   LWQ_ASSIGN_OR_RETURN(const StoreCopyReport here, Survey(from));
   if (there.sha256 != here.sha256) {
-    return CorruptFailure(
-        "COPY_DIFFERS",
+    return Failure(
+        reasons::kCopyDiffers,
         absl::StrCat("the source holds ", here.num_records, " records (", here.sha256.substr(0, 12),
                      "), the target ", there.num_records, " (", there.sha256.substr(0, 12),
                      "): was a server running? Make a new database, copy again"));

@@ -1,5 +1,5 @@
 // Reasons of failures have one home, base/failure.def: its lines are well formed and used, and no
-// source gives, records or compares a reason that has none.
+// source gives, records or compares a reason by its text.
 #include <algorithm>
 #include <regex>
 #include <set>
@@ -96,20 +96,40 @@ TEST(FailureRulesTest, EveryLineIsUsed) {
   }
 }
 
-TEST(FailureRulesTest, NoSourceHasAReasonWithoutALine) {
-  int checked = 0;
+// Sources that spell reasons as yet; each has its line in base/failure.def all the same.
+const std::set<std::string> kSpelling = {"client/commands/command.cc",
+                                         "client/commands/jobs.cc",
+                                         "client/download.cc",
+                                         "client/spec_flags.cc",
+                                         "server/blob/local_blob_file.cc",
+                                         "server/blob/local_blob_store.cc",
+                                         "server/blob/s3_upload.cc",
+                                         "server/dispatch/job_transitions.cc",
+                                         "server/dispatch/lease_transitions.cc",
+                                         "server/main.cc",
+                                         "server/service/blob_service.cc",
+                                         "server/service/call.cc",
+                                         "server/service/collector.cc",
+                                         "server/service/job_building.cc",
+                                         "server/service/job_service.cc",
+                                         "server/service/scheduler.cc",
+                                         "server/service/server.cc",
+                                         "server/service/watch_call.cc",
+                                         "server/service/worker_service.cc",
+                                         "server/store/leadership.cc",
+                                         "server/store/postgres_store.cc",
+                                         "server/store/schema.cc",
+                                         "server/store/sqlite_store.cc"};
+
+TEST(FailureRulesTest, NoSourceSpellsAReason) {
   for (const SourceFile& file : Sources()) {
     for (const std::string& literal : LiteralReasons(file.text)) {
-      ++checked;
-      EXPECT_NE(FindReason(literal), nullptr)
-          << file.path << " has the reason \"" << literal
-          << "\", which has no line in base/failure.def: add one and use reasons::"
-          << ConstantOf(literal);
-      EXPECT_FALSE(file.path.starts_with("worker/"))
-          << file.path << " spells \"" << literal << "\": use reasons::" << ConstantOf(literal);
+      if (kSpelling.contains(file.path) && FindReason(literal) != nullptr) continue;
+      ADD_FAILURE() << file.path << " spells the reason \"" << literal
+                    << "\": give it a line in base/failure.def and use reasons::"
+                    << ConstantOf(literal);
     }
   }
-  EXPECT_GT(checked, 0);  // the patterns found what the tree spells today
 }
 
 // What the rule is there to stop.
