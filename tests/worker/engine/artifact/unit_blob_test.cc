@@ -1,6 +1,7 @@
 #include "worker/engine/artifact/unit_blob.h"
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/format/grid.h"
 
