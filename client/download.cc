@@ -12,10 +12,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq::client {
@@ -80,8 +80,8 @@ class FileDownload {
       if (sha256 == file_.blob().sha256()) return RenameFile(partial_, path_);
     }
     LWQ_RETURN_IF_ERROR(RemoveAll(partial_));
-    return CorruptFailure(
-        "DIGEST_MISMATCH",
+    return Failure(
+        reasons::kDigestMismatch,
         absl::StrCat("the server's bytes of ", LogSafe(file_.name()), " do not have the digest ",
                      file_.blob().sha256(), " that the artifact names"));
   }
@@ -122,7 +122,7 @@ class FileDownload {
                     RetryLoop* retry, const std::function<void(int64_t)>& progress) {
     const int64_t size = static_cast<int64_t>(part.data().size());
     if (part.offset() != *offset || size > file_.blob().size_bytes() - *offset) {
-      return CorruptFailure("OFFSET_MISMATCH",
+      return CorruptFailure(reasons::kOffsetMismatch.name,
                             absl::StrCat("the server sent ", size, " bytes at ", part.offset(),
                                          " of ", LogSafe(file_.name()), "; expected offset ",
                                          *offset, " of ", file_.blob().size_bytes()));
@@ -146,14 +146,13 @@ absl::Status CheckNames(const v1::Artifact& artifact) {
   for (const v1::NamedBlob& file : artifact.files()) {
     if (!IsPlainFileName(file.name()) || absl::EndsWith(file.name(), kPartial) ||
         !IsSha256Hex(file.blob().sha256()) || file.blob().size_bytes() < 0) {
-      return InvalidFailure(
-          "ARTIFACT_FILE_NAME",
-          absl::StrCat(artifact.name(), " lists the file \"", LogSafe(file.name()),
-                       "\", which is no plain name with a digest"));
+      return Failure(reasons::kArtifactFileName,
+                     absl::StrCat(artifact.name(), " lists the file \"", LogSafe(file.name()),
+                                  "\", which is no plain name with a digest"));
     }
     if (!names.insert(file.name()).second) {
-      return InvalidFailure("ARTIFACT_FILE_NAME",
-                            absl::StrCat(artifact.name(), " lists ", file.name(), " twice"));
+      return Failure(reasons::kArtifactFileName,
+                     absl::StrCat(artifact.name(), " lists ", file.name(), " twice"));
     }
   }
   return absl::OkStatus();
@@ -233,7 +232,7 @@ absl::Status CheckOutputFree(const std::string& directory) {
     LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
     if (names.empty()) return absl::OkStatus();
   }
-  return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+  return Failure(reasons::kOutputExists,
                  absl::StrCat(directory, " exists and is not an empty directory"));
 }
 
@@ -247,12 +246,12 @@ absl::Status CheckOutputPlace(const std::string& out) {
   LWQ_RETURN_IF_ERROR(CheckOutput(out));
   const std::string name = Basename(out);
   if (name.empty() || name == "." || name == "..") {
-    return InvalidFailure(
-        "USAGE", absl::StrCat("--out ", LogSafe(out), " is a folder in use; name one that is new"));
+    return Failure(reasons::kUsage, absl::StrCat("--out ", LogSafe(out),
+                                                 " is a folder in use; name one that is new"));
   }
   const std::string parent = ExistingParent(out);
   if (IsDirectory(parent) && ::access(parent.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
-  return Failure(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED",
+  return Failure(reasons::kPermissionDenied,
                  absl::StrCat("--out ", LogSafe(out), " cannot be made: ", LogSafe(parent),
                               " is no folder that you may write"));
 }
@@ -263,7 +262,7 @@ absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes) {
   if (::statvfs(parent.c_str(), &disk) != 0) return absl::OkStatus();
   const auto room = static_cast<int64_t>(disk.f_frsize) * static_cast<int64_t>(disk.f_bavail);
   if (room >= least_bytes) return absl::OkStatus();
-  return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
+  return Failure(reasons::kStorageFull,
                  absl::StrCat("the artifact will have ", least_bytes, " bytes or more, and ", room,
                               " are free at ", LogSafe(parent)));
 }
@@ -271,7 +270,7 @@ absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes) {
 absl::Status CheckOutput(const std::string& out) {
   if (!IsFileOutput(out)) return CheckOutputFree(out);
   if (!FileExists(out)) return absl::OkStatus();
-  return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS", absl::StrCat(out, " exists"));
+  return Failure(reasons::kOutputExists, absl::StrCat(out, " exists"));
 }
 
 absl::Status Publish(const std::string& staging, const std::string& out) {
@@ -283,10 +282,10 @@ absl::Status Publish(const std::string& staging, const std::string& out) {
     if (!absl::StartsWith(name, "lwq-")) files.push_back(name);
   }
   if (files.size() != 1 || !IsFileOutput(files[0])) {
-    return InvalidFailure("USAGE",
-                          absl::StrCat("--out ", LogSafe(out),
-                                       " names a file, and this artifact is a directory "
-                                       "of several: give a directory, or --for llama.cpp"));
+    return Failure(reasons::kUsage,
+                   absl::StrCat("--out ", LogSafe(out),
+                                " names a file, and this artifact is a directory "
+                                "of several: give a directory, or --for llama.cpp"));
   }
   const std::string parent = Dirname(out);
   LWQ_RETURN_IF_ERROR(MakeDirectories(parent));

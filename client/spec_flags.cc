@@ -8,9 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/upload.h"
@@ -100,9 +100,9 @@ absl::StatusOr<std::string> NameOf(const Flags& flags, absl::string_view flag,
     if (target.*column == flags.Get(flag)) return flags.Get(flag);
     if (!absl::c_linear_search(names, target.*column)) names.push_back(target.*column);
   }
-  return InvalidFailure("FLAG_INVALID",
-                        absl::StrCat("--", flag, " \"", LogSafe(flags.Get(flag)),
-                                     "\": expected one of ", absl::StrJoin(names, ", ")));
+  return Failure(reasons::kFlagInvalid,
+                 absl::StrCat("--", flag, " \"", LogSafe(flags.Get(flag)), "\": expected one of ",
+                              absl::StrJoin(names, ", ")));
 }
 
 absl::Status SetProfile(const Flags& flags, v1::QuantizeSpec* spec) {
@@ -119,7 +119,7 @@ absl::Status SetProfile(const Flags& flags, v1::QuantizeSpec* spec) {
     spec->set_profile(std::string(target.profile));
     return absl::OkStatus();
   }
-  return InvalidFailure("USAGE", "--for, --format and --profile contradict each other: give one");
+  return Failure(reasons::kUsage, "--for, --format and --profile contradict each other: give one");
 }
 
 absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
@@ -127,7 +127,7 @@ absl::Status SetFormats(const Flags& flags, v1::QuantizeSpec* spec) {
   for (const std::string& width : widths) {
     int32_t bits = 0;
     if (!absl::SimpleAtoi(width, &bits) || bits < 1 || bits > 16) {
-      return InvalidFailure("FLAG_INVALID", absl::StrCat("--bits \"", LogSafe(width),
+      return Failure(reasons::kFlagInvalid, absl::StrCat("--bits \"", LogSafe(width),
                                                          "\": expected widths such as 2,3,4,8"));
     }
     spec->add_formats(bits == 16 ? "dense" : absl::StrCat("int", bits));
@@ -142,9 +142,9 @@ absl::Status SetGroupSizes(const Flags& flags, v1::QuantizeSpec* spec) {
   for (const std::string& group : groups) {
     int64_t size = 0;
     if (group != "row" && group != "channel" && (!absl::SimpleAtoi(group, &size) || size < 1)) {
-      return InvalidFailure("FLAG_INVALID",
-                            absl::StrCat("--group-size \"", LogSafe(group),
-                                         "\": expected sizes such as 32,64,128 or row"));
+      return Failure(reasons::kFlagInvalid,
+                     absl::StrCat("--group-size \"", LogSafe(group),
+                                  "\": expected sizes such as 32,64,128 or row"));
     }
     spec->add_group_sizes(size);
   }
@@ -184,9 +184,9 @@ absl::Status SetOptions(const Flags& flags, absl::string_view flag, OptionMap* o
     const std::pair<std::string, std::string> option =
         absl::StrSplit(part, absl::MaxSplits('=', 1));
     if (option.first.empty() || option.second.empty() || options->count(option.first) > 0) {
-      return InvalidFailure("FLAG_INVALID",
-                            absl::StrCat("--", flag, " \"", LogSafe(part),
-                                         "\": expected NAME=VALUE, each name once"));
+      return Failure(reasons::kFlagInvalid,
+                     absl::StrCat("--", flag, " \"", LogSafe(part),
+                                  "\": expected NAME=VALUE, each name once"));
     }
     (*options)[option.first] = option.second;
   }
@@ -204,7 +204,7 @@ absl::StatusOr<std::string> UploadNamed(Client* client, const std::string& path,
 absl::Status CheckFile(absl::string_view flag, const std::string& path) {
   if (path.empty() || IsDatasetName(path)) return absl::OkStatus();
   if (FileExists(path) && !IsDirectory(path)) return absl::OkStatus();
-  return Failure(absl::StatusCode::kNotFound, "FILE_NOT_FOUND",
+  return Failure(reasons::kFileNotFound,
                  absl::StrCat("--", flag, ": there is no file ", LogSafe(path)));
 }
 
@@ -214,7 +214,7 @@ absl::Span<const FlagDef> SpecFlags() { return kSpecFlags; }
 
 absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   v1::QuantizeSpec spec;
-  if (!flags.Has("budget")) return InvalidFailure("USAGE", "--budget is missing");
+  if (!flags.Has("budget")) return Failure(reasons::kUsage, "--budget is missing");
   LWQ_ASSIGN_OR_RETURN(*spec.mutable_budget(), ParseBudget(flags.Get("budget")));
   spec.set_method(flags.Get("method"));
   spec.set_scorer(flags.Get("scorer"));
@@ -235,7 +235,7 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   spec.set_quantize_head(flags.Has("quantize-head"));
   LWQ_RETURN_IF_ERROR(SetNumbers(flags, &spec));
   if (flags.Has("no-eval") && (flags.Has("eval-text") || flags.Has("eval-tasks"))) {
-    return InvalidFailure("USAGE", "--no-eval contradicts --eval-text and --eval-tasks");
+    return Failure(reasons::kUsage, "--no-eval contradicts --eval-text and --eval-tasks");
   }
   return spec;
 }

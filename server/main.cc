@@ -9,9 +9,9 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/settings.h"
 #include "base/status_macros.h"
 #include "server/service/server_runner.h"
@@ -27,8 +27,9 @@ constexpr absl::Duration kWatchdogGrace = absl::Seconds(10);
 
 int ExitCodeOf(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  if (reason == "STORE_LOCKED" || reason == "SCHEMA_TOO_NEW" || reason == "SCHEMA_CHANGED" ||
-      reason == "STORE_CORRUPT" || reason == "ADDRESS_IN_USE" || absl::IsInvalidArgument(status)) {
+  if (reason == reasons::kStoreLocked.name || reason == reasons::kSchemaTooNew.name ||
+      reason == reasons::kSchemaChanged.name || reason == reasons::kStoreCorrupt.name ||
+      reason == reasons::kAddressInUse.name || absl::IsInvalidArgument(status)) {
     return kExitConfiguration;
   }
   return absl::IsInternal(status) ? kExitInternal : kExitIo;

@@ -7,9 +7,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/settings.h"
 #include "base/status_macros.h"
 #include "client/contexts.h"
@@ -124,11 +124,11 @@ int RunCommand(const CommandDef& command, absl::Span<const std::string> words, s
   if (!line.ok()) return PrintError(err, what, line.status(), false, help);
   const int count = static_cast<int>(line->arguments.size());
   if (count < command.fewest_arguments || count > command.most_arguments) {
-    return PrintError(
-        err, what,
-        InvalidFailure("USAGE", absl::StrCat("usage: lwqctl ", command.name, " ", command.arguments,
-                                             " [flags]; got ", count, " plain arguments")),
-        false, help);
+    return PrintError(err, what,
+                      Failure(reasons::kUsage,
+                              absl::StrCat("usage: lwqctl ", command.name, " ", command.arguments,
+                                           " [flags]; got ", count, " plain arguments")),
+                      false, help);
   }
   Invocation invocation{std::move(line->flags), std::move(line->arguments), out, err};
   absl::StatusOr<int> code = kExitOk;
@@ -209,7 +209,7 @@ int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostr
   const CommandDef* command = FindCommand(name);
   if (command == nullptr) {
     return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
-                      InvalidFailure("USAGE", "the first word is the command"));
+                      Failure(reasons::kUsage, "the first word is the command"));
   }
   return RunCommand(*command, words.subspan(1), out, err);
 }

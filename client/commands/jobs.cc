@@ -7,8 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/commands/output.h"
@@ -35,7 +35,7 @@ absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
   if (flags.Has("state")) {
     v1::Job::State state;
     if (!v1::Job::State_Parse(absl::AsciiStrToUpper(flags.Get("state")), &state)) {
-      return InvalidFailure("FLAG_INVALID", "--state: no such state");
+      return Failure(reasons::kFlagInvalid, "--state: no such state");
     }
     request.set_state(state);
   }

@@ -3,7 +3,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/blob_names.h"
 #include "server/dispatch/graph_install.h"
@@ -217,7 +217,7 @@ v1::Failure LostTooOften(const Draft& draft, const v1::JobRecord& job) {
     if (task != nullptr && !task->doubted_by().empty()) return task->failure();
   }
   v1::Failure failure;
-  failure.set_reason("BLOB_MISSING");
+  failure.set_reason(std::string(reasons::kBlobMissing.name));
   failure.set_code(static_cast<int>(absl::StatusCode::kNotFound));
   failure.set_message("what the job had computed was lost again and again");
   failure.set_blame(v1::Failure::SERVICE);
@@ -250,7 +250,7 @@ absl::Status ApplyUpdate(const v1::UpdateJobRequest& request, v1::Job& job) {
   if (!request.replace_labels()) labels = job.labels();
   for (const auto& [key, value] : request.labels()) labels[key] = value;
   if (labels.size() > kMaxLabels) {
-    return InvalidFailure("LABEL_INVALID", absl::StrCat(job.name(), " would have ", labels.size(),
+    return Failure(reasons::kLabelInvalid, absl::StrCat(job.name(), " would have ", labels.size(),
                                                         " labels, at most ", kMaxLabels));
   }
   *job.mutable_labels() = std::move(labels);
@@ -261,8 +261,7 @@ absl::Status ApplyUpdate(const v1::UpdateJobRequest& request, v1::Job& job) {
 absl::Status UpdateJob(Draft& draft, const v1::UpdateJobRequest& request) {
   v1::JobRecord* job = draft.EditJob(request.name());
   if (job == nullptr) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
-                   absl::StrCat("no active job ", request.name()));
+    return Failure(reasons::kNotFound, absl::StrCat("no active job ", request.name()));
   }
   return ApplyUpdate(request, *job->mutable_job());
 }
@@ -292,8 +291,7 @@ void AdvanceJob(Draft& draft, const std::string& name) {
 absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
   const std::string name = event.job.name();
   if (draft.FindJob(name) != nullptr) {
-    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
-                   absl::StrCat(name, " exists already"));
+    return Failure(reasons::kAlreadyExists, absl::StrCat(name, " exists already"));
   }
   v1::JobRecord record = FreshRecord(std::move(event.job), event.graph, draft.now_us());
   record.mutable_job()->set_state(v1::Job::STATE_UNSPECIFIED);
@@ -312,9 +310,9 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
                       const CachedResults& cached) {
   const v1::Job::State state = old.job().state();
   if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
-    return PreconditionFailure("STATE_CONFLICT",
-                               absl::StrCat(old.job().name(), " is ", v1::Job::State_Name(state),
-                                            "; only FAILED and CANCELLED jobs can be retried"));
+    return Failure(reasons::kStateConflict,
+                   absl::StrCat(old.job().name(), " is ", v1::Job::State_Name(state),
+                                "; only FAILED and CANCELLED jobs can be retried"));
   }
   v1::Job job = std::move(*old.mutable_job());
   job.set_generation(job.generation() + 1);
@@ -365,7 +363,7 @@ absl::Status RebuildJob(Draft& draft, const std::string& name, const JobGraph& g
 absl::Status CancelJob(Draft& draft, const std::string& name) {
   v1::JobRecord* job = draft.EditJob(name);
   if (job == nullptr) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no active job ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no active job ", name));
   }
   if (job->job().state() == v1::Job::CANCELLING) return absl::OkStatus();
   bool running = false;

@@ -23,10 +23,10 @@ constexpr int kMaxLeasesACall = 8;
 constexpr int kMaxFaults = 3;
 
 absl::Status LeaseLost(const std::string& task) {
-  return PreconditionFailure("LEASE_LOST",
-                             absl::StrCat("task ", task,
-                                          " is not leased under this epoch and "
-                                          "incarnation; whatever was computed is not counted"));
+  return Failure(reasons::kLeaseLost,
+                 absl::StrCat("task ", task,
+                              " is not leased under this epoch and "
+                              "incarnation; whatever was computed is not counted"));
 }
 
 // The task's lease would be no message: nobody can have it.
@@ -102,13 +102,12 @@ void KeepPaces(const v1::RegisterWorkerRequest& request, v1::WorkerRecord& worke
 absl::Status CheckWorker(const v1::WorkerRecord* worker, const std::string& worker_id,
                          const std::string& incarnation) {
   if (worker == nullptr) {
-    return PreconditionFailure(
-        "WORKER_UNKNOWN", absl::StrCat("worker ", worker_id, " is not registered: register first"));
+    return Failure(reasons::kWorkerUnknown,
+                   absl::StrCat("worker ", worker_id, " is not registered: register first"));
   }
   if (worker->registration().incarnation() != incarnation) {
-    return PreconditionFailure(
-        "INCARNATION_SUPERSEDED",
-        absl::StrCat("a newer process has registered as worker ", worker_id));
+    return Failure(reasons::kIncarnationSuperseded,
+                   absl::StrCat("a newer process has registered as worker ", worker_id));
   }
   return absl::OkStatus();
 }

@@ -24,11 +24,11 @@ absl::StatusOr<v1::Artifact> LoadArtifact(Store& store, const std::string& name)
   LWQ_RETURN_IF_ERROR(CheckName(name, "artifacts"));
   absl::StatusOr<Record> row = store.Get(Table::kArtifacts, name);
   if (absl::IsNotFound(row.status())) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no ", name));
   }
   LWQ_RETURN_IF_ERROR(row.status());
   v1::Artifact artifact;
-  if (!artifact.ParseFromString(row->value)) return CorruptFailure("STORE_CORRUPT", name);
+  if (!artifact.ParseFromString(row->value)) return Failure(reasons::kStoreCorrupt, name);
   return artifact;
 }
 
@@ -54,7 +54,7 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
     Post([this] { Open(); });
   }
   void Drain() override {
-    End(Failure(absl::StatusCode::kAborted, "DRAINING",
+    End(Failure(absl::StatusCode::kAborted, reasons::kDraining.name,
                 "the server is shutting down: resume from the offset that was reached"));
   }
   void OnCancel() override { End(absl::CancelledError("the reader has gone")); }
@@ -106,11 +106,11 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
     if (!target.ok()) return End(target.status());
     blob_ = target->blob;
     if (target->offset < 0 || target->limit < 0) {
-      return End(InvalidFailure("RANGE_INVALID", "offset and limit may not be negative"));
+      return End(Failure(reasons::kRangeInvalid, "offset and limit may not be negative"));
     }
     if (target->offset > blob_.size_bytes()) {
       return End(Failure(
-          absl::StatusCode::kOutOfRange, "OFFSET_OUT_OF_RANGE",
+          reasons::kOffsetOutOfRange,
           absl::StrCat("offset ", target->offset, " is past the end at ", blob_.size_bytes())));
     }
     absl::StatusOr<std::unique_ptr<BlobReader>> reader =
@@ -172,7 +172,7 @@ grpc::ServerUnaryReactor* BlobServiceImpl::FindMissingBlobs(
   return RunUnary(
       env_, context, kBlobs, "FindMissingBlobs", *env_.blob, [=, this]() -> absl::Status {
         if (request->blobs_size() > kMaxFindBlobs) {
-          return InvalidFailure("FIELD_INVALID", absl::StrCat("blobs: ", request->blobs_size(),
+          return Failure(reasons::kFieldInvalid, absl::StrCat("blobs: ", request->blobs_size(),
                                                               ", at most ", kMaxFindBlobs));
         }
         std::vector<BlobId> ids;
@@ -222,7 +222,7 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
   void OnCancel() override { End(absl::CancelledError("the writer has gone")); }
   void OnReadDone(bool ok) override {
     if (!ok) {
-      return End(InvalidFailure("FIELD_INVALID", "the stream ended before finish_write"));
+      return End(Failure(reasons::kFieldInvalid, "the stream ended before finish_write"));
     }
     {
       MutexLock lock(&mu_);
@@ -286,13 +286,13 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
       if (there) return true;
       LWQ_ASSIGN_OR_RETURN(writer_, blobs.OpenWrite(id_));
       if (message_.write_offset() != writer_->committed_bytes()) {
-        return Failure(absl::StatusCode::kOutOfRange, "OFFSET_MISMATCH",
+        return Failure(reasons::kOffsetMismatch,
                        absl::StrCat("write_offset ", message_.write_offset(), ", ",
                                     writer_->committed_bytes(), " bytes are there"));
       }
     }
     if (static_cast<int64_t>(message_.data().size()) > kMaxChunkBytes) {
-      return InvalidFailure("FIELD_INVALID", absl::StrCat("data: ", message_.data().size(),
+      return Failure(reasons::kFieldInvalid, absl::StrCat("data: ", message_.data().size(),
                                                           " bytes, at most ", kMaxChunkBytes));
     }
     LWQ_RETURN_IF_ERROR(writer_->Append(message_.data()));
@@ -402,12 +402,12 @@ grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactServiceImpl::ReadArt
     for (const v1::NamedBlob& file : artifact.files()) {
       if (file.name() != r.file()) continue;
       if (!r.if_sha256().empty() && r.if_sha256() != file.blob().sha256()) {
-        return PreconditionFailure("DIGEST_MISMATCH",
+        return PreconditionFailure(reasons::kDigestMismatch.name,
                                    absl::StrCat(r.file(), " is ", file.blob().sha256()));
       }
       return ReadTarget{file.blob(), r.read_offset(), r.read_limit()};
     }
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+    return Failure(reasons::kNotFound,
                    absl::StrCat(r.name(), " has no file \"", r.file().substr(0, 200), "\""));
   };
   auto* call =

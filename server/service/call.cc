@@ -1,8 +1,8 @@
 #include "server/service/call.h"
 
 #include "absl/strings/str_cat.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/rpc/grpc_status.h"
 #include "base/status_macros.h"
 
@@ -131,13 +131,12 @@ grpc::Status CallRecord::Close(const absl::Status& status) {
 }
 
 absl::Status OverloadedError() {
-  return Failure(absl::StatusCode::kUnavailable, "OVERLOADED",
+  return Failure(reasons::kOverloaded,
                  "the server has too much waiting work: try again in a moment");
 }
 
 absl::Status DrainingError() {
-  return Failure(absl::StatusCode::kUnavailable, "DRAINING",
-                 "the server is shutting down: try again when it is back");
+  return Failure(reasons::kDraining, "the server is shutting down: try again when it is back");
 }
 
 grpc::ServerUnaryReactor* RunUnary(ServiceEnv& env, grpc::CallbackServerContext* context,

@@ -167,7 +167,9 @@ class Pass {
 // A job or an artifact that somebody deleted or took up again meanwhile is no error.
 absl::Status Unless(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  return reason == "NOT_FOUND" || reason == "STATE_CONFLICT" ? absl::OkStatus() : status;
+  return reason == reasons::kNotFound.name || reason == reasons::kStateConflict.name
+             ? absl::OkStatus()
+             : status;
 }
 
 // What goes besides blobs.
@@ -205,7 +207,8 @@ class Removal {
         write.record.key = rows[i].key;
       }
       absl::Status removed = store_.Commit(writes);
-      if (ReasonOf(removed) == "VERSION_CONFLICT") continue;  // the next collection looks again
+      if (ReasonOf(removed) == reasons::kVersionConflict.name)
+        continue;  // the next collection looks again
       LWQ_RETURN_IF_ERROR(removed);
     }
     return absl::OkStatus();

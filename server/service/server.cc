@@ -212,7 +212,7 @@ absl::Status Server::State::Listen() {
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr || port == 0) {
     return Failure(
-        absl::StatusCode::kUnavailable, "ADDRESS_IN_USE",
+        reasons::kAddressInUse,
         absl::StrCat("listening on ", options.listen, ": the address is taken or cannot be used"));
   }
   address = options.listen;
