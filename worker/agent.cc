@@ -352,7 +352,9 @@ void Agent::Release(const v1::Lease& lease) {
   v1::ReleaseTasksRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
-  request.add_tasks(lease.task());
+  v1::HeldLease& held = *request.add_leases();
+  held.set_task(lease.task());
+  held.set_epoch(lease.epoch());
   const absl::Status status = Insist([&](grpc::ClientContext* context) {
     v1::ReleaseTasksResponse response;
     return FromGrpcStatus(stub_->ReleaseTasks(context, request, &response));

@@ -241,13 +241,11 @@ absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request) 
 absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request) {
   const v1::WorkerRecord* worker = draft.FindWorker(request.worker_id());
   LWQ_RETURN_IF_ERROR(CheckWorker(worker, request.worker_id(), request.incarnation()));
-  for (const std::string& key : request.tasks()) {
-    const v1::TaskRecord* task = draft.FindTask(key);
-    if (task == nullptr || task->state() != v1::TaskRecord::LEASED ||
-        task->worker() != request.worker_id() || task->incarnation() != request.incarnation()) {
-      continue;
-    }
-    RequeueTask(draft, key, draft.now_us(), "given back by its worker");
+  for (const v1::HeldLease& lease : request.leases()) {
+    // One that is sent again may come when its worker has the task anew.
+    const absl::Status held = CheckLease(draft.FindTask(lease.task()), lease.task(), lease.epoch(),
+                                         request.worker_id(), request.incarnation());
+    if (held.ok()) RequeueTask(draft, lease.task(), draft.now_us(), "given back by its worker");
   }
   return absl::OkStatus();
 }

@@ -155,7 +155,11 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     v1::ReleaseTasksRequest release;
     release.set_worker_id(request_.worker_id());
     release.set_incarnation(request_.incarnation());
-    for (const v1::Lease& lease : leases) release.add_tasks(lease.task());
+    for (const v1::Lease& lease : leases) {
+      v1::HeldLease& held = *release.add_leases();
+      held.set_task(lease.task());
+      held.set_epoch(lease.epoch());
+    }
     env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, release); })
         .IgnoreError();
   }

@@ -347,7 +347,9 @@ void Worker::Release(const std::shared_ptr<Task>& task) {
   v1::ReleaseTasksRequest request;
   request.set_worker_id(id_);
   request.set_incarnation(incarnation_);
-  request.add_tasks(task->lease.task());
+  v1::HeldLease& held = *request.add_leases();
+  held.set_task(task->lease.task());
+  held.set_epoch(task->lease.epoch());
   // Unheard, the lease ends by itself.
   Call<v1::ReleaseTasksRequest, v1::ReleaseTasksResponse>(
       [](SimServer& server, auto* context, auto* asked, auto* response) {

@@ -338,7 +338,9 @@ class Scenario {
     v1::ReleaseTasksRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);
-    request.add_tasks(lease.task());
+    v1::HeldLease& held = *request.add_leases();
+    held.set_task(lease.task());
+    held.set_epoch(lease.epoch());
     return Run([&](Draft& draft) { return ReleaseTasks(draft, request); });
   }
 

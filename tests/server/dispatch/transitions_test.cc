@@ -171,6 +171,20 @@ TEST(Transitions, AStaleEpochIsRefused) {
   EXPECT_OK(s.Complete("w", lease));
 }
 
+// Its answer was lost, so its worker says it again; meanwhile the same process has the task anew.
+TEST(Transitions, AReleaseThatComesTwiceLeavesTheNextLeaseAsItIs) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const v1::Lease first = s.Lease("w").at(0);
+  ASSERT_OK(s.Release("w", first));
+  const v1::Lease second = s.Lease("w").at(0);
+  ASSERT_EQ(second.task(), first.task());
+  ASSERT_OK(s.Release("w", first));
+  EXPECT_EQ(s.Beat("w", second).directives(0).directive(), v1::LeaseDirective::CONTINUE);
+  EXPECT_OK(s.Complete("w", second));
+}
+
 TEST(Transitions, EpochsRiseAcrossARetryOfTheJob) {
   Scenario s;
   s.Register("w", "incarnation-1");
