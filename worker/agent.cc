@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -239,6 +240,7 @@ absl::Status Agent::Run() {
 void Agent::RunLease(const v1::Lease& lease) {
   const std::string label = TaskLabel(lease);
   spdlog::info("begins {} attempt={}", label, lease.attempt());
+  Failpoint("worker.leased");
   const absl::Duration start = options_.clock->Steady();
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
   MeasuredBlobs blobs(blobs_.get(), &metrics_, options_.clock);
@@ -306,10 +308,13 @@ absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& out
   request.set_epoch(lease.epoch());
   request.set_completion_id(RandomHex(16));
   *request.mutable_output() = output;
-  return Insist([&](grpc::ClientContext* context) {
+  Failpoint("worker.before_report");
+  absl::Status status = Insist([&](grpc::ClientContext* context) {
     v1::CompleteTaskResponse response;
     return FromGrpcStatus(stub_->CompleteTask(context, request, &response));
   });
+  Failpoint("worker.after_report");
+  return status;
 }
 
 absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/reasons.h"
@@ -148,6 +149,7 @@ absl::Status BlobCache::Download(const v1::BlobRef& blob, const std::string& pat
   }
   // Not flushed: what a power cut takes is noticed by the hash before it is read.
   LWQ_RETURN_IF_ERROR(file->Close());
+  Failpoint("worker.before_keeping_download");
   return RenameFile(partial, path);
 }
 
@@ -178,9 +180,11 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path, const std:
   }
   LWQ_ASSIGN_OR_RETURN(int64_t size, FileSize(path));
   blob.set_size_bytes(size);
+  Failpoint("worker.before_upload");
   if (absl::Status status = Upload(blob, path); !status.ok()) {
     return Annotate(status, "uploading ", Basename(path));
   }
+  Failpoint("worker.after_upload");
   LWQ_RETURN_IF_ERROR(RenameFile(path, PathOf(blob.sha256())));
   // The task may fetch it again, from the server when there was no room: it holds no path of it.
   MutexLock lock(&mu_);
@@ -239,6 +243,7 @@ absl::Status BlobCache::UploadFrom(const v1::BlobRef& blob, const std::string& p
     request.set_data(file->bytes().data() + offset, count);
     offset += count;
     request.set_finish_write(offset == size);
+    Failpoint("worker.upload_chunk");
     if (!writer->Write(request)) break;  // the status says why
     file->Forget(offset - count, count);
   } while (offset < size);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/failpoint.h"
 #include "base/memory_usage.h"
 #include "base/reasons.h"
 #include "base/rpc/grpc_status.h"
@@ -114,6 +115,7 @@ void LeaseKeeper::Beat() {
   grpc::ClientContext context;
   SetTimeout(context, interval_);
   v1::HeartbeatResponse response;
+  Failpoint("worker.before_heartbeat");
   absl::Status status = FromGrpcStatus(stub_->Heartbeat(&context, request, &response));
   MutexLock lock(&mu_);
   if (!status.ok()) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/status_macros.h"
@@ -107,6 +108,7 @@ absl::Status LocalBlobWriter::Append(absl::string_view bytes) {
                                             id_.size_bytes, " bytes; the upload is dropped")));
   }
   size_t done = 0;
+  Failpoint("blob.before_write");
   while (done < bytes.size()) {
     const ssize_t n = ::pwrite(fd_, bytes.data() + done, bytes.size() - done, size_ + done);
     if (n < 0 && errno == EINTR) continue;
@@ -129,6 +131,7 @@ absl::Status LocalBlobWriter::Finish() {
         absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
                      digest, " of ", size_, " bytes; the upload is dropped")));
   }
+  Failpoint("blob.before_sync");
   // After a failed flush the kernel takes the lost pages for clean, and a second flush succeeds
   // over a hole: only writing all of it again is safe.
   if (store_->options_.sync(fd_) != 0) return Drop(BlobIoError(errno, "flushing", path_));

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -172,7 +173,9 @@ absl::Status LocalBlobStore::Install(const BlobId& id, const std::string& from) 
   const bool replaces = ::stat(target.c_str(), &old) == 0;
   const std::string folder = Dirname(target);
   LWQ_RETURN_IF_ERROR(MakeDirectories(folder));
+  Failpoint("blob.before_rename");
   LWQ_RETURN_IF_ERROR(RenameFile(from, target));
+  Failpoint("blob.after_rename");
   if (replaces) {
     bytes_ -= static_cast<int64_t>(old.st_size);
     --count_;

@@ -3,6 +3,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 
@@ -85,8 +86,10 @@ absl::Status S3BlobWriter::Append(absl::string_view bytes) {
   }
   buffer_.erase(0, sent);
   if (status.ok() && sent > 0) {
+    Failpoint("s3.part_sent");
     const std::string text = state_.ToText();
     status = store_->s3_.Put(S3UploadKey(id_.sha256), text, S3Checksum(text));
+    Failpoint("s3.part_noted");
   }
   return status;
 }
@@ -134,9 +137,16 @@ absl::Status S3BlobWriter::Finish() {
 absl::Status S3BlobWriter::Store() {
   S3Client& s3 = store_->s3_;
   const std::string key = S3BlobKey(id_.sha256);
-  if (id_.size_bytes <= state_.part_bytes) return s3.Put(key, buffer_, S3Checksum(buffer_));
+  if (id_.size_bytes <= state_.part_bytes) {
+    Failpoint("s3.before_put");
+    absl::Status put = s3.Put(key, buffer_, S3Checksum(buffer_));
+    Failpoint("s3.after_put");
+    return put;
+  }
   if (!buffer_.empty()) LWQ_RETURN_IF_ERROR(PutPart(buffer_));
+  Failpoint("s3.before_finish");
   LWQ_RETURN_IF_ERROR(s3.FinishUpload(key, state_.upload, state_.parts));
+  Failpoint("s3.after_finish");
   // What is left of it otherwise expires.
   s3.Delete(S3UploadKey(id_.sha256)).IgnoreError();
   return absl::OkStatus();

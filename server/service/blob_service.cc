@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
@@ -140,6 +141,7 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
     offset_ += static_cast<int64_t>(bytes->size());
     env_.scheduler->metrics().BlobIo("read", static_cast<int64_t>(bytes->size()));
     *message_.mutable_data() = *std::move(bytes);
+    Failpoint("download.before_chunk");
     MutexLock lock(&finish_mu_);
     if (!record_.finished()) this->StartWrite(&message_);
   }
@@ -299,6 +301,7 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
     env_.scheduler->metrics().BlobIo("write", static_cast<int64_t>(message_.data().size()));
     if (!message_.finish_write()) return false;
     LWQ_RETURN_IF_ERROR(writer_->Finish());
+    Failpoint("upload.before_answer");
     return true;
   }
 

@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/reasons.h"
@@ -287,7 +288,9 @@ class Sweep {
     bool stays = blob.written > kept_if_written_after_ || blobs_.InUse(blob.id, since_);
     if (!stays && !dry_run_) {
       LWQ_RETURN_IF_ERROR(permission_.Check());
+      Failpoint("collect.before_delete");
       absl::Status deleted = blobs_.Delete(blob.id, since_);
+      Failpoint("collect.after_delete");
       stays = HasReason(deleted, reasons::kBlobInUse);
       if (!stays) LWQ_RETURN_IF_ERROR(deleted);
     }

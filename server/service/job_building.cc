@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -252,6 +253,7 @@ absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
     trials.push_back(std::move(step.trials[i]));
   }
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph, seen));
+  Failpoint("plan.before_commit");
   return Run([&](Draft& draft) {
     return decided ? FinishPlan(draft, name, step.plan, trials, graph, cached)
                    : StartTrials(draft, name, trials, graph, cached);

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/failure_details.h"
 #include "base/hash.h"
@@ -218,6 +219,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     RememberRequest(mark, name, draft);
     return SubmitJob(draft, std::move(event));
   }));
+  Failpoint("submit.before_answer");
   scheduler.metrics().JobCreated("accepted");
   return ReadJob(name, response);
 }

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/retry.h"
@@ -94,6 +95,7 @@ absl::Status Scheduler::Start() {
       return server.status();
     }));
   }
+  Failpoint("start.loaded");
   return Run([](Draft& draft) {
     for (const auto& [name, job] : draft.state().jobs()) {
       AdvanceJob(draft, name);
@@ -119,9 +121,13 @@ absl::Status Scheduler::Run(const std::function<absl::Status(Draft&)>& transitio
     }
     if (!changes.empty()) {
       const absl::Duration start = clock_->Steady();
+      Failpoint("commit.before");
+      if (!changes.artifacts.empty()) Failpoint("artifact.before_commit");
       absl::Status committed = store_->Commit(ToWrites(changes));
       metrics_->StoreOp("commit", absl::ToDoubleSeconds(clock_->Steady() - start), committed);
       LWQ_RETURN_IF_ERROR(committed);
+      Failpoint("commit.after");
+      if (!changes.artifacts.empty()) Failpoint("artifact.after_commit");
       CountChanges(changes, effects);
       MutexLock lock(&mu_);
       // A lease begins when the worker can hear of it, however long the commit took.

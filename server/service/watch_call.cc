@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "server/dispatch/progress.h"
@@ -265,6 +266,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     }
     if (end) return End(absl::OkStatus());
     if (event == nullptr) return;
+    Failpoint("watch.before_event");
     // A write may not follow the finish; whoever finishes takes finish_mu_ too.
     MutexLock lock(&finish_mu_);
     if (!record_.finished()) StartWrite(event);

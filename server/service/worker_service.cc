@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/rpc/channel.h"
@@ -133,6 +134,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
     }
     env_.scheduler->SawWorker(request_.worker_id());
     const bool took = !leases.empty();
+    if (took) Failpoint("lease.before_answer");
     if (!took && !TimeIsOver()) return false;
     if (!record_.TakeFinish()) {
       GiveBack(leases);
@@ -203,6 +205,7 @@ absl::Status WorkerServiceImpl::DoRegister(const v1::RegisterWorkerRequest& requ
   }
   LWQ_RETURN_IF_ERROR(
       env_.scheduler->Run([&](Draft& draft) { return lwq::RegisterWorker(draft, request); }));
+  Failpoint("register.before_answer");
   env_.scheduler->SawWorker(request.worker_id());
   const DispatchOptions& options = env_.scheduler->options();
   *response.mutable_heartbeat_interval() = ToDuration(options.heartbeat_us);
@@ -223,8 +226,10 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
                                               blob.blob().sha256(), ", which is not there"));
     }
   }
+  Failpoint("complete.before_commit");
   absl::Status status =
       scheduler.Run([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
+  Failpoint("complete.before_answer");
   if (ReasonOf(status) == "OUTPUT_INVALID") {
     v1::FailTaskRequest failed;
     failed.set_worker_id(request.worker_id());
@@ -301,7 +306,10 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::ReleaseTasks(grpc::CallbackServerCo
                                                           const v1::ReleaseTasksRequest* request,
                                                           v1::ReleaseTasksResponse*) {
   return RunUnary(env_, context, kService, "ReleaseTasks", *env_.write, [=, this] {
-    return env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
+    absl::Status status =
+        env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
+    Failpoint("release.before_answer");
+    return status;
   });
 }
 

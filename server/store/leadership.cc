@@ -1,6 +1,7 @@
 #include "server/store/leadership.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -57,11 +58,13 @@ absl::StatusOr<std::unique_ptr<Leadership>> Candidate::Try() {
   }
   Write term = PutLeader(kTermKey, options_.holder);
   term.expected_version = leader->term.version;
+  Failpoint("takeover.before_commit");
   absl::Status taken = store_->Commit({term, PutLeader(kLeaseKey, options_.holder)});
   if (!taken.ok()) {
     spdlog::info("taking over from {}: {}", LogSafe(holder), LogSafe(taken.message()));
     return nullptr;
   }
+  Failpoint("takeover.after_commit");
   spdlog::info("leader, term {}", leader->term.version + 1);
   return std::unique_ptr<Leadership>(
       new Leadership(store_, clock_, options_, leader->term.version + 1));
@@ -127,6 +130,7 @@ void Leadership::KeepRenewing() {
 }
 
 void Leadership::Renew() {
+  Failpoint("leader.before_renewal");
   absl::Status renewed = PutLease(options_.holder);
   if (ReasonOf(renewed) == "VERSION_CONFLICT") {
     Lose(renewed.message());

@@ -5,6 +5,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -250,7 +251,9 @@ absl::Status PostgresStore::TryCommit(const std::vector<Write>& writes) {
   absl::Status status = WriteAll(*db, writes, xid);
   const bool committing = status.ok();
   if (committing) {
+    Failpoint("postgres.before_commit");
     status = db->Execute("COMMIT");
+    Failpoint("postgres.after_commit");
   } else if (!db->is_lost()) {
     db->Execute("ROLLBACK").IgnoreError();  // or else the connection is lost now, and dropped
   }

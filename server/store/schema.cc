@@ -3,6 +3,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/status_macros.h"
@@ -80,7 +81,9 @@ absl::Status Migrate(SqlSession& session, const std::string& begin,
                      const std::vector<Migration>& migrations, absl::string_view where) {
   LWQ_RETURN_IF_ERROR(session.Execute(begin));
   absl::Status status = MigrateInTransaction(session, migrations, where);
+  Failpoint("migrate.before_commit");
   if (status.ok()) status = session.Execute("COMMIT");
+  Failpoint("migrate.after_commit");
   if (!status.ok()) session.Execute("ROLLBACK").IgnoreError();
   return status;
 }

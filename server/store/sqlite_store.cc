@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "base/failpoint.h"
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/mutex.h"
@@ -248,7 +249,9 @@ absl::Status SqliteStore::Commit(const std::vector<Write>& writes) {
       return status;
     }
   }
+  Failpoint("sqlite.before_commit");
   absl::Status status = db.Execute("COMMIT");
+  Failpoint("sqlite.after_commit");
   if (!status.ok()) db.Execute("ROLLBACK").IgnoreError();
   return status;
 }

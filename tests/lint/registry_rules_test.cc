@@ -143,9 +143,9 @@ TEST(RegistryRulesTest, NamesAreComparedNowhere) {
 
 TEST(RegistryRulesTest, EveryTestMirrorsASource) {
   // Suites about the whole, or about the tests themselves.
-  const std::vector<std::string> free = {"tests/conformance", "tests/cluster", "tests/lint",
-                                         "tests/peers", "tests/simulation", "tests/testing",
-                                         "tests/fuzz",
+  const std::vector<std::string> free = {"tests/conformance", "tests/cluster", "tests/failpoints",
+                                         "tests/lint", "tests/peers", "tests/simulation",
+                                         "tests/testing", "tests/fuzz",
                                          // Upload and download, each the other's check.
                                          "tests/client/transfer_test.cc"};
   std::set<std::string> stems;
