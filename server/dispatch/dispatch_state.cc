@@ -29,10 +29,10 @@ T* Edit(const std::map<std::string, T>& base, Edits<T>& edits, const std::string
 }
 
 template <typename T>
-void ApplyEdits(const Edits<T>& edits, std::map<std::string, T>& base) {
-  for (const auto& [key, record] : edits) {
+void ApplyEdits(Edits<T>& edits, std::map<std::string, T>& base) {
+  for (auto& [key, record] : edits) {
     if (record) {
-      base[key] = *record;
+      base[key] = *std::move(record);
     } else {
       base.erase(key);
     }
@@ -102,29 +102,30 @@ void DispatchState::AdvanceTo(Moment now) {
   }
 }
 
-void DispatchState::Apply(const Changes& changes, Moment now) {
+void DispatchState::Apply(Changes changes, Moment now) {
   std::set<std::string> tasks;  // whose place in what is derived may be another
   for (const auto& [key, task] : changes.tasks) tasks.insert(key);
   for (const std::string& key : tasks) Unindex(key);
-  ApplyEdits(changes.tasks, tasks_);
-  ApplyEdits(changes.workers, workers_);
-  ApplyEdits(changes.models, models_);
-  ApplyJobs(changes.jobs, tasks);
   ApplyLeases(changes.tasks, now);
   for (const auto& [id, worker] : changes.workers) {
     if (!worker) seen_us_.erase(id);
   }
+  ApplyEdits(changes.tasks, tasks_);
+  ApplyEdits(changes.workers, workers_);
+  ApplyEdits(changes.models, models_);
+  ApplyJobs(changes.jobs, tasks);
   for (const std::string& key : tasks) Index(key, now);
   if (changes.server) server_ = *changes.server;
 }
 
-void DispatchState::ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::string>& tasks) {
+void DispatchState::ApplyJobs(Edits<v1::JobRecord>& edits, std::set<std::string>& tasks) {
   const auto move_tasks = [&](const v1::JobRecord& job) {
     for (const std::string& key : job.tasks()) {
       if (tasks.insert(key).second) Unindex(key);
+      best_.erase(key);
     }
   };
-  for (const auto& [name, job] : edits) {
+  for (auto& [name, job] : edits) {
     auto old = jobs_.find(name);
     const bool active = job && !IsTerminal(job->job().state());
     // What a rank is made of; all else leaves its tasks where they are.
@@ -135,7 +136,7 @@ void DispatchState::ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::s
     if (moves) move_tasks(old->second);
     if (old != jobs_.end()) CountJob(name, -1);
     if (active) {
-      jobs_[name] = *job;
+      jobs_[name] = *std::move(job);
       CountJob(name, 1);
     } else {
       jobs_.erase(name);
@@ -180,7 +181,10 @@ void DispatchState::Unindex(const std::string& key) {
 
 void DispatchState::Index(const std::string& key, Moment now) {
   auto found = tasks_.find(key);
-  if (found == tasks_.end() || found->second.state() != v1::TaskRecord::READY) waits_.erase(key);
+  if (found == tasks_.end() || found->second.state() != v1::TaskRecord::READY) {
+    waits_.erase(key);
+    best_.erase(key);
+  }
   if (found == tasks_.end()) return;
   const v1::TaskRecord& task = found->second;
   if (task.state() == v1::TaskRecord::READY) {
@@ -213,24 +217,31 @@ bool DispatchState::IsWanted(const v1::TaskRecord& task) const {
   });
 }
 
-Rank DispatchState::RankOf(const v1::TaskRecord& task) const {
-  int priority = -v1::Job::NORMAL;
-  int64_t age = 0;  // a model's verification comes before all jobs of its priority
-  bool first = task.models_size() == 0;
-  for (const std::string& name : task.jobs()) {
-    auto job = jobs_.find(name);
+Rank DispatchState::RankOf(const v1::TaskRecord& task) {
+  Best& best = best_[task.key()];
+  const bool has_grown = best.num_jobs > 0 && best.num_jobs <= task.jobs_size() &&
+                         task.jobs(best.num_jobs - 1) == best.last &&
+                         best.num_models == task.models_size();
+  // A model's verification comes before all jobs of its priority.
+  if (!has_grown) best = {.priority = -v1::Job::NORMAL, .num_models = task.models_size()};
+  bool first = !has_grown && task.models_size() == 0;
+  for (int i = best.num_jobs; i < task.jobs_size(); ++i) {
+    auto job = jobs_.find(task.jobs(i));
     if (job == jobs_.end()) continue;
     const int p = job->second.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
                       ? v1::Job::NORMAL
                       : job->second.job().priority();
-    if (first || std::make_pair(-p, job->second.submit_us()) < std::make_pair(priority, age)) {
-      priority = -p;
-      age = job->second.submit_us();
+    if (first ||
+        std::make_pair(-p, job->second.submit_us()) < std::make_pair(best.priority, best.age_us)) {
+      best.priority = -p;
+      best.age_us = job->second.submit_us();
     }
     first = false;
   }
+  best.num_jobs = first ? 0 : task.jobs_size();
+  if (best.num_jobs > 0) best.last = task.jobs(best.num_jobs - 1);
   const int layer = task.layer() < 0 ? 1 << 20 : task.layer();
-  return {priority, age, -static_cast<int>(task.phase()), layer, task.key()};
+  return {best.priority, best.age_us, -static_cast<int>(task.phase()), layer, task.key()};
 }
 
 const std::set<std::string>& DispatchState::LeasesOf(const std::string& worker) const {

@@ -94,6 +94,7 @@ struct TaskCount {
 struct Effects {
   std::set<std::string> plan_jobs;     // run the planner for these
   std::set<std::string> rebuild_jobs;  // a blob is lost: build their graph again
+  std::set<std::string> untold_tasks;  // TellJobs again
   std::set<std::string> touched_jobs;  // wake their watchers
   std::set<std::string> touched_models;
   int64_t tasks_ready = 0;  // wake as many waiting workers
@@ -128,7 +129,7 @@ class DispatchState {
   // in which the server itself did not look (it was stopped, or its disk was stuck) nobody's
   // silence counts: every lease has one whole TTL again.
   void AdvanceTo(Moment now);
-  void Apply(const Changes& changes, Moment now);
+  void Apply(Changes changes, Moment now);
   // How many tasks have become ready because their time had come, since this was last asked.
   int64_t TakeDue() { return ready_.TakeDue(); }
 
@@ -155,7 +156,8 @@ class DispatchState {
   bool IsLost(const std::string& worker, int64_t steady_us) const {
     return SeenUs(worker) + LostAfterUs(options_) <= steady_us;
   }
-  // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a task.
+  // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a
+  // task.
   void CountPoll(const std::string& worker, int by);
   // Lost, or on the way there: it has no task and has not asked for one for longer than it takes a
   // worker to come back. What people are shown; nothing is decided by it.
@@ -163,14 +165,14 @@ class DispatchState {
 
  private:
   bool IsWanted(const v1::TaskRecord& task) const;
-  Rank RankOf(const v1::TaskRecord& task) const;
+  Rank RankOf(const v1::TaskRecord& task);
   // Takes a task as it was out of what is derived, and puts it in as it is.
   void Unindex(const std::string& key);
   void Index(const std::string& key, Moment now);
   // When a task in the queue may be handed out, by the steady clock.
   int64_t ReadyAtUs(const v1::TaskRecord& task, Moment now);
   void CountJob(const std::string& name, int by);
-  void ApplyJobs(const Edits<v1::JobRecord>& edits, std::set<std::string>& tasks);
+  void ApplyJobs(Edits<v1::JobRecord>& edits, std::set<std::string>& tasks);
   void ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now);
 
   const DispatchOptions options_;
@@ -192,6 +194,16 @@ class DispatchState {
   // Of tasks in the queue: ready_us as their records have it, and the steady time that it was taken
   // for.
   std::map<std::string, std::pair<int64_t, int64_t>> waits_;
+  // Of tasks in the queue: what the first `num_jobs` of their jobs, of which `last` is the last,
+  // make of their rank. A job that is added does not make all of them be looked at again.
+  struct Best {
+    int priority = 0;
+    int64_t age_us = 0;
+    int num_models = 0;
+    int num_jobs = 0;
+    std::string last;
+  };
+  std::map<std::string, Best> best_;
 };
 
 // One event's view of the state. `Edit` copies a record at the first call; pointers stay valid for
@@ -228,6 +240,9 @@ class Draft {
 
   Changes changes;
   Effects effects;
+  // What WhyItWaits found of tasks of equal needs: it asks each worker of the state, which stays as
+  // it is for the draft's life.
+  mutable std::map<TaskNeed, std::string> why_nobody;
 
  private:
   const DispatchState& state_;

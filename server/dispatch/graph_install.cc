@@ -181,6 +181,7 @@ void RunAgain(Draft& draft, const std::string& key, const std::string& name,
   node.clear_missing_units();
   node.clear_missing_edits();
   node.clear_completion_id();
+  node.clear_untold();
   node.clear_worker();
   node.clear_incarnation();
   v1::TaskRecord fresh = NewRecord(node, cached);

@@ -44,6 +44,7 @@ void DropTasks(Draft& draft, v1::JobRecord& job) {
     v1::TaskRecord* task = draft.EditTask(key);
     if (task == nullptr) continue;
     RemoveFrom(*task->mutable_jobs(), job.job().name());
+    RemoveFrom(*task->mutable_untold(), job.job().name());
     ForgetUnwanted(draft, key);
   }
   job.clear_tasks();
@@ -51,6 +52,7 @@ void DropTasks(Draft& draft, v1::JobRecord& job) {
 
 // Keeps how the tasks stood, moves the job to a terminal state, and lets go of the tasks.
 void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
+  HearOfTasks(draft, job);
   UpdateProgress(draft, job);
   if (state == v1::Job::SUCCEEDED) {
     job.mutable_job()->mutable_progress()->set_fraction(1.0);
@@ -137,19 +139,6 @@ void CommitJob(Draft& draft, v1::JobRecord& record) {
     CollectLayers(draft, record);
   }
   EndJob(draft, record, v1::Job::SUCCEEDED);
-}
-
-// Results of evaluation tasks, in the order of the graph.
-void CollectEvaluations(const Draft& draft, v1::JobRecord& record) {
-  v1::Job& job = *record.mutable_job();
-  job.clear_evaluations();
-  for (const std::string& key : record.tasks()) {
-    const v1::TaskRecord* task = draft.FindTask(key);
-    if (task == nullptr || task->kind() != "evaluate" || task->state() != v1::TaskRecord::DONE) {
-      continue;
-    }
-    *job.add_evaluations() = task->output().evaluate();
-  }
 }
 
 bool AllDone(const Draft& draft, const google::protobuf::RepeatedPtrField<std::string>& keys) {
@@ -264,6 +253,18 @@ absl::Status UpdateJob(Draft& draft, const v1::UpdateJobRequest& request) {
     return Failure(reasons::kNotFound, absl::StrCat("no active job ", request.name()));
   }
   return ApplyUpdate(request, *job->mutable_job());
+}
+
+void CollectEvaluations(const Draft& draft, v1::JobRecord& record) {
+  v1::Job& job = *record.mutable_job();
+  job.clear_evaluations();
+  for (const std::string& key : record.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->kind() != "evaluate" || task->state() != v1::TaskRecord::DONE) {
+      continue;
+    }
+    *job.add_evaluations() = task->output().evaluate();
+  }
 }
 
 void StartJob(Draft& draft, v1::JobRecord& job) { SetState(draft, job, v1::Job::RUNNING); }

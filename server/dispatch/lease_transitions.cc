@@ -175,13 +175,8 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
     lease.set_epoch(task.epoch());
     leases.push_back(std::move(lease));
     draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::LEASED});
-    for (const std::string& name : task.jobs()) {
-      v1::JobRecord* job = draft.EditJob(name);
-      if (job == nullptr || job->job().state() == v1::Job::CANCELLING) continue;
-      if (job->job().state() == v1::Job::QUEUED) StartJob(draft, *job);
-      PushTaskEvent(draft, *job, task, v1::TaskEvent::LEASED, "");
-      UpdateProgress(draft, *job);
-    }
+    *task.mutable_untold() = task.jobs();
+    TellJobs(draft, KeyOf(rank));
   }
   return leases;
 }

@@ -1,4 +1,5 @@
 // How a task ends, whoever brought the news: done, given up, or back in the queue.
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -67,9 +68,15 @@ void CacheTask(Draft& draft, const v1::TaskRecord& task) {
   if (task.missing_edits()) put(EditsBlobName(task.layer()), EditsOf(task));
 }
 
-void AddEvaluation(v1::JobRecord& job, const v1::TaskRecord& task) {
-  if (task.kind() == "evaluate") {
-    *job.mutable_job()->add_evaluations() = task.output().evaluate();
+// What a job hears of a task of its own.
+void Hear(Draft& draft, const v1::TaskRecord& task, v1::JobRecord& job) {
+  if (task.state() == v1::TaskRecord::DONE) {
+    PushTaskEvent(draft, job, task, v1::TaskEvent::DONE, "");
+    if (task.kind() == "evaluate") CollectEvaluations(draft, job);
+  } else if (task.state() == v1::TaskRecord::LEASED && job.job().state() != v1::Job::CANCELLING) {
+    if (job.job().state() == v1::Job::QUEUED) StartJob(draft, job);
+    PushTaskEvent(draft, job, task, v1::TaskEvent::LEASED, "");
+    UpdateProgress(draft, job);
   }
 }
 
@@ -110,6 +117,32 @@ void PushTaskEvent(Draft& draft, v1::JobRecord& job, const v1::TaskRecord& task,
   draft.PushEvent(job, std::move(event));
 }
 
+void TellJobs(Draft& draft, const std::string& key) {
+  const v1::TaskRecord* found = draft.FindTask(key);
+  if (found == nullptr || found->untold().empty()) return;
+  v1::TaskRecord* task = draft.EditTask(key);
+  const int count = std::min(kJobsToldAtOnce, task->untold_size());
+  const std::vector<std::string> jobs(task->untold().begin(), task->untold().begin() + count);
+  task->mutable_untold()->DeleteSubrange(0, count);
+  if (!task->untold().empty()) draft.effects.untold_tasks.insert(key);
+  const bool done = task->state() == v1::TaskRecord::DONE;
+  for (const std::string& name : jobs) {
+    if (v1::JobRecord* job = draft.EditJob(name)) Hear(draft, *task, *job);
+  }
+  if (!done) return;
+  for (const std::string& name : jobs) AdvanceJob(draft, name);
+}
+
+void HearOfTasks(Draft& draft, v1::JobRecord& job) {
+  const std::string& name = job.job().name();
+  for (const std::string& key : job.tasks()) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || !Contains(task->untold(), name)) continue;
+    if (task->state() == v1::TaskRecord::DONE) Hear(draft, *task, job);
+    RemoveFrom(*draft.EditTask(key)->mutable_untold(), name);
+  }
+}
+
 void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output) {
   v1::TaskRecord& task = *draft.EditTask(key);
   // A quantize task may hold products that the cache gave; the worker brought the others.
@@ -124,7 +157,6 @@ void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& outp
   task.clear_failure();
   draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::DONE, output.seconds()});
   CacheTask(draft, task);
-  const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
   const std::vector<std::string> models(task.models().begin(), task.models().end());
   for (const std::string& name : models) {
     v1::Model* model = draft.EditModel(name);
@@ -134,19 +166,15 @@ void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& outp
     draft.effects.touched_models.insert(name);
   }
   task.clear_models();
-  for (const std::string& name : jobs) {
-    v1::JobRecord* job = draft.EditJob(name);
-    if (job == nullptr) continue;
-    PushTaskEvent(draft, *job, task, v1::TaskEvent::DONE, "");
-    AddEvaluation(*job, task);
-  }
-  for (const std::string& name : jobs) AdvanceJob(draft, name);
+  *task.mutable_untold() = task.jobs();
+  TellJobs(draft, key);
   ForgetUnwanted(draft, key);
 }
 
 void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure) {
   v1::TaskRecord& task = *draft.EditTask(key);
   task.set_state(v1::TaskRecord::FAILED);
+  task.clear_untold();
   *task.mutable_failure() = failure;
   draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::FAILED});
   const std::vector<std::string> jobs(task.jobs().begin(), task.jobs().end());
@@ -175,6 +203,7 @@ void RequeueTask(Draft& draft, const std::string& key, int64_t ready_us, absl::s
     if (job != nullptr) PushTaskEvent(draft, *job, task, v1::TaskEvent::RETRY, why);
   }
   task.set_state(v1::TaskRecord::READY);
+  task.clear_untold();
   task.set_ready_us(ready_us);
   task.clear_worker();
   task.clear_incarnation();

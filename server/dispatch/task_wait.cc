@@ -78,7 +78,11 @@ std::string WhyItWaits(const Draft& draft, const v1::TaskRecord& task) {
     return absl::StrCat("it failed and runs again in ",
                         SecondsText(task.ready_us() - draft.now_us()));
   }
-  return WhyNobodyTakesIt(draft, task);
+  if (!task.excluded().empty()) return WhyNobodyTakesIt(draft, task);
+  // Thousands of jobs may share a task that moves, and each asks.
+  const auto [known, is_new] = draft.why_nobody.try_emplace(NeedOf(task));
+  if (is_new) known->second = WhyNobodyTakesIt(draft, task);
+  return known->second;
 }
 
 std::string WhyJobWaits(const Draft& draft, const v1::JobRecord& job) {

@@ -92,6 +92,16 @@ inline constexpr int kMaxLabels = 32;
 void StartJob(Draft& draft, v1::JobRecord& job);
 // Unblocks tasks, starts the plan, commits the job: whatever follows from its tasks' states.
 void AdvanceJob(Draft& draft, const std::string& name);
+// How many of a task's jobs hear of it in one transaction: others are not kept waiting for longer
+// than these take.
+inline constexpr int kJobsToldAtOnce = 32;
+// Tells the next of the jobs that have not heard of how a task stands, and advances them when it is
+// done. Whether some are left is in the effects.
+void TellJobs(Draft& draft, const std::string& key);
+// The same for one job, which is to end, of all its tasks.
+void HearOfTasks(Draft& draft, v1::JobRecord& job);
+// Results of evaluation tasks, in the order of the graph.
+void CollectEvaluations(const Draft& draft, v1::JobRecord& job);
 // Marks a task done with its output, caches it, and advances all that waited for it.
 void FinishTask(Draft& draft, const std::string& key, const v1::TaskOutput& output);
 // The task will not succeed: every job and model that wants it fails.

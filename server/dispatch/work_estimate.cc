@@ -24,6 +24,7 @@ constexpr double kToldFraction = 0.02;
 // The workers that may take tasks, and how fast they are.
 class Workforce {
  public:
+  Workforce() = default;  // nobody
   explicit Workforce(const Draft& draft) {
     for (const auto& [id, worker] : draft.state().workers()) {
       if (draft.state().IsLost(id, draft.steady_us()) || worker.cordoned()) continue;
@@ -105,7 +106,7 @@ class Counter {
       : draft_(draft),
         job_(job),
         in_seconds_(in_seconds),
-        force_(draft),
+        force_(in_seconds ? Workforce(draft) : Workforce()),
         cached_(job.cached().begin(), job.cached().end()) {}
 
   WorkCount Run() {

@@ -101,6 +101,9 @@ absl::Status Scheduler::Start() {
       AdvanceJob(draft, name);
       if (job.rebuilding() || job.inputs_doubted()) draft.effects.rebuild_jobs.insert(name);
     }
+    for (const auto& [key, task] : draft.state().tasks()) {
+      if (!task.untold().empty()) draft.effects.untold_tasks.insert(key);
+    }
     return absl::OkStatus();
   });
 }
@@ -131,7 +134,7 @@ absl::Status Scheduler::Run(const std::function<absl::Status(Draft&)>& transitio
       CountChanges(changes, effects);
       MutexLock lock(&mu_);
       // A lease begins when the worker can hear of it, however long the commit took.
-      state_.Apply(changes, Now());
+      state_.Apply(std::move(changes), Now());
     }
   }
   DoEffects(effects);
@@ -232,9 +235,22 @@ void Scheduler::DoEffects(const Effects& effects) {
   for (const std::string& job : effects.rebuild_jobs) {
     cpu_->PostAlways([this, job] { Rebuild(job, 0); });
   }
+  for (const std::string& task : effects.untold_tasks) {
+    cpu_->PostAlways([this, task] { Tell(task, 0); });
+  }
   for (const std::string& job : effects.touched_jobs) hints_.Notify(job);
   for (const std::string& model : effects.touched_models) hints_.Notify(model);
   if (effects.tasks_ready > 0) lease_waiters_.WakeFor(effects.tasks_ready);
+}
+
+void Scheduler::Tell(const std::string& task, int attempt) {
+  absl::Status status = Run([&](Draft& draft) {
+    TellJobs(draft, task);
+    return absl::OkStatus();
+  });
+  if (status.ok()) return;
+  spdlog::warn("telling jobs of a task: {}", LogSafe(status.ToString()));
+  RetryLater(attempt, [=, this] { Tell(task, attempt + 1); });
 }
 
 absl::StatusOr<Record> Scheduler::GetJobRow(const std::string& name) const {

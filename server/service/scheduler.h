@@ -78,8 +78,8 @@ class Scheduler {
       const std::string& job, const v1::JobSpec& spec,
       const v1::EngineClass* engine = nullptr) const;
   JobGraph BuildFirst(const GraphSource& source) const;
-  // Results of these tasks whose blobs are all there; entries that lost one are deleted. Counted as a
-  // job's looks for results of others are all but `seen`, what it looked for or made before; none
+  // Results of these tasks whose blobs are all there; entries that lost one are deleted. Counted as
+  // a job's looks for results of others are all but `seen`, what it looked for or made before; none
   // without it.
   absl::StatusOr<CachedResults> LookUp(
       const JobGraph& graph, const std::optional<std::set<std::string>>& seen = std::nullopt);
@@ -98,9 +98,10 @@ class Scheduler {
 
  private:
   void DoEffects(const Effects& effects);
-  // Both try again for as long as what stops them may pass (a full disk, a busy store): a job never
-  // waits for something that nobody does.
+  // Each tries again for as long as what stops them may pass (a full disk, a busy store): a job
+  // never waits for something that nobody does.
   void PlanJob(const std::string& name, int attempt);
+  void Tell(const std::string& task, int attempt);
   void Rebuild(const std::string& name, int attempt);
   std::set<std::string> KeysOf(const v1::JobRecord& job) const;
   // The class of workers that is to compute a job of this input.

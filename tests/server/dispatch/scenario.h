@@ -83,11 +83,25 @@ class Scenario {
     for (const TaskCount& count : draft.effects.task_counts) ++counted[count.state];
     woken += draft.effects.tasks_ready;
     for (auto& [job, event] : draft.changes.events) events[job].push_back(event);
-    state_.Apply(draft.changes, Now());
+    jobs_written = draft.changes.jobs.size();
+    state_.Apply(std::move(draft.changes), Now());
+    untold_.insert(draft.effects.untold_tasks.begin(), draft.effects.untold_tasks.end());
     for (const std::string& job : draft.effects.plan_jobs) Plan(job);
     for (const std::string& job : draft.effects.rebuild_jobs) to_rebuild_.insert(job);
     if (!rebuild_later) RebuildAll();
+    if (!tell_later) TellAll();
     return absl::OkStatus();
+  }
+
+  // Until every job has heard of its tasks.
+  void TellAll() {
+    while (!untold_.empty()) {
+      const std::string key = untold_.extract(untold_.begin()).value();
+      EXPECT_OK(Run([&](Draft& draft) {
+        TellJobs(draft, key);
+        return absl::OkStatus();
+      }));
+    }
   }
 
   static std::string FormatOf(int bits) { return absl::StrCat("int", bits, "-g128"); }
@@ -424,11 +438,13 @@ class Scenario {
   std::set<std::string> lost_blobs;  // by digest
   bool rebuild_later = false;        // only when RebuildAll is called
   int num_rebuilds = 0;
+  bool tell_later = false;  // only when TellAll is called
+  size_t jobs_written = 0;  // by the last transition
 
  private:
   DispatchState state_;
   v1::Dataset dataset_;
-  std::set<std::string> to_rebuild_;
+  std::set<std::string> to_rebuild_, untold_;
   int64_t ticked_us_ = 1'000'000'000;
   int64_t beats_ = 0;
 };
