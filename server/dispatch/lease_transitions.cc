@@ -67,15 +67,17 @@ void CountFault(Draft& draft, const std::string& process) {
 }
 
 // The first `count` tasks in the order of handing out that the worker can run.
-std::vector<Rank> PickTasks(const DispatchState& state, const v1::WorkerRecord& worker,
-                            size_t count) {
+std::vector<Rank> PickTasks(const Draft& draft, const v1::WorkerRecord& worker, size_t count) {
   std::vector<Rank> picked;
-  for (const auto& [need, group] : state.ready().groups()) {
+  for (const auto& [need, group] : draft.state().ready().groups()) {
     if (!CanRun(worker.registration(), need)) continue;
     size_t taken = 0;
     for (const Rank& rank : group.ranks) {
       if (taken == count) break;
-      if (IsExcluded(state.tasks().at(KeyOf(rank)), worker.registration())) continue;
+      // One that goes to another worker in the same commit is in the queue still.
+      const v1::TaskRecord* task = draft.FindTask(KeyOf(rank));
+      if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
+      if (IsExcluded(*task, worker.registration())) continue;
       picked.push_back(rank);
       ++taken;
     }
@@ -155,7 +157,7 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
   if (worker->cordoned()) return leases;
   const auto count = static_cast<size_t>(std::clamp(request.max_tasks(), 1, kMaxLeasesACall));
   size_t bytes = 0;
-  for (const Rank& rank : PickTasks(draft.state(), *worker, count)) {
+  for (const Rank& rank : PickTasks(draft, *worker, count)) {
     const v1::TaskRecord* ready = draft.FindTask(KeyOf(rank));
     // One that was given up may have taken others of its job with it.
     if (ready == nullptr || ready->state() != v1::TaskRecord::READY) continue;

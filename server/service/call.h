@@ -51,7 +51,8 @@ class LiveCalls {
 // What every service is given; all of it outlives the services.
 struct ServiceEnv {
   Scheduler* scheduler = nullptr;
-  Executor* write = nullptr;  // one thread: everything that commits
+  Executor* write = nullptr;  // one thread: everything that commits, but for
+  Executor* tasks = nullptr;  // leases and results, which commit together
   Executor* read = nullptr;
   Executor* blob = nullptr;
   Executor* beat = nullptr;   // heartbeats alone: nothing else may make them wait

@@ -141,6 +141,43 @@ absl::Status Scheduler::Run(const std::function<absl::Status(Draft&)>& transitio
   return absl::OkStatus();
 }
 
+absl::Status Scheduler::RunTogether(const std::function<absl::Status(Draft&)>& transition) {
+  Waiting mine{transition};
+  std::vector<Waiting*> batch;
+  {
+    MutexLock lock(&together_mu_);
+    together_.push_back(&mine);
+    while (committing_ && !mine.done) committed_.Wait(&together_mu_);
+    if (mine.done) return mine.status;
+    // The first to wake up does it for all who came meanwhile.
+    committing_ = true;
+    batch.swap(together_);
+  }
+  CommitTogether(batch);
+  MutexLock lock(&together_mu_);
+  for (Waiting* waiting : batch) waiting->done = true;
+  committing_ = false;
+  committed_.SignalAll();
+  return mine.status;
+}
+
+int Scheduler::num_waiting() const {
+  MutexLock lock(&together_mu_);
+  return static_cast<int>(together_.size());
+}
+
+void Scheduler::CommitTogether(const std::vector<Waiting*>& batch) {
+  bool decided = false;
+  const absl::Status status = Run([&](Draft& draft) -> absl::Status {
+    for (const Waiting* waiting : batch) LWQ_RETURN_IF_ERROR(waiting->transition(draft));
+    decided = true;
+    return absl::OkStatus();
+  });
+  // One that is refused, or that the store refuses for its own sake, is no matter of the others.
+  const bool alone = batch.size() > 1 && !status.ok() && (!decided || absl::IsAborted(status));
+  for (Waiting* waiting : batch) waiting->status = alone ? Run(waiting->transition) : status;
+}
+
 absl::Status Scheduler::UpdateJob(const v1::UpdateJobRequest& request, const RequestMark& mark) {
   while (true) {
     absl::Status updated = Run([&](Draft& draft) {

@@ -46,6 +46,12 @@ class Scheduler {
   // Decides with `transition`, commits, applies, then does the effects. Nothing happens after an
   // error.
   absl::Status Run(const std::function<absl::Status(Draft&)>& transition);
+  // The same for one of those that come by the thousand: all that wait for the store at one time
+  // are one commit. `transition` reads records through its draft, where what the others do shows,
+  // and may be called twice.
+  absl::Status RunTogether(const std::function<absl::Status(Draft&)>& transition);
+  // How many of these wait for the commit before theirs.
+  int num_waiting() const;
   // Priority and labels of any job; what has ended meanwhile stays ended.
   absl::Status UpdateJob(const v1::UpdateJobRequest& request, const RequestMark& mark);
   // Looks at the state under its lock.
@@ -97,6 +103,12 @@ class Scheduler {
   std::atomic<bool> draining{false};
 
  private:
+  struct Waiting {
+    const std::function<absl::Status(Draft&)>& transition;
+    absl::Status status;
+    bool done = false;
+  };
+  void CommitTogether(const std::vector<Waiting*>& batch);
   void DoEffects(const Effects& effects);
   // Each tries again for as long as what stops them may pass (a full disk, a busy store): a job
   // never waits for something that nobody does.
@@ -130,7 +142,12 @@ class Scheduler {
   Mutex owed_mu_;
   std::multimap<absl::Duration, std::function<void()>> owed_ ABSL_GUARDED_BY(owed_mu_);  // by when
 
-  Mutex commit_mu_;  // one transition at a time; taken before mu_
+  mutable Mutex together_mu_;
+  CondVar committed_;
+  std::vector<Waiting*> together_ ABSL_GUARDED_BY(together_mu_);
+  bool committing_ ABSL_GUARDED_BY(together_mu_) = false;
+
+  Mutex commit_mu_;  // one commit at a time; taken before mu_
   mutable Mutex mu_;
   DispatchState state_ ABSL_GUARDED_BY(mu_);
 };

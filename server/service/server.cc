@@ -31,6 +31,7 @@
 namespace lwq {
 namespace {
 
+constexpr int kTaskThreads = 16;  // as many leases and results are one commit
 constexpr int kMaxQueued = 1024;
 constexpr int kMaxQueuedFiles = 64;
 constexpr absl::Duration kTick = absl::Milliseconds(250);
@@ -72,7 +73,7 @@ struct Server::State {
   std::unique_ptr<Store> store;
   std::unique_ptr<BlobStore> given_blobs;
   std::unique_ptr<CollectableBlobStore> blobs;
-  std::unique_ptr<Executor> write, read, blob, beat, watch, files, cpu;
+  std::unique_ptr<Executor> write, tasks, read, blob, beat, watch, files, cpu;
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<Collector> collector;
   LiveCalls calls;
@@ -129,6 +130,7 @@ absl::Status Server::State::Open() {
                                                  options.retention.blob_grace, options.clock);
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   write = std::make_unique<Executor>("write", 1, kMaxQueued);
+  tasks = std::make_unique<Executor>("tasks", kTaskThreads, kMaxQueued);
   read = std::make_unique<Executor>("read", 4, kMaxQueued);
   blob = std::make_unique<Executor>("blob", 4 + std::min(cores, 12), kMaxQueued);
   beat = std::make_unique<Executor>("beat", 1, kMaxQueued);
@@ -144,6 +146,7 @@ absl::Status Server::State::Open() {
   LWQ_RETURN_IF_ERROR(scheduler->Start());
   env.scheduler = scheduler.get();
   env.write = write.get();
+  env.tasks = tasks.get();
   env.read = read.get();
   env.blob = blob.get();
   env.beat = beat.get();
@@ -251,9 +254,10 @@ void Server::State::SetGauges() {
     metrics.SetCertificateLife(
         absl::ToDoubleSeconds(certificates->expire_time() - options.clock->Now()));
   }
+  metrics.SetQueued("commit", scheduler->num_waiting());
   metrics.SetBlobs(blobs->total_bytes(), blobs->total_count(), blobs->FreeBytes().value_or(0));
-  for (const Executor* executor :
-       {write.get(), read.get(), blob.get(), beat.get(), watch.get(), files.get(), cpu.get()}) {
+  for (const Executor* executor : {write.get(), tasks.get(), read.get(), blob.get(), beat.get(),
+                                   watch.get(), files.get(), cpu.get()}) {
     metrics.SetQueued(executor->name(), executor->queued());
   }
 }
@@ -368,8 +372,8 @@ void Server::Drain() {
   }
   if (s.ticker.joinable()) s.ticker.join();
   s.http.reset();
-  for (Executor* executor : {s.cpu.get(), s.write.get(), s.read.get(), s.blob.get(), s.beat.get(),
-                             s.watch.get(), s.files.get()}) {
+  for (Executor* executor : {s.cpu.get(), s.write.get(), s.tasks.get(), s.read.get(), s.blob.get(),
+                             s.beat.get(), s.watch.get(), s.files.get()}) {
     if (executor != nullptr) executor->Shutdown();
   }
   s.grpc_server.reset();

@@ -81,7 +81,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
       if (trying_) return true;
       trying_ = true;
     }
-    if (env_.write->PostAlways([this] { Try(); })) return true;
+    if (env_.tasks->PostAlways([this] { Try(); })) return true;
     MutexLock lock(&mu_);
     trying_ = false;
     return false;
@@ -123,7 +123,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
       return false;
     }
     std::vector<v1::Lease> leases;
-    absl::Status status = env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+    absl::Status status = env_.scheduler->RunTogether([&](Draft& draft) -> absl::Status {
       LWQ_ASSIGN_OR_RETURN(leases, lwq::LeaseTasks(draft, request_));
       return absl::OkStatus();
     });
@@ -228,7 +228,7 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
   }
   Failpoint("complete.before_commit");
   absl::Status status =
-      scheduler.Run([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
+      scheduler.RunTogether([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
   Failpoint("complete.before_answer");
   if (ReasonOf(status) == "OUTPUT_INVALID") {
     v1::FailTaskRequest failed;
@@ -281,7 +281,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteTask(grpc::CallbackServerContext* context,
                                                           const v1::CompleteTaskRequest* request,
                                                           v1::CompleteTaskResponse*) {
-  return RunUnary(env_, context, kService, "CompleteTask", *env_.write, [=, this] {
+  return RunUnary(env_, context, kService, "CompleteTask", *env_.tasks, [=, this] {
     absl::Status status = DoComplete(*request);
     CountRejected(env_.scheduler->metrics(), status);
     return status;

@@ -38,7 +38,7 @@ SimServer::SimServer(World* world, Medium* medium, Clock* clock, std::unique_ptr
     lanes_.push_back({std::make_unique<Executor>(lane, 0, kMaxQueued), false,
                       lane == "read" || lane == "beat" || lane == "watch"});
   }
-  env_.write = lanes_[0].executor.get();
+  env_.write = env_.tasks = lanes_[0].executor.get();
   env_.read = lanes_[1].executor.get();
   env_.blob = lanes_[2].executor.get();
   env_.beat = lanes_[3].executor.get();
