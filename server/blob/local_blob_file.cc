@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kCopyBytes = int64_t{1} << 20;
 
 absl::Status BusyError(const std::string& path) {
-  return Failure(absl::StatusCode::kUnavailable, "UPLOAD_BUSY",
+  return Failure(reasons::kUploadBusy,
                  absl::StrCat("another call is uploading ", Basename(path), ": try again"));
 }
 
@@ -29,10 +29,9 @@ absl::Status BusyError(const std::string& path) {
 
 absl::Status BlobIoError(int error, absl::string_view doing, absl::string_view path) {
   if (error == ENOSPC || error == EDQUOT) {
-    return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
-                   absl::StrCat(doing, " ", path, ": no space left"));
+    return Failure(reasons::kStorageFull, absl::StrCat(doing, " ", path, ": no space left"));
   }
-  return Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
+  return Failure(reasons::kBlobIo,
                  absl::StrCat(doing, " ", path, ": ", absl::ErrnoToStatus(error, "").message()));
 }
 
@@ -60,7 +59,7 @@ absl::StatusOr<std::string> LocalBlobReader::Read(int64_t offset, int64_t limit)
     const ssize_t n = ::pread(fd_, bytes.data() + done, wanted - done, offset + done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return BlobIoError(errno, "reading", "a blob");
-    if (n == 0) return CorruptFailure("BLOB_CORRUPT", "a blob is shorter than it was");
+    if (n == 0) return Failure(reasons::kBlobCorrupt, "a blob is shorter than it was");
     done += n;
   }
   return bytes;
@@ -82,9 +81,9 @@ absl::Status LocalBlobWriter::Resume() {
     size_ += n;
   }
   if (size_ <= id_.size_bytes) return absl::OkStatus();
-  return Drop(InvalidFailure(
-      "SIZE_EXCEEDED", absl::StrCat("an earlier upload of ", id_.sha256, " has ", size_, " bytes, ",
-                                    id_.size_bytes, " are declared; it is dropped, try again")));
+  return Drop(Failure(reasons::kSizeExceeded,
+                      absl::StrCat("an earlier upload of ", id_.sha256, " has ", size_, " bytes, ",
+                                   id_.size_bytes, " are declared; it is dropped, try again")));
 }
 
 absl::Status LocalBlobWriter::Reserve() {
@@ -101,11 +100,11 @@ absl::Status LocalBlobWriter::Drop(absl::Status why) {
 }
 
 absl::Status LocalBlobWriter::Append(absl::string_view bytes) {
-  if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+  if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
   if (size_ + static_cast<int64_t>(bytes.size()) > id_.size_bytes) {
-    return Drop(InvalidFailure("SIZE_EXCEEDED",
-                               absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
-                                            id_.size_bytes, " bytes; the upload is dropped")));
+    return Drop(Failure(reasons::kSizeExceeded,
+                        absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
+                                     id_.size_bytes, " bytes; the upload is dropped")));
   }
   size_t done = 0;
   Failpoint("blob.before_write");
@@ -123,11 +122,11 @@ absl::Status LocalBlobWriter::Append(absl::string_view bytes) {
 }
 
 absl::Status LocalBlobWriter::Finish() {
-  if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+  if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
   const std::string digest = hash_.FinishHex();
   if (size_ != id_.size_bytes || digest != id_.sha256) {
     return Drop(InvalidFailure(
-        "DIGEST_MISMATCH",
+        reasons::kDigestMismatch.name,
         absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
                      digest, " of ", size_, " bytes; the upload is dropped")));
   }

@@ -10,9 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/blob/local_blob_file.h"
 #include "server/blob/verifying_reader.h"
@@ -82,15 +82,14 @@ absl::StatusOr<std::unique_ptr<BlobReader>> LocalBlobStore::OpenRead(const BlobI
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) {
     if (!IsAbsent(errno)) return BlobIoError(errno, "opening", path);
-    return Failure(absl::StatusCode::kNotFound, "BLOB_MISSING",
-                   absl::StrCat("no blob ", id.sha256));
+    return Failure(reasons::kBlobMissing, absl::StrCat("no blob ", id.sha256));
   }
   struct stat info;
   ::fstat(fd, &info);
   auto file = std::make_unique<LocalBlobReader>(fd, info.st_size);
   if (info.st_size != id.size_bytes) {
     QuarantineIfWrong(id);
-    return CorruptFailure("BLOB_CORRUPT", absl::StrCat("blob ", id.sha256, " has ", info.st_size,
+    return Failure(reasons::kBlobCorrupt, absl::StrCat("blob ", id.sha256, " has ", info.st_size,
                                                        " bytes, ", id.size_bytes, " expected"));
   }
   return MakeVerifyingReader(id, std::move(file), [this, id] { QuarantineIfWrong(id); });
@@ -228,7 +227,7 @@ absl::Status LocalBlobStore::Reserve(int64_t bytes) {
   MutexLock lock(&mu_);
   const int64_t free = space.free_bytes - reserved_bytes_;
   if (free - bytes < floor) {
-    return Failure(absl::StatusCode::kResourceExhausted, "STORAGE_FULL",
+    return Failure(reasons::kStorageFull,
                    absl::StrCat(directory_, " has ", free, " bytes free; ", bytes,
                                 " more would leave fewer than ", floor,
                                 ": make room, and the upload goes on"));

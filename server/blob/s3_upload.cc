@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -26,7 +26,7 @@ std::string S3UploadState::ToText() const {
 }
 
 absl::StatusOr<S3UploadState> S3UploadState::FromText(absl::string_view text) {
-  const absl::Status bad = InvalidFailure("UPLOAD_STATE_INVALID", "not the state of an upload");
+  const absl::Status bad = Failure(reasons::kUploadStateInvalid, "not the state of an upload");
   const std::vector<std::string> lines = absl::StrSplit(text, '\n', absl::SkipEmpty());
   S3UploadState state;
   if (lines.size() < 5 || lines[0] != kStateVersion ||
@@ -70,11 +70,11 @@ S3BlobWriter::S3BlobWriter(S3BlobStore* store, BlobId id, S3UploadState state)
 S3BlobWriter::~S3BlobWriter() { store_->CloseUpload(id_.sha256); }
 
 absl::Status S3BlobWriter::Append(absl::string_view bytes) {
-  if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+  if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
   if (committed_bytes() + static_cast<int64_t>(bytes.size()) > id_.size_bytes) {
-    return Drop(InvalidFailure("SIZE_EXCEEDED",
-                               absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
-                                            id_.size_bytes, " bytes; the upload is dropped")));
+    return Drop(Failure(reasons::kSizeExceeded,
+                        absl::StrCat("uploading ", id_.sha256, ": more than the declared ",
+                                     id_.size_bytes, " bytes; the upload is dropped")));
   }
   const size_t part_bytes = static_cast<size_t>(state_.part_bytes);
   buffer_.append(bytes.data(), bytes.size());
@@ -103,7 +103,7 @@ absl::Status S3BlobWriter::PutPart(absl::string_view part) {
   absl::StatusOr<S3Part> stored =
       s3.PutPart(key, state_.upload, static_cast<int>(state_.parts.size()) + 1, part);
   if (absl::IsNotFound(stored.status())) {
-    return Drop(Failure(absl::StatusCode::kUnavailable, "BLOB_IO",
+    return Drop(Failure(reasons::kBlobIo,
                         absl::StrCat("the upload of ", id_.sha256, " is gone: start again")));
   }
   LWQ_RETURN_IF_ERROR(stored.status());
@@ -115,7 +115,7 @@ absl::Status S3BlobWriter::PutPart(absl::string_view part) {
 }
 
 absl::Status S3BlobWriter::Finish() {
-  if (ended_) return PreconditionFailure("UPLOAD_ENDED", "the upload has ended: start again");
+  if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
   const int64_t size = committed_bytes();
   Sha256 hash;
   if (!state_.hash.empty()) hash.Restore(state_.hash);
@@ -123,7 +123,7 @@ absl::Status S3BlobWriter::Finish() {
   const std::string digest = hash.FinishHex();
   if (size != id_.size_bytes || digest != id_.sha256) {
     return Drop(InvalidFailure(
-        "DIGEST_MISMATCH",
+        reasons::kDigestMismatch.name,
         absl::StrCat("uploading ", id_.sha256, " of ", id_.size_bytes, " bytes: the content is ",
                      digest, " of ", size, " bytes; the upload is dropped")));
   }

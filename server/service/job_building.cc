@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
 #include "server/dispatch/engine_choice.h"
@@ -26,7 +26,8 @@ BlobId IdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}
 // Whether what failed may succeed later without anybody changing what was asked.
 bool PassesByItself(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  return IsRetryable(status) || reason == "STORE_FULL" || reason == "STORAGE_FULL";
+  return IsRetryable(status) || reason == reasons::kStoreFull.name ||
+         reason == reasons::kStorageFull.name;
 }
 
 const v1::Capability* FindCapability(const std::vector<v1::Capability>& list,
@@ -103,13 +104,13 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
   }
   LWQ_ASSIGN_OR_RETURN(source->model, GetModel(spec.quantize().model()));
   if (source->model.state() == v1::Model::REJECTED) {
-    return PreconditionFailure(
-        "MODEL_REJECTED",
+    return Failure(
+        reasons::kModelRejected,
         absl::StrCat(source->model.name(), " was rejected: ", source->model.failure().message()));
   }
   if (source->model.state() != v1::Model::ACTIVE) {
-    return PreconditionFailure("MODEL_NOT_READY",
-                               absl::StrCat(source->model.name(), " is still being verified"));
+    return Failure(reasons::kModelNotReady,
+                   absl::StrCat(source->model.name(), " is still being verified"));
   }
   input.model = &source->model;
   std::vector<v1::Capability> quantizers, scorers;
@@ -117,15 +118,15 @@ absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
   Capabilities(quantizers, scorers, families);
   const v1::Capability* method = FindCapability(quantizers, spec.quantize().method());
   if (method == nullptr) {
-    return InvalidFailure("METHOD_UNKNOWN",
-                          absl::StrCat("there is no method \"", spec.quantize().method(),
-                                       "\"; the methods are ", Names(quantizers)));
+    return Failure(reasons::kMethodUnknown,
+                   absl::StrCat("there is no method \"", spec.quantize().method(),
+                                "\"; the methods are ", Names(quantizers)));
   }
   const v1::Capability* scorer = FindCapability(scorers, spec.quantize().scorer());
   if (scorer == nullptr) {
-    return InvalidFailure("SCORER_UNKNOWN",
-                          absl::StrCat("there is no scorer \"", spec.quantize().scorer(),
-                                       "\"; the scorers are ", Names(scorers)));
+    return Failure(reasons::kScorerUnknown,
+                   absl::StrCat("there is no scorer \"", spec.quantize().scorer(),
+                                "\"; the scorers are ", Names(scorers)));
   }
   input.method = *method;
   input.scorer = *scorer;

@@ -7,9 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/failure_details.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_options.h"
@@ -110,7 +110,7 @@ absl::Status CheckWorkerMemory(Scheduler& scheduler, int64_t needed) {
   });
   if (enough) return absl::OkStatus();
   absl::Status status =
-      Failure(absl::StatusCode::kResourceExhausted, "MEMORY_INFEASIBLE",
+      Failure(reasons::kMemoryInfeasible,
               absl::StrCat("the job needs ", needed,
                            " bytes of a worker's memory, and the largest worker keeps to ", most,
                            ": start one with more, or give the job that ceiling"));
@@ -135,7 +135,7 @@ absl::Status CheckRoom(Scheduler& scheduler) {
   int64_t active = 0;
   scheduler.View([&](const DispatchState& state) { active = state.jobs().size(); });
   if (active < kMaxQueuedJobs) return absl::OkStatus();
-  return Failure(absl::StatusCode::kResourceExhausted, "QUOTA_EXCEEDED",
+  return Failure(reasons::kQuotaExceeded,
                  absl::StrCat(active, " jobs are waiting, at most ", kMaxQueuedJobs));
 }
 
@@ -183,8 +183,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
   const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
   event.job = JobOf(request, absl::StrCat("jobs/", id));
   if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
-    return Failure(absl::StatusCode::kAlreadyExists, "ALREADY_EXISTS",
-                   absl::StrCat(event.job.name(), " exists already"));
+    return Failure(reasons::kAlreadyExists, absl::StrCat(event.job.name(), " exists already"));
   }
   v1::JobSpec& spec = *event.job.mutable_spec();
   if (spec.has_quantize()) {
@@ -312,9 +311,9 @@ absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job
   LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
   const v1::Job::State state = record.job().state();
   if (state != v1::Job::FAILED && state != v1::Job::CANCELLED) {
-    return PreconditionFailure("STATE_CONFLICT",
-                               absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
-                                            "; only FAILED and CANCELLED jobs can be retried"));
+    return Failure(reasons::kStateConflict,
+                   absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
+                                "; only FAILED and CANCELLED jobs can be retried"));
   }
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
@@ -406,7 +405,7 @@ absl::Status JobServiceImpl::DoListTasks(const v1::ListTasksRequest& request,
   int64_t first = 0;
   if (!request.page_token().empty() &&
       (!absl::SimpleAtoi(request.page_token(), &first) || first < 0)) {
-    return InvalidFailure("PAGE_TOKEN_INVALID", "page_token is not one of this list");
+    return Failure(reasons::kPageTokenInvalid, "page_token is not one of this list");
   }
   for (int64_t i = first; i < static_cast<int64_t>(all.size()); ++i) {
     if (i - first == page) {

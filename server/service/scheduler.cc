@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/retry.h"
 #include "base/status_macros.h"
 #include "server/dispatch/failure_policy.h"
@@ -199,7 +199,7 @@ absl::Status Scheduler::UpdateJob(const v1::UpdateJobRequest& request, const Req
     }
     writes.push_back({.table = Table::kJobs, .record = row, .expected_version = row.version});
     updated = store_->Commit(writes);
-    if (ReasonOf(updated) != "VERSION_CONFLICT") return updated;
+    if (ReasonOf(updated) != reasons::kVersionConflict.name) return updated;
   }
 }
 
@@ -293,7 +293,7 @@ void Scheduler::Tell(const std::string& task, int attempt) {
 absl::StatusOr<Record> Scheduler::GetJobRow(const std::string& name) const {
   absl::StatusOr<Record> row = store_->Get(Table::kJobs, name);
   if (absl::IsNotFound(row.status())) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no job ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no job ", name));
   }
   return row;
 }
@@ -320,7 +320,7 @@ absl::StatusOr<v1::JobRecord> Scheduler::GetJob(const std::string& name) const {
 absl::StatusOr<v1::Dataset> Scheduler::GetDataset(const std::string& name) const {
   absl::StatusOr<Record> row = store_->Get(Table::kDatasets, name);
   if (absl::IsNotFound(row.status())) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no dataset ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no dataset ", name));
   }
   LWQ_RETURN_IF_ERROR(row.status());
   return ParseRecord<v1::Dataset>(Table::kDatasets, *row);
@@ -330,7 +330,7 @@ absl::StatusOr<v1::Model> Scheduler::GetModel(const std::string& name) const {
   MutexLock lock(&mu_);
   auto model = state_.models().find(name);
   if (model == state_.models().end()) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no model ", name));
+    return Failure(reasons::kNotFound, absl::StrCat("no model ", name));
   }
   return model->second;
 }

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/dispatch/progress.h"
 #include "server/service/job_service.h"
@@ -108,7 +108,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       look = std::exchange(moved_, false) || quiet;
     }
     if (slow) {
-      End(Failure(absl::StatusCode::kAborted, "SLOW_CONSUMER",
+      End(Failure(reasons::kSlowConsumer,
                   "no event was read for 30 s; watch again from the last one"));
     } else if (look) {
       Wake();
@@ -180,7 +180,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       for (const Record& row : rows) {
         v1::JobEvent event;
         if (!event.ParseFromString(row.value)) {
-          return CorruptFailure("STORE_CORRUPT", absl::StrCat("event ", row.key));
+          return Failure(reasons::kStoreCorrupt, absl::StrCat("event ", row.key));
         }
         seq_ = event.seq();
         Queue(std::move(event));
@@ -204,7 +204,7 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
     LWQ_ASSIGN_OR_RETURN(const Record row, env_.scheduler->GetJobRow(name_));
     LWQ_ASSIGN_OR_RETURN(const auto record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
     if (seq_ <= record.job().last_event_seq()) return false;
-    return Failure(absl::StatusCode::kOutOfRange, "RESUME_TOKEN_AHEAD",
+    return Failure(reasons::kResumeTokenAhead,
                    absl::StrCat("resume_seq ", seq_, " is ahead of the job's last event ",
                                 record.job().last_event_seq(), ": watch from 0"));
   }

@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/rpc/channel.h"
 #include "base/status_macros.h"
 #include "server/dispatch/make_lease.h"
@@ -29,9 +29,9 @@ google::protobuf::Duration ToDuration(int64_t us) {
 
 void CountRejected(ServerMetrics& metrics, const absl::Status& status) {
   const std::string reason = ReasonOf(status);
-  if (reason == "LEASE_LOST") metrics.LeaseRejected("lease_lost");
-  if (reason == "INCARNATION_SUPERSEDED") metrics.LeaseRejected("superseded");
-  if (reason == "WORKER_UNKNOWN") metrics.LeaseRejected("unknown");
+  if (reason == reasons::kLeaseLost.name) metrics.LeaseRejected("lease_lost");
+  if (reason == reasons::kIncarnationSuperseded.name) metrics.LeaseRejected("superseded");
+  if (reason == reasons::kWorkerUnknown.name) metrics.LeaseRejected("unknown");
 }
 
 // A long poll: tries, and tries again when a task may be ready, until its time is over.
@@ -199,9 +199,9 @@ absl::Status WorkerServiceImpl::DoRegister(const v1::RegisterWorkerRequest& requ
   }
   LWQ_RETURN_IF_ERROR(errors.status());
   if (request.protocol() < kProtocol) {
-    return PreconditionFailure("WORKER_TOO_OLD",
-                               absl::StrCat("worker protocol ", request.protocol(),
-                                            ", this server needs at least ", kProtocol));
+    return Failure(reasons::kWorkerTooOld,
+                   absl::StrCat("worker protocol ", request.protocol(),
+                                ", this server needs at least ", kProtocol));
   }
   LWQ_RETURN_IF_ERROR(
       env_.scheduler->Run([&](Draft& draft) { return lwq::RegisterWorker(draft, request); }));
@@ -221,16 +221,16 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
     LWQ_ASSIGN_OR_RETURN(const bool there,
                          scheduler.blobs().Has({blob.blob().sha256(), blob.blob().size_bytes()}));
     if (!there) {
-      return PreconditionFailure("OUTPUT_MISSING",
-                                 absl::StrCat("output ", blob.name(), " names blob ",
-                                              blob.blob().sha256(), ", which is not there"));
+      return Failure(reasons::kOutputMissing,
+                     absl::StrCat("output ", blob.name(), " names blob ", blob.blob().sha256(),
+                                  ", which is not there"));
     }
   }
   Failpoint("complete.before_commit");
   absl::Status status =
       scheduler.RunTogether([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
   Failpoint("complete.before_answer");
-  if (ReasonOf(status) == "OUTPUT_INVALID") {
+  if (ReasonOf(status) == reasons::kOutputInvalid.name) {
     v1::FailTaskRequest failed;
     failed.set_worker_id(request.worker_id());
     failed.set_incarnation(request.incarnation());
@@ -240,7 +240,9 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
     LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) { return lwq::FailTask(draft, failed); }));
     return status;
   }
-  if (ReasonOf(status) != "LEASE_LOST" || request.completion_id().empty()) return status;
+  if (ReasonOf(status) != reasons::kLeaseLost.name || request.completion_id().empty()) {
+    return status;
+  }
   // The task may have been counted, and forgotten with its last job, before this was sent again.
   absl::StatusOr<Record> row = scheduler.store().Get(Table::kCache, request.task());
   v1::CacheRecord entry;

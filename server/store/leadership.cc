@@ -2,8 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -132,7 +132,7 @@ void Leadership::KeepRenewing() {
 void Leadership::Renew() {
   Failpoint("leader.before_renewal");
   absl::Status renewed = PutLease(options_.holder);
-  if (ReasonOf(renewed) == "VERSION_CONFLICT") {
+  if (ReasonOf(renewed) == reasons::kVersionConflict.name) {
     Lose(renewed.message());
   } else if (!renewed.ok()) {
     // Another server may or may not have taken over: the next one that gets through says.
@@ -170,9 +170,8 @@ void Leadership::OnLost(std::function<void()> act) {
 }
 
 absl::Status Leadership::NotLeader() const {
-  return Failure(absl::StatusCode::kUnavailable, "NOT_LEADER",
-                 absl::StrCat("this server led in term ", term_,
-                              " and does no longer: ask the one that does"));
+  return Failure(reasons::kNotLeader, absl::StrCat("this server led in term ", term_,
+                                                   " and does no longer: ask the one that does"));
 }
 
 absl::Status FencedStore::Commit(const std::vector<Write>& writes) {
@@ -181,9 +180,9 @@ absl::Status FencedStore::Commit(const std::vector<Write>& writes) {
   fenced.insert(fenced.end(), writes.begin(), writes.end());
   absl::Status status = inner_->Commit(fenced);
   const std::string reason = ReasonOf(status);
-  if (reason == "STORE_UNCERTAIN") {
+  if (reason == reasons::kStoreUncertain.name) {
     leadership_->Lose(status.message());
-  } else if (reason == "VERSION_CONFLICT") {
+  } else if (reason == reasons::kVersionConflict.name) {
     // The term's, or that of one of the writes?
     absl::StatusOr<LeaderRows> leader = ReadLeader(*inner_);
     if (!leader.ok()) return leader.status();

@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/mutex.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/store/postgres_connection.h"
 #include "server/store/schema.h"
@@ -119,7 +119,7 @@ absl::Status WriteAll(PostgresConnection& db, absl::Span<const Write> writes, st
 }
 
 absl::Status NotWritten() {
-  return Failure(absl::StatusCode::kAborted, "STORE_BUSY", "the connection was lost in a commit");
+  return Failure(reasons::kStoreBusy, "the connection was lost in a commit");
 }
 
 // An array as PostgreSQL writes it.
@@ -240,9 +240,9 @@ absl::Status PostgresStore::Commit(const std::vector<Write>& writes) {
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
     if (attempt > 0) clock_->SleepFor(absl::Milliseconds(5 << attempt));
     status = TryCommit(writes);
-    if (ReasonOf(status) != "STORE_BUSY") return status;
+    if (ReasonOf(status) != reasons::kStoreBusy.name) return status;
   }
-  return Failure(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", status.message());
+  return Failure(reasons::kStoreUnavailable, status.message());
 }
 
 absl::Status PostgresStore::TryCommit(const std::vector<Write>& writes) {
@@ -262,7 +262,7 @@ absl::Status PostgresStore::TryCommit(const std::vector<Write>& writes) {
   if (status.ok()) return status;
   if (lost && committing) return OutcomeOf(xid);
   // Before COMMIT nothing can have been written: the same again on another connection.
-  return lost && ReasonOf(status) == "STORE_UNAVAILABLE" ? NotWritten() : status;
+  return lost && ReasonOf(status) == reasons::kStoreUnavailable.name ? NotWritten() : status;
 }
 
 absl::Status PostgresStore::OutcomeOf(const std::string& xid) {
@@ -275,7 +275,7 @@ absl::Status PostgresStore::OutcomeOf(const std::string& xid) {
     if (outcome == "committed") return absl::OkStatus();
     if (outcome == "aborted") return NotWritten();
   }
-  return Failure(absl::StatusCode::kUnknown, "STORE_UNCERTAIN",
+  return Failure(reasons::kStoreUncertain,
                  absl::StrCat("committing transaction ", xid,
                               ": the connection was lost, and the outcome cannot be found out"));
 }

@@ -4,8 +4,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -36,17 +36,17 @@ absl::Status MigrateInTransaction(SqlSession& session, const std::vector<Migrati
   LWQ_ASSIGN_OR_RETURN(const auto rows,
                        session.Query("SELECT number, checksum FROM schema_info ORDER BY number"));
   if (rows.size() > migrations.size()) {
-    return PreconditionFailure(
-        "SCHEMA_TOO_NEW", absl::StrCat(where, " has schema ", rows.size(), ", this server knows ",
-                                       migrations.size(), ": run the newer lwq-server"));
+    return Failure(reasons::kSchemaTooNew,
+                   absl::StrCat(where, " has schema ", rows.size(), ", this server knows ",
+                                migrations.size(), ": run the newer lwq-server"));
   }
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i][0] == absl::StrCat(migrations[i].number) &&
         rows[i][1] == ChecksumOf(migrations[i])) {
       continue;
     }
-    return PreconditionFailure(
-        "SCHEMA_CHANGED",
+    return Failure(
+        reasons::kSchemaChanged,
         absl::StrCat(where, ": step ", rows[i][0], " of the schema was applied as something else (",
                      rows[i][1].substr(0, 12), ") than this server's step ", migrations[i].number,
                      " (", ChecksumOf(migrations[i]).substr(0, 12),

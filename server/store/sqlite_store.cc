@@ -8,9 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
-#include "base/failure.h"
 #include "base/file.h"
 #include "base/mutex.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/store/schema.h"
 #include "server/store/sql_text.h"
@@ -29,9 +29,8 @@ class LockFile {
     if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening ", path));
     auto file = std::unique_ptr<LockFile>(new LockFile(fd));
     if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      return PreconditionFailure("STORE_LOCKED",
-                                 absl::StrCat("another lwq-server holds ", path,
-                                              "; one server works in a data directory"));
+      return Failure(reasons::kStoreLocked, absl::StrCat("another lwq-server holds ", path,
+                                                         "; one server works in a data directory"));
     }
     return file;
   }
@@ -115,13 +114,13 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string
   if (FileExists(mark)) {
     LWQ_ASSIGN_OR_RETURN(const std::string check, writer->QueryText("PRAGMA quick_check"));
     if (check != "ok") {
-      return CorruptFailure("STORE_CORRUPT", absl::StrCat("checking ", path, ": ", check));
+      return Failure(reasons::kStoreCorrupt, absl::StrCat("checking ", path, ": ", check));
     }
   }
   LWQ_RETURN_IF_ERROR(WriteFileAtomically(mark, "the store is open, or was not closed\n"));
   LWQ_ASSIGN_OR_RETURN(const std::string mode, writer->QueryText("PRAGMA journal_mode=WAL"));
   if (mode != "wal") {
-    return PreconditionFailure("STORE_UNAVAILABLE",
+    return PreconditionFailure(reasons::kStoreUnavailable.name,
                                absl::StrCat(path,
                                             ": this file system does not do WAL: put the "
                                             "data directory on a local disk"));

@@ -96,19 +96,9 @@ TEST(FailureRulesTest, EveryLineIsUsed) {
   }
 }
 
-// Sources that spell reasons as yet; each has its line in base/failure.def all the same.
-const std::set<std::string> kSpelling = {
-    "server/blob/local_blob_file.cc", "server/blob/local_blob_store.cc",
-    "server/blob/s3_upload.cc",       "server/service/job_building.cc",
-    "server/service/job_service.cc",  "server/service/scheduler.cc",
-    "server/service/watch_call.cc",   "server/service/worker_service.cc",
-    "server/store/leadership.cc",     "server/store/postgres_store.cc",
-    "server/store/schema.cc",         "server/store/sqlite_store.cc"};
-
 TEST(FailureRulesTest, NoSourceSpellsAReason) {
   for (const SourceFile& file : Sources()) {
     for (const std::string& literal : LiteralReasons(file.text)) {
-      if (kSpelling.contains(file.path) && FindReason(literal) != nullptr) continue;
       ADD_FAILURE() << file.path << " spells the reason \"" << literal
                     << "\": give it a line in base/failure.def and use reasons::"
                     << ConstantOf(literal);
