@@ -1,13 +1,53 @@
 #include "base/log.h"
 
+#include <algorithm>
 #include <memory>
+#include <set>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
 
 namespace lwq {
 namespace {
+
+void AppendEscaped(absl::string_view text, std::string& line) {
+  for (char c : text) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      absl::StrAppend(&line, "\\", absl::string_view(&c, 1));
+    } else if (byte < 0x20) {
+      absl::StrAppend(&line, "\\u00", absl::Hex(byte, absl::kZeroPad2));
+    } else {
+      line.push_back(c);
+    }
+  }
+}
+
+bool IsFieldName(absl::string_view name) {
+  const std::set<absl::string_view> taken = {"time", "level", "process", "message"};
+  return !name.empty() && taken.count(name) == 0 &&
+         std::all_of(name.begin(), name.end(), [](char c) { return absl::ascii_islower(c); });
+}
+
+// What a message says as job=j-1 is a field besides, so that logs can be searched by it.
+void AppendFields(absl::string_view message, std::string& line) {
+  std::set<absl::string_view> given;
+  for (absl::string_view word : absl::StrSplit(message, ' ')) {
+    const size_t equals = word.find('=');
+    if (equals == absl::string_view::npos) continue;
+    const absl::string_view name = word.substr(0, equals);
+    absl::string_view value = word.substr(equals + 1);
+    while (!value.empty() && absl::StrContains(",:;)", value.back())) value.remove_suffix(1);
+    if (value.empty() || !IsFieldName(name) || !given.insert(name).second) continue;
+    absl::StrAppend(&line, ",\"", name, "\":\"");
+    AppendEscaped(value, line);
+    line.push_back('"');
+  }
+}
 
 // One JSON object a line. spdlog's pattern cannot escape a payload, so this formatter does.
 class JsonFormatter : public spdlog::formatter {
@@ -24,17 +64,11 @@ class JsonFormatter : public spdlog::formatter {
         absl::StrCat("{\"time\":\"", absl::string_view(time.data(), time.size()), "\",\"level\":\"",
                      absl::string_view(level.data(), level.size()), "\",\"process\":\"", process_,
                      "\",\"message\":\"");
-    for (char c : absl::string_view(message.payload.data(), message.payload.size())) {
-      const unsigned char byte = static_cast<unsigned char>(c);
-      if (c == '"' || c == '\\') {
-        absl::StrAppend(&line, "\\", absl::string_view(&c, 1));
-      } else if (byte < 0x20) {
-        absl::StrAppend(&line, "\\u00", absl::Hex(byte, absl::kZeroPad2));
-      } else {
-        line.push_back(c);
-      }
-    }
-    line.append("\"}\n");
+    const absl::string_view payload(message.payload.data(), message.payload.size());
+    AppendEscaped(payload, line);
+    line.push_back('"');
+    AppendFields(payload, line);
+    line.append("}\n");
     out.append(line.data(), line.data() + line.size());
   }
 

@@ -19,6 +19,9 @@
 namespace lwq::client {
 namespace {
 
+// What the server measures on that was given no text.
+constexpr char kBuiltinText[] = "datasets/builtin-held-out";
+
 constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"allocator", "NAME",
      "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform, drop "
@@ -41,8 +44,9 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
      "f32 bf16"},
     {"eval-limit", "N", "first N items of each task file (default: all)"},
     {"eval-tasks", "FILES", "multiple-choice JSON lines, commas between"},
-    {"eval-text", "FILE", "held-out text for perplexity and KL"},
-    {"eval-tokens", "N", "tokens of it that are used (default 16384)"},
+    {"eval-text", "FILE",
+     "held-out text for perplexity and KL (default: the server's, datasets/builtin-held-out)"},
+    {"eval-tokens", "N", "tokens of it that are used (default 16384, of the server's own 4096)"},
     {"for", "ENGINE",
      "who shall load it: llama.cpp, vllm, sglang, transformers, gptqmodel (default vllm); a "
      "--profile that engine takes",
@@ -174,6 +178,14 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   return absl::OkStatus();
 }
 
+// A job says how good its model is without being asked.
+void MeasureOnBuiltinText(v1::QuantizeSpec* spec) {
+  constexpr int64_t kTokens = 4096;
+  v1::Evaluation& evaluation = *spec->mutable_evaluation();
+  evaluation.set_text_dataset(kBuiltinText);
+  if (evaluation.text_tokens() == 0) evaluation.set_text_tokens(kTokens);
+}
+
 // A dataset that the server has already, and no file.
 bool IsDatasetName(absl::string_view text) { return absl::StartsWith(text, "datasets/"); }
 
@@ -237,6 +249,7 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   if (flags.Has("no-eval") && (flags.Has("eval-text") || flags.Has("eval-tasks"))) {
     return Failure(reasons::kUsage, "--no-eval contradicts --eval-text and --eval-tasks");
   }
+  if (!flags.Has("no-eval") && !flags.Has("eval-text")) MeasureOnBuiltinText(&spec);
   return spec;
 }
 
@@ -262,6 +275,7 @@ absl::Status UploadDatasets(Client* client, const Flags& flags, v1::QuantizeSpec
                          UploadNamed(client, flags.Get("eval-text"), names));
     spec->mutable_evaluation()->set_text_dataset(name);
   }
+  if (spec->evaluation().text_dataset() == kBuiltinText) (*names)[kBuiltinText] = "built-in text";
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("eval-tasks"));
   for (const std::string& task : tasks) {
     LWQ_ASSIGN_OR_RETURN(const std::string name, UploadNamed(client, task, names));

@@ -14,6 +14,7 @@
 #include "base/reasons.h"
 #include "base/settings.h"
 #include "base/status_macros.h"
+#include "server/backup_command.h"
 #include "server/service/server_runner.h"
 #include "server/store_command.h"
 
@@ -224,7 +225,12 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::string(argv[1]) == "store") {
     return lwq::RunStoreCommand(argc - 1, argv + 1);
   }
-  CLI::App app("lwq-server: the scheduler of lwq. See also: lwq-server store --help");
+  if (argc > 1 && (std::string(argv[1]) == "backup" || std::string(argv[1]) == "restore")) {
+    return lwq::RunBackupCommand(argc - 1, argv + 1);
+  }
+  CLI::App app(
+      "lwq-server: the scheduler of lwq. See also the --help of lwq-server backup, restore and "
+      "store");
   lwq::Flags flags;
   lwq::AddPlaces(app, flags);
   lwq::AddCallers(app, flags);

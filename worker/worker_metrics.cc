@@ -21,6 +21,23 @@ std::string KindOf(const v1::TaskSpec& spec) {
   return set == nullptr ? "" : set->name();
 }
 
+// Of the text that a task asks for; 0 for kinds that read none.
+int64_t TokensOf(const v1::TaskSpec& spec) {
+  switch (spec.kind_case()) {
+    case v1::TaskSpec::kCalibrate:
+      return spec.calibrate().calibration().num_tokens();
+    case v1::TaskSpec::kScore:
+      return spec.score().held_out().score_tokens();
+    case v1::TaskSpec::kTrial:
+      return spec.trial().judge() ? spec.trial().held_out().judge_tokens()
+                                  : spec.trial().held_out().trial_tokens();
+    case v1::TaskSpec::kEvaluate:
+      return spec.evaluate().text_tokens();
+    default:
+      return 0;
+  }
+}
+
 }  // namespace
 
 WorkerMetrics::WorkerMetrics(const std::string& device, int64_t memory_bytes)
@@ -36,6 +53,10 @@ WorkerMetrics::WorkerMetrics(const std::string& device, int64_t memory_bytes)
           "lwq_worker_blob_bytes_total",
           "Bytes of blobs that tasks read and wrote, those of the local cache included.", {"stage"},
           AllOf({{"fetch", "upload"}}))),
+      tokens_(metrics_.AddCounter(
+          "lwq_worker_tokens_total",
+          "Tokens of text that finished tasks put through the model, or through a part of it.",
+          {"kind"}, AllOf({{"calibrate", "score", "trial", "evaluate"}}))),
       memory_(metrics_.AddGauge(
           "lwq_worker_memory_bytes",
           "Anonymous memory now, the most of the last task, and the ceiling (0: none).", {"kind"},
@@ -57,6 +78,8 @@ void WorkerMetrics::TaskEnded(const v1::TaskSpec& spec, const std::string& outco
                               int64_t peak_anonymous_bytes) {
   busy_->Set({}, 0);
   tasks_->Add({KindOf(spec), outcome});
+  const int64_t tokens = outcome == "done" ? TokensOf(spec) : 0;
+  if (tokens > 0) tokens_->Add({KindOf(spec)}, static_cast<double>(tokens));
   memory_->Set({"peak"}, static_cast<double>(peak_anonymous_bytes));
   MutexLock lock(&mu_);
   stage_seconds_->Add({"compute"}, std::max(0.0, seconds - moving_seconds_));
@@ -84,7 +107,7 @@ absl::StatusOr<std::string> MeasuredBlobs::Fetch(const v1::BlobRef& blob) {
 }
 
 absl::StatusOr<v1::BlobRef> MeasuredBlobs::Store(const std::string& path,
-                                                  const std::string& sha256) {
+                                                 const std::string& sha256) {
   const absl::Duration start = clock_->Steady();
   absl::StatusOr<v1::BlobRef> blob = blobs_->Store(path, sha256);
   metrics_->Moved("upload", absl::ToDoubleSeconds(clock_->Steady() - start),

@@ -34,6 +34,7 @@ class WorkerMetrics {
   CounterFamily* tasks_;
   CounterFamily* stage_seconds_;
   CounterFamily* blob_bytes_;
+  CounterFamily* tokens_;
   GaugeFamily* memory_;
   Mutex mu_;
   double moving_seconds_ ABSL_GUARDED_BY(mu_) = 0;  // of the task that runs

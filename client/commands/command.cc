@@ -73,6 +73,9 @@ absl::StatusOr<std::string> InForm(const std::string& form, const std::string& j
 absl::StatusOr<int> RunInForm(const CommandDef& command, Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const std::string form, TakeForm(invocation.flags));
   if (form != "yaml" && form != "name") return command.run(invocation);
+  if (invocation.flags.Has("watch")) {
+    return InvalidFailure("USAGE", "--watch prints tables, and JSON with -o json");
+  }
   std::ostream* const out = invocation.out;
   std::ostringstream json;
   invocation.out = &json;

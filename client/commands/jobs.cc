@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/commands/output.h"
+#include "client/commands/print_or_watch.h"
 #include "client/progress.h"
 #include "client/session.h"
 #include "client/size_text.h"
@@ -21,12 +22,13 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 4> kFlags = {{
+constexpr std::array<FlagDef, 5> kFlags = {{
     {"label", "KEY=VALUE", "only jobs with this label"},
     {"limit", "N", "at most so many (default 50)"},
     {"model", "MODEL", "only jobs of this model"},
     {"state", "STATE", "only QUEUED, RUNNING, CANCELLING, SUCCEEDED, FAILED or CANCELLED",
      "QUEUED RUNNING CANCELLING SUCCEEDED FAILED CANCELLED"},
+    kWatchFlag,
 }};
 
 absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
@@ -81,10 +83,9 @@ void AddWide(const v1::Job& job, std::vector<std::string>& cells) {
   cells.push_back(absl::StrJoin(labels, ","));
 }
 
-absl::StatusOr<int> Run(Invocation& invocation) {
-  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs, List(session->client(), invocation.flags));
-  if (invocation.flags.Has("json")) return PrintJson(invocation, jobs);
+absl::StatusOr<std::string> TableText(const Invocation& invocation,
+                                      const v1::ListJobsResponse& jobs) {
+  if (invocation.flags.Has("json")) return JsonText(jobs);
   std::vector<std::string> headings = {"NAME",  "MODEL", "BUDGET", "STATE",
                                        "PHASE", ">DONE", ">AGE",   "NOTE"};
   if (IsWide(invocation)) {
@@ -107,8 +108,16 @@ absl::StatusOr<int> Run(Invocation& invocation) {
     if (IsWide(invocation)) AddWide(job, cells);
     table.AddRow(std::move(cells));
   }
-  *invocation.out << table.Text();
-  return 0;
+  return table.Text();
+}
+
+absl::StatusOr<int> Run(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs,
+                         List(session->client(), invocation.flags));
+    return TableText(invocation, jobs);
+  });
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // tasks: the pieces of a job.
+#include <array>
+
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
+#include "client/commands/print_or_watch.h"
 #include "client/errors.h"
 #include "client/session.h"
 #include "client/size_text.h"
@@ -17,11 +20,11 @@ std::string TriesText(const v1::TaskStatus& task) {
   return absl::StrCat(task.attempt() + task.lost() + (tried ? 1 : 0));
 }
 
-absl::StatusOr<int> Run(Invocation& invocation) {
-  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse all,
-                       AllTasks(session->client(), FullName("jobs", invocation.arguments[0])));
-  if (invocation.flags.Has("json")) return PrintJson(invocation, all);
+constexpr std::array<FlagDef, 1> kFlags = {{kWatchFlag}};
+
+absl::StatusOr<std::string> TableText(const Invocation& invocation,
+                                      const v1::ListTasksResponse& all) {
+  if (invocation.flags.Has("json")) return JsonText(all);
   Table table({"TASK", "KIND", ">LAYER", "STATE", ">TRIES", "WORKER", ">TIME", "NOTE"});
   for (const v1::TaskStatus& task : all.tasks()) {
     const std::string layer = task.layer() == -2   ? "-"
@@ -36,8 +39,16 @@ absl::StatusOr<int> Run(Invocation& invocation) {
                   FormatSeconds(runs ? task.running_seconds() : task.seconds()),
                   LogSafe(runs ? task.current() : task.detail())});
   }
-  *invocation.out << table.Text();
-  return kExitOk;
+  return table.Text();
+}
+
+absl::StatusOr<int> Run(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  const std::string job = FullName("jobs", invocation.arguments[0]);
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse all, AllTasks(session->client(), job));
+    return TableText(invocation, all);
+  });
 }
 
 }  // namespace
@@ -48,7 +59,7 @@ constinit const CommandDef kTasksCommand = {
     .arguments = "JOB",
     .summary = "Lists the pieces of a job and how they stand.",
     .examples = "  lwqctl tasks j-1\n",
-    .flags = {},
+    .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,
     .most_arguments = 1,

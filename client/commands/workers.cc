@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
+#include "client/commands/print_or_watch.h"
 #include "client/errors.h"
 #include "client/session.h"
 #include "client/size_text.h"
@@ -15,17 +16,22 @@
 namespace lwq::client {
 namespace {
 
-absl::StatusOr<int> List(Invocation& invocation) {
-  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+constexpr std::array<FlagDef, 1> kFlags = {{kWatchFlag}};
+
+absl::StatusOr<v1::ListWorkersResponse> List(Client* client) {
   v1::ListWorkersResponse all;
   v1::ListWorkersRequest request;
   do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page,
-                         session->client()->ListWorkers(request));
+    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page, client->ListWorkers(request));
     all.mutable_workers()->MergeFrom(page.workers());
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
-  if (invocation.flags.Has("json")) return PrintJson(invocation, all);
+  return all;
+}
+
+absl::StatusOr<std::string> TableText(const Invocation& invocation,
+                                      const v1::ListWorkersResponse& all) {
+  if (invocation.flags.Has("json")) return JsonText(all);
   std::vector<std::string> headings = {"NAME",  "STATE", "DEVICE", ">TASKS",
                                        ">DONE", ">SEEN", "BUILD"};
   if (IsWide(invocation)) {
@@ -52,31 +58,15 @@ absl::StatusOr<int> List(Invocation& invocation) {
     }
     table.AddRow(std::move(cells));
   }
-  *invocation.out << table.Text();
-  return kExitOk;
+  return table.Text();
 }
-
-absl::StatusOr<int> Cordon(Invocation& invocation) {
-  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::CordonWorkerRequest request;
-  request.set_name(FullName("workers", invocation.arguments[1]));
-  request.set_cordoned(invocation.arguments[0] == "cordon");
-  LWQ_ASSIGN_OR_RETURN(const v1::Worker worker,
-                       session->client()->CordonWorker(std::move(request)));
-  if (invocation.flags.Has("json")) return PrintJson(invocation, worker);
-  *invocation.out << ShortName(worker.name()) << (worker.cordoned() ? " cordoned\n" : " open\n");
-  return kExitOk;
-}
-
-constexpr std::array<Subcommand, 3> kSubcommands = {{
-    {"cordon", 1, 1, Cordon},
-    {"list", 0, 0, List},
-    {"uncordon", 1, 1, Cordon},
-}};
 
 absl::StatusOr<int> Run(Invocation& invocation) {
-  if (invocation.arguments.empty()) return List(invocation);
-  return RunSubcommand(kSubcommands, invocation);
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse all, List(session->client()));
+    return TableText(invocation, all);
+  });
 }
 
 }  // namespace
@@ -84,13 +74,13 @@ absl::StatusOr<int> Run(Invocation& invocation) {
 extern const CommandDef kWorkersCommand;
 constinit const CommandDef kWorkersCommand = {
     .name = "workers",
-    .arguments = "[list | cordon WORKER | uncordon WORKER]",
-    .summary = "Lists workers; a cordoned one gets no new tasks.",
-    .examples = "  lwqctl workers\n  lwqctl workers cordon w1\n",
-    .flags = {},
+    .arguments = "",
+    .summary = "Lists workers, and what each does.",
+    .examples = "  lwqctl workers\n  lwqctl workers -o wide\n",
+    .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 0,
-    .most_arguments = 2,
+    .most_arguments = 0,
     .run = Run,
 };
 

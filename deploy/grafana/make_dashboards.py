@@ -69,6 +69,7 @@ DASHBOARDS = {
         ("Where the time goes", "percentunit", "timeseries",
          [(rate("lwq_worker_stage_seconds_total", "stage", window="5m")
            + " / ignoring (stage) group_left () sum(rate(lwq_worker_stage_seconds_total[5m]))", "{{stage}}")]),
+        ("Tokens put through models", "ops", "timeseries", [(rate("lwq_worker_tokens_total", "kind"), "{{kind}}")]),
         ("Blobs read and written", "Bps", "timeseries", [(rate("lwq_worker_blob_bytes_total", "stage"), "{{stage}}")]),
         ("Memory", "bytes", "timeseries", [("lwq_worker_memory_bytes", "{{instance}} {{kind}}")]),
         ("Processors", "none", "timeseries",

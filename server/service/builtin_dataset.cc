@@ -8,6 +8,8 @@ extern const char lwq_builtin_mixed_begin[];
 extern const char lwq_builtin_mixed_end[];
 extern const char lwq_builtin_books_begin[];
 extern const char lwq_builtin_books_end[];
+extern const char lwq_builtin_held_out_begin[];
+extern const char lwq_builtin_held_out_end[];
 }
 
 namespace lwq {
@@ -28,6 +30,9 @@ absl::Span<const BuiltinDataset> BuiltinDatasets() {
        Between(lwq_builtin_mixed_begin, lwq_builtin_mixed_end)},
       {"datasets/builtin-books", "books.txt", "Excerpts of public-domain books.",
        Between(lwq_builtin_books_begin, lwq_builtin_books_end)},
+      {"datasets/builtin-held-out", "built-in text",
+       "Books, documentation and code; what jobs are measured on that name nothing else.",
+       Between(lwq_builtin_held_out_begin, lwq_builtin_held_out_end)},
   };
   return datasets;
 }

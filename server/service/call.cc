@@ -38,6 +38,15 @@ std::string ResourceOf(const Messages& messages) {
   return "";
 }
 
+// " request=ID resource=jobs/j" of a call that changes something, by which its line is found.
+std::string RequestText(const Messages& messages) {
+  const std::string id = messages.request == nullptr ? "" : TextIn(*messages.request, "request_id");
+  if (id.empty()) return "";
+  const std::string resource = ResourceOf(messages);
+  return absl::StrCat(" request=", LogSafe(id),
+                      resource.empty() ? "" : " resource=", LogSafe(resource));
+}
+
 }  // namespace
 
 void LiveCalls::Add(LongCall* call) {
@@ -118,14 +127,16 @@ grpc::Status CallRecord::Close(const absl::Status& status) {
   Audit(status);
   const double seconds = absl::ToDoubleSeconds(env_.scheduler->clock().Steady() - start_);
   env_.scheduler->metrics().RpcEnded(service_, method_, status.code(), seconds);
+  const std::string request = RequestText(messages_);
   if (status.ok()) {
-    spdlog::debug("{}.{} OK {:.3f} s", service_, method_, seconds);
+    spdlog::log(request.empty() ? spdlog::level::debug : spdlog::level::info, "{}.{} OK {:.3f} s{}",
+                service_, method_, seconds, request);
     return grpc::Status::OK;
   }
   // A caller that hangs up is no news: idle workers do so when they stop.
   const auto level = absl::IsCancelled(status) ? spdlog::level::debug : spdlog::level::info;
-  spdlog::log(level, "{}.{} {} {:.3f} s: {}", service_, method_, ReasonOf(status), seconds,
-              LogSafe(status.message()));
+  spdlog::log(level, "{}.{} {} {:.3f} s{}: {}", service_, method_, ReasonOf(status), seconds,
+              request, LogSafe(status.message()));
   context_->AddTrailingMetadata("lwq-reason", ReasonOf(status));
   return ToGrpcStatus(status);
 }

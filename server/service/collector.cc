@@ -12,11 +12,10 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
-#include "google/protobuf/descriptor.h"
-#include "google/protobuf/message.h"
 #include "server/service/call.h"
 #include "server/service/deletion.h"
 #include "server/service/record_writes.h"
+#include "server/store/blob_refs.h"
 
 namespace lwq {
 namespace {
@@ -31,29 +30,6 @@ constexpr absl::Duration kKeepEvents = absl::Hours(7 * 24);
 // A leader that hung in the middle of a collection notices after at most this that it leads no
 // more.
 constexpr absl::Duration kTermIsGood = absl::Seconds(1);
-
-using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
-
-void Mark(const Message& message, std::unordered_set<std::string>& needed) {
-  if (message.GetDescriptor() == v1::BlobRef::descriptor()) {
-    needed.insert(static_cast<const v1::BlobRef&>(message).sha256());
-    return;
-  }
-  const google::protobuf::Reflection& reflection = *message.GetReflection();
-  std::vector<const FieldDescriptor*> fields;
-  reflection.ListFields(message, &fields);
-  for (const FieldDescriptor* field : fields) {
-    if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
-    if (!field->is_repeated()) {
-      Mark(reflection.GetMessage(message, field), needed);
-      continue;
-    }
-    for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
-      Mark(reflection.GetRepeatedMessage(message, field, i), needed);
-    }
-  }
-}
 
 // Whether a collection may go on. Another leader on the same blobs may need what this one found
 // that nobody does, and a server that is to end does not wait for the rest.
@@ -142,7 +118,7 @@ class Pass {
       for (Record& row : rows) {
         LWQ_ASSIGN_OR_RETURN(const T record, ParseRecord<T>(table, row));
         if (stays(row, record)) {
-          Mark(record, needed_);
+          ForEachBlobRef(record, [&](const v1::BlobRef& blob) { needed_.insert(blob.sha256()); });
           continue;
         }
         row.value.clear();

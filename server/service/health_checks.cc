@@ -73,7 +73,7 @@ v1::HealthCheck WorkersCheck(const std::vector<v1::Worker>& workers, const std::
   if (!lost.empty()) absl::StrAppend(&detail, ", not heard of: ", absl::StrJoin(lost, ", "));
   if (live == 0) {
     return Check("workers", v1::HealthCheck::FAIL, detail,
-                 cordoned > 0 ? "lwqctl workers uncordon WORKER"
+                 cordoned > 0 ? "lwqctl worker uncordon WORKER"
                               : "start one: lwq-worker --server ADDRESS --work-dir DIR");
   }
   if (!other_builds.empty()) {

@@ -1,5 +1,8 @@
 #include "base/log.h"
 
+#include <nlohmann/json.hpp>
+#include <string>
+
 #include "gtest/gtest.h"
 
 namespace lwq {
@@ -15,6 +18,36 @@ TEST(LogSafeTest, TwiceIsAsOnce) {
 }
 
 TEST(LogSafeTest, LongTextIsCut) { EXPECT_EQ(LogSafe(std::string(5000, 'x')).size(), 2003u); }
+
+nlohmann::json LoggedAsJson(absl::string_view message) {
+  const auto before = spdlog::default_logger();
+  ::testing::internal::CaptureStderr();
+  InitLogging("test", LogFormat::kJson, "info");
+  spdlog::info("{}", message);
+  spdlog::set_default_logger(before);
+  return nlohmann::json::parse(::testing::internal::GetCapturedStderr());
+}
+
+TEST(JsonLogTest, NamesWithValuesAreFieldsBesidesTheMessage) {
+  const std::string message = "job=j-1 task=3f2a kind=quantize done worker=w\"1, request=a=b";
+  const nlohmann::json line = LoggedAsJson(message);
+  EXPECT_EQ(line.at("message"), message);
+  EXPECT_EQ(line.at("job"), "j-1");
+  EXPECT_EQ(line.at("worker"), "w\"1");
+  EXPECT_EQ(line.at("request"), "a=b");
+  EXPECT_EQ(line.at("level"), "info");
+}
+
+// What somebody has written into a message changes none of the line's own fields, and gives no name
+// twice.
+TEST(JsonLogTest, TheLinesOwnFieldsStay) {
+  const nlohmann::json line =
+      LoggedAsJson("level=error process=x time=0 job=a job=b =c d= Upper=1 x\"y=2");
+  EXPECT_EQ(line.at("level"), "info");
+  EXPECT_EQ(line.at("process"), "test");
+  EXPECT_EQ(line.at("job"), "a");
+  EXPECT_EQ(line.size(), 5u);
+}
 
 }  // namespace
 }  // namespace lwq

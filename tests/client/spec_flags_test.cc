@@ -35,6 +35,19 @@ TEST(SpecFlagsTest, WhatIsNotGivenIsLeftToTheServer) {
   EXPECT_FALSE(spec.has_calibration());
 }
 
+TEST(SpecFlagsTest, AJobIsMeasuredWithoutBeingAsked) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec plain, SpecOf({}));
+  EXPECT_EQ(plain.evaluation().text_dataset(), "datasets/builtin-held-out");
+  EXPECT_EQ(plain.evaluation().text_tokens(), 4096);
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec fewer, SpecOf({"--eval-tokens=512"}));
+  EXPECT_EQ(fewer.evaluation().text_tokens(), 512);
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec none, SpecOf({"--no-eval"}));
+  EXPECT_FALSE(none.has_evaluation());
+  // Which one it is is known when it has been uploaded; how much of it, the server says.
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec own, SpecOf({"--eval-text=a.txt"}));
+  EXPECT_FALSE(own.has_evaluation());
+}
+
 TEST(SpecFlagsTest, NoTokensToScoreOnAreRefused) {
   EXPECT_THAT(SpecOf({"--score-tokens=0"}), FailsWith("FLAG_INVALID", HasSubstr("score-tokens")));
 }

@@ -81,6 +81,18 @@ TEST_F(CliQuantizeTest, OneCommandGivesAnArtifactAndASecondOneTheSameFromTheCach
   EXPECT_THAT(quantized.err, HasSubstr("is quantized already"));
 }
 
+TEST_F(CliQuantizeTest, AJobSaysHowGoodItsModelIsWithoutBeingAsked) {
+  const std::string asked =
+      absl::StrReplaceAll(QuickQuantize("out"), {{"--no-eval --json", "--eval-tokens 512"}});
+  const CliAnswer answer = Lwqctl(asked);
+  ASSERT_EQ(answer.code, 0) << answer.err;
+  EXPECT_THAT(answer.out, HasSubstr("built-in text"));
+  EXPECT_THAT(answer.out, HasSubstr("perplexity"));
+  EXPECT_THAT(answer.out, HasSubstr("KL"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string card, ReadFile(File("out/README.md"), 1 << 20));
+  EXPECT_THAT(card, HasSubstr("built-in text"));
+}
+
 TEST_F(CliQuantizeTest, ForLlamaCppTheArtifactIsOneFileOfTheForecastSize) {
   const std::string call = absl::StrCat(
       "quantize ", SampleModelPath(), " --for llama.cpp --budget Q4_K_M --method rtn",

@@ -12,6 +12,7 @@ namespace lwq::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class CliServiceTest : public CliTest {};
 
@@ -63,6 +64,68 @@ TEST_F(CliServiceTest, AWorkerWaitsForAServerThatIsStoppedAndStartedAgain) {
   const CliAnswer answer = Lwqctl(QuickQuantize("out"));
   EXPECT_EQ(answer.code, 0) << answer.err;
   EXPECT_EQ(FindChild("lwq-worker"), worker);
+}
+
+TEST_F(CliServiceTest, TablesArePrintedAgainWhenTheyChange) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  EXPECT_EQ(Lwqctl("workers --watch -o yaml").code, 2);
+  std::FILE* watch = ::popen(Line("workers --watch --timeout 60", "watch").c_str(), "r");
+  ASSERT_NE(watch, nullptr);
+  const absl::Time deadline = absl::Now() + absl::Seconds(50);
+  const auto seen = [&](const std::string& text) {
+    while (Read(0, "watch").out.find(text) == std::string::npos && absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    return Read(0, "watch").out.find(text) != std::string::npos;
+  };
+  EXPECT_TRUE(seen("READY"));
+  EXPECT_EQ(Lwqctl("worker cordon embedded").code, 0);
+  EXPECT_TRUE(seen("READY, cordoned"));
+  ASSERT_EQ(Lwqctl("down --force").code, 0);  // which ends what watches
+  ::pclose(watch);
+}
+
+TEST_F(CliServiceTest, AWorkerIsDrainedAndTakenBackIntoService) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  EXPECT_EQ(Lwqctl("worker drain nobody").code, 3);
+  EXPECT_EQ(Lwqctl("worker cordon embedded --wait").code, 2);
+  const CliAnswer drained = Lwqctl("worker drain embedded --wait");
+  EXPECT_EQ(drained.code, 0) << drained.err;
+  EXPECT_EQ(drained.out, "embedded cordoned, has no task\n");
+  EXPECT_THAT(Lwqctl("workers").out, HasSubstr("READY, cordoned"));
+  EXPECT_EQ(Lwqctl("worker uncordon embedded").out, "embedded open\n");
+  EXPECT_THAT(Lwqctl("workers").out, Not(HasSubstr("cordoned")));
+}
+
+// A backup is taken while a job runs; then all is lost and restored. What was there is there, and
+// the job goes on.
+TEST_F(CliServiceTest, WhatWasBackedUpUnderLoadIsThereAfterALoss) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  ASSERT_EQ(Lwqctl("model add " + SampleModelPath() + " --id sample").code, 0);
+  const std::string spec =
+      "submit sample --method rtn --scorer lim --allocator two-level --no-eval --calibration " +
+      SampleModelPath() + "/held-out.txt --calibration-tokens 512 --budget ";
+  const std::string first(absl::StripAsciiWhitespace(Lwqctl(spec + "4.5bpw").out));
+  ASSERT_EQ(Lwqctl("watch " + first).code, 0);
+  ASSERT_EQ(Lwqctl("artifact get jobs/" + first + " --out " + File("before")).code, 0);
+  const std::string second(absl::StripAsciiWhitespace(Lwqctl(spec + "6bpw").out));
+  const CliAnswer backed_up = Lwqctl("backup " + File("backup") + " --json");
+  ASSERT_EQ(backed_up.code, 0) << backed_up.err;
+  EXPECT_GT(Number(Json(backed_up.out), "blobs"), 10);
+  EXPECT_EQ(Lwqctl("backup " + File("backup")).code, 8);
+  EXPECT_EQ(Lwqctl("restore " + File("backup")).code, 8);
+  EXPECT_EQ(Lwqctl("backup " + File("elsewhere") + " --server localhost:1").code, 2);
+
+  ASSERT_EQ(Lwqctl("down --force").code, 0);
+  ASSERT_OK(RemoveAll(data()));
+  const CliAnswer restored = Lwqctl("restore " + File("backup"));
+  ASSERT_EQ(restored.code, 0) << restored.err;
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  const CliAnswer got = Lwqctl("artifact get jobs/" + first + " --out " + File("after"));
+  ASSERT_EQ(got.code, 0) << got.err;
+  EXPECT_EQ(*ReadFile(File("after/model.safetensors"), 1 << 30),
+            *ReadFile(File("before/model.safetensors"), 1 << 30));
+  EXPECT_EQ(Lwqctl("watch " + second).code, 0);
 }
 
 TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {

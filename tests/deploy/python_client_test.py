@@ -128,13 +128,17 @@ def main():
     lwqctl(address, "artifact", "get", f"jobs/{job}", "--out", TMP / "by-lwqctl")
     digest = hashlib.sha256((TMP / "by-lwqctl/model.safetensors").read_bytes()).hexdigest()
 
+    run([python, "-c", f"import lwq; lwq.Client({address!r}).download({job!r}, {str(TMP / 'by-python')!r})"], cwd=TMP)
+    cards = [(TMP / f"{who}/README.md").read_text() for who in ("by-lwqctl", "by-python")]
+    check(cards[0] == cards[1] and "perplexity per token" in cards[0], f"lwqctl and Python write the same model card {cards}")
+
     options = run([python, "-c", "from lwq.spec import Options; print(*Options.__annotations__)"], cwd=TMP).split()
     flags = run([lwq("lwqctl"), "submit", "--help"])
     unknown = [option for option in options if f"--{option.replace('_', '-')} " not in flags]
     unknown = [flag for flag in unknown if flag not in ("engine", "method_options", "scorer_options", "allocator_options")]
     check(len(options) > 20 and not unknown, f"each of {len(options)} options is named as a flag of lwqctl {unknown or ''}")
     of_the_job = set(re.findall(r'^    \{"([a-z-]+)"', (ROOT / "client/spec_flags.cc").read_text(), re.M))
-    given = {option.replace("_", "-") for option in options} | {"budget", "for", "no-eval"}  # an argument; engine; no eval_text
+    given = {option.replace("_", "-") for option in options} | {"budget", "for"}  # an argument; engine
     missing = sorted(flag for flag in of_the_job if flag not in given and f"{flag}s" not in given)
     check(len(of_the_job) > 20 and not missing, f"and each of its {len(of_the_job)} flags for jobs is an option {missing or ''}")
 

@@ -39,8 +39,7 @@ const std::vector<FolderRule>& FolderRules() {
       // A method sees a layer's slots and what calibration left of it, never a model.
       {"worker/engine/quant",
        {"worker/engine/evidence/channel_statistics.h", "worker/engine/evidence/evidence.h",
-        "worker/engine/evidence/input_evidence.h",
-        "worker/engine/format",
+        "worker/engine/evidence/input_evidence.h", "worker/engine/format",
         "worker/engine/model/layer_edits.h", "worker/engine/model/layer_spec.h",
         "worker/engine/model/weight_source.h", "worker/engine/device/device.h",
         "worker/engine/device/scale_grid.h", "worker/engine/gguf/block_fit.h",
@@ -70,6 +69,7 @@ const std::vector<FolderRule>& FolderRules() {
       {"server/dispatch",
        {"server/store", "server/blob", "records", "worker/engine/plan", "worker/engine/format",
         "proto", "base"}},
+      {"server/backup", {"server/store", "server/blob", "proto", "base"}},
       {"server", {"server", "records", "worker/engine/plan", "proto", "base"}},
       // A budget's text is read where it is typed, by the planner's grammar.
       {"client", {"client", "records", "worker/engine/plan/budget.h", "proto", "base"}},
@@ -115,8 +115,8 @@ const std::vector<ThirdPartyRule>& ThirdPartyRules() {
       {"openssl/.*", {"base"}, false},
       {"spdlog/.*", {"base/log.h", "base/log.cc"}, true},
       {"CLI/.*",
-       {"base/settings.cc", "worker/main.cc", "server/main.cc", "server/store_command.cc",
-        "client"},
+       {"base/settings.cc", "worker/main.cc", "server/main.cc", "server/backup_command.cc",
+        "server/store_command.cc", "client"},
        true},
       {"gtest/.*|gmock/.*|benchmark/.*", {}, true},
   };

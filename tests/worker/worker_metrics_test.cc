@@ -61,5 +61,23 @@ TEST(WorkerMetricsTest, TheTimeOfATaskIsFetchComputeAndUpload) {
                     HasSubstr("lwq_worker_info{device=\"cpu\"")));
 }
 
+TEST(WorkerMetricsTest, TokensAreThoseOfTasksThatReadText) {
+  WorkerMetrics metrics("cpu", 0);
+  v1::TaskSpec calibrate, trial, quantize;
+  calibrate.mutable_calibrate()->mutable_calibration()->set_num_tokens(1000);
+  trial.mutable_trial()->mutable_held_out()->set_trial_tokens(300);
+  trial.mutable_trial()->mutable_held_out()->set_judge_tokens(70);
+  quantize.mutable_quantize();
+  metrics.TaskEnded(calibrate, "done", 1, 0);
+  metrics.TaskEnded(calibrate, "failed", 1, 0);
+  metrics.TaskEnded(quantize, "done", 1, 0);
+  metrics.TaskEnded(trial, "done", 1, 0);
+  trial.mutable_trial()->set_judge(true);
+  metrics.TaskEnded(trial, "done", 1, 0);
+  EXPECT_THAT(metrics.Expose(), AllOf(HasSubstr("lwq_worker_tokens_total{kind=\"calibrate\"} 1000"),
+                                      HasSubstr("lwq_worker_tokens_total{kind=\"trial\"} 370"),
+                                      HasSubstr("lwq_worker_tokens_total{kind=\"evaluate\"} 0")));
+}
+
 }  // namespace
 }  // namespace lwq::testing

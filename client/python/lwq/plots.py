@@ -74,7 +74,7 @@ def frontier(jobs: Sequence[Job], axes: Axes | None = None) -> Axes:
     points = sorted((job.plan.bits_per_weight, result.text.kl.mean) for job in jobs for result in job.evaluations
                     if result.subject == "artifact" and result.text.HasField("kl"))
     if not points:
-        raise invalid("STATE_CONFLICT", "none of the jobs has measured a KL divergence: give them eval_text")
+        raise invalid("STATE_CONFLICT", "none of the jobs has measured a KL divergence: leave no_eval out")
     drawn = _axes(axes, 6, 4)
     drawn.plot([bits for bits, _ in points], [kl for _, kl in points], "o-", label="jobs")
     return _labelled(drawn, "bits per weight")

@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
     no_scale_search: bool
     no_refinement: bool
     no_cache: bool
+    no_eval: bool  # no measurement: else on eval_text, or on the server's own text
     seed: int
     calibration: Path
     calibration_tokens: int
@@ -47,6 +48,10 @@ class Options(TypedDict, total=False):
     scorer_options: Mapping[str, object]
     allocator_options: Mapping[str, object]
 
+
+# What a job is measured on that names no text, as by lwqctl.
+BUILTIN_TEXT = "datasets/builtin-held-out"
+_BUILTIN_TOKENS = 4096
 
 _AS_IT_IS = ("method", "scorer", "allocator", "compute", "asymmetric", "quantize_head", "no_act_order",
              "no_scale_search", "no_refinement", "no_cache", "seed")
@@ -86,6 +91,12 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
         spec.evaluation.text_tokens = options["eval_tokens"]
     if "eval_limit" in options:
         spec.evaluation.limit = options["eval_limit"]
+    if options.get("no_eval"):
+        if "eval_text" in options or "eval_tasks" in options:
+            raise invalid("FLAG_INVALID", "no_eval contradicts eval_text and eval_tasks")
+    elif "eval_text" not in options:
+        spec.evaluation.text_dataset = BUILTIN_TEXT
+        spec.evaluation.text_tokens = options.get("eval_tokens", _BUILTIN_TOKENS)
     return spec
 
 

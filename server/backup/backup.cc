@@ -1,0 +1,272 @@
+#include "server/backup/backup.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/failure.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status_macros.h"
+#include "proto/lwq/v1/job.pb.h"
+#include "proto/lwq/v1/model.pb.h"
+#include "proto/lwq/v1/record.pb.h"
+#include "server/blob/local_blob_store.h"
+#include "server/store/blob_refs.h"
+#include "server/store/sqlite_snapshot.h"
+#include "server/store/sqlite_store.h"
+
+namespace lwq {
+namespace {
+
+constexpr char kDatabase[] = "lwq.db";
+constexpr char kManifest[] = "backup.json";
+constexpr int64_t kMostManifestBytes = 64 << 20;
+constexpr int64_t kReadBytes = 1 << 20;
+// What jobs deleted while blobs were copied is gone from the next copy of the records.
+constexpr int kMostRounds = 5;
+
+// By digest.
+using Blobs = std::map<std::string, BlobId>;
+
+struct Needed {
+  int64_t num_records = 0;
+  Blobs blobs;
+};
+
+// A record of a table whose records name blobs; null for the other tables. As in the collector.
+std::unique_ptr<google::protobuf::Message> NewRecord(Table table) {
+  switch (table) {
+    case Table::kJobs:
+      return std::make_unique<v1::JobRecord>();
+    case Table::kTasks:
+      return std::make_unique<v1::TaskRecord>();
+    case Table::kCache:
+      return std::make_unique<v1::CacheRecord>();
+    case Table::kModels:
+      return std::make_unique<v1::Model>();
+    case Table::kDatasets:
+      return std::make_unique<v1::Dataset>();
+    case Table::kArtifacts:
+      return std::make_unique<v1::Artifact>();
+    default:
+      return nullptr;
+  }
+}
+
+absl::Status AddNeeded(Store& store, Table table, Needed& needed) {
+  const std::unique_ptr<google::protobuf::Message> record = NewRecord(table);
+  ListQuery query;
+  query.order_at_least = INT64_MIN;
+  while (true) {
+    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.List(table, query));
+    needed.num_records += static_cast<int64_t>(rows.size());
+    for (const Record& row : rows) {
+      if (record == nullptr) break;
+      if (!record->ParseFromString(row.value)) {
+        return CorruptFailure("STORE_CORRUPT", absl::StrCat("record ", row.key, " of ",
+                                                            NameOf(table), " is not readable"));
+      }
+      ForEachBlobRef(*record, [&](const v1::BlobRef& blob) {
+        needed.blobs[blob.sha256()] = {blob.sha256(), blob.size_bytes()};
+      });
+    }
+    if (static_cast<int>(rows.size()) < query.limit) return absl::OkStatus();
+    query.after_key = rows.back().key;
+  }
+}
+
+// Of the records in `directory`, which is nobody else's. It is left without the store's own files.
+absl::StatusOr<Needed> LookAt(const std::string& directory) {
+  Needed needed;
+  {
+    LWQ_ASSIGN_OR_RETURN(const auto store, SqliteStore::Open(directory));
+    for (int t = 0; t < kNumTables; ++t) {
+      LWQ_RETURN_IF_ERROR(AddNeeded(*store, static_cast<Table>(t), needed));
+    }
+  }
+  LWQ_RETURN_IF_ERROR(RemoveAll(JoinPath(directory, "lock")));
+  return needed;
+}
+
+absl::Status CopyBlob(BlobStore& from, BlobStore& to, const BlobId& id) {
+  LWQ_ASSIGN_OR_RETURN(const auto reader, from.OpenRead(id));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, to.OpenWrite(id));
+  for (int64_t offset = writer->committed_bytes(); offset < id.size_bytes;) {
+    LWQ_ASSIGN_OR_RETURN(const std::string bytes, reader->Read(offset, kReadBytes));
+    LWQ_RETURN_IF_ERROR(writer->Append(bytes));
+    offset += static_cast<int64_t>(bytes.size());
+  }
+  return writer->Finish();
+}
+
+// Those that `to` has not; which of them `from` has not either, or damaged.
+absl::StatusOr<std::set<std::string>> CopyBlobs(BlobStore& from, BlobStore& to,
+                                                const Blobs& blobs) {
+  std::set<std::string> missing;
+  for (const auto& [digest, id] : blobs) {
+    LWQ_ASSIGN_OR_RETURN(const bool there, to.Has(id));
+    if (there) continue;
+    absl::Status copied = CopyBlob(from, to, id);
+    const std::string reason = ReasonOf(copied);
+    if (reason == "BLOB_MISSING" || reason == "BLOB_CORRUPT") {
+      missing.insert(digest);
+    } else if (!copied.ok()) {
+      return Annotate(copied, "copying blob ", digest);
+    }
+  }
+  return missing;
+}
+
+// Nothing is flushed blob by blob: all is, before the end.
+absl::StatusOr<std::unique_ptr<LocalBlobStore>> OpenTarget(const std::string& directory) {
+  LocalBlobOptions options;
+  options.sync = [](int) { return 0; };
+  return LocalBlobStore::Open(JoinPath(directory, "blobs"), options);
+}
+
+absl::Status FlushAll(const std::string& directory) {
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening ", directory));
+  const bool failed = ::syncfs(fd) != 0;
+  const int error = errno;
+  ::close(fd);
+  return failed ? absl::ErrnoToStatus(error, absl::StrCat("flushing ", directory))
+                : absl::OkStatus();
+}
+
+absl::Status CheckNewOrEmpty(const std::string& directory) {
+  LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(directory));
+  std::erase(names, "lost+found");  // of a file system's root
+  if (names.empty()) return absl::OkStatus();
+  return Failure(
+      absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
+      absl::StrCat(directory, " is not empty: it holds ", names.front(), "; give a new directory"));
+}
+
+BackupReport ReportOf(const Needed& needed, const std::set<std::string>& missing) {
+  BackupReport report;
+  report.num_records = needed.num_records;
+  report.missing.assign(missing.begin(), missing.end());
+  for (const auto& [digest, id] : needed.blobs) {
+    if (missing.count(digest) > 0) continue;
+    ++report.num_blobs;
+    report.blob_bytes += id.size_bytes;
+  }
+  return report;
+}
+
+absl::Status WriteManifest(const std::string& target, const BackupReport& report) {
+  LWQ_ASSIGN_OR_RETURN(const std::string digest, Sha256HexOfFile(JoinPath(target, kDatabase)));
+  const nlohmann::json manifest = {{"version", 1},
+                                   {"time", absl::FormatTime(absl::Now(), absl::UTCTimeZone())},
+                                   {"records", report.num_records},
+                                   {"records_sha256", digest},
+                                   {"blobs", report.num_blobs},
+                                   {"blob_bytes", report.blob_bytes},
+                                   {"missing", report.missing}};
+  return WriteFileAtomically(JoinPath(target, kManifest), manifest.dump(2) + "\n");
+}
+
+struct Manifest {
+  std::string records_sha256;
+  std::set<std::string> missing;
+};
+
+absl::StatusOr<Manifest> ReadManifest(const std::string& backup) {
+  const std::string path = JoinPath(backup, kManifest);
+  if (!FileExists(path)) {
+    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+                   absl::StrCat("there is no ", path, ": ", backup,
+                                " is no backup, or one that was not finished"));
+  }
+  LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostManifestBytes));
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  try {
+    return Manifest{json.at("records_sha256").get<std::string>(),
+                    json.at("missing").get<std::set<std::string>>()};
+  } catch (const nlohmann::json::exception& error) {
+    return CorruptFailure("STORE_CORRUPT", absl::StrCat("reading ", path, ": ", error.what()));
+  }
+}
+
+// The records, checked, in a folder of their own: a directory that was not restored to the end has
+// no database where a server would look for it.
+absl::Status CopyRecords(const std::string& backup, const std::string& digest,
+                         const std::string& folder) {
+  const std::string from = JoinPath(backup, kDatabase);
+  LWQ_ASSIGN_OR_RETURN(const std::string found, Sha256HexOfFile(from));
+  if (found != digest) {
+    return CorruptFailure("STORE_CORRUPT",
+                          absl::StrCat(from, " is not what was backed up: its SHA-256 is ", found,
+                                       ", ", digest, " expected; take another backup"));
+  }
+  LWQ_RETURN_IF_ERROR(MakeDirectories(folder));
+  LWQ_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(from));
+  LWQ_ASSIGN_OR_RETURN(const auto writer, FileWriter::Create(JoinPath(folder, kDatabase)));
+  LWQ_RETURN_IF_ERROR(writer->Append(file->bytes()));
+  return writer->Finish();
+}
+
+}  // namespace
+
+absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std::string& target,
+                                    const BackupOptions& options) {
+  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(target));
+  const std::string database = JoinPath(target, kDatabase);
+  LWQ_RETURN_IF_ERROR(SnapshotSqlite(data_directory, database));
+  const std::string blobs =
+      options.blobs.empty() ? JoinPath(data_directory, "blobs") : options.blobs;
+  LWQ_ASSIGN_OR_RETURN(const auto from, LocalBlobStore::Open(blobs));
+  LWQ_ASSIGN_OR_RETURN(const auto to, OpenTarget(target));
+  Needed needed;
+  std::set<std::string> missing;
+  for (int round = 0; round < kMostRounds; ++round) {
+    if (round > 0) {
+      LWQ_RETURN_IF_ERROR(RemoveAll(database));
+      LWQ_RETURN_IF_ERROR(SnapshotSqlite(data_directory, database));
+    }
+    if (options.on_snapshot) options.on_snapshot();
+    LWQ_ASSIGN_OR_RETURN(needed, LookAt(target));
+    const std::set<std::string> missing_before = std::move(missing);
+    LWQ_ASSIGN_OR_RETURN(missing, CopyBlobs(*from, *to, needed.blobs));
+    // What is missing twice is not missing because its record was just deleted.
+    if (missing.empty() || missing == missing_before) break;
+  }
+  const BackupReport report = ReportOf(needed, missing);
+  LWQ_RETURN_IF_ERROR(FlushAll(target));
+  LWQ_RETURN_IF_ERROR(WriteManifest(target, report));
+  return report;
+}
+
+absl::StatusOr<BackupReport> Restore(const std::string& backup, const std::string& data_directory) {
+  LWQ_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(backup));
+  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(data_directory));
+  const std::string folder = JoinPath(data_directory, "restoring");
+  LWQ_RETURN_IF_ERROR(CopyRecords(backup, manifest.records_sha256, folder));
+  LWQ_ASSIGN_OR_RETURN(const Needed needed, LookAt(folder));
+  LWQ_ASSIGN_OR_RETURN(const auto from, LocalBlobStore::Open(JoinPath(backup, "blobs")));
+  LWQ_ASSIGN_OR_RETURN(const auto to, OpenTarget(data_directory));
+  LWQ_ASSIGN_OR_RETURN(const std::set<std::string> missing, CopyBlobs(*from, *to, needed.blobs));
+  for (const std::string& digest : missing) {
+    if (manifest.missing.count(digest) > 0) continue;
+    return CorruptFailure("STORE_CORRUPT",
+                          absl::StrCat("the backup ", backup, " has lost blob ", digest,
+                                       ", or holds it damaged: take another backup"));
+  }
+  LWQ_RETURN_IF_ERROR(FlushAll(data_directory));
+  LWQ_RETURN_IF_ERROR(RenameFile(JoinPath(folder, kDatabase), JoinPath(data_directory, kDatabase)));
+  LWQ_RETURN_IF_ERROR(RemoveAll(folder));
+  LWQ_RETURN_IF_ERROR(SyncDirectory(data_directory));
+  return ReportOf(needed, missing);
+}
+
+}  // namespace lwq
