@@ -279,7 +279,7 @@ absl::Status Publish(const std::string& staging, const std::string& out) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(staging));
   std::vector<std::string> files;
   for (const std::string& name : names) {
-    if (!absl::StartsWith(name, "lwq-")) files.push_back(name);
+    if (!absl::StartsWith(name, "lwq-") && name != "README.md") files.push_back(name);
   }
   if (files.size() != 1 || !IsFileOutput(files[0])) {
     return Failure(reasons::kUsage,

@@ -114,10 +114,12 @@ TEST(PublishTest, AFileAppearsWithItsProofBesideIt) {
   ASSERT_OK(MakeDirectories(staging));
   ASSERT_OK(WriteFileAtomically(JoinPath(staging, "model.gguf"), "weights"));
   ASSERT_OK(WriteFileAtomically(JoinPath(staging, "lwq-manifest.json"), "manifest"));
+  ASSERT_OK(WriteFileAtomically(JoinPath(staging, "README.md"), "card"));
   ASSERT_OK(CheckOutput(out));
   ASSERT_OK(Publish(staging, out));
   EXPECT_EQ(Content(out), "weights");
   EXPECT_EQ(Content(server.File("new/m.gguf.lwq-manifest.json")), "manifest");
+  EXPECT_EQ(Content(server.File("new/m.gguf.README.md")), "card");
   EXPECT_FALSE(FileExists(staging));
   EXPECT_THAT(CheckOutput(out), FailsWith("OUTPUT_EXISTS", HasSubstr("m.gguf")));
   // Never over something, and never half of a directory.
