@@ -19,7 +19,7 @@ TEST(LogSafeTest, TwiceIsAsOnce) {
 
 TEST(LogSafeTest, LongTextIsCut) { EXPECT_EQ(LogSafe(std::string(5000, 'x')).size(), 2003u); }
 
-nlohmann::json LoggedAsJson(absl::string_view message) {
+nlohmann::json LoggedAsJson(const std::string& message) {
   const auto before = spdlog::default_logger();
   ::testing::internal::CaptureStderr();
   InitLogging("test", LogFormat::kJson, "info");

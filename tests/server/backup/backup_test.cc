@@ -69,7 +69,9 @@ class BackupTest : public ::testing::Test {
     auto blobs = LocalBlobStore::Open(JoinPath(data, "blobs"));
     EXPECT_OK(store.status());
     EXPECT_OK(blobs.status());
-    for (const Record& row : *(*store)->List(Table::kCache, {})) {
+    const auto rows = (*store)->List(Table::kCache, {});
+    EXPECT_OK(rows.status());
+    for (const Record& row : *rows) {
       keys.insert(row.key);
       v1::CacheRecord record;
       EXPECT_TRUE(record.ParseFromString(row.value));
