@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/command.h"
 #include "client/embedded.h"
@@ -28,10 +29,10 @@ absl::Status CheckOwn(const Flags& flags) {
   }
   LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(flags));
   if (connection.server.empty()) return absl::OkStatus();
-  return InvalidFailure(
-      "USAGE", absl::StrCat("`backup` copies the own server's --data-dir, and ",
-                            LogSafe(connection.origin), " names ", LogSafe(connection.server),
-                            "; on that machine: lwq-server backup DATA_DIR DIR"));
+  return Failure(reasons::kUsage,
+                 absl::StrCat("`backup` copies the own server's --data-dir, and ",
+                              LogSafe(connection.origin), " names ", LogSafe(connection.server),
+                              "; on that machine: lwq-server backup DATA_DIR DIR"));
 }
 
 absl::StatusOr<int> Print(const Invocation& invocation, const char* done,

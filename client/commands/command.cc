@@ -74,7 +74,7 @@ absl::StatusOr<int> RunInForm(const CommandDef& command, Invocation& invocation)
   LWQ_ASSIGN_OR_RETURN(const std::string form, TakeForm(invocation.flags));
   if (form != "yaml" && form != "name") return command.run(invocation);
   if (invocation.flags.Has("watch")) {
-    return InvalidFailure("USAGE", "--watch prints tables, and JSON with -o json");
+    return Failure(reasons::kUsage, "--watch prints tables, and JSON with -o json");
   }
   std::ostream* const out = invocation.out;
   std::ostringstream json;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
@@ -34,7 +35,7 @@ absl::StatusOr<v1::Worker> Find(Client* client, const std::string& name) {
     }
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
-  return Failure(absl::StatusCode::kNotFound, "NOT_FOUND", absl::StrCat("no worker ", name));
+  return Failure(reasons::kNotFound, absl::StrCat("no worker ", name));
 }
 
 // Of one that went in the middle nobody waits for tasks any more: they go to others.
@@ -44,9 +45,9 @@ absl::StatusOr<v1::Worker> WaitUntilIdle(Session& session, v1::Worker worker) {
     absl::SleepFor(kPoll);
     LWQ_ASSIGN_OR_RETURN(worker, Find(session.client(), worker.name()));
     if (!worker.cordoned()) {
-      return PreconditionFailure("STATE_CONFLICT",
-                                 absl::StrCat("worker ", ShortName(worker.name()),
-                                              " was uncordoned by somebody: it gets tasks again"));
+      return Failure(reasons::kStateConflict,
+                     absl::StrCat("worker ", ShortName(worker.name()),
+                                  " was uncordoned by somebody: it gets tasks again"));
     }
   }
   return worker;
@@ -69,7 +70,7 @@ absl::StatusOr<int> Change(Invocation& invocation) {
   const std::string& verb = invocation.arguments[0];
   const Flags& flags = invocation.flags;
   if (verb != "drain" && flags.Has("wait")) {
-    return InvalidFailure("USAGE", "--wait is of `lwqctl worker drain`");
+    return Failure(reasons::kUsage, "--wait is of `lwqctl worker drain`");
   }
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(flags));
   const std::string name = FullName("workers", invocation.arguments[1]);

@@ -14,6 +14,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "proto/lwq/v1/job.pb.h"
 #include "proto/lwq/v1/model.pb.h"
@@ -71,8 +72,8 @@ absl::Status AddNeeded(Store& store, Table table, Needed& needed) {
     for (const Record& row : rows) {
       if (record == nullptr) break;
       if (!record->ParseFromString(row.value)) {
-        return CorruptFailure("STORE_CORRUPT", absl::StrCat("record ", row.key, " of ",
-                                                            NameOf(table), " is not readable"));
+        return Failure(reasons::kStoreCorrupt,
+                       absl::StrCat("record ", row.key, " of ", NameOf(table), " is not readable"));
       }
       ForEachBlobRef(*record, [&](const v1::BlobRef& blob) {
         needed.blobs[blob.sha256()] = {blob.sha256(), blob.size_bytes()};
@@ -115,8 +116,7 @@ absl::StatusOr<std::set<std::string>> CopyBlobs(BlobStore& from, BlobStore& to,
     LWQ_ASSIGN_OR_RETURN(const bool there, to.Has(id));
     if (there) continue;
     absl::Status copied = CopyBlob(from, to, id);
-    const std::string reason = ReasonOf(copied);
-    if (reason == "BLOB_MISSING" || reason == "BLOB_CORRUPT") {
+    if (HasReason(copied, reasons::kBlobMissing) || HasReason(copied, reasons::kBlobCorrupt)) {
       missing.insert(digest);
     } else if (!copied.ok()) {
       return Annotate(copied, "copying blob ", digest);
@@ -147,9 +147,8 @@ absl::Status CheckNewOrEmpty(const std::string& directory) {
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(directory));
   std::erase(names, "lost+found");  // of a file system's root
   if (names.empty()) return absl::OkStatus();
-  return Failure(
-      absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
-      absl::StrCat(directory, " is not empty: it holds ", names.front(), "; give a new directory"));
+  return Failure(reasons::kOutputExists, absl::StrCat(directory, " is not empty: it holds ",
+                                                      names.front(), "; give a new directory"));
 }
 
 BackupReport ReportOf(const Needed& needed, const std::set<std::string>& missing) {
@@ -184,9 +183,8 @@ struct Manifest {
 absl::StatusOr<Manifest> ReadManifest(const std::string& backup) {
   const std::string path = JoinPath(backup, kManifest);
   if (!FileExists(path)) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
-                   absl::StrCat("there is no ", path, ": ", backup,
-                                " is no backup, or one that was not finished"));
+    return Failure(reasons::kNotFound, absl::StrCat("there is no ", path, ": ", backup,
+                                                    " is no backup, or one that was not finished"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostManifestBytes));
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -194,7 +192,7 @@ absl::StatusOr<Manifest> ReadManifest(const std::string& backup) {
     return Manifest{json.at("records_sha256").get<std::string>(),
                     json.at("missing").get<std::set<std::string>>()};
   } catch (const nlohmann::json::exception& error) {
-    return CorruptFailure("STORE_CORRUPT", absl::StrCat("reading ", path, ": ", error.what()));
+    return Failure(reasons::kStoreCorrupt, absl::StrCat("reading ", path, ": ", error.what()));
   }
 }
 
@@ -205,9 +203,9 @@ absl::Status CopyRecords(const std::string& backup, const std::string& digest,
   const std::string from = JoinPath(backup, kDatabase);
   LWQ_ASSIGN_OR_RETURN(const std::string found, Sha256HexOfFile(from));
   if (found != digest) {
-    return CorruptFailure("STORE_CORRUPT",
-                          absl::StrCat(from, " is not what was backed up: its SHA-256 is ", found,
-                                       ", ", digest, " expected; take another backup"));
+    return Failure(reasons::kStoreCorrupt,
+                   absl::StrCat(from, " is not what was backed up: its SHA-256 is ", found, ", ",
+                                digest, " expected; take another backup"));
   }
   LWQ_RETURN_IF_ERROR(MakeDirectories(folder));
   LWQ_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(from));
@@ -258,9 +256,9 @@ absl::StatusOr<BackupReport> Restore(const std::string& backup, const std::strin
   LWQ_ASSIGN_OR_RETURN(const std::set<std::string> missing, CopyBlobs(*from, *to, needed.blobs));
   for (const std::string& digest : missing) {
     if (manifest.missing.count(digest) > 0) continue;
-    return CorruptFailure("STORE_CORRUPT",
-                          absl::StrCat("the backup ", backup, " has lost blob ", digest,
-                                       ", or holds it damaged: take another backup"));
+    return Failure(reasons::kStoreCorrupt,
+                   absl::StrCat("the backup ", backup, " has lost blob ", digest,
+                                ", or holds it damaged: take another backup"));
   }
   LWQ_RETURN_IF_ERROR(FlushAll(data_directory));
   LWQ_RETURN_IF_ERROR(RenameFile(JoinPath(folder, kDatabase), JoinPath(data_directory, kDatabase)));

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/store/sqlite_connection.h"
 
@@ -11,14 +12,13 @@ namespace lwq {
 absl::Status SnapshotSqlite(const std::string& directory, const std::string& to) {
   const std::string path = JoinPath(directory, "lwq.db");
   if (!FileExists(path)) {
-    return Failure(absl::StatusCode::kNotFound, "NOT_FOUND",
+    return Failure(reasons::kNotFound,
                    absl::StrCat("there is no ", path,
                                 ": is this a server's data directory? Records that lie in "
                                 "PostgreSQL are backed up by PostgreSQL"));
   }
   if (FileExists(to)) {
-    return Failure(absl::StatusCode::kAlreadyExists, "OUTPUT_EXISTS",
-                   absl::StrCat(to, " is there already"));
+    return Failure(reasons::kOutputExists, absl::StrCat(to, " is there already"));
   }
   LWQ_ASSIGN_OR_RETURN(const auto db, SqliteConnection::Open(path, /*read_only=*/true));
   // One read transaction of a database in WAL mode: writers do not wait for it.
