@@ -60,7 +60,8 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
      "tokens of it, besides those, to judge the chosen plan on (default 4096)"},
     {"max-shard-size", "SIZE", "cut the weights into files of at most so much (default: one file)"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
-    {"method", "NAME", "quantizer: awq, gptq, rtn (default gptq)", "awq gptq rtn"},
+    {"method", "NAME", "quantizer: awq, gptq, rtn, smoothquant (default gptq)",
+     "awq gptq rtn smoothquant"},
     {"method-option", "LIST",
      "NAME=VALUE of the method's options, such as damping=0.02,act-order=false (`lwqctl methods`)"},
     {"no-act-order", "", "the method option act-order=false"},
@@ -69,9 +70,9 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"no-refinement", "", "the method option refinement=false"},
     {"no-scale-search", "", "the method option scale-search=false"},
     {"profile", "NAME",
-     "formats that may be used: vllm-lowbit, portable, transformers, gptq, gptqmodel, llama.cpp "
-     "(default: by --for)",
-     "vllm-lowbit portable transformers gptq gptqmodel llama.cpp"},
+     "formats that may be used: vllm-lowbit, portable, transformers, w8a8, fp8, gptq, gptqmodel, "
+     "llama.cpp (default: by --for)",
+     "vllm-lowbit portable transformers w8a8 fp8 gptq gptqmodel llama.cpp"},
     {"quantize-head", "", "an untied output head too; some engines cannot load one"},
     {"score-tokens", "N", "tokens of it, besides those, to score on (default 1024)"},
     {"scorer", "NAME", "what tells which layers matter: kl, kl-full, lim, zd (default kl)",

@@ -251,6 +251,43 @@ TEST_P(DecoderOps, SoftCapAgrees) {
   EXPECT_FALSE(device_->SoftCap(0, x->view()).ok());
 }
 
+// The rules are defined in F32, so the bound has room for the last multiplication alone; a number
+// that fell to another step would be off by 1/256 of its row's largest, or 1/32 of itself.
+TEST_P(DecoderOps, RoundedRowsAgree) {
+  for (const ActivationRule rule : {ActivationRule::kInt8PerToken, ActivationRule::kFp8PerToken}) {
+    for (const int64_t cols : {1, 15, 256, 1001}) {
+      Matrix start = Random(7, cols, 1, 30);
+      std::fill_n(start.Row(2), cols, 0.0f);
+      for (int64_t c = 0; c < cols; ++c) start.Row(3)[c] *= 0x1p-12f * static_cast<float>(c % 9);
+      start.Row(3)[0] = 5;
+      EXPECT_TRUE(
+          Agrees([&](Device& device, DeviceView<float> out) { return device.RoundRows(rule, out); },
+                 start, 30 * 2 * kEps));
+    }
+  }
+  const auto x = OnDevice(device_.get(), Random(1, 9, 1).view());
+  const std::vector<float> before = ElementsOf(*device_, x->view());
+  ASSERT_OK(device_->RoundRows(ActivationRule::kNone, x->view()));
+  EXPECT_EQ(ElementsOf(*device_, x->view()), before);
+}
+
+// The largest magnitude is 4, so that one step of the integers is 4 / 127.5 (in F32 a little more,
+// so that 4 is 127.49999 of them): worked out by hand.
+// The values of E4M3 are torch's float8_e4m3fn of x / (4 / 448).
+TEST_P(DecoderOps, RoundedRowsAreThoseOfCompressedTensors) {
+  const std::vector<float> start = {4, -4, 1, 0.0157f, -0.0156f, 0.3f, 0, 1e-4f};
+  const std::pair<ActivationRule, std::vector<float>> cases[] = {
+      {ActivationRule::kInt8PerToken, {127, -127, 32, 1, 0, 10, 0, 0}},
+      {ActivationRule::kFp8PerToken, {448, -448, 112, 1.75f, -1.75f, 32, 0, 0.01171875f}}};
+  for (const auto& [rule, steps] : cases) {
+    const auto x = VectorOn<float>(*device_, start);
+    ASSERT_OK(device_->RoundRows(rule, x->view()));
+    const std::vector<float> found = ElementsOf(*device_, x->view());
+    const float scale = 4 / (rule == ActivationRule::kInt8PerToken ? 127.5f : 448.0f);
+    for (size_t i = 0; i < steps.size(); ++i) EXPECT_FLOAT_EQ(found[i], steps[i] * scale) << i;
+  }
+}
+
 TEST_P(DecoderOps, SumsAndDifferencesAgree) {
   const Matrix x = Random(18, 77, 1, 20), start = Random(18, 77, 4);
   EXPECT_TRUE(Agrees(

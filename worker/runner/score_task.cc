@@ -14,6 +14,7 @@
 #include "records/option_records.h"
 #include "records/plan_records.h"
 #include "worker/engine/artifact/load_stored.h"
+#include "worker/engine/model/layer_edits.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/score/cost_curve.h"
 #include "worker/engine/score/scorer.h"
@@ -132,6 +133,25 @@ absl::Status LoadText(const TaskContext& context, const v1::ScoreTask& task,
   return absl::OkStatus();
 }
 
+// By unit and measured format, where engines multiply in 8 bits.
+std::vector<std::vector<ActivationRule>> RulesOf(const std::vector<ScoredUnit>& units) {
+  std::vector<std::vector<ActivationRule>> rules;
+  for (const ScoredUnit& unit : units) {
+    rules.emplace_back();
+    for (const auto& blob : unit.blobs) rules.back().push_back(blob->format()->activation_rule());
+  }
+  return rules;
+}
+
+bool AnyRounds(const std::vector<std::vector<ActivationRule>>& rules) {
+  for (const std::vector<ActivationRule>& unit : rules) {
+    for (const ActivationRule rule : unit) {
+      if (rule != ActivationRule::kNone) return true;
+    }
+  }
+  return false;
+}
+
 // The scales that a method moved into a linear taken out of it again: what it computes between the
 // source's own neighbours. The other ends of the edges need not be exchanged with it.
 absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored, LinearScales scales,
@@ -145,48 +165,8 @@ absl::Status LoadUnscaled(absl::string_view module, const StoredLinear& stored, 
   return device->Upload(host.view(), out);
 }
 
-absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
-                          const ScorerDef& scorer, const OpenedModel& model,
-                          const LayerEvidence& evidence, v1::ScoreResult& result) {
-  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
-  LWQ_ASSIGN_OR_RETURN(auto decoder, OpenDecoder(context, model.spec, model.weights.get(), compute,
-                                                 task.chunk_tokens()));
-  UnitCostRequest request;
-  request.source = decoder.get();
-  request.weights = model.weights.get();
-  request.evidence = &evidence;
-  request.place = PlaceOfRecord(task.layer());
-  ScoringText text;
-  if (scorer.needs_hidden_states) {
-    MemoryQuestion question;
-    question.bf16 = compute == ComputeType::kBF16;
-    UseSpareMemory(context, "score", model.inventory, question, *decoder);
-    LWQ_RETURN_IF_ERROR(LoadText(context, task, model, text, request));
-  }
-  LWQ_ASSIGN_OR_RETURN(const std::vector<ScoredUnit> units,
-                       OpenUnits(context, task, model.inventory, scorer.measures_all_formats));
-  for (const ScoredUnit& unit : units) {
-    request.units.push_back(unit.unit);
-    request.num_formats.push_back(static_cast<int>(unit.measured.size()));
-  }
-  LayerEdits edits;
-  if (task.edited()) {
-    LWQ_ASSIGN_OR_RETURN(edits, OpenEdits(context, task.layer()));
-  }
-  request.replacement = [&](size_t unit, const LinearShape& linear, int format, int64_t first,
-                            DeviceView<float> weight) -> absl::Status {
-    LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
-                         units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
-    const auto scaled = edits.linears.find(linear.module);
-    if (scaled == edits.linears.end()) {
-      return LoadStoredRows(linear.module, stored, first, context.device, weight);
-    }
-    return LoadUnscaled(linear.module, stored, scaled->second, first, context.device, weight);
-  };
-  request.progress = [&](double done) {
-    return context.progress(done, absl::StrCat("layer ", task.layer()));
-  };
-  LWQ_ASSIGN_OR_RETURN(const UnitCosts costs, scorer.unit_costs(request));
+void WriteCosts(const std::vector<ScoredUnit>& units, const UnitCosts& costs,
+                v1::ScoreResult& result) {
   result.set_has_costs(true);
   for (size_t u = 0; u < units.size(); ++u) {
     const std::vector<double> all = CostsFromErrors(units[u].errors, units[u].measured, costs[u]);
@@ -197,6 +177,56 @@ absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
       cost->set_cost(all[f]);
     }
   }
+}
+
+absl::Status MeasureCosts(const TaskContext& context, const v1::ScoreTask& task,
+                          const ScorerDef& scorer, const OpenedModel& model,
+                          const LayerEvidence& evidence, v1::ScoreResult& result) {
+  LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.recipe().compute()));
+  UnitCostRequest request;
+  request.weights = model.weights.get();
+  request.evidence = &evidence;
+  request.place = PlaceOfRecord(task.layer());
+  LWQ_ASSIGN_OR_RETURN(const std::vector<ScoredUnit> units,
+                       OpenUnits(context, task, model.inventory, scorer.measures_all_formats));
+  for (const ScoredUnit& unit : units) {
+    request.units.push_back(unit.unit);
+    request.num_formats.push_back(static_cast<int>(unit.measured.size()));
+  }
+  request.rules = RulesOf(units);
+  LayerEdits edits;
+  if (task.edited()) {
+    LWQ_ASSIGN_OR_RETURN(edits, OpenEdits(context, task.layer()));
+  }
+  // What rounding costs inputs depends on the scales that were moved: the layer is run with them.
+  const bool as_edited = scorer.needs_hidden_states && AnyRounds(request.rules);
+  const auto edited = MakeEditedWeights(model.weights.get(), &edits, model.inventory.weight_dtype);
+  const WeightSource* source = as_edited ? edited.get() : model.weights.get();
+  LWQ_ASSIGN_OR_RETURN(auto decoder,
+                       OpenDecoder(context, model.spec, source, compute, task.chunk_tokens()));
+  request.source = decoder.get();
+  ScoringText text;
+  if (scorer.needs_hidden_states) {
+    MemoryQuestion question;
+    question.bf16 = compute == ComputeType::kBF16;
+    UseSpareMemory(context, "score", model.inventory, question, *decoder);
+    LWQ_RETURN_IF_ERROR(LoadText(context, task, model, text, request));
+  }
+  request.replacement = [&](size_t unit, const LinearShape& linear, int format, int64_t first,
+                            DeviceView<float> weight) -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const StoredLinear stored,
+                         units[unit].blobs[static_cast<size_t>(format)]->Find(linear.module));
+    const auto scaled = edits.linears.find(linear.module);
+    if (as_edited || scaled == edits.linears.end()) {
+      return LoadStoredRows(linear.module, stored, first, context.device, weight);
+    }
+    return LoadUnscaled(linear.module, stored, scaled->second, first, context.device, weight);
+  };
+  request.progress = [&](double done) {
+    return context.progress(done, absl::StrCat("layer ", task.layer()));
+  };
+  LWQ_ASSIGN_OR_RETURN(const UnitCosts costs, scorer.unit_costs(request));
+  WriteCosts(units, costs, result);
   return absl::OkStatus();
 }
 

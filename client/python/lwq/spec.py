@@ -15,12 +15,12 @@ Path = Union[str, "PathLike[str]"]
 class Options(TypedDict, total=False):
     """Options of a job; each may be left out. Files are of this machine, and are sent to the server."""
 
-    method: str  # awq, gptq, rtn
+    method: str  # awq, gptq, rtn, smoothquant
     scorer: str  # kl, kl-full, lim, zd
     allocator: str  # lwq, knapsack, two-level, three-level, ranges, uniform, drop
     engine: str  # who shall load it, `--for` of lwqctl: llama.cpp, vllm, sglang, transformers, gptqmodel
     format: str  # gguf, compressed-tensors, gptq
-    profile: str  # vllm-lowbit, portable, transformers, gptq, gptqmodel, llama.cpp
+    profile: str  # vllm-lowbit, portable, transformers, w8a8, fp8, gptq, gptqmodel, llama.cpp
     compute: str  # f32, bf16
     asymmetric: bool
     bits: Sequence[int]  # candidate widths; 16: as in the source

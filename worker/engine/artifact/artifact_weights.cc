@@ -106,6 +106,10 @@ class ArtifactWeights : public OwnedCheckpointWeights {
                          RowsOf(tensor, *found, first_row, out.rows, out.cols));
     return LoadStoredRows(tensor, owned.linear, first_row - owned.first_row, device, out);
   }
+  ActivationRule RuleOf(absl::string_view module) const override {
+    const FoundLinear* found = Find(module);
+    return found == nullptr ? ActivationRule::kNone : found->format->activation_rule();
+  }
 
  private:
   // Null where the module is not quantized.
@@ -148,6 +152,11 @@ class OverlayWeights : public WeightSource {
     return ReadRows(tensor, *stored, first_row, out);
   }
   bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
+  ActivationRule RuleOf(absl::string_view module) const override {
+    const auto found = linears_.find(module);
+    return found == linears_.end() ? base_->RuleOf(module)
+                                   : found->second.format->activation_rule();
+  }
   absl::Status LoadLinear(absl::string_view module, Device* device,
                           DeviceView<float> out) const override {
     const auto found = linears_.find(module);

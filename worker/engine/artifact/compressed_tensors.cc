@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/format/fp8_row.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/tensor/pack_bits.h"
 
@@ -60,16 +61,56 @@ absl::StatusOr<int64_t> ReadGroups(absl::string_view module, const TensorView& s
   return shape[1] == 1 ? 0 : stored.in_features / shape[1];
 }
 
+// A linear of a byte a weight, multiplied in 8 bits.
+absl::StatusOr<FoundLinear> FindEightBit(absl::string_view module, TensorView weight,
+                                         TensorView scale,
+                                         const std::vector<const WeightFormat*>& declared) {
+  FoundLinear found;
+  found.format = GridFormat::WithRoundedInputs();
+  if (weight.dtype == DType::kF8E4M3) found.format = Fp8RowFormat::Find();
+  const bool matrix =
+      weight.shape.size() == 2 && (weight.dtype == DType::kI8 || weight.dtype == DType::kF8E4M3);
+  if (!matrix || !found.format->Accepts(weight.shape[0], weight.shape[1]).ok()) {
+    return PackedShape(module, ".weight", weight,
+                       "I8 or F8_E4M3 [out_features, in_features], both multiples of 32 or 16");
+  }
+  if (scale.shape != std::vector<int64_t>{weight.shape[0], 1} || !IsWeightFloat(scale.dtype)) {
+    return PackedShape(module, ".weight_scale", scale,
+                       absl::StrCat("F16, BF16 or F32 [", weight.shape[0], ", 1]"));
+  }
+  found.out_features = weight.shape[0];
+  found.in_features = weight.shape[1];
+  found.tensors = {std::move(weight), std::move(scale)};
+  LWQ_RETURN_IF_ERROR(CheckDeclared(module, found, declared));
+  return found;
+}
+
+// Codes of 8 bits with their zero at 128 to integers with theirs at 0, and back.
+std::string FlipSigns(absl::Span<const uint8_t> codes) {
+  std::string flipped(codes.begin(), codes.end());
+  for (char& code : flipped) code = static_cast<char>(code ^ 0x80);
+  return flipped;
+}
+
+TensorView ViewOf(DType dtype, std::vector<int64_t> shape, const std::string& bytes) {
+  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  return {dtype, std::move(shape), {data, bytes.size()}};
+}
+
 class Coding final : public LinearCoding {
  public:
-  absl::string_view mark() const override { return ".weight_packed"; }
+  absl::string_view mark() const override { return ".weight_scale"; }
 
   absl::StatusOr<FoundLinear> Find(
       absl::string_view module, TensorLookup lookup,
       const std::vector<const WeightFormat*>& declared) const override {
     const auto name = [&](absl::string_view suffix) { return absl::StrCat(module, suffix); };
-    LWQ_ASSIGN_OR_RETURN(TensorView packed, lookup(name(".weight_packed")));
     LWQ_ASSIGN_OR_RETURN(TensorView scale, lookup(name(".weight_scale")));
+    absl::StatusOr<TensorView> whole = lookup(name(".weight"));
+    if (whole.ok()) {
+      return FindEightBit(module, *std::move(whole), std::move(scale), declared);
+    }
+    LWQ_ASSIGN_OR_RETURN(TensorView packed, lookup(name(".weight_packed")));
     LWQ_ASSIGN_OR_RETURN(TensorView shape, lookup(name(".weight_shape")));
     if (lookup(name(".weight_g_idx")).ok()) {
       return Failure(reasons::kQuantFormatUnsupported,
@@ -97,7 +138,12 @@ class Coding final : public LinearCoding {
   }
 
   absl::StatusOr<OwnedLinear> Read(absl::string_view, const FoundLinear& found) const override {
-    return OwnedLinear{{found.format, found.out_features, found.in_features, found.tensors}, {}};
+    OwnedLinear owned{{found.format, found.out_features, found.in_features, found.tensors}, {}};
+    if (found.tensors[0].dtype != DType::kI8) return owned;
+    owned.bytes.push_back(FlipSigns(found.tensors[0].bytes));
+    const std::vector<int64_t> words = {found.out_features, found.in_features / 4};
+    owned.linear.parts[0] = ViewOf(DType::kI32, words, owned.bytes[0]);
+    return owned;
   }
 
   absl::StatusOr<TensorView> Tensor(absl::string_view name, const StoredLinear& linear,
@@ -105,11 +151,13 @@ class Coding final : public LinearCoding {
     if (absl::EndsWith(name, ".weight_packed")) return linear.parts[0];
     if (absl::EndsWith(name, ".weight_scale")) return linear.parts[1];
     if (absl::EndsWith(name, ".weight_zero_point")) return linear.parts[2];
+    if (absl::EndsWith(name, ".weight")) {
+      if (linear.format->fp8() != nullptr) return linear.parts[0];
+      made = FlipSigns(linear.parts[0].bytes);
+      return ViewOf(DType::kI8, {linear.out_features, linear.in_features}, made);
+    }
     made = WeightShapeBytes(linear.out_features, linear.in_features);
-    return TensorView{
-        DType::kI64,
-        {2},
-        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(made.data()), made.size())};
+    return ViewOf(DType::kI64, {2}, made);
   }
 };
 

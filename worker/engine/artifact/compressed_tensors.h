@@ -1,6 +1,7 @@
-// A quantized linear to and from the tensors that compressed-tensors' pack-quantized format stores
-// for it: its parts as they are, and weight_shape. docs/formats/compressed_tensors.md says why shapes
-// tell width and groups; one group per row counts as the row.
+// A quantized linear to and from the tensors that compressed-tensors stores for it: its parts as
+// they are and weight_shape (pack-quantized); or, where inputs are rounded too, a byte a weight
+// (int-quantized, float-quantized). docs/formats/compressed_tensors.md says why shapes and types
+// tell the format; one group per row counts as the row.
 #pragma once
 
 #include <cstdint>

@@ -116,6 +116,11 @@ class Encoder {
     const auto found = source_.linears.find(module);
     if (found == source_.linears.end()) return DenseFormat();
     const GridFormat* grid = found->second.format->grid();
+    if (found->second.format->activation_rule() != ActivationRule::kNone) {
+      if (&to_ == &ArtifactFormatDefs::compressed_tensors) return found->second.format;
+      return NotLossless(
+          module, absl::StrCat("its inputs are rounded too, which ", to_.name, " does not say"));
+    }
     if (&to_ == &ArtifactFormatDefs::gguf) {
       const GgufFormat* blocks = GgufFormatOf(*grid);
       if (blocks != nullptr) return blocks;

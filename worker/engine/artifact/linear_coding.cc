@@ -21,7 +21,8 @@ bool SameStorage(const WeightFormat& declared, const WeightFormat& found, int64_
   const auto group = [&](const GridFormat* grid) {
     return grid->group_size() == 0 ? in_features : grid->group_size();
   };
-  return a->bits() == b->bits() && a->symmetric() == b->symmetric() && group(a) == group(b);
+  return a->activation_rule() == b->activation_rule() && a->bits() == b->bits() &&
+         a->symmetric() == b->symmetric() && group(a) == group(b);
 }
 
 absl::Status CheckDeclared(absl::string_view module, const FoundLinear& found,

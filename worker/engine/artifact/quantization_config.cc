@@ -12,6 +12,7 @@
 #include "worker/engine/artifact/compressed_tensors.h"
 #include "worker/engine/artifact/gptq_config.h"
 #include "worker/engine/artifact/module_patterns.h"
+#include "worker/engine/format/fp8_row.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/io/json_file.h"
@@ -27,6 +28,9 @@ constexpr char kGptqMethod[] = "gptq";
 constexpr char kFp8Method[] = "fp8";
 constexpr char kGptqSideFile[] = "quantize_config.json";
 constexpr char kFormat[] = "pack-quantized";
+constexpr char kIntegerFormat[] = "int-quantized";
+constexpr char kFloatFormat[] = "float-quantized";
+constexpr char kMixedFormat[] = "mixed-precision";  // each group says its own
 // The library whose bit stream this is: from this version on, widths that do not divide 32 are
 // dense.
 constexpr char kLibraryVersion[] = "0.18.0";
@@ -41,24 +45,62 @@ std::vector<std::string> Targets(const ModelInventory& model,
   return targets;
 }
 
-Json GroupJson(const GridFormat& format, const std::vector<std::string>& targets) {
-  Json weights = {{"num_bits", format.bits()},
-                  {"type", "int"},
-                  {"symmetric", format.symmetric()},
-                  {"strategy", format.group_size() == 0 ? "channel" : "group"}};
-  if (format.group_size() != 0) weights["group_size"] = format.group_size();
-  weights["dynamic"] = false;
-  return {{"targets", targets},
-          {"weights", std::move(weights)},
-          {"input_activations", nullptr},
-          {"output_activations", nullptr},
-          {"format", kFormat}};
+// compressed-tensors' name for how a linear lies in its tensors.
+absl::string_view CompressionOf(const WeightFormat& format) {
+  if (format.activation_rule() == ActivationRule::kNone) return kFormat;
+  return format.fp8() != nullptr ? kFloatFormat : kIntegerFormat;
 }
 
-std::string GroupName(const GridFormat& format) {
+Json InputsJson(const WeightFormat& format) {
+  if (format.activation_rule() == ActivationRule::kNone) return nullptr;
+  return {{"num_bits", 8},
+          {"type", format.fp8() != nullptr ? "float" : "int"},
+          {"symmetric", true},
+          {"strategy", "token"},
+          {"dynamic", true}};
+}
+
+Json WeightsJson(const WeightFormat& format) {
+  if (format.fp8() != nullptr) {
+    return {{"num_bits", 8},
+            {"type", "float"},
+            {"symmetric", true},
+            {"strategy", "channel"},
+            {"dynamic", false}};
+  }
+  const GridFormat& grid = *format.grid();
+  Json weights = {{"num_bits", grid.bits()},
+                  {"type", "int"},
+                  {"symmetric", grid.symmetric()},
+                  {"strategy", grid.group_size() == 0 ? "channel" : "group"}};
+  if (grid.group_size() != 0) weights["group_size"] = grid.group_size();
+  weights["dynamic"] = false;
+  return weights;
+}
+
+Json GroupJson(const WeightFormat& format, const std::vector<std::string>& targets) {
+  return {{"targets", targets},
+          {"weights", WeightsJson(format)},
+          {"input_activations", InputsJson(format)},
+          {"output_activations", nullptr},
+          {"format", CompressionOf(format)}};
+}
+
+std::string GroupName(const WeightFormat& format) {
+  const absl::string_view inputs = format.activation_rule() == ActivationRule::kNone ? "" : "_a8";
+  if (format.fp8() != nullptr) return absl::StrCat("group_fp8_channel", inputs);
+  const GridFormat& grid = *format.grid();
   const std::string group =
-      format.group_size() == 0 ? "channel" : absl::StrCat("g", format.group_size());
-  return absl::StrCat("group_w", format.bits(), "_", group, format.symmetric() ? "" : "_asym");
+      grid.group_size() == 0 ? "channel" : absl::StrCat("g", grid.group_size());
+  return absl::StrCat("group_w", grid.bits(), "_", group, grid.symmetric() ? "" : "_asym", inputs);
+}
+
+// In which groups stand in the dictionary.
+auto GroupOrder(const WeightFormat& format) {
+  const GridFormat* grid = format.grid();
+  return std::tuple(grid == nullptr ? GridFormat::kMaxBits + 1 : grid->bits(),
+                    grid == nullptr ? 0 : grid->group_size(), grid != nullptr && grid->symmetric(),
+                    format.activation_rule());
 }
 
 bool IsGptq(const ModelInventory& model) {
@@ -71,20 +113,21 @@ bool HasHeadUnit(const ModelInventory& model) {
 }
 
 Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
-  std::vector<const GridFormat*> distinct;
+  std::vector<const WeightFormat*> distinct;
   for (const WeightFormat* format : plan) {
-    if (format == nullptr || format->grid() == nullptr) continue;
+    if (format == nullptr || format->dense()) continue;
     if (std::find(distinct.begin(), distinct.end(), format) == distinct.end()) {
-      distinct.push_back(format->grid());
+      distinct.push_back(format);
     }
   }
   if (distinct.empty()) return nullptr;
-  std::sort(distinct.begin(), distinct.end(), [](const GridFormat* a, const GridFormat* b) {
-    return std::tuple(a->bits(), a->group_size(), a->symmetric()) <
-           std::tuple(b->bits(), b->group_size(), b->symmetric());
+  std::sort(distinct.begin(), distinct.end(), [](const WeightFormat* a, const WeightFormat* b) {
+    return GroupOrder(*a) < GroupOrder(*b);
   });
   Json groups = Json::object();
-  for (const GridFormat* format : distinct) {
+  absl::string_view compression = CompressionOf(*distinct.front());
+  for (const WeightFormat* format : distinct) {
+    if (CompressionOf(*format) != compression) compression = kMixedFormat;
     groups[GroupName(*format)] =
         GroupJson(*format, Targets(model, [&](size_t i) { return plan[i] == format; }));
   }
@@ -93,7 +136,7 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
   for (std::string& router : RouterModules(model)) ignore.push_back(std::move(router));
   if (!HasHeadUnit(model)) ignore.insert(ignore.begin(), "lm_head");  // a tied head stays dense
   return {{"quant_method", kMethod},
-          {"format", kFormat},
+          {"format", compression},
           {"quantization_status", "compressed"},
           {"ignore", ignore},
           {"kv_cache_scheme", nullptr},
@@ -108,7 +151,8 @@ absl::Status Unsupported(absl::string_view where, absl::string_view what) {
   return Failure(reasons::kQuantMethodUnsupported,
                  absl::StrCat(where, ": quantization_config ", what,
                               "; lwq reads dense models, compressed-tensors "
-                              "pack-quantized ones, GPTQ's and fp8 in blocks"));
+                              "pack-quantized ones and those of 8 bits whose inputs are rounded "
+                              "by token, GPTQ's and fp8 in blocks"));
 }
 
 std::string StringOr(const Json& object, const char* key, absl::string_view otherwise) {
@@ -125,12 +169,43 @@ absl::Status CheckFp8(const Json& config, absl::string_view where) {
   return Unsupported(where, "(fp8) is not of e4m3 in blocks of 128 by 128");
 }
 
+bool IsNull(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found == object.end() || found->is_null();
+}
+
+// A group of linears that are multiplied in 8 bits: weights by channel, inputs by token as they
+// come.
+absl::StatusOr<const WeightFormat*> ReadEightBitGroup(const Json& group, bool floats,
+                                                      absl::string_view where) {
+  const auto is = [&](const char* key, absl::string_view strategy, bool dynamic) {
+    const Json& part = group.contains(key) ? group[key] : Json();
+    return part.is_object() && part.value("num_bits", Json()) == 8 &&
+           StringOr(part, "type", "int") == (floats ? "float" : "int") &&
+           StringOr(part, "strategy", "") == strategy &&
+           part.value("symmetric", Json(true)) == true &&
+           part.value("dynamic", Json(false)) == dynamic && IsNull(part, "actorder");
+  };
+  if (!is("weights", "channel", false) || !is("input_activations", "token", true) ||
+      !IsNull(group, "output_activations")) {
+    return Unsupported(
+        where,
+        "is of 8 bits, but not of symmetric weights by channel and dynamic inputs by "
+        "token");
+  }
+  if (floats) return Fp8RowFormat::Find();
+  return GridFormat::WithRoundedInputs();
+}
+
 absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::string& global_format,
                                               absl::string_view where) {
   if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) {
     return Unsupported(where, "has a group without weights");
   }
   const std::string format = StringOr(group, "format", global_format);
+  if (format == kIntegerFormat || format == kFloatFormat) {
+    return ReadEightBitGroup(group, format == kFloatFormat, where);
+  }
   if (format != kFormat) return Unsupported(where, absl::StrCat("has the format ", format));
   for (const char* key : {"input_activations", "output_activations"}) {
     if (group.contains(key) && !group[key].is_null()) {

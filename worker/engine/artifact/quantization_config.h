@@ -30,10 +30,10 @@ struct DeclaredQuantization {
   bool fp8_blocks = false;  // linears may be 8-bit floats with scales (io/fp8_blocks.h)
 };
 
-// Accepts the quantization_config of a config.json that this build can read: pack-quantized integer
-// weights of compressed-tensors without quantized activations, GPTQ's, or 8-bit floats in blocks,
-// which are read as dense ones. INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED" says what was found and
-// what is read.
+// Accepts the quantization_config of a config.json that this build can read: compressed-tensors'
+// integers without quantized activations (pack-quantized) and 8 bits by channel with dynamic ones
+// by token (int-quantized, float-quantized), GPTQ's, or 8-bit floats in blocks, which are read as
+// dense. INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED" says what was found and what is read.
 absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
                                                             absl::string_view where);
 

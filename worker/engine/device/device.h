@@ -28,6 +28,7 @@
 #include "absl/types/span.h"
 #include "base/status_macros.h"
 #include "worker/engine/device/device_memory.h"
+#include "worker/engine/tensor/activation_rule.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/matrix.h"
 
@@ -320,6 +321,8 @@ class Device {
   virtual absl::Status SigmoidRows(DeviceSpan<const float> gate, DeviceView<float> x);
   // Each x becomes cap * tanh(x / cap); cap > 0.
   virtual absl::Status SoftCap(float cap, DeviceView<float> x) = 0;
+  // Each row becomes what a linear of that rule multiplies in its place; a row of zeros stays.
+  virtual absl::Status RoundRows(ActivationRule rule, DeviceView<float> x) = 0;
   // y += x.
   virtual absl::Status Add(DeviceView<const float> x, DeviceView<float> y) = 0;
   // out = a - b; out may be one of them.

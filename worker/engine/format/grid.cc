@@ -24,15 +24,16 @@ namespace {
 constexpr int64_t kFeatureMultiple = 32;
 constexpr int64_t kMaxGroupSize = 1 << 20;
 
-std::string IdOf(int bits, int64_t group_size, bool symmetric) {
+std::string IdOf(int bits, int64_t group_size, bool symmetric,
+                 ActivationRule rule = ActivationRule::kNone) {
   return absl::StrCat("int", bits, group_size == 0 ? "-row" : absl::StrCat("-g", group_size),
-                      symmetric ? "" : "-asym");
+                      symmetric ? "" : "-asym", rule == ActivationRule::kNone ? "" : "-a8");
 }
 
-std::string LabelOf(int bits, int64_t group_size, bool symmetric) {
-  return absl::StrCat(bits, "-bit",
-                      group_size == 0 ? " by row" : absl::StrCat(" in groups of ", group_size),
-                      symmetric ? "" : " with zero points");
+std::string LabelOf(int bits, int64_t group_size, bool symmetric, ActivationRule rule) {
+  return absl::StrCat(
+      bits, "-bit", group_size == 0 ? " by row" : absl::StrCat(" in groups of ", group_size),
+      symmetric ? "" : " with zero points", rule == ActivationRule::kNone ? "" : ", inputs too");
 }
 
 absl::Status NotPackable(absl::string_view module, absl::string_view what) {
@@ -124,6 +125,7 @@ absl::StatusOr<Matrix> UnpackScales(absl::string_view module, const TensorView& 
 
 // "int4-g128-asym" -> its format.
 const WeightFormat* FindGrid(absl::string_view id) {
+  if (id == GridFormat::WithRoundedInputs()->id()) return GridFormat::WithRoundedInputs();
   absl::string_view rest = id;
   if (!absl::ConsumePrefix(&rest, "int")) return nullptr;
   const bool symmetric = !absl::ConsumeSuffix(&rest, "-asym");
@@ -146,19 +148,29 @@ const WeightFormat* FindGrid(absl::string_view id) {
 
 }  // namespace
 
-GridFormat::GridFormat(int bits, int64_t group_size, bool symmetric)
-    : WeightFormat(IdOf(bits, group_size, symmetric), LabelOf(bits, group_size, symmetric),
+GridFormat::GridFormat(int bits, int64_t group_size, bool symmetric, ActivationRule rule)
+    : WeightFormat(IdOf(bits, group_size, symmetric, rule),
+                   LabelOf(bits, group_size, symmetric, rule),
                    /*dense=*/false),
       bits_(bits),
       group_size_(group_size),
-      symmetric_(symmetric) {}
+      symmetric_(symmetric),
+      rule_(rule) {}
+
+const GridFormat* GridFormat::WithRoundedInputs() {
+  static const auto* const format =
+      new GridFormat(8, 0, /*symmetric=*/true, ActivationRule::kInt8PerToken);
+  return format;
+}
 
 const GridFormat* GridFormat::Find(int bits, int64_t group_size, bool symmetric) {
   static Mutex mutex;
   static auto& formats = *new std::map<std::tuple<int, int64_t, bool>, const GridFormat*>;
   MutexLock lock(&mutex);
   const GridFormat*& format = formats[{bits, group_size, symmetric}];
-  if (format == nullptr) format = new GridFormat(bits, group_size, symmetric);
+  if (format == nullptr) {
+    format = new GridFormat(bits, group_size, symmetric, ActivationRule::kNone);
+  }
   return format;
 }
 
@@ -269,7 +281,7 @@ constinit const WeightFormatDef WeightFormatDefs::grid = {
     .name = "grid",
     .help =
         "int<1 to 8>-g<group size> or int<1 to 8>-row, -asym behind it for zero points "
-        "(int4-g128, int3-row, int8-g32-asym)",
+        "(int4-g128, int3-row, int8-g32-asym); int8-row-a8, which rounds inputs too",
     .find = &FindGrid,
 };
 

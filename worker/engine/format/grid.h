@@ -4,6 +4,8 @@
 // Parts: codes I32 [out, ceil(in * bits / 32)] (pack_bits.h, one stream per row); scales [out,
 // groups] in the source's 16-bit dtype, F16 for F32 sources; and when affine zeros I32
 // [ceil(out * bits / 32), groups], one stream along out_features per group.
+//
+// int8-row-a8 is int8-row whose engines round the inputs too and multiply integers.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +30,8 @@ class GridFormat final : public WeightFormat {
 
   // The format of these parameters; bits 1 to 8, group_size 0 (one group per row) or positive.
   static const GridFormat* Find(int bits, int64_t group_size, bool symmetric);
+  // int8-row-a8.
+  static const GridFormat* WithRoundedInputs();
 
   int bits() const { return bits_; }
   int64_t group_size() const { return group_size_; }  // 0: the row
@@ -51,6 +55,7 @@ class GridFormat final : public WeightFormat {
   Matrix Zeros(const StoredLinear& stored) const;
 
   const GridFormat* grid() const override { return this; }
+  ActivationRule activation_rule() const override { return rule_; }
   absl::Status Accepts(int64_t out_features, int64_t in_features) const override;
   std::vector<PartSpec> Parts(int64_t out_features, int64_t in_features,
                               DType source) const override;
@@ -58,11 +63,12 @@ class GridFormat final : public WeightFormat {
                           int64_t first_row, MatrixView out) const override;
 
  private:
-  GridFormat(int bits, int64_t group_size, bool symmetric);
+  GridFormat(int bits, int64_t group_size, bool symmetric, ActivationRule rule);
 
   const int bits_;
   const int64_t group_size_;
   const bool symmetric_;
+  const ActivationRule rule_;
 };
 
 }  // namespace lwq

@@ -15,11 +15,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "worker/engine/tensor/activation_rule.h"
 #include "worker/engine/tensor/matrix.h"
 #include "worker/engine/tensor/tensor_view.h"
 
 namespace lwq {
 
+class Fp8RowFormat;
 class GgufFormat;
 class GridFormat;
 
@@ -40,12 +42,6 @@ struct EncodedPart {
 // The parts of one linear, in the order of WeightFormat::Parts.
 using EncodedLinear = std::vector<EncodedPart>;
 
-// What a linear does to its inputs before it multiplies.
-enum class ActivationRule {
-  kNone,
-  kInt8PerToken,  // each row rounded to 8-bit integers by its own scale
-};
-
 // Immutable and thread-safe; every instance lives as long as the process, so that pointers are
 // compared and kept.
 class WeightFormat {
@@ -63,8 +59,11 @@ class WeightFormat {
   bool dense() const { return dense_; }
   // The format as integers on a grid, for methods that round to one; null when it is none.
   virtual const GridFormat* grid() const { return nullptr; }
+  // The format as 8-bit floats with a scale a row; null when it is none.
+  virtual const Fp8RowFormat* fp8() const { return nullptr; }
   // The format as blocks of a GGUF type; null when it is none.
   virtual const GgufFormat* gguf() const { return nullptr; }
+  // What a linear of this format does to its inputs before it multiplies.
   virtual ActivationRule activation_rule() const { return ActivationRule::kNone; }
 
   // INVALID_ARGUMENT "FORMAT_SHAPE" says why a weight [out, in] cannot be stored so.

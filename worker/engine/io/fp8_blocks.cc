@@ -1,39 +1,18 @@
 #include "worker/engine/io/fp8_blocks.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/tensor/fp8.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/widen.h"
 
 namespace lwq {
 namespace {
-
-// E4M3 without infinities: a sign, four bits of exponent with a bias of 7, three of mantissa; all
-// ones are NaN.
-float E4M3ToFloat(uint8_t bits) {
-  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  const float sign = bits & 0x80 ? -1.0f : 1.0f;
-  if ((bits & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -9);
-  return sign * std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-}
-
-const std::array<float, 256>& E4M3Values() {
-  static const auto values = [] {
-    std::array<float, 256> all;
-    for (int i = 0; i < 256; ++i)
-      all[static_cast<size_t>(i)] = E4M3ToFloat(static_cast<uint8_t>(i));
-    return all;
-  }();
-  return values;
-}
 
 int64_t Blocks(int64_t count) { return count / kFp8Block + (count % kFp8Block != 0 ? 1 : 0); }
 
@@ -98,13 +77,12 @@ absl::Status ReadFp8Rows(const Checkpoint& source, absl::string_view name, int64
   LWQ_RETURN_IF_ERROR(CheckRows(name, codes, first_row, out));
   Matrix scales(stored.shape[0], stored.shape[1]);
   LWQ_RETURN_IF_ERROR(WidenToFloat(scales_name, stored, /*refuse_non_finite=*/true, scales.view()));
-  const std::array<float, 256>& values = E4M3Values();
   const int64_t cols = out.cols;
   for (int64_t r = 0; r < out.rows; ++r) {
     const uint8_t* in = codes.bytes.data() + (first_row + r) * cols;
     const float* scale = scales.Row((first_row + r) / kFp8Block);
     for (int64_t k = 0; k < cols; ++k) {
-      const float value = BF16ToFloat(FloatToBF16(values[in[k]] * scale[k / kFp8Block]));
+      const float value = BF16ToFloat(FloatToBF16(E4M3ToFloat(in[k]) * scale[k / kFp8Block]));
       if (!std::isfinite(value)) return NotFinite(name, std::isnan(value), first_row + r, k);
       out.Row(r)[k] = value;
     }

@@ -43,6 +43,24 @@ absl::Status CheckSpec(const DecoderSpec& spec) {
   return CheckSizes(spec);
 }
 
+// By linear. What reads one input multiplies one matrix.
+absl::StatusOr<std::vector<ActivationRule>> RulesOf(const LayerSpec& layer,
+                                                    const WeightSource& weights) {
+  std::vector<ActivationRule> rules;
+  std::map<size_t, size_t> first_reader;
+  for (size_t i = 0; i < layer.linears.size(); ++i) {
+    const LinearSpec& linear = layer.linears[i];
+    rules.push_back(weights.RuleOf(linear.shape.module));
+    const size_t first = first_reader.emplace(linear.input, i).first->second;
+    if (rules[first] == rules[i]) continue;
+    return Failure(reasons::kQuantFormatUnsupported,
+                   absl::StrCat(linear.shape.module, " rounds its inputs otherwise than ",
+                                layer.linears[first].shape.module,
+                                ", which reads the same ones; the decoder does them alike only"));
+  }
+  return rules;
+}
+
 }  // namespace
 
 int TokenBatch::Add(absl::Span<const int32_t> sequence, int parent) {
@@ -149,6 +167,7 @@ absl::StatusOr<LayerWeights> Decoder::LoadLayer(int layer) const {
   LayerWeights weights;
   weights.layer = layer;
   weights.load_expert = [this, &spec](size_t at) { return LoadLinear(spec.linears[at]); };
+  LWQ_ASSIGN_OR_RETURN(weights.rules, RulesOf(spec, *weights_));
   for (const LinearSpec& linear : spec.linears) {
     std::shared_ptr<const PreparedWeight>& weight = weights.linears.emplace_back();
     std::shared_ptr<DeviceMatrix>& bias = weights.biases.emplace_back();

@@ -86,6 +86,8 @@ struct LayerWeights {
 
   int layer = 0;
   std::vector<std::shared_ptr<const PreparedWeight>> linears;  // null where `load_expert` is for it
+  // By linear; those that read one input have one rule.
+  std::vector<ActivationRule> rules;
   LoadExpert load_expert;
   std::shared_ptr<const PreparedWeight> router, shared_gate;  // of a mixture of experts
   std::vector<std::shared_ptr<DeviceMatrix>> biases;          // by linear; null where there is none
@@ -151,6 +153,8 @@ class Decoder {
 
   // hidden [T, hidden_size], host memory. INVALID_ARGUMENT for a token outside the vocabulary.
   absl::Status Embed(absl::Span<const int32_t> tokens, MatrixView hidden) const;
+  // UNIMPLEMENTED "QUANT_FORMAT_UNSUPPORTED" where linears that read one input round it
+  // differently.
   absl::StatusOr<LayerWeights> LoadLayer(int layer) const;
   // A weight [out, in] that `fill` writes, prepared for this decoder's compute type.
   using FillWeight = std::function<absl::Status(DeviceView<float> weight)>;

@@ -54,6 +54,7 @@ class EditedWeights : public WeightSource {
     std::copy(found->second.begin(), found->second.end(), out.Row(0));
     return absl::OkStatus();
   }
+  ActivationRule RuleOf(absl::string_view module) const override { return base_->RuleOf(module); }
   bool HasDense(absl::string_view tensor) const override { return base_->HasDense(tensor); }
   absl::Status LoadLinear(absl::string_view module, Device* device,
                           DeviceView<float> out) const override {

@@ -106,9 +106,9 @@ LayerRun::LayerRun(const Decoder& decoder, const LayerWeights& weights, const La
 absl::Status LayerRun::Run(const PreparedBatch::Chunk& chunk, const RopeTable& rope) {
   LWQ_RETURN_IF_ERROR(RunAttention(chunk, rope));
   LWQ_ASSIGN_OR_RETURN(const DeviceView<float> normed, MlpInput(chunk.size));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.up, normed));
+  LWQ_RETURN_IF_ERROR(EnterLinear(slots_.up, normed));
   LWQ_ASSIGN_OR_RETURN(const DeviceView<float> inner, GateUp(normed));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.down, inner));
+  LWQ_RETURN_IF_ERROR(EnterLinear(slots_.down, inner));
   return AddOutput(inner, slots_.down, slots_.post_mlp_norm, w_.hidden->Rows(0, chunk.size));
 }
 
@@ -116,9 +116,9 @@ absl::Status LayerRun::RunAttention(const PreparedBatch::Chunk& chunk, const Rop
   const DeviceView<float> hidden = w_.hidden->Rows(0, chunk.size);
   const DeviceView<float> normed = w_.normed->Rows(0, chunk.size);
   LWQ_RETURN_IF_ERROR(Normalize(hidden, slots_.attention_norm, normed));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.query, normed));
+  LWQ_RETURN_IF_ERROR(EnterLinear(slots_.query, normed));
   LWQ_ASSIGN_OR_RETURN(const DeviceView<float> attended, Attend(chunk, rope, normed));
-  LWQ_RETURN_IF_ERROR(ObserveInputOf(slots_.output, attended));
+  LWQ_RETURN_IF_ERROR(EnterLinear(slots_.output, attended));
   return AddOutput(attended, slots_.output, slots_.post_attention_norm, hidden);
 }
 
@@ -132,8 +132,9 @@ absl::Status LayerRun::ObserveInput(size_t input, DeviceView<const float> x) con
   return observer_.observe ? observer_.observe(input, x) : absl::OkStatus();
 }
 
-absl::Status LayerRun::ObserveInputOf(size_t linear, DeviceView<const float> x) const {
-  return ObserveInput(layer_.linears[linear].input, x);
+absl::Status LayerRun::EnterLinear(size_t linear, DeviceView<float> x) const {
+  LWQ_RETURN_IF_ERROR(ObserveInput(layer_.linears[linear].input, x));
+  return device_->RoundRows(weights_.rules[linear], x);
 }
 
 BiasedWeight LayerRun::Weight(size_t linear) const {

@@ -27,6 +27,9 @@ class LayerRun {
   absl::StatusOr<DeviceView<float>> MlpInput(int64_t rows);
   // What the MLP's last linear reads.
   absl::StatusOr<DeviceView<float>> GateUp(DeviceView<const float> normed);
+  // x [T, features] is about to be read by the linear, of which the observer learns: x becomes what
+  // the linear multiplies.
+  absl::Status EnterLinear(size_t linear, DeviceView<float> x) const;
   absl::Status ObserveInput(size_t input, DeviceView<const float> x) const;
   BiasedWeight Weight(size_t linear) const;
 
@@ -42,7 +45,6 @@ class LayerRun {
                          DeviceView<float> hidden);
 
   absl::Status Normalize(DeviceView<const float> x, size_t norm, DeviceView<float> out) const;
-  absl::Status ObserveInputOf(size_t linear, DeviceView<const float> x) const;
 
   const DecoderSpec& spec_;
   const LayerSpec& layer_;

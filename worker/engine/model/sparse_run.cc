@@ -101,13 +101,15 @@ absl::Status SparseRun::AttendAndRoute(const PreparedBatch& batch, StateStore& s
   return absl::OkStatus();
 }
 
-absl::Status SparseRun::RunShared(DeviceView<const float> normed, DeviceView<float> sum) {
+// `normed` is left as the shared expert multiplies it, which the gate before it does not.
+absl::Status SparseRun::RunShared(DeviceView<float> normed, DeviceView<float> sum) {
   if (!slots_.has_mlp) return device_->FillZero(sum);
-  LWQ_ASSIGN_OR_RETURN(const DeviceView<float> inner, run_.GateUp(normed));
-  LWQ_RETURN_IF_ERROR(run_.ObserveInput(layer_.linears[slots_.down].input, inner));
-  LWQ_RETURN_IF_ERROR(device_->Linear(inner, run_.Weight(slots_.down), sum));
   const DeviceView<float> gates = w_.gates->Rows(0, normed.rows);
   LWQ_RETURN_IF_ERROR(device_->Linear(normed, *weights_.shared_gate, gates));
+  LWQ_RETURN_IF_ERROR(device_->RoundRows(weights_.rules[slots_.up], normed));
+  LWQ_ASSIGN_OR_RETURN(const DeviceView<float> inner, run_.GateUp(normed));
+  LWQ_RETURN_IF_ERROR(run_.EnterLinear(slots_.down, inner));
+  LWQ_RETURN_IF_ERROR(device_->Linear(inner, run_.Weight(slots_.down), sum));
   return device_->SigmoidRows({gates.data, gates.rows}, sum);
 }
 
@@ -203,12 +205,10 @@ absl::Status SparseRun::RunExpert(size_t expert, const ExpertWeights& weights, c
       w_.inner->Carve(0, padded, layer_.linears[slots.down].shape.in_features);
   const DeviceView<float> answer = w_.answer->Rows(0, padded);
   LWQ_RETURN_IF_ERROR(device_->GatherRows(normed, rows_->span().Part(routed.begin, padded), x));
-  LWQ_RETURN_IF_ERROR(
-      run_.ObserveInput(layer_.linears[slots.up].input, x.Rows(0, routed.count)));
+  LWQ_RETURN_IF_ERROR(run_.EnterLinear(slots.up, x.Rows(0, routed.count)));
   LWQ_RETURN_IF_ERROR(
       device_->GatedLinear(x, *weights.gate, *weights.up, spec_.activation, inner));
-  LWQ_RETURN_IF_ERROR(
-      run_.ObserveInput(layer_.linears[slots.down].input, inner.Rows(0, routed.count)));
+  LWQ_RETURN_IF_ERROR(run_.EnterLinear(slots.down, inner.Rows(0, routed.count)));
   LWQ_RETURN_IF_ERROR(device_->Linear(inner, *weights.down, answer));
   return device_->ScatterAddRows(answer.Rows(0, routed.count),
                                  rows_->span().Part(routed.begin, routed.count),

@@ -47,7 +47,7 @@ class SparseRun {
 
   absl::Status AttendAndRoute(const PreparedBatch& batch, StateStore& states, StateStore& sums,
                               StateStore* inputs, const RopeOf& rope_of);
-  absl::Status RunShared(DeviceView<const float> normed, DeviceView<float> sum);
+  absl::Status RunShared(DeviceView<float> normed, DeviceView<float> sum);
   absl::Status SortTokens(const PreparedBatch& batch);
   absl::Status RunExperts(const PreparedBatch& batch, StateStore& states, StateStore& sums,
                           size_t first, size_t end);

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "worker/engine/device/device.h"
 #include "worker/engine/io/checkpoint.h"
+#include "worker/engine/tensor/activation_rule.h"
 #include "worker/engine/tensor/matrix.h"
 
 namespace lwq {
@@ -28,6 +29,11 @@ class WeightSource {
   virtual absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                                  MatrixView out) const = 0;
   virtual bool HasDense(absl::string_view tensor) const = 0;
+  // What the linear does to its inputs before it multiplies.
+  virtual ActivationRule RuleOf(absl::string_view module) const {
+    static_cast<void>(module);
+    return ActivationRule::kNone;
+  }
 
   // The same two into the memory of `device`, whose next answer may be where weights that are not
   // finite are reported. Here: as they are read.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "worker/engine/format/grid.h"
 #include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
@@ -16,8 +17,22 @@ absl::string_view SuffixOf(absl::string_view part) {
   return ".weight";
 }
 
+// Formats whose engines multiply in 8 bits: a byte a weight, and no shape beside it.
+std::vector<TensorSpec> EightBitTensors(const LinearShape& linear, const WeightFormat& format,
+                                        DType dtype) {
+  const DType stored = format.fp8() != nullptr ? DType::kF8E4M3 : DType::kI8;
+  return {
+      {absl::StrCat(linear.module, ".weight"), stored, {linear.out_features, linear.in_features}},
+      {absl::StrCat(linear.module, ".weight_scale"),
+       GridFormat::ScaleDType(dtype),
+       {linear.out_features, 1}}};
+}
+
 std::vector<TensorSpec> TensorsOf(const LinearShape& linear, const WeightFormat& format,
                                   DType dtype) {
+  if (format.activation_rule() != ActivationRule::kNone) {
+    return EightBitTensors(linear, format, dtype);
+  }
   std::vector<TensorSpec> tensors;
   for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, dtype)) {
     tensors.push_back(

@@ -89,10 +89,16 @@ absl::Status CheckBits(const ProfileDef& profile, absl::string_view asked, int b
                               absl::StrJoin(widths, ", int"), " and dense"));
 }
 
-// A rung of a format that is no grid, with what stands in for it. All formats of a kind of which
-// the profile has some may be asked for.
+// A rung of a format that is no grid, or that rounds inputs, with what stands in for it. All
+// formats of a kind of which the profile has some may be asked for.
 absl::StatusOr<Rung> OtherRung(const ProfileDef& profile, const WeightFormat* format) {
-  if (profile.rungs.empty()) return NotOfProfile(profile, format->id());
+  const auto same_kind = [format](const std::vector<std::string>& ids) {
+    const auto of_profile = FindWeightFormat(ids.front());
+    return of_profile.ok() && ((*of_profile)->gguf() != nullptr) == (format->gguf() != nullptr);
+  };
+  if (!std::any_of(profile.rungs.begin(), profile.rungs.end(), same_kind)) {
+    return NotOfProfile(profile, format->id());
+  }
   Rung rung{format->label(), {format}};
   for (const std::vector<std::string>& ids : profile.rungs) {
     if (ids.front() != format->id()) continue;
@@ -116,7 +122,7 @@ absl::Status AddRungs(const ProfileDef& profile, const MenuRequest& request,
       FindWeightFormat(by_group ? absl::StrCat(name, "-row") : name);
   if (!format.ok()) return FindWeightFormat(name).status();
   const GridFormat* grid = (*format)->grid();
-  if (grid == nullptr) {
+  if (grid == nullptr || grid->activation_rule() != ActivationRule::kNone) {
     LWQ_ASSIGN_OR_RETURN(Rung rung, OtherRung(profile, *format));
     rungs.push_back(std::move(rung));
     return absl::OkStatus();
@@ -142,6 +148,12 @@ absl::StatusOr<std::vector<Rung>> RungsOf(const ProfileDef& profile, const MenuR
   return rungs;
 }
 
+// Engines do not round what the head reads.
+bool Fits(const WeightFormat& format, const AllocationUnit& unit) {
+  return (unit.place.in_layer() || format.activation_rule() == ActivationRule::kNone) &&
+         AcceptsAll(format, unit);
+}
+
 // The unit's format for each rung; dense where it accepts none of the rung's.
 std::vector<const WeightFormat*> Resolve(const AllocationUnit& unit,
                                          const std::vector<Rung>& rungs) {
@@ -149,7 +161,7 @@ std::vector<const WeightFormat*> Resolve(const AllocationUnit& unit,
   for (const Rung& rung : rungs) {
     const auto accepted =
         std::find_if(rung.formats.begin(), rung.formats.end(),
-                     [&](const WeightFormat* format) { return AcceptsAll(*format, unit); });
+                     [&](const WeightFormat* format) { return Fits(*format, unit); });
     formats.push_back(accepted == rung.formats.end() ? DenseFormat() : *accepted);
   }
   return formats;
@@ -159,6 +171,9 @@ std::vector<const WeightFormat*> Resolve(const AllocationUnit& unit,
 std::string WhyRefused(const AllocationUnit& unit, const std::vector<Rung>& rungs) {
   for (const Rung& rung : rungs) {
     if (rung.formats.back()->dense()) continue;
+    if (!unit.place.in_layer() && rung.formats.back()->activation_rule() != ActivationRule::kNone) {
+      return "engines do not round what it reads";
+    }
     for (const LinearShape& linear : unit.linears) {
       const absl::Status status =
           rung.formats.back()->Accepts(linear.out_features, linear.in_features);

@@ -14,10 +14,12 @@
 #include "base/status_macros.h"
 #include "base/thread_pool.h"
 #include "worker/engine/evidence/input_evidence.h"
+#include "worker/engine/format/fp8_row.h"
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/format/row_tiles.h"
 #include "worker/engine/quant/lookups.h"
+#include "worker/engine/quant/rtn.h"
 
 namespace lwq {
 
@@ -30,7 +32,8 @@ struct Product {
   size_t format;  // of WantedUnit::formats
   LinearRecord record;
   std::optional<QuantizedLinear> on_grid;
-  std::string blocks;  // where it is not on a grid
+  std::string blocks;                    // of a GGUF type
+  std::optional<EncodedLinear> encoded;  // of a format that leaves nothing to choose
 };
 
 absl::StatusOr<EncodedLinear> Encode(const LinearShape& linear, const WeightFormat& format,
@@ -41,18 +44,48 @@ absl::StatusOr<EncodedLinear> Encode(const LinearShape& linear, const WeightForm
                           std::move(one.scales), std::move(one.zeros)};
     return format.grid()->Encode(linear.module, codes, weight_dtype);
   }
+  if (product.encoded.has_value()) return *std::move(product.encoded);
   std::vector<PartSpec> parts = format.Parts(linear.out_features, linear.in_features, weight_dtype);
   EncodedLinear encoded;
   encoded.push_back({std::move(parts.front()), std::move(product.blocks)});
   return encoded;
 }
 
-// The linear in every format of its unit, by the method: grids first, then blocks.
+// 8-bit floats to nearest, whatever the method: the steps grow with the numbers.
+absl::Status AddFp8(Device* device, DeviceView<const float> weight, DType weight_dtype,
+                    const std::vector<const WeightFormat*>& formats,
+                    std::vector<Product>& products) {
+  for (size_t f = 0; f < formats.size(); ++f) {
+    const Fp8RowFormat* format = formats[f]->fp8();
+    if (format == nullptr) continue;
+    Matrix host(weight.rows, weight.cols), rounded(weight.rows, weight.cols);
+    LWQ_RETURN_IF_ERROR(device->Download(weight, host.view()));
+    Product product{.format = f, .encoded = format->Encode(host.view(), weight_dtype)};
+    std::vector<TensorView> parts;
+    for (const EncodedPart& part : *product.encoded) {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(part.bytes.data());
+      parts.push_back({part.spec.dtype, part.spec.shape, {bytes, part.bytes.size()}});
+    }
+    LWQ_RETURN_IF_ERROR(format->Dequantize("a linear", parts, 0, rounded.view()));
+    double error = 0;
+    for (int64_t i = 0; i < host.size(); ++i) {
+      const double difference = double{rounded.data()[i]} - host.data()[i];
+      error += difference * difference;
+      product.record.square += double{host.data()[i]} * host.data()[i];
+    }
+    product.record.method = std::string(kRoundToNearest);
+    if (error > 0) product.record.relative_weight_error = error / product.record.square;
+    products.push_back(std::move(product));
+  }
+  return absl::OkStatus();
+}
+
+// The linear in every format of its unit, by the method: grids first, then floats, then blocks.
 absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantizer& quantizer,
                                                   DeviceView<const float> weight,
                                                   const InputStatistics* statistics,
                                                   const std::vector<const WeightFormat*>& formats,
-                                                  bool scale_search) {
+                                                  DType weight_dtype, bool scale_search) {
   std::vector<Product> products;
   std::vector<GridSpec> grids;
   for (size_t f = 0; f < formats.size(); ++f) {
@@ -72,6 +105,8 @@ absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantize
       products[i].on_grid = std::move(quantized[i]);
     }
   }
+  LWQ_RETURN_IF_ERROR(AddFp8(device, weight, weight_dtype, formats, products));
+  const size_t first_blocks = products.size();
   std::vector<const GgufTypeDef*> types;
   for (size_t f = 0; f < formats.size(); ++f) {
     const GgufFormat* format = formats[f]->gguf();
@@ -84,8 +119,8 @@ absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantize
   LWQ_ASSIGN_OR_RETURN(std::vector<BlockLinear> blocks,
                        quantizer.QuantizeToBlocks(device, weight, statistics, types, fit));
   for (size_t i = 0; i < blocks.size(); ++i) {
-    products[grids.size() + i].record = blocks[i].record;
-    products[grids.size() + i].blocks = std::move(blocks[i].bytes);
+    products[first_blocks + i].record = blocks[i].record;
+    products[first_blocks + i].blocks = std::move(blocks[i].bytes);
   }
   return products;
 }
@@ -93,7 +128,8 @@ absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantize
 absl::Status CheckFormats(const QuantizerDef& def, const LayerRequest& request) {
   for (const WantedUnit& wanted : request.units) {
     for (const WeightFormat* format : wanted.formats) {
-      if (format->grid() != nullptr || format->gguf() != nullptr) continue;
+      if (format->grid() != nullptr || format->gguf() != nullptr || format->fp8() != nullptr)
+        continue;
       return Failure(reasons::kFormatUnsupported,
                      absl::StrCat("method ", def.name, " does not make ", format->id()));
     }
@@ -144,10 +180,11 @@ class TiledLinear {
 
  private:
   absl::Status AddRows(DeviceView<const float> rows) {
-    LWQ_ASSIGN_OR_ANNOTATE(std::vector<Product> products,
-                           MakeProducts(request_.device, quantizer_, rows, statistics_, formats_,
-                                        request_.options.Flag(kScaleSearch.name)),
-                           linear_.module);
+    LWQ_ASSIGN_OR_ANNOTATE(
+        std::vector<Product> products,
+        MakeProducts(request_.device, quantizer_, rows, statistics_, formats_,
+                     request_.model->weight_dtype, request_.options.Flag(kScaleSearch.name)),
+        linear_.module);
     LinearShape shape = linear_;
     shape.out_features = rows.rows;
     // Formats side by side: packing codes is the host's work.

@@ -90,6 +90,12 @@ class SwapKlRun {
     });
   }
 
+  ActivationRule RuleOf(const Candidate& candidate) const {
+    return request_.rules.empty()
+               ? ActivationRule::kNone
+               : request_.rules[candidate.unit][static_cast<size_t>(candidate.format)];
+  }
+
   // The layer with the candidate's unit exchanged.
   absl::StatusOr<LayerWeights> Exchange(const LayerWeights& clean,
                                         const Candidate& candidate) const {
@@ -98,6 +104,7 @@ class SwapKlRun {
     std::map<size_t, const LinearShape*> of_experts;
     for (const LinearShape& linear : request_.units[candidate.unit].linears) {
       LWQ_ASSIGN_OR_RETURN(const size_t slot, SlotOf(layer_spec, linear));
+      layer.rules[slot] = RuleOf(candidate);
       if (layer_spec.linears[slot].expert.has_value()) {
         of_experts[slot] = &linear;
         continue;

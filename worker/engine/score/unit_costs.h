@@ -30,6 +30,8 @@ struct UnitCostRequest {
   Place place;  // of all units: a layer, the untied head, or the embedding
   std::vector<AllocationUnit> units;
   std::vector<int> num_formats;  // of each unit
+  // [unit][format], of units in layers; empty: none rounds its inputs.
+  std::vector<std::vector<ActivationRule>> rules;
   ReplacementWeights replacement;
   // The scoring text, where the scorer needs it. Host memory, [T, hidden]: the source's hidden
   // states entering the layer (unused for the head) and its final ones (raw output of the last

@@ -126,12 +126,19 @@ TEST(ArtifactTest, ProgressCanStopTheWriting) {
               testing::StatusIs(absl::StatusCode::kCancelled, _));
 }
 
+class VerifyPlanTest : public ::testing::TestWithParam<Plan (*)(const ModelInventory&)> {};
+INSTANTIATE_TEST_SUITE_P(Plans, VerifyPlanTest,
+                         ::testing::Values(&testing::MixedPlan, &testing::EightBitPlan),
+                         [](const auto& info) {
+                           return info.param == &testing::MixedPlan ? "grids" : "eight_bits";
+                         });
+
 // Flips one bit at a time in every tensor of the artifact: each must be found.
-TEST(VerifyTest, EveryFlippedBitIsFound) {
+TEST_P(VerifyPlanTest, EveryFlippedBitIsFound) {
   TinyModelOptions options;
   options.num_layers = 1;
   options.vocab_size = 64;
-  LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny(options));
+  LWQ_ASSERT_OK_AND_ASSIGN(MadeArtifact made, MakeMixedTiny(options, GetParam()));
   const std::string out = made.Directory("artifact");
   ASSERT_OK(WriteArtifact(made.Parts(), out));
   ASSERT_OK(VerifyArtifact(made.Parts(), out));

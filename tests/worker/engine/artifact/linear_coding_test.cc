@@ -10,7 +10,7 @@ using testing::FailsWith;
 using ::testing::HasSubstr;
 
 TEST(LinearCodingTest, EachKindOfArtifactHasItsOwn) {
-  EXPECT_EQ(CodingOf(ArtifactFormatDefs::compressed_tensors).mark(), ".weight_packed");
+  EXPECT_EQ(CodingOf(ArtifactFormatDefs::compressed_tensors).mark(), ".weight_scale");
   EXPECT_EQ(CodingOf(ArtifactFormatDefs::gptq).mark(), ".qweight");
 }
 
@@ -19,6 +19,7 @@ TEST(LinearCodingTest, AGroupThatIsTheRowIsTheRow) {
   EXPECT_FALSE(SameStorage(*GridFormat::Find(4, 64, true), *GridFormat::Find(4, 0, true), 128));
   EXPECT_FALSE(SameStorage(*GridFormat::Find(4, 64, true), *GridFormat::Find(4, 64, false), 64));
   EXPECT_FALSE(SameStorage(*GridFormat::Find(4, 64, true), *GridFormat::Find(3, 64, true), 64));
+  EXPECT_FALSE(SameStorage(*GridFormat::WithRoundedInputs(), *GridFormat::Find(8, 0, true), 64));
   EXPECT_FALSE(SameStorage(*DenseFormat(), *GridFormat::Find(4, 0, true), 64));
 }
 

@@ -13,6 +13,7 @@
 #include "tests/testing/tiny_model.h"
 #include "tests/worker/engine/artifact/simple_quantizer.h"
 #include "worker/engine/artifact/artifact_writer.h"
+#include "worker/engine/format/fp8_row.h"
 #include "worker/engine/format/grid.h"
 #include "worker/engine/model/decoder_spec.h"
 #include "worker/engine/model/weight_source.h"
@@ -30,6 +31,16 @@ inline Plan MixedPlan(const ModelInventory& model) {
   if (!model.units.empty() && model.units.back().place == Place::Head()) {
     plan.back() = GridFormat::Find(8, 128, true);
   }
+  return plan;
+}
+
+// Formats that are multiplied in 8 bits, one that is not, and dense.
+inline Plan EightBitPlan(const ModelInventory& model) {
+  const WeightFormat* const cycle[] = {GridFormat::WithRoundedInputs(), Fp8RowFormat::Find(),
+                                       DenseFormat(), GridFormat::WithRoundedInputs(),
+                                       GridFormat::Find(8, 0, true)};
+  Plan plan;
+  for (size_t i = 0; i < model.units.size(); ++i) plan.push_back(cycle[i % std::size(cycle)]);
   return plan;
 }
 
@@ -71,15 +82,21 @@ inline absl::Status MakeBlobs(MadeArtifact* made) {
   const auto weights = MakeCheckpointWeights(made->source.get());
   for (size_t i = 0; i < made->model.units.size(); ++i) {
     const AllocationUnit& unit = made->model.units[i];
-    const GridFormat* format = made->plan[i] == nullptr ? nullptr : made->plan[i]->grid();
-    if (format == nullptr) continue;
+    const WeightFormat* format = made->plan[i];
+    if (format == nullptr || format->dense()) continue;
     std::vector<EncodedModule> encoded;
     for (const LinearShape& shape : unit.linears) {
       Matrix weight(shape.out_features, shape.in_features);
       LWQ_RETURN_IF_ERROR(weights->ReadLinear(shape.module, weight.view()));
-      QuantizedLinear linear = QuantizeSimply(weight.view(), SpecOf(*format));
+      if (format->fp8() != nullptr) {
+        encoded.push_back(
+            {shape.module, format->fp8()->Encode(weight.view(), made->model.weight_dtype)});
+        continue;
+      }
+      const GridFormat& grid = *format->grid();
+      QuantizedLinear linear = QuantizeSimply(weight.view(), SpecOf(grid));
       LWQ_ASSIGN_OR_RETURN(EncodedLinear stored,
-                           format->Encode(shape.module, CodesOf(linear), made->model.weight_dtype));
+                           grid.Encode(shape.module, CodesOf(linear), made->model.weight_dtype));
       encoded.push_back({shape.module, std::move(stored)});
       made->linears[shape.module] = std::move(linear);
     }
@@ -105,11 +122,12 @@ inline absl::StatusOr<MadeArtifact> MakeMixed(
   return made;
 }
 
-inline absl::StatusOr<MadeArtifact> MakeMixedTiny(const TinyModelOptions& options) {
+inline absl::StatusOr<MadeArtifact> MakeMixedTiny(
+    const TinyModelOptions& options, Plan (*plan_of)(const ModelInventory& model) = &MixedPlan) {
   LWQ_ASSIGN_OR_RETURN(TempDirectory scratch, TempDirectory::Create());
   const std::string model_directory = JoinPath(scratch.path(), "model");
   LWQ_RETURN_IF_ERROR(WriteTinyModel(options, model_directory));
-  return MakeMixed(model_directory, std::make_unique<TempDirectory>(std::move(scratch)));
+  return MakeMixed(model_directory, std::make_unique<TempDirectory>(std::move(scratch)), plan_of);
 }
 
 }  // namespace lwq::testing

@@ -6,6 +6,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/artifact/compressed_tensors.h"
+#include "worker/engine/format/fp8_row.h"
 #include "worker/engine/format/grid.h"
 
 namespace lwq {
@@ -182,6 +183,53 @@ TEST(QuantizationConfigTest, OtherKeysOfTheSourceKeepTheirOrderAndValues) {
   EXPECT_EQ(Json::parse(dense), Json::parse(source)) << "all dense: nothing to declare";
   EXPECT_THAT(ArtifactConfigJson("[]", model, Plan(4, DenseFormat())),
               FailsWith("CONFIG_INVALID", HasSubstr("object")));
+}
+
+// As llm-compressor writes its W8A8 and FP8_DYNAMIC schemes.
+TEST(QuantizationConfigTest, LinearsMultipliedIn8BitsSayWhatBecomesOfTheirInputs) {
+  const WeightFormat* integers = GridFormat::WithRoundedInputs();
+  const WeightFormat* floats = Fp8RowFormat::Find();
+  const auto config = [](const Plan& plan) {
+    return Json::parse(QuantizationConfigJson(Model(1, false), plan));
+  };
+  const Json one = config({integers, integers, DenseFormat(), integers});
+  EXPECT_EQ(one["format"], "int-quantized");
+  EXPECT_EQ(one["config_groups"]["group_w8_channel_a8"]["input_activations"],
+            Json::parse(R"({"num_bits":8,"type":"int","symmetric":true,"strategy":"token",)"
+                        R"("dynamic":true})"));
+  EXPECT_EQ(one["config_groups"]["group_w8_channel_a8"]["format"], "int-quantized");
+  EXPECT_EQ(config(Plan(4, floats))["format"], "float-quantized");
+  const Plan mixed = {floats, Int(8, 0), integers, Int(8, 0)};
+  const Json all = config(mixed);
+  EXPECT_EQ(all["format"], "mixed-precision");
+  EXPECT_EQ(all["config_groups"]["group_fp8_channel_a8"]["weights"]["type"], "float");
+  EXPECT_TRUE(all["config_groups"]["group_w8_channel"]["input_activations"].is_null());
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string text,
+                           ArtifactConfigJson("{}", Model(1, false), mixed));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto read, ReadQuantizationConfig(text, "c"));
+  EXPECT_THAT(read.formats, ::testing::ElementsAre(Int(8, 0), integers, floats));
+}
+
+TEST(QuantizationConfigTest, OtherRulesForInputsAreRefused) {
+  const auto config = [](const std::string& weights, const std::string& inputs) {
+    return absl::StrCat(R"({"quantization_config":{"quant_method":"compressed-tensors",)"
+                        R"("format":"int-quantized","config_groups":{"g":{"weights":)",
+                        weights, R"(,"input_activations":)", inputs, "}}}}");
+  };
+  const std::string weights = R"({"num_bits":8,"type":"int","strategy":"channel"})";
+  const std::string inputs = R"({"num_bits":8,"type":"int","strategy":"token","dynamic":true})";
+  EXPECT_OK(ReadQuantizationConfig(config(weights, inputs), "c"));
+  for (const std::string& bad :
+       {config(weights, "null"), config(R"({"num_bits":8,"strategy":"tensor"})", inputs),
+        config(R"({"num_bits":8,"type":"float","strategy":"channel"})", inputs),
+        config(R"({"num_bits":8,"strategy":"channel","symmetric":false})", inputs),
+        config(weights, R"({"num_bits":8,"strategy":"token"})"),
+        config(weights, R"({"num_bits":8,"strategy":"tensor","dynamic":true})"),
+        config(weights, R"({"num_bits":4,"strategy":"token","dynamic":true})")}) {
+    EXPECT_THAT(ReadQuantizationConfig(bad, "c"),
+                FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr("by token")))
+        << bad;
+  }
 }
 
 TEST(QuantizationConfigTest, WhatIsWrittenIsRead) {

@@ -173,5 +173,18 @@ TEST(GridFormatTest, WhatCannotBeStoredExactlyIsNotEncoded) {
   refused(linear, "shapes");
 }
 
+TEST(GridTest, RoundedInputsAreAFormatOfTheirOwnWithTheSameParts) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const WeightFormat* format, FindWeightFormat("int8-row-a8"));
+  EXPECT_EQ(format, GridFormat::WithRoundedInputs());
+  EXPECT_NE(format, GridFormat::Find(8, 0, true));
+  EXPECT_EQ(format->activation_rule(), ActivationRule::kInt8PerToken);
+  EXPECT_EQ(GridFormat::Find(8, 0, true)->activation_rule(), ActivationRule::kNone);
+  EXPECT_EQ(format->label(), "8-bit by row, inputs too");
+  ExpectRoundTrip(*format->grid());
+  for (const char* id : {"int4-row-a8", "int8-g128-a8", "int8-row-asym-a8"}) {
+    EXPECT_THAT(FindWeightFormat(id), FailsWith("FORMAT_UNKNOWN", HasSubstr(id)));
+  }
+}
+
 }  // namespace
 }  // namespace lwq

@@ -2,11 +2,13 @@
 // what else is in the batch, on threads or on how the batch is cut.
 #include "worker/engine/model/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/io/checkpoint.h"
@@ -185,6 +187,97 @@ TEST(Decoder, ObserversSeeEveryTokenOfEveryInputInOrder) {
     EXPECT_EQ(cols[i], inputs[i].features) << inputs[i].name;
   }
   EXPECT_EQ(inputs[spec.layers[0].linears[6].input].features, 96) << "what down_proj reads";
+}
+
+// What the last linear of a layer rounds is all that differs: the output moves by W (R(x) - x),
+// with R worked out here in double. One step of R is 1/127.5 of a token's largest; an input on the
+// edge of two steps may fall to the other.
+TEST(Decoder, InputsAreRoundedByTheRuleOfTheirLinear) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  auto device = MakeDevice({.device = "cpu", .num_threads = 2}).value();
+  auto checkpoint = Checkpoint::Open(model).value();
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  auto decoder = Decoder::Create(ReadDecoderSpec(model).value(), weights.get(), device.get(),
+                                 ComputeType::kF32)
+                     .value();
+  const LayerSpec& layer = decoder->spec().layers[0];
+  const size_t down = *layer.FindLinear(LinearRole::kDown);
+  const LinearShape& shape = layer.linears[down].shape;
+  Matrix w(shape.out_features, shape.in_features);
+  ASSERT_OK(weights->ReadLinear(shape.module, w.view()));
+  TokenBatch batch;
+  batch.Add(Sequence(20, 3));
+  Matrix plain(20, decoder->spec().hidden_size), rounded(20, plain.cols()), x(20, w.cols());
+  LWQ_ASSERT_OK_AND_ASSIGN(LayerWeights loaded, decoder->LoadLayer(0));
+  ASSERT_OK(decoder->Embed(batch.tokens, plain.view()));
+  ASSERT_OK(decoder->Embed(batch.tokens, rounded.view()));
+  ASSERT_OK(decoder->RunLayer(loaded, batch, plain.view()));
+  loaded.rules[down] = ActivationRule::kInt8PerToken;
+  ASSERT_OK(decoder->RunLayer(
+      loaded, batch, rounded.view(), [&](size_t input, DeviceView<const float> seen) {
+        return input == layer.linears[down].input ? device->Download(seen, x.view())
+                                                  : absl::OkStatus();
+      }));
+  for (int64_t t = 0; t < 20; ++t) {
+    double largest = 0, moved = 0;
+    for (int64_t c = 0; c < x.cols(); ++c)
+      largest = std::max(largest, std::abs(double{x.Row(t)[c]}));
+    const double step = largest / 127.5;
+    for (int64_t n = 0; n < w.rows(); ++n) {
+      double expected = plain.Row(t)[n], edges = 1e-5;
+      for (int64_t c = 0; c < x.cols(); ++c) {
+        const double steps = x.Row(t)[c] / step, to = std::clamp(std::rint(steps), -128.0, 127.0);
+        expected += double{w.Row(n)[c]} * (to * step - x.Row(t)[c]);
+        if (std::abs(std::abs(steps - to) - 0.5) < 1e-4) edges += std::abs(w.Row(n)[c]) * step;
+      }
+      EXPECT_NEAR(rounded.Row(t)[n], expected, edges) << t << ", " << n;
+      moved = std::max(moved, std::abs(expected - plain.Row(t)[n]));
+    }
+    EXPECT_GT(moved, 1e-4) << "the case shows nothing";
+  }
+}
+
+// The model's weights with a rule for some of the linears.
+class WithRule : public WeightSource {
+ public:
+  WithRule(const WeightSource* source, std::string ending)
+      : source_(*source), ending_(std::move(ending)) {}
+  absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
+    return source_.ReadLinear(module, out);
+  }
+  absl::Status ReadDense(absl::string_view tensor, int64_t row, MatrixView out) const override {
+    return source_.ReadDense(tensor, row, out);
+  }
+  bool HasDense(absl::string_view tensor) const override { return source_.HasDense(tensor); }
+  ActivationRule RuleOf(absl::string_view module) const override {
+    return absl::EndsWith(module, ending_) ? ActivationRule::kFp8PerToken : ActivationRule::kNone;
+  }
+
+ private:
+  const WeightSource& source_;
+  const std::string ending_;
+};
+
+TEST(Decoder, LinearsThatReadOneInputHaveOneRule) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  auto device = MakeDevice({.device = "cpu", .num_threads = 1}).value();
+  auto checkpoint = Checkpoint::Open(model).value();
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  for (const auto& [ending, fits] :
+       std::vector<std::pair<std::string, bool>>{{"down_proj", true}, {"k_proj", false}}) {
+    const WithRule with_rule(weights.get(), ending);
+    auto decoder =
+        Decoder::Create(ReadDecoderSpec(model).value(), &with_rule, device.get(), ComputeType::kF32)
+            .value();
+    if (fits) {
+      LWQ_ASSERT_OK_AND_ASSIGN(const LayerWeights loaded, decoder->LoadLayer(0));
+      EXPECT_EQ(std::count(loaded.rules.begin(), loaded.rules.end(), ActivationRule::kFp8PerToken),
+                1);
+    } else {
+      EXPECT_THAT(decoder->LoadLayer(0),
+                  testing::FailsWith("QUANT_FORMAT_UNSUPPORTED", ::testing::HasSubstr("k_proj")));
+    }
+  }
 }
 
 TEST(Decoder, TokensOutsideTheVocabularyAreRefused) {

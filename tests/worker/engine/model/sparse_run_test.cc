@@ -106,6 +106,39 @@ TEST_P(SparseRunTest, ObserversSeeEachExpertsTokensAndThenItsEnd) {
 
 // One token goes to few experts; the end of the others is told all the same, and nothing is loaded
 // for them.
+// Router and shared gate are no linears of a format: what experts round is none of theirs.
+TEST_P(SparseRunTest, RoundedInputsOfExpertsDoNotChangeWhoGetsWhat) {
+  const TokenBatch batch = Batch(4, 40);
+  LWQ_ASSERT_OK_AND_ASSIGN(LayerWeights weights, decoder_->LoadLayer(sparse_));
+  std::map<size_t, std::vector<float>> seen[2];
+  Matrix outputs[2];
+  for (const bool rounded : {false, true}) {
+    for (size_t i = 0; rounded && i < layer().linears.size(); ++i) {
+      const LinearRole role = layer().linears[i].role;
+      if (role == LinearRole::kGate || role == LinearRole::kUp) {
+        weights.rules[i] = ActivationRule::kInt8PerToken;
+      }
+    }
+    outputs[rounded] = Run(batch, weights, [&](size_t input, DeviceView<const float> x) {
+      const std::string& name = layer().inputs[input].name;
+      if (name.find("hidden") != std::string::npos) return absl::OkStatus();  // behind a gate
+      Matrix host(x.rows, x.cols);
+      LWQ_RETURN_IF_ERROR(device_->Download(x, host.view()));
+      std::vector<float>& all = seen[rounded][input];
+      all.insert(all.end(), host.data(), host.data() + host.size());
+      return absl::OkStatus();
+    });
+  }
+  EXPECT_EQ(seen[0], seen[1]);
+  EXPECT_FALSE(SameBits(outputs[0], outputs[1]));
+  double largest = 0, off = 0;
+  for (int64_t i = 0; i < outputs[0].size(); ++i) {
+    largest = std::max(largest, std::abs(double{outputs[0].data()[i]}));
+    off = std::max(off, std::abs(double{outputs[1].data()[i]} - outputs[0].data()[i]));
+  }
+  EXPECT_LT(off, 0.05 * largest);
+}
+
 TEST_P(SparseRunTest, ExpertsWithoutTokensAreNotLoaded) {
   LWQ_ASSERT_OK_AND_ASSIGN(LayerWeights weights, decoder_->LoadLayer(sparse_));
   size_t loaded = 0, finished = 0;

@@ -42,6 +42,28 @@ TEST(MenuTest, ByDefaultAUnitMayTakeWhatTheProfileHasAndStayDense) {
   EXPECT_TRUE(menu.notes.empty());
 }
 
+TEST(MenuTest, LinearsMultipliedIn8BitsHaveProfilesOfTheirOwn) {
+  const ModelInventory model = testing::LlamaInventory({.tied = false});
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,
+                           BuildMenu(model, Profile("w8a8"), {.quantize_head = true}));
+  EXPECT_THAT(Ids(menu.units[0]), ElementsAre("int8-row-a8", "dense"));
+  EXPECT_THAT(Ids(menu.units.back()), ElementsAre("dense"));
+  EXPECT_THAT(menu.notes, ElementsAre(HasSubstr("lm_head stays as in the source: engines do not")));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu fp8, BuildMenu(model, Profile("fp8"), {}));
+  EXPECT_THAT(Ids(fp8.units[0]), ElementsAre("fp8-row-a8", "dense"));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Menu both, BuildMenu(model, Profile("w8a8"),
+                                                      {.formats = {"fp8-row-a8", "int8-row-a8"}}));
+  EXPECT_EQ(both.units[0].formats.size(), 2u);
+  for (const char* profile : {"portable", "llama.cpp", "gptq"}) {
+    EXPECT_THAT(BuildMenu(model, Profile(profile), {.formats = {"int8-row-a8"}}),
+                FailsWith("FORMAT_UNSUPPORTED", HasSubstr("int8-row-a8")));
+  }
+  EXPECT_THAT(BuildMenu(model, Profile("w8a8"), {.formats = {"gguf-q4_k"}}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("it accepts int8-row-a8, dense")));
+  EXPECT_THAT(BuildMenu(model, Profile("w8a8"), {.formats = {"int8"}}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("it accepts int8-row-a8, dense")));
+}
+
 TEST(MenuTest, WhereAGroupSizeDoesNotDivideTheNextSmallerDoes) {
   const ModelInventory model = Small();
   LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu,

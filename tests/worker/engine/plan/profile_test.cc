@@ -19,6 +19,12 @@ TEST(ProfileTest, KnowsPortableAndLowBit) {
   EXPECT_EQ(low->artifact_format->name, "compressed-tensors");
   LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* llama_cpp, FindProfile("llama.cpp"));
   EXPECT_EQ(llama_cpp->artifact_format->name, "gguf");
+  for (const char* name : {"w8a8", "fp8"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* eight, FindProfile(name));
+    EXPECT_EQ(eight->artifact_format->name, "compressed-tensors");
+    LWQ_ASSERT_OK_AND_ASSIGN(const WeightFormat* format, FindWeightFormat(eight->rungs[0][0]));
+    EXPECT_NE(format->activation_rule(), ActivationRule::kNone);
+  }
   for (const char* name : {"gptq", "gptqmodel"}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* gptq, FindProfile(name));
     EXPECT_EQ(gptq->artifact_format->name, "gptq");

@@ -26,8 +26,14 @@ void Coarsen(int format, MatrixView weight) {
 // A checkpoint with one unit's linears coarsened.
 class Swapped : public WeightSource {
  public:
-  Swapped(const WeightSource* clean, const AllocationUnit& unit, int format)
-      : clean_(clean), unit_(unit), format_(format) {}
+  Swapped(const WeightSource* clean, const AllocationUnit& unit, int format, ActivationRule rule)
+      : clean_(clean), unit_(unit), format_(format), rule_(rule) {}
+  ActivationRule RuleOf(absl::string_view module) const override {
+    for (const LinearShape& linear : unit_.linears) {
+      if (linear.module == module) return rule_;
+    }
+    return ActivationRule::kNone;
+  }
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     LWQ_RETURN_IF_ERROR(clean_->ReadLinear(module, out));
     for (const LinearShape& linear : unit_.linears) {
@@ -48,6 +54,7 @@ class Swapped : public WeightSource {
   const WeightSource* clean_;
   const AllocationUnit& unit_;
   int format_;
+  ActivationRule rule_;
 };
 
 class SwapKlTest : public ::testing::Test {
@@ -99,8 +106,9 @@ class SwapKlTest : public ::testing::Test {
   }
 
   // Softmax and divergence by their definitions from the logits of the whole swapped model.
-  absl::StatusOr<double> ByDefinition(const AllocationUnit& unit, int format) {
-    const Swapped swapped(weights_.get(), unit, format);
+  absl::StatusOr<double> ByDefinition(const AllocationUnit& unit, int format,
+                                      ActivationRule rule = ActivationRule::kNone) {
+    const Swapped swapped(weights_.get(), unit, format, rule);
     LWQ_ASSIGN_OR_RETURN(auto decoder,
                          Decoder::Create(spec_, &swapped, device_.get(), ComputeType::kF32));
     LWQ_ASSIGN_OR_RETURN(const Matrix p, LogProbabilities(*decoder_));
@@ -154,6 +162,22 @@ TEST_F(SwapKlTest, EqualsTheWholeModelRunWithOneUnitExchanged) {
       }
       EXPECT_GT(costs[u][0], costs[u][1]) << "the coarser grid must cost more";
     }
+  }
+}
+
+TEST_F(SwapKlTest, InputsAreRoundedByTheRuleOfTheFormat) {
+  UnitCostRequest request = Request(Place::Layer(0));
+  const std::vector<ActivationRule> rules = {ActivationRule::kNone, ActivationRule::kFp8PerToken};
+  request.rules.assign(request.units.size(), rules);
+  LWQ_ASSERT_OK_AND_ASSIGN(const UnitCosts costs, SwapKl(request));
+  for (size_t u = 0; u < request.units.size(); ++u) {
+    for (int f = 0; f < kFormats; ++f) {
+      LWQ_ASSERT_OK_AND_ASSIGN(const double expected,
+                               ByDefinition(request.units[u], f, rules[static_cast<size_t>(f)]));
+      EXPECT_NEAR(costs[u][static_cast<size_t>(f)], expected, kTolerance);
+    }
+    LWQ_ASSERT_OK_AND_ASSIGN(const double unrounded, ByDefinition(request.units[u], 1));
+    EXPECT_GT(std::abs(costs[u][1] - unrounded), 3 * kTolerance) << "the case shows nothing";
   }
 }
 

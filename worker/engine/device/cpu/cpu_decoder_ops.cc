@@ -208,6 +208,12 @@ absl::Status CpuDevice::SoftCap(float cap, DeviceView<float> x) {
   return absl::OkStatus();
 }
 
+absl::Status CpuDevice::RoundRows(ActivationRule rule, DeviceView<float> x) {
+  if (rule == ActivationRule::kNone) return absl::OkStatus();
+  ForRows(pool_, x.rows, [&](int64_t r) { RoundRow(rule, x.cols, Row(x, r)); });
+  return absl::OkStatus();
+}
+
 absl::Status CpuDevice::Add(DeviceView<const float> x, DeviceView<float> y) {
   LWQ_RETURN_IF_ERROR(CheckShape("summand", x, y.rows, y.cols));
   ForRows(pool_, y.rows, [&](int64_t r) { AddRow(Row(x, r), y.cols, Row(y, r)); });

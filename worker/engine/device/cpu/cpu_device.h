@@ -75,6 +75,7 @@ class CpuDevice : public Device {
   absl::Status Gate(DeviceView<const float> gate, DeviceView<const float> up, Activation activation,
                     DeviceView<float> out) override;
   absl::Status SoftCap(float cap, DeviceView<float> x) override;
+  absl::Status RoundRows(ActivationRule rule, DeviceView<float> x) override;
   absl::Status Add(DeviceView<const float> x, DeviceView<float> y) override;
   absl::Status Subtract(DeviceView<const float> a, DeviceView<const float> b,
                         DeviceView<float> out) override;

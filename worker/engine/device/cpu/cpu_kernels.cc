@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "worker/engine/tensor/fp8.h"
 #include "worker/engine/tensor/half.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -103,6 +104,50 @@ void SoftCapRowT(float cap, int64_t n, float* x) {
     const V v = hn::Tanh(d, hn::Div(hn::MaskedLoad(mask, d, x + i), caps));
     hn::BlendedStore(hn::Mul(caps, v), mask, d, x + i);
   });
+}
+
+// The nearest value of E4M3 to each lane, which lies in its range: at 2^-9 below 2^-6, else three
+// bits behind the first.
+HWY_INLINE V NearestE4M3(V v) {
+  const D d;
+  const hn::RebindToUnsigned<D> du;
+  const auto one = hn::Set(du, 1u), half = hn::Set(du, 0x7ffffu), kept = hn::Set(du, 0xfff00000u);
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<20>(bits), one);
+  const V normal = hn::BitCast(d, hn::And(hn::Add(bits, hn::Add(odd, half)), kept));
+  const V steps = hn::Round(hn::Mul(v, hn::Set(d, 0x1p9f)));
+  const V small = hn::Mul(steps, hn::Set(d, 0x1p-9f));
+  return hn::IfThenElse(hn::Lt(hn::Abs(v), hn::Set(d, 0x1p-6f)), small, normal);
+}
+
+// x = round(x / scale) * scale, with the scale at which the largest becomes `range`.
+template <class Round>
+HWY_INLINE void RoundRowBy(float range, Round round, int64_t n, float* x) {
+  const D d;
+  V largest = hn::Zero(d);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    largest = hn::Max(largest, hn::Abs(hn::MaskedLoad(mask, d, x + i)));
+  });
+  const float scale = hn::GetLane(hn::MaxOfLanes(d, largest)) / range;
+  if (scale == 0) return;
+  const V scales = hn::Set(d, scale);
+  ForVectors(d, n, [&](int64_t i, auto mask) HWY_ATTR {
+    const V quotient = hn::Div(hn::MaskedLoad(mask, d, x + i), scales);
+    hn::BlendedStore(hn::Mul(round(quotient), scales), mask, d, x + i);
+  });
+}
+
+void RoundRowT(ActivationRule rule, int64_t n, float* x) {
+  const D d;
+  if (rule == ActivationRule::kInt8PerToken) {
+    const V least = hn::Set(d, -128.0f), most = hn::Set(d, 127.0f);
+    const auto round = [&](V v) HWY_ATTR { return hn::Round(hn::Min(hn::Max(v, least), most)); };
+    RoundRowBy(kInt8Range, round, n, x);
+    return;
+  }
+  const V most = hn::Set(d, kE4M3Largest), least = hn::Neg(most);
+  const auto round = [&](V v) HWY_ATTR { return NearestE4M3(hn::Min(hn::Max(v, least), most)); };
+  RoundRowBy(kE4M3Largest, round, n, x);
 }
 
 void RoundToBF16RowT(const float* x, int64_t n, uint16_t* out) {
@@ -324,6 +369,7 @@ HWY_EXPORT(RmsNormRowT);
 HWY_EXPORT(RotateHeadT);
 HWY_EXPORT(GateRowT);
 HWY_EXPORT(SoftCapRowT);
+HWY_EXPORT(RoundRowT);
 HWY_EXPORT(RoundToBF16RowT);
 HWY_EXPORT(AddRowT);
 HWY_EXPORT(SubtractRowT);
@@ -345,6 +391,9 @@ void GateRow(Activation activation, const float* gate, const float* up, int64_t 
   HWY_DYNAMIC_DISPATCH(GateRowT)(activation, gate, up, n, out);
 }
 void SoftCapRow(float cap, int64_t n, float* x) { HWY_DYNAMIC_DISPATCH(SoftCapRowT)(cap, n, x); }
+void RoundRow(ActivationRule rule, int64_t n, float* x) {
+  HWY_DYNAMIC_DISPATCH(RoundRowT)(rule, n, x);
+}
 void RoundToBF16Row(const float* x, int64_t n, uint16_t* out) {
   HWY_DYNAMIC_DISPATCH(RoundToBF16RowT)(x, n, out);
 }

@@ -16,6 +16,8 @@ void RotateHead(const float* cosine, const float* sine, int64_t half, float* x);
 void GateRow(Activation activation, const float* gate, const float* up, int64_t n, float* out);
 // x = cap * tanh(x / cap).
 void SoftCapRow(float cap, int64_t n, float* x);
+// x as a linear of that rule, which is not kNone, multiplies it.
+void RoundRow(ActivationRule rule, int64_t n, float* x);
 // out = x rounded to BF16, to nearest even; NaN stays NaN.
 void RoundToBF16Row(const float* x, int64_t n, uint16_t* out);
 // y += x.

@@ -10,6 +10,7 @@
 #include "worker/engine/device/cuda/device_views.h"
 #include "worker/engine/device/cuda/query_tiles.h"
 #include "worker/engine/device/cuda/row_kernels.h"
+#include "worker/engine/tensor/fp8.h"
 
 namespace lwq {
 
@@ -127,6 +128,14 @@ absl::Status CudaDevice::Gate(DeviceView<const float> gate, DeviceView<const flo
 absl::Status CudaDevice::SoftCap(float cap, DeviceView<float> x) {
   LWQ_RETURN_IF_ERROR(CheckSoftCap(cap));
   return StatusOf(cuda::SoftCap(stream(), cap, ViewOf(x)), "a soft cap");
+}
+
+absl::Status CudaDevice::RoundRows(ActivationRule rule, DeviceView<float> x) {
+  if (rule == ActivationRule::kNone) return absl::OkStatus();
+  const bool integers = rule == ActivationRule::kInt8PerToken;
+  return StatusOf(integers ? cuda::RoundRowsToInt8(stream(), kInt8Range, ViewOf(x))
+                           : cuda::RoundRowsToE4M3(stream(), kE4M3Largest, ViewOf(x)),
+                  "rounding inputs");
 }
 
 absl::Status CudaDevice::Add(DeviceView<const float> x, DeviceView<float> y) {

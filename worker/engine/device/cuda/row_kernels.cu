@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "worker/engine/device/cuda/bits.cuh"
 #include "worker/engine/device/cuda/grid_code.cuh"
 #include "worker/engine/device/cuda/launch.cuh"
 #include "worker/engine/device/cuda/reduce.cuh"
@@ -25,6 +26,33 @@ __global__ void __launch_bounds__(kRowThreads)
     squares = BlockReduce(squares, Sum(), scratch);
     const float scale = 1 / sqrtf(squares / static_cast<float>(x.cols) + epsilon);
     ForColumns(x.cols, [&](int64_t c) { out.At(r, c) = x.At(r, c) * scale * weight[c]; });
+  }
+}
+
+struct ToInt8 {
+  __device__ float operator()(float v) const { return rintf(fminf(fmaxf(v, -128.0f), 127.0f)); }
+};
+
+// The nearest value of E4M3, which has 448: at 2^-9 below 2^-6, else three bits behind the first.
+struct ToE4M3 {
+  __device__ float operator()(float v) const {
+    v = fminf(fmaxf(v, -448.0f), 448.0f);
+    if (fabsf(v) < 0x1p-6f) return rintf(v * 0x1p9f) * 0x1p-9f;
+    const uint32_t bits = BitsOf(v);
+    return FloatOf((bits + 0x7ffffu + ((bits >> 20) & 1u)) & 0xfff00000u);
+  }
+};
+
+template <typename Round>
+__global__ void __launch_bounds__(kRowThreads)
+    RoundRowsKernel(float range, Round round, View<float> x) {
+  float* scratch = SharedMemory<float>();
+  for (int64_t r = blockIdx.x; r < x.rows; r += gridDim.x) {
+    float largest = 0;
+    ForColumns(x.cols, [&](int64_t c) { largest = fmaxf(largest, fabsf(x.At(r, c))); });
+    const float scale = BlockReduce(largest, Largest(), scratch) / range;
+    if (scale == 0) continue;
+    ForColumns(x.cols, [&](int64_t c) { x.At(r, c) = round(x.At(r, c) / scale) * scale; });
   }
 }
 
@@ -197,6 +225,12 @@ __global__ void __launch_bounds__(kRowThreads)
 cudaError_t RmsNorm(cudaStream_t stream, View<const float> x, Span<const float> weight,
                     float epsilon, View<float> out) {
   return LaunchRows(stream, x.rows, kScratchBytes, RmsNormKernel, x, weight, epsilon, out);
+}
+cudaError_t RoundRowsToInt8(cudaStream_t stream, float range, View<float> x) {
+  return LaunchRows(stream, x.rows, kScratchBytes, RoundRowsKernel<ToInt8>, range, ToInt8(), x);
+}
+cudaError_t RoundRowsToE4M3(cudaStream_t stream, float range, View<float> x) {
+  return LaunchRows(stream, x.rows, kScratchBytes, RoundRowsKernel<ToE4M3>, range, ToE4M3(), x);
 }
 cudaError_t LogSoftmax(cudaStream_t stream, View<float> logits) {
   return LaunchRows(stream, logits.rows, kScratchBytes, LogSoftmaxKernel, logits);

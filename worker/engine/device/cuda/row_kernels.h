@@ -9,6 +9,10 @@ namespace lwq::cuda {
 
 cudaError_t RmsNorm(cudaStream_t stream, View<const float> x, Span<const float> weight,
                     float epsilon, View<float> out);
+// Each row to 8 bits and back, with the scale at which its largest magnitude becomes `range`
+// (tensor/activation_rule.h).
+cudaError_t RoundRowsToInt8(cudaStream_t stream, float range, View<float> x);
+cudaError_t RoundRowsToE4M3(cudaStream_t stream, float range, View<float> x);
 cudaError_t LogSoftmax(cudaStream_t stream, View<float> logits);
 cudaError_t KlDivergence(cudaStream_t stream, View<const float> source, View<const float> candidate,
                          Span<double> kl);

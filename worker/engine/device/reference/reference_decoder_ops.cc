@@ -8,6 +8,7 @@
 #include "worker/engine/device/host_batch.h"
 #include "worker/engine/device/reference/activate.h"
 #include "worker/engine/device/reference/reference_device.h"
+#include "worker/engine/tensor/fp8.h"
 
 namespace lwq {
 namespace {
@@ -153,6 +154,25 @@ absl::Status ReferenceDevice::SoftCap(float cap, DeviceView<float> x) {
   for (int64_t r = 0; r < x.rows; ++r) {
     for (int64_t c = 0; c < x.cols; ++c) {
       Row(x, r)[c] = static_cast<float>(cap * std::tanh(double{Row(x, r)[c]} / cap));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::RoundRows(ActivationRule rule, DeviceView<float> x) {
+  if (rule == ActivationRule::kNone) return absl::OkStatus();
+  const bool integers = rule == ActivationRule::kInt8PerToken;
+  for (int64_t r = 0; r < x.rows; ++r) {
+    float* row = Row(x, r);
+    float largest = 0;
+    for (int64_t c = 0; c < x.cols; ++c) largest = std::max(largest, std::abs(row[c]));
+    const float scale = largest / (integers ? kInt8Range : kE4M3Largest);
+    if (scale == 0) continue;
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const float quotient = row[c] / scale;
+      const float rounded =
+          integers ? std::nearbyint(std::clamp(quotient, -128.0f, 127.0f)) : RoundToE4M3(quotient);
+      row[c] = rounded * scale;
     }
   }
   return absl::OkStatus();
