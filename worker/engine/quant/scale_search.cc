@@ -110,6 +110,10 @@ std::vector<float> CandidateScales(absl::Span<const float> magnitudes, double ex
     scales.push_back(
         std::max(static_cast<float>(std::pow(double{magnitude}, exponent)), kSmallestScale));
   }
+  return OverTheirMiddle(std::move(scales));
+}
+
+std::vector<float> OverTheirMiddle(std::vector<float> scales) {
   if (scales.empty()) return scales;
   const auto [smallest, largest] = std::minmax_element(scales.begin(), scales.end());
   const float middle = std::sqrt(*smallest) * std::sqrt(*largest);

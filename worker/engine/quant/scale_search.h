@@ -34,8 +34,11 @@ class OutputPower {
   std::vector<float> diagonal_;
 };
 
-// AWQ's candidate: magnitudes^exponent, at least 1e-4, over the geometric mean of the largest and the
-// smallest, so that what is stored keeps its size. Ones where a scale is not finite.
+// Scales over the geometric mean of the largest and the smallest, so that what is stored keeps its
+// size. Ones where a scale is not finite.
+std::vector<float> OverTheirMiddle(std::vector<float> scales);
+
+// AWQ's candidate: magnitudes^exponent, at least 1e-4, over their middle.
 std::vector<float> CandidateScales(absl::Span<const float> magnitudes, double exponent);
 
 // Weights that the search weighs columns with: the inputs' mean squares once they are divided by

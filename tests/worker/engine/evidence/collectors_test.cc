@@ -1,10 +1,12 @@
 // Each collector against its definition, on numbers that can be checked by hand or in double.
+#include <algorithm>
 #include <cmath>
 
 #include "tests/testing/collected_evidence.h"
 #include "tests/testing/status_matchers.h"
 #include "worker/engine/evidence/channel_statistics.h"
 #include "worker/engine/evidence/collector.h"
+#include "worker/engine/evidence/input_rows.h"
 
 namespace lwq {
 namespace {
@@ -75,6 +77,42 @@ TEST_F(CollectorsTest, InputsAreSummedChannelByChannelAndPairByPair) {
   }
   LWQ_ASSERT_OK_AND_ASSIGN(const Matrix unseen, evidence.Table("channel-statistics", inputs_[1], kNumChannelRows));
   EXPECT_EQ(unseen.Row(kMeanSquare)[1], 0) << "nothing seen is zero, not a quotient of zeros";
+}
+
+// The first 128 as they are; of more, each of them a row of the input, the same however the text
+// was cut, and from all over it.
+TEST_F(CollectorsTest, RowsAreDrawnFromAllTokensAlike) {
+  const Matrix x = [] {
+    Matrix rows(1000, 5);
+    for (int64_t r = 0; r < rows.rows(); ++r)
+      std::fill_n(rows.Row(r), 5, static_cast<float>(r + 1));
+    return rows;
+  }();
+  std::vector<std::vector<float>> drawn;
+  for (const int64_t first_part : {100, 730}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(Collection collection, Collection::Find({"input-rows"}));
+    ASSERT_OK(collection.Begin({device_.get(), ComputeType::kF32, inputs_}));
+    ASSERT_OK(Observe(collection, 0, x, first_part));
+    CollectedEvidence evidence(device_.get());
+    ASSERT_OK(collection.Finish(evidence));
+    LWQ_ASSERT_OK_AND_ASSIGN(const Matrix rows,
+                             evidence.Table("input-rows", inputs_[0], kNumInputRows));
+    std::vector<float>& found = drawn.emplace_back();
+    for (int64_t r = 0; r < rows.rows(); ++r) {
+      found.push_back(rows.Row(r)[0]);
+      EXPECT_EQ(rows.Row(r)[4], rows.Row(r)[0]);
+    }
+    LWQ_ASSERT_OK_AND_ASSIGN(const Matrix unseen,
+                             evidence.Table("input-rows", inputs_[1], kNumInputRows));
+    EXPECT_EQ(unseen.Row(127)[1], 0);
+  }
+  EXPECT_EQ(drawn[0], drawn[1]);
+  std::sort(drawn[0].begin(), drawn[0].end());
+  EXPECT_EQ(std::adjacent_find(drawn[0].begin(), drawn[0].end()), drawn[0].end()) << "none twice";
+  // Of 128 of 1000 drawn alike, 64 lie in either half, give or take 5; five times that is allowed.
+  const auto half =
+      std::count_if(drawn[0].begin(), drawn[0].end(), [](float v) { return v > 500; });
+  EXPECT_NEAR(static_cast<double>(half), 64, 25);
 }
 
 // An expert's moments go when its tokens are through; those of one that no token came to are zero.
