@@ -130,7 +130,7 @@ TEST_P(DecoderOnDevices, WhatFitsIsLoadedOnceAndChangesNothing) {
     const auto device = GetParam()->make(2);
     const CountedWeights weights(checkpoint.get());
     const auto decoder = Decoder::Create(spec, &weights, device.get(), ComputeType::kF32).value();
-    decoder->set_spare_bytes(spare);
+    decoder->set_spare_bytes(spare / 2, spare / 2);
     for (int pass = 0; pass < 2; ++pass) {
       results.emplace_back(batch.num_tokens(), spec.hidden_size);
       ASSERT_OK(RunAllLayers(*decoder, batch, results.back().view()));

@@ -68,11 +68,14 @@ struct CalibrationState {
 absl::Status AddPart(const Decoder& decoder, const TokenBatch& batch, MatrixView rows,
                      int64_t first, bool watched, CalibrationState& state) {
   if (rows.rows == 0) return absl::OkStatus();
+  int64_t open_rows = 0;
+  for (const CalibrationState::Part& open : state.parts) open_rows += open.batch.num_tokens;
   CalibrationState::Part& part = state.parts.emplace_back();
   part.first = first;
   part.watched = watched;
   LWQ_ASSIGN_OR_RETURN(part.batch, decoder.PrepareBatch(batch));
-  LWQ_ASSIGN_OR_RETURN(part.states, decoder.OpenStates(rows));
+  LWQ_ASSIGN_OR_RETURN(part.states, decoder.OpenStates(rows, open_rows * rows.cols *
+                                                              static_cast<int64_t>(sizeof(float))));
   return absl::OkStatus();
 }
 

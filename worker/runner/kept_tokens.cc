@@ -48,12 +48,12 @@ absl::StatusOr<std::vector<int32_t>> KeptTokens::Encode(const Tokenizer& tokeniz
   }
   LWQ_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, tokenizer.Encode(text, add_special_tokens));
   MutexLock lock(&mu_);
-  if (tokens.size() > kMaxTokens || places_.contains(key)) return tokens;
-  num_tokens_ += tokens.size();
+  if (tokens.size() + kTextTokens > kMaxTokens || places_.contains(key)) return tokens;
+  num_tokens_ += tokens.size() + kTextTokens;
   texts_.emplace_front(key, tokens);
   places_[key] = texts_.begin();
   while (num_tokens_ > kMaxTokens) {
-    num_tokens_ -= texts_.back().second.size();
+    num_tokens_ -= texts_.back().second.size() + kTextTokens;
     places_.erase(texts_.back().first);
     texts_.pop_back();
   }

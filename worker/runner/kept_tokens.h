@@ -23,6 +23,9 @@ class KeptTokens {
   // Of all texts together; those that were used longest ago go first.
   static constexpr size_t kMaxTokens = size_t{4} << 20;
 
+  // What a text takes beside its tokens (its key twice, nodes of two containers), as tokens.
+  static constexpr size_t kTextTokens = 80;
+
   // What `tokenizer`, which `digest` names, makes of a text. Errors are not kept.
   absl::StatusOr<std::vector<int32_t>> Encode(const Tokenizer& tokenizer, absl::string_view digest,
                                               absl::string_view text, bool add_special_tokens);
@@ -32,7 +35,7 @@ class KeptTokens {
   Mutex mu_;
   Texts texts_ ABSL_GUARDED_BY(mu_);  // the latest first
   absl::flat_hash_map<std::string, Texts::iterator> places_ ABSL_GUARDED_BY(mu_);
-  size_t num_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  size_t num_tokens_ ABSL_GUARDED_BY(mu_) = 0;  // and kTextTokens a text
 };
 
 // `tokenizer`, whose encodings `kept` (which outlives it) keeps; the tokenizer itself where that is

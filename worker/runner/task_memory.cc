@@ -58,11 +58,16 @@ absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, cons
 
 void UseSpareMemory(const TaskContext& context, absl::string_view kind, const ModelInventory& sizes,
                     const MemoryQuestion& question, Decoder& decoder) {
+  if (!context.uses_spare) return;
   const int64_t ceiling = CeilingOf(context);
   WorkLimits limits;
   limits.chunk_tokens = decoder.chunk_tokens();
   const int64_t needed = ForecastWorkerMemory(sizes, question, limits).Of(kind) + ceiling / 8;
-  if (needed < ceiling) decoder.set_spare_bytes(ceiling - needed);
+  if (needed >= ceiling) return;
+  const int64_t spare = ceiling - needed;
+  // Statistics and trials meet each layer once: kept weights would never be read again.
+  const int64_t weights = kind == "calibrate" || kind == "trial" ? 0 : spare / 2;
+  decoder.set_spare_bytes(spare - weights, weights);
 }
 
 namespace {

@@ -28,7 +28,8 @@ absl::StatusOr<int64_t> ChunkTokensOfEvaluation(const TaskContext& context, cons
 
 // Lets the decoder of a task of `kind` use what the ceiling leaves beside what the task is forecast
 // to take, less an eighth of the ceiling: for states on the device and weights that stay prepared.
-// Where there is no ceiling, nothing: memory that nobody counted is not the task's.
+// Where there is no ceiling, nothing: memory that nobody counted is not the task's. Nor where
+// memory ran out once (TaskContext::uses_spare).
 void UseSpareMemory(const TaskContext& context, absl::string_view kind, const ModelInventory& sizes,
                     const MemoryQuestion& question, Decoder& decoder);
 

@@ -73,10 +73,15 @@ absl::StatusOr<v1::TaskOutput> RunSpec(const TaskContext& context, const v1::Tas
 absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
   const CeilingWhileItRuns ceiling(CeilingOf(context));
   v1::TaskSpec spec = context.lease->spec();
+  TaskContext attempt = context;
+  attempt.uses_spare = CeilingOf(context) > 0;
   while (true) {
-    absl::StatusOr<v1::TaskOutput> output = RunSpec(context, spec);
-    if (output.ok() || !RanOutOfMemory(output.status()) || !TakeLess(spec)) return output;
-    // The forecast was too low, or the device's memory is not all ours.
+    absl::StatusOr<v1::TaskOutput> output = RunSpec(attempt, spec);
+    if (output.ok() || !RanOutOfMemory(output.status())) return output;
+    // The forecast was too low, or the device's memory is not all ours. What was taken beside the
+    // forecast goes first.
+    if (!attempt.uses_spare && !TakeLess(spec)) return output;
+    attempt.uses_spare = false;
     context.device->ReleaseScratch();
     TrimHost();
     LWQ_RETURN_IF_ERROR(context.progress(0, "again with less at a time: memory ran out"));

@@ -24,6 +24,8 @@ struct TaskContext {
   CalibrationTokens* calibration_tokens = nullptr;  // of the worker; null: none are kept
   KeptTokens* evaluation_tokens = nullptr;          // likewise
   const v1::Lease* lease = nullptr;
+  // Whether what a ceiling leaves beside the forecast may be used: not after memory ran out.
+  bool uses_spare = true;
   // Tells how far the task is; an error (CANCELLED, ABORTED "LEASE_LOST") must be returned at once.
   std::function<absl::Status(double fraction, const std::string& current)> progress;
 };

@@ -91,7 +91,13 @@ TEST(TaskMemoryTest, WhatIsLeftOfTheCeilingIsTheDecodersAndNothingWithoutOne) {
     LWQ_ASSERT_OK_AND_ASSIGN(const auto decoder,
                              OpenDecoder(context, spec, nullptr, ComputeType::kF32, 0));
     UseSpareMemory(context, "trial", SizesOf(spec), {}, *decoder);
-    EXPECT_EQ(decoder->spare_bytes(), spare);
+    EXPECT_EQ(decoder->spare_states_bytes(), spare);
+    EXPECT_EQ(decoder->spare_weights_bytes(), 0) << "a trial meets each layer once";
+    context.uses_spare = false;
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto after,
+                             OpenDecoder(context, spec, nullptr, ComputeType::kF32, 0));
+    UseSpareMemory(context, "trial", SizesOf(spec), {}, *after);
+    EXPECT_EQ(after->spare_states_bytes(), 0);
   }
 }
 

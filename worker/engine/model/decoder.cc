@@ -107,9 +107,9 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Create(DecoderSpec spec,
       new Decoder(std::move(spec), std::move(slots), weights, device, compute));
 }
 
-void Decoder::set_spare_bytes(int64_t bytes) {
-  spare_bytes_ = bytes;
-  kept_weights_.set_limit_bytes(bytes / 2);
+void Decoder::set_spare_bytes(int64_t states, int64_t weights) {
+  spare_states_bytes_ = states;
+  kept_weights_.set_limit_bytes(weights);
 }
 
 absl::Status Decoder::Embed(absl::Span<const int32_t> tokens, MatrixView hidden) const {
@@ -378,8 +378,12 @@ absl::StatusOr<std::shared_ptr<DeviceMatrix>> Decoder::LoadHeadNorm() const {
 
 absl::Status Decoder::LoadHeadRows(int64_t first, DeviceView<float> out) const {
   if (spec_.head.tied) return weights_->LoadDense(spec_.embedding.tensor, first, device_, out);
-  return weights_->LoadDense(absl::StrCat(spec_.head.linear().shape.module, ".weight"), first,
-                             device_, out);
+  const std::string& module = spec_.head.linear().shape.module;
+  if (weights_->RuleOf(module) != ActivationRule::kNone) {
+    return Failure(reasons::kQuantFormatUnsupported,
+                   absl::StrCat(module, " rounds its inputs; the decoder does so in layers only"));
+  }
+  return weights_->LoadDense(absl::StrCat(module, ".weight"), first, device_, out);
 }
 
 absl::Status RunAllLayers(const Decoder& decoder, const TokenBatch& batch, MatrixView hidden,

@@ -139,13 +139,16 @@ class Decoder {
   void set_scratch_directory(std::string directory) { scratch_directory_ = std::move(directory); }
   const std::string& scratch_directory() const { return scratch_directory_; }
 
-  // Memory of the device beside what a layer needs: half of it for hidden states that layers run
-  // over, half for weights that stay prepared from pass to pass. At first there is none.
-  void set_spare_bytes(int64_t bytes);
-  int64_t spare_bytes() const { return spare_bytes_; }
-  // `hidden` [any, hidden_size] for the layers to come (state_store.h).
-  absl::StatusOr<std::unique_ptr<StateStore>> OpenStates(MatrixView hidden) const {
-    return lwq::OpenStates(device_, hidden, spare_bytes_ / 2);
+  // Memory of the device beside what a layer needs, in bytes: for hidden states that layers run
+  // over, and for weights that stay prepared from pass to pass. At first there is none.
+  void set_spare_bytes(int64_t states, int64_t weights);
+  int64_t spare_states_bytes() const { return spare_states_bytes_; }
+  int64_t spare_weights_bytes() const { return kept_weights_.limit_bytes(); }
+  // `hidden` [any, hidden_size] for the layers to come (state_store.h), while other states of
+  // `open_bytes` are open.
+  absl::StatusOr<std::unique_ptr<StateStore>> OpenStates(MatrixView hidden,
+                                                         int64_t open_bytes = 0) const {
+    return lwq::OpenStates(device_, hidden, spare_states_bytes_ - open_bytes);
   }
 
   const DecoderSpec& spec() const { return spec_; }
@@ -211,7 +214,7 @@ class Decoder {
   const ComputeType compute_;
   std::string scratch_directory_;
   int64_t chunk_tokens_ = kChunkTokens;
-  int64_t spare_bytes_ = 0;
+  int64_t spare_states_bytes_ = 0;
   mutable WeightCache kept_weights_;
   // The rotary embeddings that layers have, and which one that is, by layer.
   std::vector<RopeSpec> ropes_;

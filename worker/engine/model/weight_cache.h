@@ -23,6 +23,7 @@ class WeightCache {
 
   // For as many bytes, as PreparedWeight::size_bytes counts them; 0: nothing is kept.
   void set_limit_bytes(int64_t bytes) { limit_bytes_ = bytes; }
+  int64_t limit_bytes() const { return limit_bytes_; }
   int64_t used_bytes() const { return used_bytes_; }
   // The weight of that name; `load` makes one that is not kept. Its errors are not kept either.
   absl::StatusOr<Weight> Get(const std::string& name,

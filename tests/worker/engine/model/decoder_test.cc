@@ -280,6 +280,27 @@ TEST(Decoder, LinearsThatReadOneInputHaveOneRule) {
   }
 }
 
+TEST(Decoder, AHeadThatRoundsItsInputsIsRefused) {
+  const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
+  auto device = MakeDevice({.device = "cpu", .num_threads = 1}).value();
+  auto checkpoint = Checkpoint::Open(model).value();
+  auto weights = MakeCheckpointWeights(checkpoint.get());
+  for (const std::string ending : {"lm_head", "down_proj"}) {
+    const WithRule with_rule(weights.get(), ending);
+    LWQ_ASSERT_OK_AND_ASSIGN(DecoderSpec spec, ReadDecoderSpec(model));
+    ASSERT_FALSE(spec.head.tied);
+    LWQ_ASSERT_OK_AND_ASSIGN(
+        auto decoder, Decoder::Create(spec, &with_rule, device.get(), ComputeType::kF32));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto rows, device->NewMatrix(2, spec.hidden_size));
+    const absl::Status loaded = decoder->LoadHeadRows(0, rows->view());
+    if (ending == "lm_head") {
+      EXPECT_THAT(loaded, testing::FailsWith("QUANT_FORMAT_UNSUPPORTED", ::testing::_));
+    } else {
+      EXPECT_OK(loaded);
+    }
+  }
+}
+
 TEST(Decoder, TokensOutsideTheVocabularyAreRefused) {
   const std::string model = LWQ_SOURCE_DIR "/tests/golden/decoder/tiny";
   LWQ_ASSERT_OK_AND_ASSIGN(auto device, MakeDevice({.device = "cpu", .num_threads = 1}));
