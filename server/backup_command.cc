@@ -6,8 +6,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/failure.h"
 #include "base/log.h"
+#include "base/reasons.h"
 #include "server/backup/backup.h"
 
 namespace lwq {
@@ -28,25 +30,34 @@ int Fail(const std::string& command, const absl::Status& status, bool as_json) {
               << ")\n";
   }
   const bool wrong_question =
-      absl::IsNotFound(status) || absl::IsAlreadyExists(status) || absl::IsInvalidArgument(status);
+      (absl::IsNotFound(status) && !HasReason(status, reasons::kBlobMissing)) ||
+      absl::IsAlreadyExists(status) || absl::IsInvalidArgument(status);
   return wrong_question ? kExitConfiguration : kExitIo;
 }
 
 int Print(const std::string& verb, const BackupReport& report, bool as_json) {
+  const std::string newest = report.newest_job == absl::InfinitePast()
+                                 ? ""
+                                 : absl::FormatTime(report.newest_job, absl::UTCTimeZone());
   if (as_json) {
     std::cout << nlohmann::json{{"records", report.num_records},
                                 {"blobs", report.num_blobs},
                                 {"blob_bytes", report.blob_bytes},
+                                {"newest_job", newest},
                                 {"missing", report.missing}}
                      .dump()
               << "\n";
     return 0;
   }
   std::cout << verb << " " << report.num_records << " records and " << report.num_blobs
-            << " blobs of " << report.blob_bytes << " bytes\n";
-  for (const std::string& digest : report.missing) {
-    std::cerr << "warning: records name blob " << digest << ", which the server has lost\n";
+            << " blobs of " << report.blob_bytes << " bytes";
+  if (!newest.empty()) std::cout << "; the newest job was submitted at " << newest;
+  std::cout << "\n";
+  if (!report.missing.empty()) {
+    std::cerr << "warning: " << report.missing.size()
+              << " blobs that records name are missing, as the backup's backup.json says:\n";
   }
+  for (const std::string& digest : report.missing) std::cerr << "  " << digest << "\n";
   return 0;
 }
 
@@ -76,6 +87,8 @@ int RunBackupCommand(int argc, char** argv) {
   const absl::StatusOr<BackupReport> report =
       backs_up ? BackUp(from, to, options) : Restore(from, to);
   if (!report.ok()) return Fail(command, report.status(), as_json);
+  const absl::Status whole = backs_up ? CheckNoneMissing(*report, to) : absl::OkStatus();
+  if (!whole.ok()) return Fail(command, whole, as_json);
   return Print(backs_up ? "backed up" : "restored", *report, as_json);
 }
 

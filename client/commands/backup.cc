@@ -23,16 +23,16 @@ absl::StatusOr<EmbeddedPaths> OwnPaths(const Flags& flags) {
 }
 
 // A server that is named keeps its files on a machine that lwqctl does not see.
-absl::Status CheckOwn(const Flags& flags) {
+absl::Status CheckOwn(const Flags& flags, const std::string& verb, const char* there) {
   if (flags.Has("data-dir") && !flags.Has("server") && !flags.Has("context")) {
     return absl::OkStatus();
   }
   LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(flags));
   if (connection.server.empty()) return absl::OkStatus();
   return Failure(reasons::kUsage,
-                 absl::StrCat("`backup` copies the own server's --data-dir, and ",
+                 absl::StrCat("`", verb, "` is of the own server's --data-dir, and ",
                               LogSafe(connection.origin), " names ", LogSafe(connection.server),
-                              "; on that machine: lwq-server backup DATA_DIR DIR"));
+                              "; on that machine: lwq-server ", there));
 }
 
 absl::StatusOr<int> Print(const Invocation& invocation, const char* done,
@@ -48,7 +48,7 @@ absl::StatusOr<int> Print(const Invocation& invocation, const char* done,
                   << FormatBytes(json.value("blob_bytes", int64_t{0})) << "\n";
   if (!missing.empty()) {
     *invocation.err << "warning: " << missing.size()
-                    << " blobs that records name had been lost by the server, "
+                    << " blobs that records name are missing in the backup, "
                     << LogSafe(missing.front())
                     << " among them: what made them runs again when it is needed\n";
   }
@@ -56,7 +56,7 @@ absl::StatusOr<int> Print(const Invocation& invocation, const char* done,
 }
 
 absl::StatusOr<int> BackUp(Invocation& invocation) {
-  LWQ_RETURN_IF_ERROR(CheckOwn(invocation.flags));
+  LWQ_RETURN_IF_ERROR(CheckOwn(invocation.flags, "backup", "backup DATA_DIR DIR"));
   LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, OwnPaths(invocation.flags));
   CatchInterrupts();
   LWQ_ASSIGN_OR_RETURN(
@@ -66,6 +66,7 @@ absl::StatusOr<int> BackUp(Invocation& invocation) {
 }
 
 absl::StatusOr<int> Restore(Invocation& invocation) {
+  LWQ_RETURN_IF_ERROR(CheckOwn(invocation.flags, "restore", "restore DIR DATA_DIR"));
   LWQ_ASSIGN_OR_RETURN(const EmbeddedPaths paths, OwnPaths(invocation.flags));
   CatchInterrupts();
   LWQ_ASSIGN_OR_RETURN(

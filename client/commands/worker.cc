@@ -99,7 +99,6 @@ constinit const CommandDef kWorkerCommand = {
     .summary = "Takes a worker out of service: no new tasks, and what runs is finished.",
     .examples =
         "  lwqctl worker drain w1 --wait          # what it runs is finished\n"
-        "  lwqctl worker drain w1 --release       # what it runs goes elsewhere, now\n"
         "  lwqctl worker uncordon w1\n",
     .flags = kFlags,
     .more_flags = nullptr,

@@ -9,7 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/file.h"
@@ -21,6 +23,7 @@
 #include "proto/lwq/v1/record.pb.h"
 #include "server/blob/local_blob_store.h"
 #include "server/store/blob_refs.h"
+#include "server/store/data_directory.h"
 #include "server/store/sqlite_snapshot.h"
 #include "server/store/sqlite_store.h"
 
@@ -39,6 +42,7 @@ using Blobs = std::map<std::string, BlobId>;
 
 struct Needed {
   int64_t num_records = 0;
+  absl::Time newest_job = absl::InfinitePast();
   Blobs blobs;
 };
 
@@ -70,6 +74,9 @@ absl::Status AddNeeded(Store& store, Table table, Needed& needed) {
     LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.List(table, query));
     needed.num_records += static_cast<int64_t>(rows.size());
     for (const Record& row : rows) {
+      if (table == Table::kJobs) {
+        needed.newest_job = std::max(needed.newest_job, absl::FromUnixMicros(row.order));
+      }
       if (record == nullptr) break;
       if (!record->ParseFromString(row.value)) {
         return Failure(reasons::kStoreCorrupt,
@@ -108,14 +115,45 @@ absl::Status CopyBlob(BlobStore& from, BlobStore& to, const BlobId& id) {
   return writer->Finish();
 }
 
+// The folder of the blobs of a server with these --blobs. Any other store is backed up by its own
+// means.
+absl::StatusOr<std::string> FolderOf(const std::string& data_directory, const std::string& blobs) {
+  if (blobs.empty()) return JoinPath(data_directory, "blobs");
+  if (absl::StartsWith(blobs, "s3://")) {
+    return Failure(reasons::kBlobUrlInvalid,
+                   absl::StrCat("backing up the blobs of \"", blobs,
+                                "\": only those in a folder are copied; versioning or replication "
+                                "of the bucket backs these up"));
+  }
+  std::string folder(absl::StripPrefix(absl::StripPrefix(blobs, "file://"), "file:"));
+  if (folder.empty() || blobs == "memory:" || absl::StrContains(folder, "://")) {
+    return Failure(reasons::kBlobUrlInvalid, absl::StrCat("backing up the blobs of \"", blobs,
+                                                          "\": that names no folder of blobs"));
+  }
+  return folder;
+}
+
+// Never makes the folder: one that is not there is not one that is empty.
+absl::StatusOr<std::unique_ptr<LocalBlobStore>> OpenSource(const std::string& folder,
+                                                           const Blobs& blobs) {
+  if (!IsDirectory(JoinPath(folder, "sha256"))) {
+    return Failure(reasons::kNotFound,
+                   absl::StrCat("there is no ", JoinPath(folder, "sha256"), ", where the ",
+                                blobs.size(), " blobs that records name should be"));
+  }
+  return LocalBlobStore::Open(folder);
+}
+
 // Those that `to` has not; which of them `from` has not either, or damaged.
-absl::StatusOr<std::set<std::string>> CopyBlobs(BlobStore& from, BlobStore& to,
+absl::StatusOr<std::set<std::string>> CopyBlobs(const std::string& folder, BlobStore& to,
                                                 const Blobs& blobs) {
   std::set<std::string> missing;
+  if (blobs.empty()) return missing;
+  LWQ_ASSIGN_OR_RETURN(const auto from, OpenSource(folder, blobs));
   for (const auto& [digest, id] : blobs) {
     LWQ_ASSIGN_OR_RETURN(const bool there, to.Has(id));
     if (there) continue;
-    absl::Status copied = CopyBlob(from, to, id);
+    absl::Status copied = CopyBlob(*from, to, id);
     if (HasReason(copied, reasons::kBlobMissing) || HasReason(copied, reasons::kBlobCorrupt)) {
       missing.insert(digest);
     } else if (!copied.ok()) {
@@ -142,10 +180,11 @@ absl::Status FlushAll(const std::string& directory) {
                 : absl::OkStatus();
 }
 
-absl::Status CheckNewOrEmpty(const std::string& directory) {
+absl::Status CheckNewOrEmpty(const std::string& directory, const char* besides = "lost+found") {
   LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(directory));
   std::erase(names, "lost+found");  // of a file system's root
+  std::erase(names, besides);
   if (names.empty()) return absl::OkStatus();
   return Failure(reasons::kOutputExists, absl::StrCat(directory, " is not empty: it holds ",
                                                       names.front(), "; give a new directory"));
@@ -154,6 +193,7 @@ absl::Status CheckNewOrEmpty(const std::string& directory) {
 BackupReport ReportOf(const Needed& needed, const std::set<std::string>& missing) {
   BackupReport report;
   report.num_records = needed.num_records;
+  report.newest_job = needed.newest_job;
   report.missing.assign(missing.begin(), missing.end());
   for (const auto& [digest, id] : needed.blobs) {
     if (missing.count(digest) > 0) continue;
@@ -218,12 +258,10 @@ absl::Status CopyRecords(const std::string& backup, const std::string& digest,
 
 absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std::string& target,
                                     const BackupOptions& options) {
+  LWQ_ASSIGN_OR_RETURN(const std::string from, FolderOf(data_directory, options.blobs));
   LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(target));
   const std::string database = JoinPath(target, kDatabase);
   LWQ_RETURN_IF_ERROR(SnapshotSqlite(data_directory, database));
-  const std::string blobs =
-      options.blobs.empty() ? JoinPath(data_directory, "blobs") : options.blobs;
-  LWQ_ASSIGN_OR_RETURN(const auto from, LocalBlobStore::Open(blobs));
   LWQ_ASSIGN_OR_RETURN(const auto to, OpenTarget(target));
   Needed needed;
   std::set<std::string> missing;
@@ -235,7 +273,12 @@ absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std
     if (options.on_snapshot) options.on_snapshot();
     LWQ_ASSIGN_OR_RETURN(needed, LookAt(target));
     const std::set<std::string> missing_before = std::move(missing);
-    LWQ_ASSIGN_OR_RETURN(missing, CopyBlobs(*from, *to, needed.blobs));
+    absl::StatusOr<std::set<std::string>> copied = CopyBlobs(from, *to, needed.blobs);
+    if (HasReason(copied.status(), reasons::kNotFound)) {
+      return Annotate(copied.status(), "backing up ", data_directory,
+                      " (--blobs says where else the server keeps its blobs)");
+    }
+    LWQ_ASSIGN_OR_RETURN(missing, std::move(copied));
     // What is missing twice is not missing because its record was just deleted.
     if (missing.empty() || missing == missing_before) break;
   }
@@ -245,23 +288,48 @@ absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std
   return report;
 }
 
+absl::Status CheckNoneMissing(const BackupReport& report, const std::string& backup) {
+  if (report.missing.empty()) return absl::OkStatus();
+  return Failure(
+      reasons::kBlobMissing,
+      absl::StrCat("the backup ", backup, " is kept, without ", report.missing.size(), " of the ",
+                   report.num_blobs + static_cast<int64_t>(report.missing.size()),
+                   " blobs that its records name: the server's folder of blobs has them not, or "
+                   "damaged; \"missing\" in ",
+                   JoinPath(backup, kManifest), " names them"));
+}
+
 absl::StatusOr<BackupReport> Restore(const std::string& backup, const std::string& data_directory) {
   LWQ_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(backup));
-  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(data_directory));
-  const std::string folder = JoinPath(data_directory, "restoring");
+  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(data_directory, "lock"));
+  // To the end: a server that is started meanwhile would make a database of its own.
+  LWQ_ASSIGN_OR_RETURN(const auto lock, DirectoryLock::Take(data_directory));
+  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(data_directory, "lock"));
+  const std::string folder = JoinPath(data_directory, kRestoringFolder);
   LWQ_RETURN_IF_ERROR(CopyRecords(backup, manifest.records_sha256, folder));
   LWQ_ASSIGN_OR_RETURN(const Needed needed, LookAt(folder));
-  LWQ_ASSIGN_OR_RETURN(const auto from, LocalBlobStore::Open(JoinPath(backup, "blobs")));
   LWQ_ASSIGN_OR_RETURN(const auto to, OpenTarget(data_directory));
-  LWQ_ASSIGN_OR_RETURN(const std::set<std::string> missing, CopyBlobs(*from, *to, needed.blobs));
+  LWQ_ASSIGN_OR_RETURN(const std::set<std::string> missing,
+                       CopyBlobs(JoinPath(backup, "blobs"), *to, needed.blobs));
   for (const std::string& digest : missing) {
     if (manifest.missing.count(digest) > 0) continue;
     return Failure(reasons::kStoreCorrupt,
                    absl::StrCat("the backup ", backup, " has lost blob ", digest,
                                 ", or holds it damaged: take another backup"));
   }
+  if (!missing.empty() && missing.size() == needed.blobs.size()) {
+    return Failure(reasons::kBlobMissing,
+                   absl::StrCat("the backup ", backup, " has none of the ", missing.size(),
+                                " blobs that its records name: copy them into ",
+                                JoinPath(backup, "blobs"), ", or take another backup"));
+  }
   LWQ_RETURN_IF_ERROR(FlushAll(data_directory));
-  LWQ_RETURN_IF_ERROR(RenameFile(JoinPath(folder, kDatabase), JoinPath(data_directory, kDatabase)));
+  const std::string database = JoinPath(data_directory, kDatabase);
+  if (FileExists(database)) {
+    return Failure(reasons::kOutputExists,
+                   absl::StrCat(database, " was made by another program during the restore"));
+  }
+  LWQ_RETURN_IF_ERROR(RenameFile(JoinPath(folder, kDatabase), database));
   LWQ_RETURN_IF_ERROR(RemoveAll(folder));
   LWQ_RETURN_IF_ERROR(SyncDirectory(data_directory));
   return ReportOf(needed, missing);

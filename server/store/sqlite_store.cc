@@ -1,17 +1,12 @@
 #include "server/store/sqlite_store.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-
 #include "absl/strings/str_cat.h"
 #include "base/failpoint.h"
 #include "base/file.h"
 #include "base/mutex.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "server/store/data_directory.h"
 #include "server/store/schema.h"
 #include "server/store/sql_text.h"
 #include "server/store/sqlite_connection.h"
@@ -20,26 +15,6 @@ namespace lwq {
 namespace {
 
 constexpr int kNumReaders = 4;
-
-// Held for the life of the store; the kernel lets go of it when the process dies.
-class LockFile {
- public:
-  static absl::StatusOr<std::unique_ptr<LockFile>> Take(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("opening ", path));
-    auto file = std::unique_ptr<LockFile>(new LockFile(fd));
-    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      return Failure(reasons::kStoreLocked, absl::StrCat("another lwq-server holds ", path,
-                                                         "; one server works in a data directory"));
-    }
-    return file;
-  }
-  ~LockFile() { ::close(fd_); }
-
- private:
-  explicit LockFile(int fd) : fd_(fd) {}
-  const int fd_;
-};
 
 // A few read-only connections, taken by whoever reads.
 class ReaderPool {
@@ -86,7 +61,7 @@ constexpr SqlDialect kDialect = {.bytes = "TEXT",
 }  // namespace
 
 struct SqliteStore::State {
-  std::unique_ptr<LockFile> lock;
+  std::unique_ptr<DirectoryLock> lock;
   std::string unclean_mark;  // a file that is there while the store is open
   Mutex mu;
   std::unique_ptr<SqliteConnection> writer ABSL_GUARDED_BY(mu);
@@ -107,7 +82,8 @@ SqliteStore::~SqliteStore() {
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& directory) {
   LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
   auto state = std::make_unique<State>();
-  LWQ_ASSIGN_OR_RETURN(state->lock, LockFile::Take(JoinPath(directory, "lock")));
+  LWQ_ASSIGN_OR_RETURN(state->lock, DirectoryLock::Take(directory));
+  LWQ_RETURN_IF_ERROR(CheckRestored(directory));
   const std::string path = JoinPath(directory, "lwq.db");
   LWQ_ASSIGN_OR_RETURN(auto writer, SqliteConnection::Open(path, /*read_only=*/false));
   const std::string mark = JoinPath(directory, "open");

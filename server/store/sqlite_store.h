@@ -13,7 +13,8 @@ class SqliteStore : public Store {
  public:
   // Opens or makes DIRECTORY/lwq.db under the lock file DIRECTORY/lock, which another server may
   // not hold: FAILED_PRECONDITION "STORE_LOCKED". Errors of the schema are those of Migrate;
-  // DATA_LOSS "STORE_CORRUPT" when the check after an unclean stop fails.
+  // DATA_LOSS "STORE_CORRUPT" when the check after an unclean stop fails, or a restore into the
+  // directory was not finished.
   static absl::StatusOr<std::unique_ptr<SqliteStore>> Open(const std::string& directory);
   ~SqliteStore() override;
 

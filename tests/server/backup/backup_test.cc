@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "proto/lwq/v1/record.pb.h"
 #include "server/blob/local_blob_store.h"
+#include "server/store/data_directory.h"
 #include "server/store/sqlite_store.h"
 #include "tests/testing/status_matchers.h"
 
@@ -129,9 +130,75 @@ TEST_F(BackupTest, BlobsThatTheServerHasLostOrDamagedAreNamed) {
   LWQ_ASSERT_OK_AND_ASSIGN(const BackupReport report, BackUp(data(), backup()));
   EXPECT_THAT(report.missing, ::testing::UnorderedElementsAre(lost.sha256, damaged.sha256));
   EXPECT_FALSE(FileExists(FileOf(backup(), damaged)));
+  EXPECT_THAT(CheckNoneMissing(report, backup()),
+              FailsWith("BLOB_MISSING", HasSubstr("without 2 of the 4 blobs")));
   LWQ_ASSERT_OK_AND_ASSIGN(const BackupReport back, Restore(backup(), restored()));
   EXPECT_EQ(back.missing, report.missing);
   EXPECT_EQ(back.num_blobs, 2);
+}
+
+// The server's --blobs is elsewhere: the folder in the data directory is not made, and not taken
+// for one whose blobs are lost.
+TEST_F(BackupTest, BlobsThatAreElsewhereAreAskedFor) {
+  ASSERT_OK(Put(0));
+  blobs_.reset();
+  const std::string own = JoinPath(data(), "blobs");
+  ASSERT_OK(RenameFile(own, Place("big")));
+  EXPECT_THAT(BackUp(data(), Place("b1")), FailsWith("NOT_FOUND", HasSubstr("--blobs")));
+  EXPECT_FALSE(FileExists(own));
+  EXPECT_FALSE(FileExists(Place("b1/backup.json")));
+  int i = 0;
+  for (const char* scheme : {"", "file:", "file://"}) {
+    const std::string to = Place(absl::StrCat("to", ++i));
+    LWQ_ASSERT_OK_AND_ASSIGN(
+        const BackupReport report,
+        BackUp(data(), to, {.blobs = scheme + Place("big"), .on_snapshot = {}}));
+    EXPECT_EQ(report.num_blobs, 1) << scheme;
+    EXPECT_OK(CheckNoneMissing(report, to));
+  }
+}
+
+TEST_F(BackupTest, BlobsThatAreInNoFolderAreRefused) {
+  ASSERT_OK(Put(0));
+  for (const char* url : {"s3://bucket/prefix?region=r", "memory:", "gs://bucket", "file:"}) {
+    EXPECT_THAT(BackUp(data(), backup(), {.blobs = url, .on_snapshot = {}}),
+                FailsWith("BLOB_URL_INVALID", HasSubstr(url)));
+  }
+  EXPECT_FALSE(FileExists(backup()));
+}
+
+TEST_F(BackupTest, ARecordThatNamesNoBlobNeedsNoFolder) {
+  blobs_.reset();
+  ASSERT_OK(RemoveAll(JoinPath(data(), "blobs")));
+  Write write{.table = Table::kDatasets};
+  write.record.key = "d";
+  ASSERT_OK(store_->Commit({write}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const BackupReport report, BackUp(data(), backup()));
+  EXPECT_EQ(report.num_records, 1);
+  EXPECT_FALSE(FileExists(JoinPath(data(), "blobs")));
+  EXPECT_OK(Restore(backup(), restored()).status());
+}
+
+TEST_F(BackupTest, ABackupWithoutAnyOfItsBlobsIsNotRestored) {
+  ASSERT_OK(Put(0));
+  ASSERT_OK(blobs_->Delete(BlobIdOf(TextOf(0))));
+  ASSERT_OK(BackUp(data(), backup()).status());
+  EXPECT_THAT(Restore(backup(), restored()),
+              FailsWith("BLOB_MISSING", HasSubstr("none of the 1 blobs")));
+  // A server would find no records there, and begin anew.
+  EXPECT_THAT(SqliteStore::Open(restored()),
+              FailsWith("STORE_CORRUPT", HasSubstr("restore again")));
+}
+
+TEST_F(BackupTest, NothingIsRestoredWhereAServerStarts) {
+  ASSERT_OK(Put(0));
+  ASSERT_OK(BackUp(data(), backup()).status());
+  ASSERT_OK(MakeDirectories(restored()));
+  {
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto lock, DirectoryLock::Take(restored()));
+    EXPECT_THAT(Restore(backup(), restored()), FailsWith("STORE_LOCKED", _));
+  }
+  EXPECT_OK(Restore(backup(), restored()).status());
 }
 
 TEST_F(BackupTest, NothingIsWrittenWhereSomethingIs) {
