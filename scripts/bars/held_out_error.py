@@ -53,9 +53,8 @@ def second_moments(model, tokenizer, path, tokens):
 
 def weights_of(directory):
     import torch
-    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32,
-                                                 quantization_config=CompressedTensorsConfig(run_compressed=False))
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     return {name: module.weight.detach() for name, module in model.named_modules() if getattr(module, "weight", None) is not None}
 
 
