@@ -198,23 +198,38 @@ std::string ProgramHelp() {
   return text;
 }
 
-int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostream* err) {
+namespace {
+
+int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostream* err) {
   if (words.empty()) {
     *err << ProgramHelp() << std::flush;
     return kExitUsage;
   }
+  const auto unknown = [err](const std::string& name) {
+    return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
+                      Failure(reasons::kUsage, "the first word is the command"));
+  };
   if (words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     const CommandDef* command = words.size() > 1 ? FindCommand(words[1]) : nullptr;
-    *out << (command != nullptr ? CommandHelp(*command) : ProgramHelp()) << std::flush;
+    if (words.size() > 1 && command == nullptr) return unknown(words[1]);
+    *out << (command != nullptr ? CommandHelp(*command) : ProgramHelp());
     return kExitOk;
   }
   const std::string name = words[0] == "--version" ? "version" : words[0];
   const CommandDef* command = FindCommand(name);
-  if (command == nullptr) {
-    return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
-                      Failure(reasons::kUsage, "the first word is the command"));
-  }
+  if (command == nullptr) return unknown(name);
   return RunCommand(*command, words.subspan(1), out, err);
+}
+
+}  // namespace
+
+int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostream* err) {
+  const int code = RunWords(words, out, err);
+  out->flush();
+  if (out->good() || code != kExitOk) return code;
+  // A script that keeps the answer in a file has to hear that there is none.
+  return PrintError(err, "writing the answer failed",
+                    Failure(reasons::kStorageFull, "standard output took no more; is a disk full?"));
 }
 
 }  // namespace lwq::client

@@ -38,4 +38,4 @@ for role in server worker; do
   echo "kubectl -n lwq create secret generic lwq-$role-tls --from-file=tls.crt=$directory/$role.crt --from-file=tls.key=$directory/$role.key --from-file=ca.crt=$directory/ca.crt"
 done
 echo "kubectl -n lwq create secret generic lwq-admin-token --from-file=token=$directory/admin.token"
-echo "lwqctl --tls-ca $directory/ca.crt --token-file $directory/admin.token ..."
+echo "lwqctl COMMAND --tls-ca $directory/ca.crt --token-file $directory/admin.token ..."

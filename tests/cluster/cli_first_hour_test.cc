@@ -29,6 +29,16 @@ class CliFirstHourTest : public CliTest {
   }
 };
 
+TEST_F(CliFirstHourTest, AnAnswerThatCannotBeWrittenIsAnError) {
+  const std::string full =
+      absl::StrCat(LWQ_BIN_DIR "/lwqctl version >/dev/full 2>", File("full.err"));
+  EXPECT_EQ(WEXITSTATUS(::system(full.c_str())), 7);
+  EXPECT_THAT(Read(7, "full").err, HasSubstr("writing the answer failed"));
+  const CliAnswer unknown = Lwqctl("help bogus");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("no command \"bogus\""));
+}
+
 TEST_F(CliFirstHourTest, DoctorWithoutAServerAndWithABadModel) {
   const CliAnswer good = Lwqctl("doctor " + SampleModelPath());
   EXPECT_THAT(good.out,
