@@ -55,6 +55,8 @@ def weights_of(directory):
     import torch
     from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    with torch.no_grad():
+        model(torch.tensor([[0]]))  # weights become floats when a model first runs
     return {name: module.weight.detach() for name, module in model.named_modules() if getattr(module, "weight", None) is not None}
 
 

@@ -30,6 +30,7 @@ enum class During {
   kJob,
   kJobOfNewBlobs,
   kJobOfColdWorker,
+  kJobOfSlowReports,  // each long enough for heartbeats
   kRegistration,
   kNothing,
   kCollection,
@@ -92,7 +93,7 @@ constexpr Point kOfWorker[] = {
     {"worker.after_upload", 2},
     {"worker.before_report", 3},
     {"worker.after_report", 2},
-    {"worker.before_heartbeat"},
+    {"worker.before_heartbeat", 1, During::kJobOfSlowReports},
     {"worker.before_keeping_download", 1, During::kJobOfColdWorker},
 };
 // Before there is anything to lose: of the first start of all.
@@ -244,7 +245,9 @@ class FailpointsTest : public CliTest {
     if (point.during == During::kJobOfColdWorker) {
       ASSERT_OK(RemoveAll(File("worker/blobs")));
     }
-    process.Restart(TextOf(point));
+    process.Restart(TextOf(point) + (point.during == During::kJobOfSlowReports
+                                         ? ";worker.before_report=delay:1s"
+                                         : ""));
     if (point.during == During::kCollection) Insist("gc");
     if (point.during == During::kRegistration) worker_->Restart("");
     if (point.during == During::kNothing) WaitUntilFired(process);
