@@ -63,8 +63,8 @@ TEST(SharedTasks, AJobThatEndsFirstHearsBeforeItsEnd) {
   EXPECT_EQ(s.events[job].back().state().to(), v1::Job::CANCELLED);
 }
 
-// Evaluations are a job's result: one that it has not heard of yet is in it all the same.
-TEST(SharedTasks, WhatAJobHasNotHeardOfIsInItsResult) {
+// Jobs that hear of their tasks later have all evaluations in the end.
+TEST(SharedTasks, EveryJobEndsWithItsEvaluations) {
   Scenario s;
   s.tell_later = true;
   s.Register("w", "incarnation-1");

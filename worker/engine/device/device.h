@@ -1,6 +1,6 @@
 // What the engine asks of a compute device, and nothing else: some fifty coarse operations on
 // matrices in the device's memory. `reference` (scalar, double; the judge of all others), `cpu`
-// and, later, `cuda` implement it.
+// and `cuda` implement it.
 //
 // Memory: every view and span passed to an operation points into memory that the same device made
 // (NewBuffer); the types of device_memory.h keep it apart from the host's. Host data crosses only
