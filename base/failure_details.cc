@@ -9,6 +9,7 @@ namespace {
 
 // Payload types: these and the name.
 constexpr absl::string_view kField = "type.lwq.dev/field/";
+constexpr absl::string_view kQuota = "type.lwq.dev/quota/";
 constexpr absl::string_view kFact = "type.lwq.dev/fact/";
 
 std::map<std::string, std::string> PayloadsUnder(absl::string_view prefix,
@@ -31,6 +32,19 @@ std::vector<FieldViolation> FieldViolationsOf(const absl::Status& status) {
   std::vector<FieldViolation> violations;
   for (auto& [field, description] : PayloadsUnder(kField, status)) {
     violations.push_back({field, description});
+  }
+  return violations;
+}
+
+void AddQuotaViolation(absl::string_view subject, absl::string_view description,
+                       absl::Status* status) {
+  status->SetPayload(absl::StrCat(kQuota, subject), absl::Cord(description));
+}
+
+std::vector<QuotaViolation> QuotaViolationsOf(const absl::Status& status) {
+  std::vector<QuotaViolation> violations;
+  for (auto& [subject, description] : PayloadsUnder(kQuota, status)) {
+    violations.push_back({subject, description});
   }
   return violations;
 }

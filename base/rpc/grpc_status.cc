@@ -61,6 +61,19 @@ google::rpc::BadRequest BadRequestOf(const std::vector<FieldViolation>& violatio
   return bad;
 }
 
+google::rpc::QuotaFailure QuotaFailureOf(const std::vector<QuotaViolation>& violations) {
+  google::rpc::QuotaFailure failure;
+  size_t bytes = 0;
+  for (const QuotaViolation& violation : violations) {
+    bytes += violation.subject.size() + violation.description.size();
+    if (bytes > kMaxFieldBytes) break;
+    google::rpc::QuotaFailure::Violation* quota = failure.add_violations();
+    quota->set_subject(violation.subject);
+    quota->set_description(RepairUtf8(violation.description));
+  }
+  return failure;
+}
+
 }  // namespace
 
 // Both enumerations are google.rpc.Code, number for number.
@@ -72,6 +85,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   details.add_details()->PackFrom(ErrorInfoOf(status));
   const std::vector<FieldViolation> violations = FieldViolationsOf(status);
   if (!violations.empty()) details.add_details()->PackFrom(BadRequestOf(violations));
+  const std::vector<QuotaViolation> quotas = QuotaViolationsOf(status);
+  if (!quotas.empty()) details.add_details()->PackFrom(QuotaFailureOf(quotas));
   if (MayBeRetried(status)) {
     google::rpc::RetryInfo retry;
     retry.mutable_retry_delay()->set_seconds(kRetrySeconds);
@@ -97,12 +112,17 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   for (const google::protobuf::Any& detail : details.details()) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest bad;
+    google::rpc::QuotaFailure quota;
     if (detail.UnpackTo(&info) && info.domain() == kErrorDomain && !info.reason().empty()) {
       result.SetPayload(kReasonPayload, absl::Cord(info.reason()));
       for (const auto& [name, value] : info.metadata()) AddFact(name, value, &result);
     } else if (detail.UnpackTo(&bad)) {
       for (const google::rpc::BadRequest::FieldViolation& field : bad.field_violations()) {
         AddFieldViolation(field.field(), field.description(), &result);
+      }
+    } else if (detail.UnpackTo(&quota)) {
+      for (const google::rpc::QuotaFailure::Violation& violation : quota.violations()) {
+        AddQuotaViolation(violation.subject(), violation.description(), &result);
       }
     }
   }

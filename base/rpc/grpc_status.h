@@ -1,6 +1,7 @@
 // The one conversion between absl::Status and grpc::Status. What a failure carries travels as the
 // standard trailer grpc-status-details-bin: a google.rpc.Status with an ErrorInfo (reason, domain
-// lwq.dev, facts), a BadRequest where fields are at fault and a RetryInfo where the same call may
+// lwq.dev, facts), a BadRequest where fields are at fault, a QuotaFailure where quotas are used up
+// and a RetryInfo where the same call may
 // succeed later. Every gRPC library decodes it; C++ clients of lwq get the absl::Status back.
 #pragma once
 

@@ -28,6 +28,7 @@ constexpr bool kChanges = true;
 constexpr Permission kPermissions[] = {
     {"AdminService", "GetServerInfo", kEverybody},
     {"AdminService", "ListWorkers", kClients},
+    {"AdminService", "ListTenants", kOperators},
     {"AdminService", "CordonWorker", kOperators, kChanges},
     {"AdminService", "CollectGarbage", kOperators, kChanges},
     {"AdminService", "DrainServer", kAdmins, kChanges},

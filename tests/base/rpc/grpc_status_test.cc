@@ -41,6 +41,20 @@ TEST(GrpcStatusTest, DetailsAreGoogleRpcStatus) {
   EXPECT_EQ(bad.field_violations(0).field(), "a");
 }
 
+TEST(GrpcStatusTest, WhatAQuotaLacksArrivesAsAQuotaFailure) {
+  absl::Status status = Failure(reasons::kQuotaExceeded, "tenant acme has 8 jobs waiting");
+  AddQuotaViolation("tenants/acme", "has 8 jobs waiting", &status);
+  const grpc::Status sent = ToGrpcStatus(status);
+  const google::rpc::Status details = DetailsOf(sent);
+  google::rpc::QuotaFailure quota;
+  ASSERT_TRUE(details.details(1).UnpackTo(&quota));
+  EXPECT_EQ(quota.violations(0).subject(), "tenants/acme");
+  EXPECT_EQ(quota.violations(0).description(), "has 8 jobs waiting");
+  const std::vector<QuotaViolation> received = QuotaViolationsOf(FromGrpcStatus(sent));
+  ASSERT_EQ(received.size(), 1);
+  EXPECT_EQ(received[0].subject, "tenants/acme");
+}
+
 TEST(GrpcStatusTest, WhatPassesByItselfSaysWhenToTryAgain) {
   const google::rpc::Status again =
       DetailsOf(ToGrpcStatus(Failure(reasons::kBlobIo, "the disk does not answer")));
