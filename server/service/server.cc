@@ -255,7 +255,10 @@ void Server::State::SetGauges() {
         absl::ToDoubleSeconds(certificates->expire_time() - options.clock->Now()));
   }
   metrics.SetQueued("commit", scheduler->num_waiting());
-  metrics.SetBlobs(blobs->total_bytes(), blobs->total_count(), blobs->FreeBytes().value_or(0));
+  metrics.SetBlobs(blobs->total_bytes(), blobs->total_count());
+  if (const absl::StatusOr<int64_t> free = blobs->FreeBytes(); free.ok()) {
+    metrics.SetFreeBlobBytes(*free);
+  }
   for (const Executor* executor : {write.get(), tasks.get(), read.get(), blob.get(), beat.get(),
                                    watch.get(), files.get(), cpu.get()}) {
     metrics.SetQueued(executor->name(), executor->queued());

@@ -1,5 +1,7 @@
 #include "server/service/server_metrics.h"
 
+#include <limits>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
@@ -129,8 +131,8 @@ void ServerMetrics::AddTasks() {
 void ServerMetrics::AddStorage() {
   blob_bytes_ = metrics_.AddGauge("lwq_blob_bytes", "Bytes of all blobs.", {}, AllOf({}));
   blob_objects_ = metrics_.AddGauge("lwq_blob_objects", "Number of blobs.", {}, AllOf({}));
-  blob_free_ = metrics_.AddGauge("lwq_blob_free_bytes", "Free bytes of the blobs' file system.", {},
-                                 AllOf({}));
+  blob_free_ = metrics_.AddGauge("lwq_blob_free_bytes",
+                                 "Free bytes of the blobs' file system; Inf in S3.", {}, AllOf({}));
   blob_io_ = metrics_.AddCounter("lwq_blob_io_bytes_total", "Bytes of blobs moved.", {"op"},
                                  AllOf({{"read", "write"}}));
   collected_ = metrics_.AddCounter(
@@ -216,10 +218,15 @@ void ServerMetrics::SetWorkers(const std::map<std::string, int>& by_state) {
   }
 }
 
-void ServerMetrics::SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes) {
+void ServerMetrics::SetBlobs(int64_t bytes, int64_t count) {
   blob_bytes_->Set({}, static_cast<double>(bytes));
   blob_objects_->Set({}, static_cast<double>(count));
-  blob_free_->Set({}, static_cast<double>(free_bytes));
+}
+
+void ServerMetrics::SetFreeBlobBytes(int64_t bytes) {
+  const bool limited = bytes != std::numeric_limits<int64_t>::max();
+  blob_free_->Set({}, limited ? static_cast<double>(bytes)
+                              : std::numeric_limits<double>::infinity());
 }
 
 void ServerMetrics::SetQueued(const std::string& executor, int queued) {

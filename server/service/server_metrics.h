@@ -21,7 +21,8 @@ class ServerMetrics {
 
   void SetCounts(const DispatchCounts& counts);
   void SetWorkers(const std::map<std::string, int>& by_state);
-  void SetBlobs(int64_t bytes, int64_t count, int64_t free_bytes);
+  void SetBlobs(int64_t bytes, int64_t count);
+  void SetFreeBlobBytes(int64_t bytes);  // as BlobStore::FreeBytes says
   void SetQueued(const std::string& executor, int queued);
   void JobCreated(const std::string& outcome);  // accepted, replayed, rejected
   // `job` has ended, `seconds` after it was submitted.

@@ -2,9 +2,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/metrics/http_endpoint.h"
+#include "base/metrics/process_metrics.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
-#include "base/metrics/http_endpoint.h"
 #include "server/store/open_store.h"
 
 namespace lwq {
@@ -20,11 +21,17 @@ absl::Status ServerRunner::Run() {
 
 absl::Status ServerRunner::RunShared(Store& store) {
   LeaderOptions leader = options_.leader;
+  // Of one that stands by only what its process takes, so that restarts of it are seen.
+  Metrics standby_metrics;
+  ProcessMetrics process(standby_metrics);
   while (!stopping()) {
     std::unique_ptr<HttpEndpoint> standby;
     if (!options_.server.metrics_listen.empty()) {
       HttpEndpoint::Handlers handlers;
-      handlers.metrics = [] { return std::string(); };
+      handlers.metrics = [&] {
+        process.Update();
+        return standby_metrics.Expose();
+      };
       handlers.ready = [] { return false; };
       LWQ_ASSIGN_OR_RETURN(standby, HttpEndpoint::Start(options_.server.metrics_listen, handlers));
     }

@@ -198,6 +198,7 @@ def main():
     standby = next(r for r in replicas if r is not leader)
     check(answers(leader.address, port), "the one that leads answers")
     check(not answers(standby.address, port), "the one that stands by lets nobody in")
+    check("\nprocess_start_time_seconds " in get(standby.metrics_port, "/metrics")[1], "and says when it was started, so that its restarts are counted")
 
     address = f"lwq-server:{port}"
     check("TOKEN_MISSING" in refused_to(address), "a stranger is not let in")

@@ -2,6 +2,7 @@
 flags that the binaries know. kubernetes_failover_test.py runs the processes."""
 import re
 import subprocess
+import urllib.parse
 
 import flags
 from processes import ROOT, TMP, check, finish, lwq, need, run, skip
@@ -184,6 +185,19 @@ def work_space(pod):
             yield bytes_of(volumes[volume]["emptyDir"]["sizeLimit"]), bytes_of(args["--cache-size"])
 
 
+def egress_objections(resource, policies):
+    """Ports of the addresses on a server's command line that the policies do not let it reach."""
+    rules = [rule for policy in policies if selects(policy["spec"]["podSelector"], labels_of(resource)) for rule in policy["spec"].get("egress", [])]
+    open_ports = {port["port"] for rule in rules if "to" not in rule for port in rule["ports"]}
+    wrong = []
+    for word in (word for c in pod_of(resource)["containers"] for word in c["args"] if re.match(r"--(store|blobs)=\w+://", word)):
+        url = urllib.parse.urlsplit(word.split("=", 1)[1])
+        endpoint = urllib.parse.urlsplit(urllib.parse.parse_qs(url.query).get("endpoint", [""])[0]) if url.scheme == "s3" else url
+        port = endpoint.port or {"postgresql": 5432, "https": 443}[endpoint.scheme]
+        wrong += [] if port in open_ports else [word]
+    return wrong
+
+
 def scraped(labels):
     """The labels that prometheus-kubernetes.yml gives a target with these of Kubernetes; None when it leaves it out."""
     settings = yaml.safe_load((ROOT / "deploy/prometheus/prometheus-kubernetes.yml").read_text())
@@ -229,6 +243,8 @@ def check_overlay(overlay, resources):
         check(not wrong, f"  {name}: its disk is asked for {wrong or ''}")
         wrong = gpu_objections(pod_of(resource))
         check(not wrong, f"  {name}: a GPU for whom needs one {wrong or ''}")
+        wrong = egress_objections(resource, policies)
+        check(not wrong, f"  {name}: may reach its records and blobs, wherever they are {wrong or ''}")
         wrong = unscraped(resource, policies)
         check(not wrong, f"  {name}: Prometheus is let in {wrong or ''}")
         for space, cache in work_space(pod_of(resource)):
@@ -266,6 +282,16 @@ def check_certificates():
     check((folder / "worker.crt").read_bytes() != old["worker.crt"] and (folder / "server.crt").read_bytes() == old["server.crt"],
           "one that was removed is made anew, the others stay")
     check((folder / "ca.crt").read_bytes() == old["ca.crt"], "the authority stays")
+    run([*make, "365", "lwq.example.com"])
+    names = run(["openssl", "x509", "-in", folder / "server.crt", "-noout", "-ext", "subjectAltName"])
+    check("DNS:lwq.example.com" in names, "a further name of the server is in its certificate")
+    (folder / "ca.key").rename(folder / "put-away")
+    run([*make, "365", "lwq.example.com"])
+    check((folder / "ca.crt").read_bytes() == old["ca.crt"], "with the authority's key put away it stays, while nothing has to be made")
+    missing = subprocess.run(make, capture_output=True, text=True)
+    check(missing.returncode == 1 and "ca.key" in missing.stderr and (folder / "ca.crt").read_bytes() == old["ca.crt"],
+          "and what has to be made is refused, with the key named")
+    (folder / "put-away").rename(folder / "ca.key")
     for name, good, bad in (("server", "sslserver", "sslclient"), ("worker", "sslclient", "sslserver"), ("user", "sslclient", "sslserver")):
         verify = ["openssl", "verify", "-CAfile", folder / "ca.crt", "-purpose"]
         codes = [subprocess.run([*verify, purpose, folder / f"{name}.crt"], capture_output=True).returncode for purpose in (good, bad)]
@@ -273,6 +299,16 @@ def check_certificates():
     left = subprocess.run(["openssl", "x509", "-in", folder / "ca.crt", "-noout", "-checkend", str(5 * 365 * 86400)], capture_output=True)
     check(left.returncode == 0, "the authority outlives what it signs")
     check(all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir()), "nobody else may read the keys")
+
+
+def check_loader():
+    pod, policy = yaml.safe_load_all((ROOT / "deploy/kubernetes/loader.yaml").read_text())
+    for resource in (pod, policy):
+        error = schema_errors(resource)
+        check(not error, f"loader.yaml: {resource['kind']} fits the schema {error}")
+    wrong = not_restricted(pod["spec"])
+    check(not wrong, f"loader.yaml: admitted as restricted {wrong or ''}")
+    check(selects(policy["spec"]["podSelector"], pod["metadata"]["labels"]), "loader.yaml: its policy is its pod's")
 
 
 def main():
@@ -295,6 +331,7 @@ def main():
             check_query(scaled_job)
     check_exit_codes(build(kubectl, "postgres-s3-keda"))
     check_certificates()
+    check_loader()
     planted = build(kubectl, "embedded")
     pod = next(r for r in planted if r["kind"] == "StatefulSet")
     pod["spec"]["template"]["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
