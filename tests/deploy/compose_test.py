@@ -72,7 +72,7 @@ def check_secrets(services):
     for name, role in (("server", "server"), ("worker-1", "worker"), ("worker-2", "worker"), ("lwqctl", "user")):
         mine = {volume for volume in held[name] if volume.startswith("tls-")}
         check(mine == {f"tls-{role}"}, f"{name} holds what a {role} needs alone: {sorted(mine)}")
-    brought_out = re.search(r"docker compose cp credentials:/tls/user \./(\S+)", (ROOT / "docker-compose.yml").read_text())[1]
+    brought_out = re.search(r"docker compose cp credentials:/tls/user/\. \./(\S+)", (ROOT / "docker-compose.yml").read_text())[1]
     for file in (".dockerignore", ".gitignore"):
         names = {line.strip("/") for line in (ROOT / file).read_text().splitlines()}
         check({brought_out, "models"} <= names, f"{file} keeps {brought_out} and models out")

@@ -175,6 +175,8 @@ def wrong_requests_begin_nothing():
     with served(jobs, models) as address, lwq.Client(address) as client:
         raised(lwq.AlreadyExists, "OUTPUT_EXISTS", lambda: client.quantize("/m", "4bpw", out=taken))
         raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("/m", "3,25bpw"))
+        raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("/m", 3.25))
+        raised(lwq.InvalidArgument, "USAGE", lambda: client.quantize("/m", "4bpw", out="/dev/shm"))
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: client.quantize("/m", "4bpw", priority="urgent"))
         raised(lwq.NotFound, "FILE_NOT_FOUND", lambda: client.quantize("/m", "4bpw", eval_text=DIR / "nowhere.txt"))
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: client.quantize("s3://bucket/model", "4bpw"))
@@ -277,6 +279,22 @@ def downloads_keep_apart():
             raised(lwq.InvalidArgument, "ARTIFACT_FILE_NAME", lambda: client.download("artifacts/a", DIR / "names"))
 
 
+def jobs_are_named():
+    """What fails after a job was submitted says its name."""
+    with served(Jobs(), Models(), Artifacts("../a")) as address, lwq.Client(address) as client:
+        error = raised(lwq.InvalidArgument, "ARTIFACT_FILE_NAME", lambda: client.quantize("/m", "4bpw", out=DIR / "lost"))
+        ok('download("jobs/x"' in "".join(error.__notes__), f"a download that fails: {error.__notes__}")
+    with served(Jobs(end=Job.FAILED), Models()) as address, lwq.Client(address) as client:
+        error = raised(lwq.JobFailed, "HOST_OOM", lambda: client.quantize("/m", "4bpw"))
+        ok(not getattr(error, "__notes__", []), "a job that failed says so itself")
+    with served(Jobs(seconds=600), Models()) as address, lwq.Client(address) as client:
+        for timeout in (0.5, 2, 8, 32):  # until it is long enough to submit the job
+            notes = getattr(raised(lwq.Timeout, "TIMEOUT", lambda: client.quantize("/m", "4bpw", timeout=timeout)), "__notes__", [])
+            if notes:
+                break
+        ok('cancel("jobs/x")' in "".join(notes), f"one that goes on: {notes}")
+
+
 def gguf_is_a_file():
     with served(Jobs(), Models(), Artifacts("model.gguf", "lwq-manifest.json")) as address, lwq.Client(address) as client:
         ok(client.download("artifacts/a", DIR / "out.gguf") == DIR / "out.gguf", "a path that ends in .gguf")
@@ -292,9 +310,9 @@ def gguf_is_a_file():
 def addresses_are_looked_at():
     for address in ("http://localhost:7421", "localhost", "localhost:99999", "localhost:", ":7421", "a b:1", "unix:", "a:1,b"):
         raised(lwq.InvalidArgument, "ADDRESS_INVALID", lambda: lwq.Client(address))
-    for address in ("localhost:1", "unix:/x", "[::1]:7421", "a.invalid:1,127.0.0.1:2", "dns:///localhost:1"):
+    for address in ("localhost:1", "unix:/x", "[::1]:7421", "a.invalid:1,127.0.0.1:2", "dns:///localhost:1", "dns:///localhost:1,dns:///127.0.0.1:2"):
         lwq.Client(address).close()
-    with served(Jobs()) as address, lwq.Client(f"no-such-host.invalid:1,localhost:{address.split(':')[1]}", retry_seconds=5) as client:
+    with served(Jobs()) as address, lwq.Client(f"no-such-host.invalid:1,dns:///localhost:{address.split(':')[1]}", retry_seconds=5) as client:
         ok(client.job("x").name == "jobs/x", "of several addresses one that answers is enough")
 
 
@@ -406,6 +424,7 @@ def options_are_lwqctls():
     ok(measured.text_dataset == "datasets/builtin-held-out" and measured.text_tokens == 4096 and not none.HasField("evaluation"),
        "a job is measured without being asked")
     raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(no_eval=True, eval_text=DIR / "x.txt"))
+    ok(spec(calibration=None, eval_text=None, bits=None, profile=None) == spec(), "None is as if it were left out")
     ok(dict(spec(method_options={"damping": 0.01, "act-order": False}).method_options) == {"damping": "0.01", "act-order": "false"},
        "options of the method")
 
@@ -421,7 +440,7 @@ def main():
     DIR.mkdir()
     os.chdir(DIR)
     for case in (addresses_are_looked_at, wrong_requests_begin_nothing, listeners_may_call, waits_end_in_time, abandoned_clients_end,
-                 downloads_keep_apart, gguf_is_a_file, errors_say_all, silent_streams_end, bars_are_closed, options_are_lwqctls,
+                 downloads_keep_apart, jobs_are_named, gguf_is_a_file, errors_say_all, silent_streams_end, bars_are_closed, options_are_lwqctls,
                  secured_by_files):
         case()
 

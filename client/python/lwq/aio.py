@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import pathlib
 import time
@@ -18,10 +19,11 @@ from lwq import output, report, transfer
 from lwq._proto.v1 import (admin_service_pb2, admin_service_pb2_grpc, artifact_service_pb2, artifact_service_pb2_grpc,
                            job_service_pb2, job_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc)
 from lwq.errors import JobCancelled, JobFailed, ModelRejected, NotFound, Timeout, Unavailable, from_rpc, invalid
-from lwq.spec import Options, Path, check_files, make_spec, model_directory
+from lwq.spec import Options, Path, check_files, given, make_spec, model_directory
 from lwq.transport import Patience, call, credentials_of, make_channel, with_token
 from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobResponse, Progress, QuantizeSpec, ServerInfo, Worker
 
+_log = logging.getLogger("lwq")
 T = TypeVar("T")
 IDLE_SECONDS = 45.0  # the server says something at least every 15 s; a stream that misses three times is dead
 _ENDED = (Job.SUCCEEDED, Job.FAILED, Job.CANCELLED)
@@ -118,11 +120,19 @@ class Client:
         request.job.labels.update(labels or {})
         request.job.priority = _PRIORITIES[priority]
         job = await self._call(self._jobs.CreateJob, request, Job)
-        if wait:
-            left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
-            job = await self.wait(job.name, progress=progress, timeout=left)
-        if out is not None:
-            await self.download(job, out)
+        _log.info("submitted %s", job.name)
+        try:
+            if wait:
+                left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+                job = await self.wait(job.name, progress=progress, timeout=left)
+            if out is not None:
+                await self.download(job, out)
+        except BaseException as e:  # an interrupt too: the hours that the job took are not to be lost for want of its name
+            if job.state == Job.SUCCEEDED:
+                e.add_note(f'{job.name} has succeeded: download("{job.name}", OUT) brings its files')
+            elif not isinstance(e, JobFailed | JobCancelled):
+                e.add_note(f'{job.name} goes on: wait("{job.name}") and download("{job.name}", OUT), or cancel("{job.name}")')
+            raise
         return job
 
     async def plan(self, model: Path, budget: str | int | Budget, **options: Unpack[Options]) -> PlanJobResponse:
@@ -132,6 +142,7 @@ class Client:
 
     async def _spec(self, model: Path, budget: str | int | Budget, options: Options, timeout: float | None = None) -> QuantizeSpec:
         """All that this side can refuse is refused before anything is sent."""
+        options = given(options)
         spec = make_spec(str(model), budget, options)
         check_files(options)
         if not spec.model.startswith("models/"):

@@ -34,6 +34,8 @@ def parse_budget(text: str | int | Budget) -> Budget:
     if isinstance(text, int):
         return Budget(file_bytes=text)
     wrong = invalid("BUDGET_INVALID", f'budget "{text}": {_FORMS}')
+    if not isinstance(text, str):  # 3.25 alone does not say of what
+        raise wrong
     if _RECIPE.fullmatch(text.upper()):
         return Budget(recipe=text.upper())
     text = _PRESETS.get(text, text)

@@ -18,10 +18,12 @@ def _absolute(out: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def check(out: str | os.PathLike[str]) -> None:
-    """That nothing is there that would be overwritten, and that it can be made. Raises AlreadyExists OUTPUT_EXISTS."""
+    """That nothing is there that would be overwritten, and that it can be made. Raises AlreadyExists OUTPUT_EXISTS and InvalidArgument USAGE."""
     path = _absolute(out)
     if path.exists() and (path.suffix == _GGUF or not path.is_dir() or any(path.iterdir())):
         raise AlreadyExists("ALREADY_EXISTS", "OUTPUT_EXISTS", f"{path} exists: give another place, or remove it first")
+    if path.exists() and os.path.ismount(path):
+        raise invalid("USAGE", f"{path} is where a file system is mounted, and a finished directory cannot be moved there: give one below it")
     parent = next(p for p in path.parents if p.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{path} cannot be made: no right to write in {parent}")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, path
-from typing import TypedDict, Union
+from typing import TypedDict, Union, cast
 
 from lwq.budget import parse_budget, parse_bytes
 from lwq.errors import NotFound, invalid
@@ -68,6 +68,7 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
     unknown = set(options) - set(Options.__annotations__)
     if unknown:
         raise TypeError(f"unknown option {', '.join(sorted(unknown))}; there are {', '.join(Options.__annotations__)}")
+    options = given(options)
     spec = QuantizeSpec(model=model, budget=parse_budget(budget))
     for name in _AS_IT_IS:
         if name in options:
@@ -77,9 +78,9 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
     spec.formats.extend(options.get("formats", ()))
     groups = options.get("group_size", ())
     spec.group_sizes.extend(_group(group) for group in ((groups,) if isinstance(groups, (int, str)) else groups))
-    for of, given in ((spec.method_options, options.get("method_options", {})), (spec.scorer_options, options.get("scorer_options", {})),
+    for of, by_name in ((spec.method_options, options.get("method_options", {})), (spec.scorer_options, options.get("scorer_options", {})),
                       (spec.allocator_options, options.get("allocator_options", {}))):
-        of.update({name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()})
+        of.update({name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in by_name.items()})
     if "max_shard_size" in options:
         spec.max_shard_bytes = parse_bytes(options["max_shard_size"])
     if "memory" in options:
@@ -98,6 +99,11 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
         spec.evaluation.text_dataset = BUILTIN_TEXT
         spec.evaluation.text_tokens = options.get("eval_tokens", _BUILTIN_TOKENS)
     return spec
+
+
+def given(options: Options) -> Options:
+    """Without those that are None, which is as if they were left out."""
+    return cast(Options, {name: value for name, value in options.items() if value is not None})
 
 
 def _profile(options: Options) -> str:

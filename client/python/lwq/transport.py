@@ -60,12 +60,13 @@ def target(server: str) -> str:
         return server
     addresses = []
     for one in server.split(","):
-        host, _, port = one.strip().rpartition(":")
+        host, _, port = one.strip().removeprefix("dns:///").rpartition(":")
         try:
-            addresses.append(f"{socket.gethostbyname(host)}:{port}")
+            found = socket.getaddrinfo(host.strip("[]"), int(port), socket.AF_INET, socket.SOCK_STREAM)
+            addresses += [f"{address[0]}:{port}" for *_, address in found]
         except OSError as e:
             _log.warning("%s is left out of %s: %s", host, server, e)
-    return "ipv4:" + ",".join(addresses) if addresses else server
+    return "ipv4:" + ",".join(dict.fromkeys(addresses)) if addresses else server
 
 
 def credentials_of(ca: str | os.PathLike[str] | None, cert: str | os.PathLike[str] | None,

@@ -63,7 +63,7 @@ func (r *retries) alive() { r.since = time.Time{} }
 
 func (r *retries) again(err error) bool {
 	code := status.Code(err)
-	if code != codes.Unavailable && code != codes.DeadlineExceeded && code != codes.Aborted {
+	if code != codes.Unavailable && code != codes.DeadlineExceeded && code != codes.Aborted && code != codes.Canceled {
 		return false
 	}
 	if r.since.IsZero() {
@@ -223,13 +223,19 @@ func download(client lwqv1.ArtifactServiceClient, artifact string, file *lwqv1.N
 	}
 	var r retries
 	for offset < file.GetBlob().GetSizeBytes() {
-		err = read(client, &lwqv1.ReadArtifactRequest{Name: artifact, File: name, ReadOffset: offset}, func(data []byte) error {
+		err = read(client, &lwqv1.ReadArtifactRequest{Name: artifact, File: name, ReadOffset: offset}, func(at int64, data []byte) error {
+			if at != offset {
+				return fmt.Errorf("%s: the server sent bytes from %d, expected from %d", name, at, offset)
+			}
 			r.alive()
 			offset += int64(len(data))
 			hash.Write(data)
 			_, err := out.Write(data)
 			return err
 		})
+		if err == nil && offset < file.GetBlob().GetSizeBytes() {
+			err = fmt.Errorf("%s: the server ended after %d of %d bytes", name, offset, file.GetBlob().GetSizeBytes())
+		}
 		if err != nil && !r.again(err) {
 			return err
 		}
@@ -241,14 +247,14 @@ func download(client lwqv1.ArtifactServiceClient, artifact string, file *lwqv1.N
 	return out.Sync()
 }
 
-func read(client lwqv1.ArtifactServiceClient, request *lwqv1.ReadArtifactRequest, take func([]byte) error) error {
+func read(client lwqv1.ArtifactServiceClient, request *lwqv1.ReadArtifactRequest, take func(int64, []byte) error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	parts, err := client.ReadArtifact(ctx, request)
 	for err == nil {
 		var part *lwqv1.ReadArtifactResponse
 		if part, err = parts.Recv(); err == nil {
-			err = take(part.GetData())
+			err = take(part.GetOffset(), part.GetData())
 		}
 	}
 	if errors.Is(err, io.EOF) {

@@ -134,11 +134,13 @@ async function download(artifacts: any, artifact: Artifact, file: NamedBlob, fol
     while (offset < size) {
       try {
         await each<Part>(artifacts.ReadArtifact({ name: artifact.name, file: file.name, read_offset: offset }), (part) => {
+          if (Number(part.offset) !== offset) throw new Error(`${file.name}: the server sent bytes from ${part.offset}, expected from ${offset}`);
           retries.alive();
           fs.writeSync(out, part.data);
           hash.update(part.data);
           offset += part.data.length;
         });
+        if (offset < size) throw new Error(`${file.name}: the server ended after ${offset} of ${size} bytes`);
       } catch (error) {
         if (!(await retries.again(error as grpc.ServiceError))) throw error;
       }
@@ -179,6 +181,6 @@ if (words.length !== 4) {
   process.exit(2);
 }
 main(words).then(() => process.exit(0), (error) => {
-  console.error(error.code === undefined ? error.message : `${reason(error)}: ${error.details}`);
+  console.error(typeof error.code === "number" ? `${reason(error)}: ${error.details}` : error.message); // a file's error has a code of letters
   process.exit(1);
 });
