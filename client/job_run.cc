@@ -5,9 +5,7 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/hash.h"
-#include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/errors.h"
@@ -19,14 +17,11 @@ namespace {
 
 constexpr int kWaitSeconds = 1;  // short, so that Ctrl-C is heard
 
-absl::StatusOr<std::string> AbsoluteDirectory(const std::string& directory) {
+// Without links where it is on this machine; else the server says whether it is on its own.
+std::string AbsoluteDirectory(const std::string& directory) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::canonical(directory, error);
-  if (error || !IsDirectory(path.string())) {
-    return Failure(reasons::kModelNotFound,
-                   absl::StrCat("there is no model directory ", LogSafe(directory)));
-  }
-  return path.string();
+  return error ? directory : path.string();
 }
 
 // Also true where nobody can say.
@@ -50,7 +45,7 @@ absl::StatusOr<v1::JobSpec> FilledSpec(Client* client, const v1::CreateJobReques
 absl::StatusOr<v1::Model> RegisterModel(Session* session, const std::string& directory,
                                         const std::function<void(const std::string&)>& note,
                                         const std::string& model_id) {
-  LWQ_ASSIGN_OR_RETURN(const std::string absolute, AbsoluteDirectory(directory));
+  const std::string absolute = AbsoluteDirectory(directory);
   v1::CreateModelRequest request;
   request.set_model_id(model_id);
   request.mutable_source()->set_directory(absolute);

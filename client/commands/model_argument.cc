@@ -1,5 +1,6 @@
 #include "client/commands/model_argument.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file.h"
@@ -10,12 +11,17 @@
 #include "client/hub/hub_download.h"
 #include "client/interrupt.h"
 #include "client/job_display.h"
+#include "client/session.h"
 #include "client/size_text.h"
 
 namespace lwq::client {
 
 absl::StatusOr<std::string> ModelDirectory(const Invocation& invocation, const std::string& model) {
   if (IsDirectory(model)) return model;
+  if (absl::StartsWith(model, "/")) {
+    LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(invocation.flags));
+    if (!connection.server.empty()) return model;
+  }
   if (!IsHubName(model)) {
     return Failure(reasons::kModelNotFound,
                    absl::StrCat("there is no model directory ", LogSafe(model),

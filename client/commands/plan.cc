@@ -60,7 +60,7 @@ std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& re
 
 // No name of a registered model ("models/llama" is one).
 bool IsOfThisMachine(const std::string& model) {
-  return IsDirectory(model) || (IsHubName(model) && !absl::StartsWith(model, "models/"));
+  return IsDirectory(model) || absl::StartsWith(model, "/") || (IsHubName(model) && !absl::StartsWith(model, "models/"));
 }
 
 // A model that the server knows by name; or a directory or a hub's model, which is registered

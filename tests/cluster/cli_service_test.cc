@@ -144,6 +144,10 @@ TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
       Lwqctl("model add " + SampleModelPath() + " --timeout 1 --server " + address);
   EXPECT_EQ(answer.code, 6);
   EXPECT_THAT(answer.err, HasSubstr("no worker is connected"));
+  // A path of the server's machine: it is the server that looks, and lets a worker look.
+  const CliAnswer elsewhere =
+      Lwqctl("model add /models/not-here --timeout 1 --server " + address);
+  EXPECT_THAT(elsewhere.err, Not(HasSubstr("there is no model directory")));
   EXPECT_EQ(::kill(server, SIGTERM), 0);
   EXPECT_EQ(::waitpid(server, nullptr, 0), server);
 }
