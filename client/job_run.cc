@@ -5,6 +5,7 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
