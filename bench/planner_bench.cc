@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
 #include "worker/engine/plan/allocator.h"
 #include "worker/engine/plan/artifact_format.h"
 
@@ -17,49 +17,28 @@ namespace {
 
 constexpr double kLimitSeconds = 1.0;
 
-struct Shape {
+struct Model {
   const char* name;
-  int layers;
-  int64_t hidden, keys, intermediate;
+  testing::LlamaShape shape;
 };
-constexpr Shape kShapes[] = {{"8B", 32, 4096, 1024, 14336}, {"70B", 80, 8192, 1024, 28672}};
-
-// 7 linears a layer, each a unit of its own.
-ModelInventory Llama(const Shape& shape) {
-  ModelInventory model;
-  model.num_layers = shape.layers;
-  model.weight_dtype = DType::kBF16;
-  model.hidden_size = shape.hidden;
-  model.intermediate_size = shape.intermediate;
-  model.vocab_size = 128256;
-  model.dense.push_back({{"model.embed_tokens.weight", DType::kBF16, {128256, shape.hidden}},
-                         Place::Embedding(),
-                         ""});
-  const struct {
-    const char* name;
-    int64_t out, in;
-  } linears[] = {{"self_attn.q_proj", shape.hidden, shape.hidden},
-                 {"self_attn.k_proj", shape.keys, shape.hidden},
-                 {"self_attn.v_proj", shape.keys, shape.hidden},
-                 {"self_attn.o_proj", shape.hidden, shape.hidden},
-                 {"mlp.gate_proj", shape.intermediate, shape.hidden},
-                 {"mlp.up_proj", shape.intermediate, shape.hidden},
-                 {"mlp.down_proj", shape.hidden, shape.intermediate}};
-  for (int l = 0; l < model.num_layers; ++l) {
-    for (const auto& linear : linears) {
-      const std::string name = absl::StrCat("layers.", l, ".", linear.name);
-      model.units.push_back({name,
-                             Place::Layer(l),
-                             {{absl::StrCat("model.", name), linear.out, linear.in, linear.name}},
-                             linear.name});
-    }
-  }
-  return model;
-}
+constexpr Model kModels[] = {{"8B",
+                              {.layers = 32,
+                               .hidden = 4096,
+                               .intermediate = 14336,
+                               .heads = 32,
+                               .kv_heads = 8,
+                               .vocab = 128256}},
+                             {"70B",
+                              {.layers = 80,
+                               .hidden = 8192,
+                               .intermediate = 28672,
+                               .heads = 64,
+                               .kv_heads = 8,
+                               .vocab = 128256}}};
 
 // The longest time; below 0 where planning failed.
-double Run(const Shape& shape) {
-  const ModelInventory model = Llama(shape);
+double Run(const Model& named) {
+  const ModelInventory model = testing::Unfused(testing::LlamaInventory(named.shape));
   AllocationProblem problem;
   problem.model = &model;
   problem.menu = BuildMenu(model, **FindProfile("transformers"),
@@ -90,12 +69,12 @@ double Run(const Shape& shape) {
     }
     worst = std::max(worst, seconds);
     std::printf(
-        "%-4s %-8s %6.3f s  %8.4f %% of the budget used, cost %.6f  %s\n", shape.name, budget,
+        "%-4s %-8s %6.3f s  %8.4f %% of the budget used, cost %.6f  %s\n", named.name, budget,
         seconds,
         100.0 * static_cast<double>(plan->plan_bytes) / static_cast<double>(plan->budget_bytes),
         plan->predicted_cost, plan->explanation.c_str());
   }
-  std::printf("planner, %s: %.2f of its limit of %.0f s\n", shape.name, worst / kLimitSeconds,
+  std::printf("planner, %s: %.2f of its limit of %.0f s\n", named.name, worst / kLimitSeconds,
               kLimitSeconds);
   return worst;
 }
@@ -105,8 +84,8 @@ double Run(const Shape& shape) {
 
 int main() {
   bool within = true;
-  for (const lwq::Shape& shape : lwq::kShapes) {
-    const double seconds = lwq::Run(shape);
+  for (const lwq::Model& model : lwq::kModels) {
+    const double seconds = lwq::Run(model);
     within = within && seconds >= 0 && seconds <= lwq::kLimitSeconds;
   }
   return within ? 0 : 1;

@@ -1,11 +1,12 @@
-// What a default job computes and reads on models of three shapes, phase by phase, by the counts that
-// forecasts go by (engine/plan/work_model.h); and scoring in full as it was before decision 0012: every
-// format of every unit on 4,096 tokens. Prints tables in Markdown.
+// What a default job computes and reads on models of three shapes, phase by phase, by the counts
+// that forecasts go by (engine/plan/work_model.h); and scoring in full as it was before decision
+// 0012: every format of every unit on 4,096 tokens. Prints tables in Markdown.
 #include <cstdio>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
 #include "worker/engine/plan/menu.h"
 #include "worker/engine/plan/work_model.h"
 
@@ -20,56 +21,37 @@ constexpr TextSize kScoredBefore = {.tokens = 4096, .sequence = 512};
 constexpr TextSize kTrial = {.tokens = 4096, .sequence = 512};
 constexpr TextSize kEvaluated = {.tokens = 16384, .sequence = 256};
 constexpr int kTrials = 24 + 5;
-constexpr double kMeasured = 2;  // formats of a unit that are measured
+constexpr double kMeasured = 2;     // formats of a unit that are measured
 constexpr double kSourceBytes = 2;  // of a weight
 
-struct Shape {
+struct Model {
   const char* name;
-  int layers, heads, kv_heads;
-  int64_t head_dim, hidden, intermediate, vocabulary;
-  bool tied;
+  testing::LlamaShape shape;
 };
-constexpr Shape kShapes[] = {{"Llama-3.2-1B", 16, 32, 8, 64, 2048, 8192, 128256, true},
-                             {"Llama-3.1-8B", 32, 32, 8, 128, 4096, 14336, 128256, false},
-                             {"Llama-2-7B", 32, 32, 32, 128, 4096, 11008, 32000, false}};
-
-void AddUnit(ModelInventory& model, int layer, const std::string& kind,
-             const std::vector<std::pair<std::string, int64_t>>& linears, int64_t inputs) {
-  AllocationUnit& unit = model.units.emplace_back();
-  unit.name = absl::StrCat("layers.", layer, ".", kind);
-  unit.place = Place::Layer(layer);
-  unit.kind = kind;
-  for (const auto& [name, outputs] : linears) {
-    unit.linears.push_back(
-        {absl::StrCat("model.layers.", layer, ".", name), outputs, inputs, name, {}});
-  }
-}
-
-// As inference engines fuse it; the head is dense in the default profile, and so is no unit.
-ModelInventory Llama(const Shape& shape) {
-  ModelInventory model;
-  model.num_layers = shape.layers;
-  model.weight_dtype = DType::kBF16;
-  model.hidden_size = shape.hidden;
-  model.intermediate_size = shape.intermediate;
-  model.vocab_size = shape.vocabulary;
-  model.num_heads = shape.heads;
-  model.num_kv_heads = shape.kv_heads;
-  model.head_dim = static_cast<int>(shape.head_dim);
-  model.max_positions = 4096;
-  const int64_t queries = shape.heads * shape.head_dim, keys = shape.kv_heads * shape.head_dim;
-  for (int l = 0; l < shape.layers; ++l) {
-    AddUnit(model, l, "self_attn.qkv_proj",
-            {{"self_attn.q_proj", queries}, {"self_attn.k_proj", keys}, {"self_attn.v_proj", keys}},
-            shape.hidden);
-    AddUnit(model, l, "self_attn.o_proj", {{"self_attn.o_proj", shape.hidden}}, queries);
-    AddUnit(model, l, "mlp.gate_up_proj",
-            {{"mlp.gate_proj", shape.intermediate}, {"mlp.up_proj", shape.intermediate}},
-            shape.hidden);
-    AddUnit(model, l, "mlp.down_proj", {{"mlp.down_proj", shape.hidden}}, shape.intermediate);
-  }
-  return model;
-}
+// The head is dense in the default profile.
+constexpr Model kModels[] = {{"Llama-3.2-1B",
+                              {.layers = 16,
+                               .hidden = 2048,
+                               .intermediate = 8192,
+                               .heads = 32,
+                               .kv_heads = 8,
+                               .vocab = 128256}},
+                             {"Llama-3.1-8B",
+                              {.layers = 32,
+                               .hidden = 4096,
+                               .intermediate = 14336,
+                               .heads = 32,
+                               .kv_heads = 8,
+                               .vocab = 128256,
+                               .tied = false}},
+                             {"Llama-2-7B",
+                              {.layers = 32,
+                               .hidden = 4096,
+                               .intermediate = 11008,
+                               .heads = 32,
+                               .kv_heads = 32,
+                               .vocab = 32000,
+                               .tied = false}}};
 
 struct Phase {
   std::string name;
@@ -102,38 +84,41 @@ double FormatsOf(const Menu& menu) {
   return static_cast<double>(menu.units.front().formats.size()) - 1;
 }
 
-std::vector<Phase> PhasesOf(const Shape& shape, const ModelInventory& inventory, const Menu& menu) {
+std::vector<Phase> PhasesOf(const ModelInventory& inventory, const Menu& menu) {
   const WorkModel model(&inventory);
-  const double weights = static_cast<double>(inventory.num_quantizable_weights()) +
-                         static_cast<double>(shape.hidden * shape.vocabulary * (shape.tied ? 1 : 2));
+  const int layers = inventory.num_layers;
+  const double weights =
+      static_cast<double>(inventory.num_quantizable_weights()) +
+      static_cast<double>(inventory.hidden_size) * static_cast<double>(inventory.vocab_size);
   const double file_bytes = weights * kSourceBytes / 3;
-  Work calibrate = model.Layers(0, shape.layers, kCalibration) +
-                   model.SecondMoments(0, shape.layers, kFitted);
+  Work calibrate = model.Layers(0, layers, kCalibration) + model.SecondMoments(0, layers, kFitted);
   calibrate.encoded = kCalibration.tokens;
-  return {{"calibrate", calibrate},
-          {absl::StrCat("quantize, ", FormatsOf(menu), " formats"),
-           Quantizing(inventory, model, menu)},
-          {"score, before", Scoring(model, shape.layers, 4 * FormatsOf(menu), kScoredBefore)},
-          {"score, now", Scoring(model, shape.layers, 4 * kMeasured, kScored)},
-          {absl::StrCat("plan, ", kTrials, " trials"), model.Trial(kTrial) * kTrials},
-          {"assemble", model.Assemble(file_bytes)},
-          {"verify", model.Verify(file_bytes)},
-          {"evaluate, source and artifact",
-           model.EvaluateText(kEvaluated, false) + model.EvaluateText(kEvaluated, true)}};
+  return {
+      {"calibrate", calibrate},
+      {absl::StrCat("quantize, ", FormatsOf(menu), " formats"), Quantizing(inventory, model, menu)},
+      {"score, before", Scoring(model, layers, 4 * FormatsOf(menu), kScoredBefore)},
+      {"score, now", Scoring(model, layers, 4 * kMeasured, kScored)},
+      {absl::StrCat("plan, ", kTrials, " trials"), model.Trial(kTrial) * kTrials},
+      {"assemble", model.Assemble(file_bytes)},
+      {"verify", model.Verify(file_bytes)},
+      {"evaluate, source and artifact",
+       model.EvaluateText(kEvaluated, false) + model.EvaluateText(kEvaluated, true)}};
 }
 
 int Main() {
-  for (const Shape& shape : kShapes) {
-    const ModelInventory inventory = Llama(shape);
+  for (const auto& [name, shape] : kModels) {
+    ModelInventory inventory = testing::LlamaInventory(shape);
+    inventory.max_positions = 4096;
     const auto profile = FindProfile("vllm-lowbit");
     if (!profile.ok()) return 1;
     const auto menu = BuildMenu(inventory, **profile, {});
     if (!menu.ok()) return 1;
-    std::printf("| %s | products and moments, TFLOP | attention, TFLOP | weights read, GB | results, "
-                "GB | in all, T operations |\n| --- | --- | --- | --- | --- | --- |\n",
-                shape.name);
+    std::printf(
+        "| %s | products and moments, TFLOP | attention, TFLOP | weights read, GB | results, "
+        "GB | in all, T operations |\n| --- | --- | --- | --- | --- | --- |\n",
+        name);
     double before = 0, now = 0, others = 0;
-    for (const Phase& phase : PhasesOf(shape, inventory, *menu)) {
+    for (const Phase& phase : PhasesOf(inventory, *menu)) {
       const Work& work = phase.work;
       std::printf("| %s | %.1f | %.1f | %.1f | %.1f | %.1f |\n", phase.name.c_str(),
                   2e-12 * (work.products + work.moments + work.factor), 2e-12 * work.attention,
@@ -143,10 +128,10 @@ int Main() {
                                                   : others;
       sum += work.Operations();
     }
-    std::printf("\n%s: scoring takes 1/%.0f of what it took, and %.0f %% of the job where it took "
-                "%.0f %%.\n\n",
-                shape.name, before / now, 100 * now / (now + others),
-                100 * before / (before + others));
+    std::printf(
+        "\n%s: scoring takes 1/%.0f of what it took, and %.0f %% of the job where it took "
+        "%.0f %%.\n\n",
+        name, before / now, 100 * now / (now + others), 100 * before / (before + others));
   }
   return 0;
 }

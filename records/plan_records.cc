@@ -32,6 +32,35 @@ v1::ModelPart PartOf(Place place) {
   return v1::PART_UNSPECIFIED;
 }
 
+constexpr std::pair<LinearRole, v1::LinearRole> kRoles[] = {
+    {LinearRole::kUnknown, v1::LINEAR_ROLE_UNSPECIFIED},
+    {LinearRole::kQuery, v1::LINEAR_QUERY},
+    {LinearRole::kKey, v1::LINEAR_KEY},
+    {LinearRole::kValue, v1::LINEAR_VALUE},
+    {LinearRole::kQueryKeyValue, v1::LINEAR_QUERY_KEY_VALUE},
+    {LinearRole::kOutput, v1::LINEAR_OUTPUT},
+    {LinearRole::kGate, v1::LINEAR_GATE},
+    {LinearRole::kUp, v1::LINEAR_UP},
+    {LinearRole::kGateUp, v1::LINEAR_GATE_UP},
+    {LinearRole::kDown, v1::LINEAR_DOWN},
+    {LinearRole::kHead, v1::LINEAR_HEAD},
+    {LinearRole::kEmbedding, v1::LINEAR_EMBEDDING}};
+
+v1::LinearRole RoleToProto(LinearRole role) {
+  for (const auto& [ours, recorded] : kRoles) {
+    if (ours == role) return recorded;
+  }
+  return v1::LINEAR_ROLE_UNSPECIFIED;
+}
+
+// One that a later version of lwq recorded is as good as none.
+LinearRole RoleOf(v1::LinearRole role) {
+  for (const auto& [ours, recorded] : kRoles) {
+    if (recorded == role) return ours;
+  }
+  return LinearRole::kUnknown;
+}
+
 absl::StatusOr<Place> PlaceOf(v1::ModelPart part, int layer, absl::string_view what) {
   switch (part) {
     case v1::PART_EMBEDDING:
@@ -78,6 +107,8 @@ v1::Inventory InventoryToProto(const ModelInventory& inventory) {
       shape->set_out_features(linear.out_features);
       shape->set_in_features(linear.in_features);
       shape->set_name(linear.name);
+      shape->set_role(RoleToProto(linear.role));
+      shape->set_input(linear.input);
     }
   }
   for (const DenseTensor& tensor : inventory.dense) {
@@ -116,8 +147,8 @@ absl::StatusOr<ModelInventory> InventoryOf(const v1::Inventory& inventory) {
     u.kind = unit.kind();
     LWQ_ASSIGN_OR_RETURN(u.place, PlaceOf(unit.part(), unit.layer(), unit.name()));
     for (const v1::InventoryLinear& linear : unit.linears()) {
-      u.linears.push_back(
-          {linear.module(), linear.out_features(), linear.in_features(), linear.name()});
+      u.linears.push_back({linear.module(), linear.out_features(), linear.in_features(),
+                           linear.name(), RoleOf(linear.role()), linear.input()});
     }
   }
   for (const v1::InventoryTensor& tensor : inventory.dense()) {

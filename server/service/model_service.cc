@@ -20,6 +20,9 @@ namespace {
 constexpr char kService[] = "ModelService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr size_t kIdPrefix = 40;
+// Of what an inventory holds. Raised when that grows, so that a directory that was registered
+// before is read again, as another model; jobs keep the one that they have.
+constexpr absl::string_view kInventoryVersion = "2";
 
 struct FileStamp {
   int64_t size = 0;
@@ -47,7 +50,7 @@ bool Unchanged(const v1::Model& model) {
 absl::StatusOr<std::string> IdOf(const std::string& directory) {
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
   Sha256 hash;
-  hash.Update(directory);
+  hash.Update(absl::StrCat(kInventoryVersion, "\n", directory));
   for (const std::string& name : names) {
     auto stamp = StampOf(JoinPath(directory, name));
     if (!stamp.ok()) continue;

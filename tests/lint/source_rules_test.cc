@@ -17,8 +17,9 @@ using ::testing::IsEmpty;
 
 constexpr size_t kMaxFunctionLines = 60;
 
-// "<line>: <lines> lines" of functions that are too long, those of classes too. Reads the layout that
-// clang-format gives the tree: a function starts at the last line of its own indentation before a
+// "<line>: <lines> lines" of functions that are too long, those of classes too. Reads the layout
+// that clang-format gives the tree: a function starts at the last line of its own indentation
+// before a
 // "}" that stands alone. A loop as long as that is found as well: its function is longer still.
 std::vector<std::string> LongFunctions(const std::string& text) {
   static const std::regex& type = *new std::regex("^ *(class|struct|enum|union|namespace)\\b");
@@ -66,6 +67,43 @@ TEST(SourceRules, ALongMethodIsSeenInItsClass) {
   EXPECT_THAT(LongFunctions(before + body + "  }\n};\n"), IsEmpty());
   EXPECT_THAT(LongFunctions(before + body + "    f();\n  }\n};\n"), ElementsAre("6: 61 lines"));
   EXPECT_THAT(LongFunctions("class C {\n  struct S {\n" + body + body + "  };\n};\n"), IsEmpty());
+}
+
+// Lines outside of comments with a string that has a part of a linear's module name in it.
+std::vector<std::string> LinesWithModuleNames(const std::string& text) {
+  static const std::regex& name = *new std::regex("\"[^\"]*(_proj|self_attn|mlp\\.)[^\"]*\"");
+  std::vector<std::string> found;
+  for (const std::string& line : Lines(text)) {
+    const std::string code = line.substr(0, line.find("//"));
+    if (std::regex_search(code, name)) found.push_back(line);
+  }
+  return found;
+}
+
+// What a linear is, its role says (worker/engine/plan/model_inventory.h), and what it reads, its
+// input. Names are spelled where families make them and where engines have their own for them.
+TEST(SourceRules, NobodyTakesAModulesNameApart) {
+  size_t spelled = 0;
+  for (const char* top : {"base", "records", "worker", "server", "client"}) {
+    for (const SourceFile& file : SourceFiles(top, {".cc", ".h"})) {
+      const std::vector<std::string> lines = LinesWithModuleNames(file.text);
+      const bool names = IsUnder(file.path, "worker/engine/model") ||
+                         file.path == "worker/engine/gguf/gguf_family.cc" ||
+                         file.path == "worker/engine/artifact/module_patterns.cc";
+      if (names) {
+        spelled += lines.size();
+      } else {
+        EXPECT_THAT(lines, IsEmpty()) << file.path;
+      }
+    }
+  }
+  EXPECT_GT(spelled, 20u);  // the walk found those that do
+}
+
+TEST(SourceRules, AModulesNameIsSeenInCodeAndNotInAComment) {
+  EXPECT_THAT(LinesWithModuleNames("if (absl::EndsWith(kind, \"v_proj\")) return 1;\n"),
+              ::testing::SizeIs(1));
+  EXPECT_THAT(LinesWithModuleNames("std::string name;  // \"self_attn.q_proj\"\n"), IsEmpty());
 }
 
 // Where a suite tests a folder as a whole, or a file through what uses it.

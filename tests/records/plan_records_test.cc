@@ -1,5 +1,6 @@
 #include "records/plan_records.h"
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
@@ -26,6 +27,48 @@ TEST(PlanRecordsTest, AnInventoryComesBackAsItWas) {
   v1::Inventory unknown = InventoryToProto(model);
   unknown.set_weight_dtype("INT3");
   EXPECT_THAT(InventoryOf(unknown), FailsWith("DTYPE_UNKNOWN", HasSubstr("INT3")));
+}
+
+TEST(PlanRecordsTest, LinearsKeepTheirRolesAndInputs) {
+  using enum LinearRole;
+  ModelInventory model = testing::LlamaInventory({.layers = 1});
+  std::vector<LinearShape>& linears = model.units[0].linears;
+  linears.resize(12, linears[0]);
+  for (int role = 0; role < 12; ++role) {
+    linears[static_cast<size_t>(role)].role = static_cast<LinearRole>(role);
+    linears[static_cast<size_t>(role)].input = absl::StrCat("input ", role);
+  }
+  ASSERT_EQ(linears.back().role, kEmbedding);  // the last there is
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory back, InventoryOf(InventoryToProto(model)));
+  ASSERT_EQ(back.units[0].linears.size(), linears.size());
+  for (size_t i = 0; i < linears.size(); ++i) {
+    EXPECT_EQ(back.units[0].linears[i].role, linears[i].role);
+    EXPECT_EQ(back.units[0].linears[i].input, linears[i].input);
+  }
+}
+
+// Of a model that was registered before there were roles, or by a version that knows more of them.
+TEST(PlanRecordsTest, AnInventoryWithoutRolesIsReadAndItsRecipesAreRefused) {
+  ModelInventory model = testing::LlamaInventory({.layers = 2});
+  model.gguf_other_bytes = 1;
+  v1::Inventory earlier = InventoryToProto(model);
+  for (v1::InventoryUnit& unit : *earlier.mutable_units()) {
+    for (v1::InventoryLinear& linear : *unit.mutable_linears()) {
+      linear.set_role(static_cast<v1::LinearRole>(unit.layer() == 0 ? 0 : 99));
+      linear.clear_input();
+    }
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory read, InventoryOf(earlier));
+  EXPECT_EQ(read.units[0].linears[0].role, LinearRole::kUnknown);
+  EXPECT_EQ(read.units.back().linears[0].role, LinearRole::kUnknown);
+  v1::QuantizeSpec spec;
+  spec.set_profile("llama.cpp");
+  spec.mutable_budget()->set_recipe("Q4_K_M");
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory planned, InventoryFor(spec, read));
+  EXPECT_THAT(BudgetOf(spec.budget(), planned),
+              FailsWith("MODEL_INVALID", HasSubstr("layers.0.self_attn.q_proj")));
+  spec.mutable_budget()->set_bits_per_weight(4);
+  EXPECT_OK(BudgetOf(spec.budget(), planned));
 }
 
 TEST(PlanRecordsTest, APlanComesBackAsItWas) {

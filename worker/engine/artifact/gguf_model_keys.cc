@@ -122,8 +122,9 @@ absl::Status KeyWriter::CheckBiases() const {
   if (family_.biases == GgufBiases::kAll) return absl::OkStatus();
   for (const LayerSpec& layer : spec_.layers) {
     for (const LinearSpec& linear : layer.linears) {
+      const LinearRole role = linear.shape.role;
       const bool known = family_.biases == GgufBiases::kQueryKeyValue &&
-                         (linear.role == kQuery || linear.role == kKey || linear.role == kValue);
+                         (role == kQuery || role == kKey || role == kValue);
       if (linear.bias && !known) {
         return LlamaCppHas(absl::StrCat("no bias of ", linear.shape.name), "has one");
       }

@@ -52,8 +52,8 @@ LayerSpec EmbeddingLayer(const DecoderSpec& spec) {
   layer.inputs = {
       {spec.head.tied ? spec.head.layer.inputs.front().name : "tokens", spec.hidden_size}};
   LinearSpec& linear = layer.linears.emplace_back();
-  linear.shape = {module, spec.vocab_size, spec.hidden_size, name};
-  linear.role = LinearRole::kEmbedding;
+  linear.shape = {module, spec.vocab_size,        spec.hidden_size,
+                  name,   LinearRole::kEmbedding, layer.inputs.front().name};
   layer.units = {{name, name}};
   return layer;
 }

@@ -15,13 +15,13 @@ std::optional<size_t> IndexOf(const std::vector<T>& entries, Wanted wanted) {
 
 std::optional<size_t> LayerSpec::FindLinear(LinearRole role) const {
   return IndexOf(linears, [role](const LinearSpec& linear) {
-    return linear.role == role && !linear.expert.has_value();
+    return linear.shape.role == role && !linear.expert.has_value();
   });
 }
 
 std::optional<size_t> LayerSpec::FindExpert(int expert, LinearRole role) const {
   return IndexOf(linears, [&](const LinearSpec& linear) {
-    return linear.role == role && linear.expert == expert;
+    return linear.shape.role == role && linear.expert == expert;
   });
 }
 

@@ -14,22 +14,8 @@
 
 namespace lwq {
 
-// What the decoder does with a linear, and with a norm. Some checkpoints hold queries, keys and
-// values in one linear, rows in this order, and gate and up likewise.
-enum class LinearRole {
-  kQuery,
-  kKey,
-  kValue,
-  kQueryKeyValue,
-  kOutput,
-  kGate,
-  kUp,
-  kGateUp,
-  kDown,
-  kHead,
-  kEmbedding
-};
-// kPostAttention and kPostMlp: of what comes out of the two, before it is added.
+// What the decoder does with a norm. kPostAttention and kPostMlp: of what comes out of the two,
+// before it is added.
 enum class NormRole { kAttention, kPostAttention, kMlp, kPostMlp, kQuery, kKey, kFinal };
 
 // A rotary embedding; rope.h computes it.
@@ -64,10 +50,9 @@ struct InputSpec {
 };
 
 struct LinearSpec {
-  LinearShape shape;
-  LinearRole role = LinearRole::kQuery;
-  size_t input = 0;  // of LayerSpec::inputs
-  size_t unit = 0;   // of LayerSpec::units
+  LinearShape shape;  // with its role
+  size_t input = 0;   // of LayerSpec::inputs; shape.input is its name
+  size_t unit = 0;    // of LayerSpec::units
   bool bias = false;
   std::optional<int> expert;  // set for an expert's own linear
 
@@ -106,16 +91,16 @@ struct ScaleEdge {
   }
 };
 
-// A mixture of experts in place of the MLP: of the experts' linears, each token goes through those of
-// the few that a router chooses for it, and their answers are added by their shares. A layer may
+// A mixture of experts in place of the MLP: of the experts' linears, each token goes through those
+// of the few that a router chooses for it, and their answers are added by their shares. A layer may
 // have a shared expert beside them, which all tokens go through: its linears are no expert's.
 struct ExpertsSpec {
   int num_experts = 0;
   int per_token = 0;
-  size_t input = 0;         // of LayerSpec::inputs: what the router reads, of all tokens
-  bool normalized = true;   // the shares of the chosen are divided by their sum
-  std::string router;       // [num_experts, hidden], dense: its logits choose
-  std::string shared_gate;  // [1, hidden], dense: how much of the shared expert; empty: there is none
+  size_t input = 0;        // of LayerSpec::inputs: what the router reads, of all tokens
+  bool normalized = true;  // the shares of the chosen are divided by their sum
+  std::string router;      // [num_experts, hidden], dense: its logits choose
+  std::string shared_gate;  // [1, hidden], dense: how much of the shared expert; may be empty
 };
 
 struct LayerSpec {

@@ -27,7 +27,7 @@ class LayerMaker {
     } else {
       AddExperts(*experts);
     }
-    for (LinearSpec& linear : layer_.linears) linear.bias = HasBias(linear.role);
+    for (LinearSpec& linear : layer_.linears) linear.bias = HasBias(linear.shape.role);
     AddInnerNorms();
     return std::move(layer_);
   }
@@ -94,8 +94,12 @@ class LayerMaker {
     AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
     const std::string shared = block + "shared_expert";
     ExpertsSpec& spec = layer_.experts.emplace();
-    spec = {experts.num_experts, experts.per_token, input, experts.normalized,
-            absl::StrCat(prefix_, block, "gate.weight"), ""};
+    spec = {experts.num_experts,
+            experts.per_token,
+            input,
+            experts.normalized,
+            absl::StrCat(prefix_, block, "gate.weight"),
+            ""};
     AddUnit(block + "experts");
     for (int e = 0; e < experts.num_experts; ++e) {
       const size_t routed = AddInput(absl::StrCat("experts.", e), hidden);
@@ -112,8 +116,7 @@ class LayerMaker {
       add(kGate, experts.gate, experts.intermediate_size, routed);
       const size_t up = add(kUp, experts.up, experts.intermediate_size, routed);
       const size_t down = add(kDown, experts.down, hidden, inner);
-      layer_.edges.push_back(
-          {ScaleEdge::Source::kLinear, up, {down}, experts.intermediate_size});
+      layer_.edges.push_back({ScaleEdge::Source::kLinear, up, {down}, experts.intermediate_size});
     }
     if (experts.shared_intermediate_size == 0) return;
     spec.shared_gate = absl::StrCat(prefix_, shared, "_gate.weight");
@@ -147,8 +150,8 @@ class LayerMaker {
   // Of the unit added last.
   size_t AddLinear(LinearRole role, const std::string& name, int64_t out_features, size_t input) {
     LinearSpec& linear = layer_.linears.emplace_back();
-    linear.shape = {prefix_ + name, out_features, layer_.inputs[input].features, name};
-    linear.role = role;
+    const InputSpec& reads = layer_.inputs[input];
+    linear.shape = {prefix_ + name, out_features, reads.features, name, role, reads.name};
     linear.input = input;
     linear.unit = layer_.units.size() - 1;
     return layer_.linears.size() - 1;
@@ -183,8 +186,8 @@ HeadSpec MakeHead(const DecoderSpec& spec, bool tied) {
   LayerSpec& layer = head.layer;
   layer.inputs = {{"head", spec.hidden_size}};
   LinearSpec& linear = layer.linears.emplace_back();
-  linear.shape = {"lm_head", spec.vocab_size, spec.hidden_size, "lm_head"};
-  linear.role = LinearRole::kHead;
+  linear.shape = {"lm_head", spec.vocab_size,   spec.hidden_size,
+                  "lm_head", LinearRole::kHead, layer.inputs.front().name};
   layer.norms = {{"model.norm.weight", spec.hidden_size, NormRole::kFinal}};
   layer.units = {{"lm_head", "lm_head"}};
   layer.edges = {{ScaleEdge::Source::kNorm, 0, {0}, spec.hidden_size}};

@@ -1,6 +1,7 @@
 // GGUF for the planner: llama.cpp fuses nothing, so every linear and the embedding are units of
-// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of the units' tensors depend on the plan, because
-// what the header says of a tensor takes the same space for every type.
+// their own, and the experts of a layer that lie in one tensor; and of a file's bytes only those of
+// the units' tensors depend on the plan, because what the header says of a tensor takes the same
+// space for every type.
 #include <algorithm>
 #include <utility>
 
@@ -46,7 +47,8 @@ ModelInventory UnitsOf(ModelInventory model) {
   for (const DenseTensor& tensor : model.dense) {
     if (!IsEmbeddingTable(tensor)) continue;
     const std::string module(absl::StripSuffix(tensor.name, ".weight"));
-    LinearShape table = {module, tensor.shape[0], tensor.shape[1], UnitName(module)};
+    LinearShape table = {module, tensor.shape[0], tensor.shape[1], UnitName(module),
+                         LinearRole::kEmbedding};
     if (tensor.dtype != model.weight_dtype) table.own_dtype = tensor.dtype;
     units.push_back(UnitOf(table, tensor.place));
   }
@@ -68,8 +70,7 @@ std::vector<TensorSpec> TensorsOf(const LinearShape& linear, const WeightFormat&
                                   DType dtype) {
   std::vector<TensorSpec> tensors;
   for (PartSpec& part : format.Parts(linear.out_features, linear.in_features, dtype)) {
-    tensors.push_back(
-        {absl::StrCat(linear.module, ".weight"), part.dtype, std::move(part.shape)});
+    tensors.push_back({absl::StrCat(linear.module, ".weight"), part.dtype, std::move(part.shape)});
   }
   return tensors;
 }
@@ -88,8 +89,7 @@ absl::Status Check(const ModelInventory& model) {
 int64_t FileBytes(const ModelInventory& model, const Plan& plan, int64_t) {
   int64_t bytes = model.gguf_other_bytes;
   for (size_t u = 0; u < plan.size(); ++u) {
-    bytes +=
-        PadTo(UnitPayloadBytes(model, model.units[u], plan[u]), kDefaultGgufAlignment);
+    bytes += PadTo(UnitPayloadBytes(model, model.units[u], plan[u]), kDefaultGgufAlignment);
   }
   return bytes;
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/reasons.h"
@@ -91,16 +90,32 @@ GgufType Fitting(GgufType type, int64_t in_features) {
 // Llama and Qwen2 of 80 layers: eight heads share a value, so that attn_v is small.
 bool Is70B(const Tensor& tensor) { return tensor.num_layers == 80; }
 
-GgufType InLayer(const Recipe& recipe, absl::string_view kind, const Tensor& tensor) {
+GgufType InLayer(const Recipe& recipe, LinearRole role, const Tensor& tensor) {
   const auto by = [&](Rule rule) { return rule == nullptr ? recipe.most : rule(tensor); };
-  if (absl::EndsWith(kind, "v_proj") && !absl::EndsWith(kind, "qkv_proj")) {
-    const GgufType type = by(recipe.value);
-    return Is70B(tensor) && (type == kQ3_K || type == kQ4_K) ? kQ5_K : type;
+  switch (role) {
+    case LinearRole::kValue: {
+      const GgufType type = by(recipe.value);
+      return Is70B(tensor) && (type == kQ3_K || type == kQ4_K) ? kQ5_K : type;
+    }
+    case LinearRole::kDown:
+      return by(recipe.down);
+    case LinearRole::kOutput:
+      return recipe.output_projection;
+    case LinearRole::kQueryKeyValue:
+      return recipe.fused_attention;
+    default:
+      return recipe.most;
   }
-  if (absl::EndsWith(kind, "down_proj")) return by(recipe.down);
-  if (absl::EndsWith(kind, "o_proj")) return recipe.output_projection;
-  if (absl::EndsWith(kind, "qkv_proj")) return recipe.fused_attention;
-  return recipe.most;
+}
+
+absl::Status RoleIsMissing(const AllocationUnit& unit) {
+  return PreconditionFailure(
+      reasons::kModelInvalid.name,
+      absl::StrCat("a recipe goes by what each linear does, and the model's manifest does not say "
+                   "that of ",
+                   unit.name,
+                   ": an earlier version of lwq made it; register the model again, under another "
+                   "model_id"));
 }
 
 }  // namespace
@@ -132,8 +147,10 @@ absl::StatusOr<std::vector<const WeightFormat*>> GgufRecipePlan(const ModelInven
     if (to_logits) {
       type = type == kQ8_0 ? kQ8_0 : kQ6_K;
     } else if (unit.place.in_layer()) {
+      const LinearRole role = unit.linears.front().role;
+      if (role == LinearRole::kUnknown) return RoleIsMissing(unit);
       type = InLayer(
-          *recipe, unit.kind,
+          *recipe, role,
           {unit.place.layer, model.num_layers, model.num_heads / std::max(1, model.num_kv_heads)});
     }
     int64_t in_features = 0;

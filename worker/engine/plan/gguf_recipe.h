@@ -17,7 +17,7 @@ namespace lwq {
 std::vector<std::string> GgufRecipeNames();
 // The weight format of each unit of `model`, which is planned as GGUF (artifact_format.h), in a
 // recipe's file, made with an importance matrix. INVALID_ARGUMENT "BUDGET_INVALID" lists the
-// recipes there are.
+// recipes there are; FAILED_PRECONDITION "MODEL_INVALID" for linears whose roles are not known.
 absl::StatusOr<std::vector<const WeightFormat*>> GgufRecipePlan(const ModelInventory& model,
                                                                 absl::string_view recipe);
 

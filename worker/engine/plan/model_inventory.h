@@ -28,6 +28,23 @@ struct Place {
   friend bool operator==(const Place&, const Place&) = default;
 };
 
+// What the decoder does with a linear. Some checkpoints hold queries, keys and values in one
+// linear, rows in this order, and gate and up likewise.
+enum class LinearRole {
+  kUnknown,  // in the inventory of a model that an earlier version of lwq registered
+  kQuery,
+  kKey,
+  kValue,
+  kQueryKeyValue,
+  kOutput,
+  kGate,
+  kUp,
+  kGateUp,
+  kDown,
+  kHead,
+  kEmbedding
+};
+
 // One linear, named by its module ("model.layers.3.self_attn.q_proj"); weight [out, in].
 struct LinearShape {
   std::string module;
@@ -36,6 +53,10 @@ struct LinearShape {
   // In its layer: "self_attn.q_proj"; of the head "lm_head". Those of a layer's experts share one,
   // "mlp.experts.up_proj", in which GGUF files stack them.
   std::string name;
+  LinearRole role = LinearRole::kUnknown;
+  // What it reads, by its name in the layer ("mlp_hidden"); linears of one input share its
+  // statistics. Empty where that is not known.
+  std::string input;
   // Of its weight in the source, where that is not the model's weight_dtype: an embedding may have
   // one of its own.
   std::optional<DType> own_dtype;
@@ -44,7 +65,8 @@ struct LinearShape {
 };
 
 // Linears that must share one format because inference engines fuse them: q+k+v, o, gate+up, down,
-// all experts of a layer, or an untied lm_head. Where they fuse nothing (artifact_format.h): one linear, or the embedding.
+// all experts of a layer, or an untied lm_head. Where they fuse nothing (artifact_format.h): one
+// linear, or the embedding.
 struct AllocationUnit {
   std::string name;  // "layers.3.self_attn.qkv_proj"
   Place place;       // a layer, the head or the embedding

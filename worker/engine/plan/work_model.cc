@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
+#include "absl/strings/string_view.h"
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
 
@@ -45,6 +47,18 @@ double MetShare(const AllocationUnit& unit) {
       [&](const LinearShape& linear) { return linear.name == unit.linears.front().name; }));
   return std::min(1.0, std::max(2.0, experts / 16) / experts);
 }
+
+// The inputs of some linears of a layer, of each of which there is one matrix of second moments.
+class DistinctInputs {
+ public:
+  // Whether none before reads what this one reads. One whose input is not known counts for itself.
+  bool Add(const LinearShape& linear) {
+    return linear.input.empty() || inputs_.insert(linear.input).second;
+  }
+
+ private:
+  std::set<absl::string_view> inputs_;
+};
 
 }  // namespace
 
@@ -116,15 +130,17 @@ Work WorkModel::WholeModel(TextSize text) const {
 
 Work WorkModel::SecondMoments(int first, int end, double tokens) const {
   Work work;
+  // By layer: where engines fuse nothing, q, k and v are three units.
+  std::map<int, DistinctInputs> seen;
   for (const AllocationUnit& unit : model_->units) {
-    if (!unit.place.in_layer() || unit.place.layer < first || unit.place.layer >= end) continue;
-    // Linears of one input share its moments: of those with equal names but for the last part, the
-    // first stands for all (q, k and v are one unit, or three where nothing is fused).
-    const std::string& name = unit.linears.front().name;
-    if (name.ends_with("k_proj") || name.ends_with("v_proj") || name.ends_with("up_proj")) continue;
-    const auto inputs = static_cast<double>(unit.linears.front().in_features);
-    work.moments += tokens * inputs * inputs / 2;
-    work.stored += 2 * inputs * inputs;
+    const int layer = unit.place.layer;
+    if (!unit.place.in_layer() || layer < first || layer >= end) continue;
+    for (const LinearShape& linear : unit.linears) {
+      if (!seen[layer].Add(linear)) continue;
+      const auto inputs = static_cast<double>(linear.in_features);
+      work.moments += tokens * MetShare(unit) * inputs * inputs / 2;
+      work.stored += 2 * inputs * inputs;
+    }
   }
   return work;
 }
@@ -151,14 +167,13 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
                          absl::Span<const std::vector<const WeightFormat*>> formats,
                          MethodTraits method) const {
   Work work;
-  std::set<std::pair<int64_t, bool>> factored;  // inputs by width, of attention or not
+  DistinctInputs factored;
   for (size_t u = 0; u < units.size(); ++u) {
     for (const LinearShape& linear : units[u]->linears) {
       const auto inputs = static_cast<double>(linear.in_features);
       const auto weights = static_cast<double>(linear.num_weights());
       work.loaded += weights;
-      const bool attention = linear.name.find("attn") != std::string::npos;
-      if (method.calibrated && factored.insert({linear.in_features, attention}).second) {
+      if (method.calibrated && factored.Add(linear)) {
         work.factor += inputs * inputs * inputs;
         work.stored += 2 * inputs * inputs;
       }

@@ -1,5 +1,5 @@
-// A layer with experts: what its observers see, and how much of it is in memory. What it computes is
-// judged by families_golden_test.cc, and on every device by decoder_on_devices_test.cc.
+// A layer with experts: what its observers see, and how much of it is in memory. What it computes
+// is judged by families_golden_test.cc, and on every device by decoder_on_devices_test.cc.
 #include "worker/engine/model/sparse_run.h"
 
 #include <algorithm>
@@ -114,7 +114,7 @@ TEST_P(SparseRunTest, RoundedInputsOfExpertsDoNotChangeWhoGetsWhat) {
   Matrix outputs[2];
   for (const bool rounded : {false, true}) {
     for (size_t i = 0; rounded && i < layer().linears.size(); ++i) {
-      const LinearRole role = layer().linears[i].role;
+      const LinearRole role = layer().linears[i].shape.role;
       if (role == LinearRole::kGate || role == LinearRole::kUp) {
         weights.rules[i] = ActivationRule::kInt8PerToken;
       }
@@ -159,8 +159,9 @@ TEST_P(SparseRunTest, ExpertsWithoutTokensAreNotLoaded) {
 TEST_P(SparseRunTest, FewExpertsAreInMemoryAtATime) {
   LWQ_ASSERT_OK_AND_ASSIGN(LayerWeights weights, decoder_->LoadLayer(sparse_));
   size_t loaded = 0, held = 0, most = 0;
-  weights.load_expert = [&, load = weights.load_expert](size_t linear)
-      -> absl::StatusOr<std::shared_ptr<const PreparedWeight>> {
+  weights.load_expert =
+      [&, load = weights.load_expert](
+          size_t linear) -> absl::StatusOr<std::shared_ptr<const PreparedWeight>> {
     EXPECT_EQ(weights.linears[linear], nullptr);
     absl::StatusOr<std::shared_ptr<const PreparedWeight>> weight = load(linear);
     if (!weight.ok()) return weight;

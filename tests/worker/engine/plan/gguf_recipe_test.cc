@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
 #include "worker/engine/plan/artifact_format.h"
@@ -58,9 +59,9 @@ TEST(GgufRecipeTest, AnUntiedHeadTakesTheBestTypeAndTheEmbeddingThePlainOne) {
 // As llama.cpp does in Llama 2 and 3 of 70B: of 80 layers, eight heads to a value.
 TEST(GgufRecipeTest, ValuesOfTheLargestModelsTakeMore) {
   const auto values = [](int layers, const char* recipe) {
-    const ModelInventory planned = PlannedAs(
-        ArtifactFormatDefs::gguf,
-        testing::LlamaInventory({.layers = layers, .heads = 8, .kv_heads = 1}));
+    const ModelInventory planned =
+        PlannedAs(ArtifactFormatDefs::gguf,
+                  testing::LlamaInventory({.layers = layers, .heads = 8, .kv_heads = 1}));
     const Plan plan = *GgufRecipePlan(planned, recipe);
     std::map<std::string, int> found;
     for (size_t u = 0; u < plan.size(); ++u) {
@@ -73,6 +74,21 @@ TEST(GgufRecipeTest, ValuesOfTheLargestModelsTakeMore) {
   EXPECT_EQ(values(80, "Q3_K_S"), (Types{{"gguf-q5_k", 80}}));
   EXPECT_EQ(values(80, "Q6_K"), (Types{{"gguf-q6_k", 80}}));
   EXPECT_EQ(values(79, "Q3_K_S"), (Types{{"gguf-q3_k", 79}}));
+}
+
+// Mixtral's experts are w1, w2 and w3: what a tensor is, its role says.
+TEST(GgufRecipeTest, TypesGoByRolesAndNotByNames) {
+  ModelInventory model = testing::LlamaInventory({});
+  const int64_t bytes = Bytes(model, "Q4_K_M");
+  for (AllocationUnit& unit : model.units) {
+    int number = 0;
+    for (LinearShape& linear : unit.linears) {
+      linear.name = linear.module = absl::StrCat("w", ++number);
+    }
+  }
+  EXPECT_EQ(Bytes(model, "Q4_K_M"), bytes);
+  for (AllocationUnit& unit : model.units) unit.linears.front().role = LinearRole::kUp;
+  EXPECT_LT(Bytes(model, "Q4_K_M"), bytes);  // of down, too, no more than of the others
 }
 
 TEST(GgufRecipeTest, UnknownRecipesAreRefusedWithTheKnownOnes) {

@@ -19,9 +19,11 @@ struct LlamaShape {
   int kv_heads = 2;
   int64_t vocab = 4096;
   bool tied = true;
+  int64_t head_dim = 0;  // 0: hidden / heads
 };
 
 inline ModelInventory LlamaInventory(const LlamaShape& s) {
+  using enum LinearRole;
   ModelInventory m;
   m.num_layers = s.layers;
   m.weight_dtype = DType::kBF16;
@@ -30,9 +32,9 @@ inline ModelInventory LlamaInventory(const LlamaShape& s) {
   m.vocab_size = s.vocab;
   m.num_heads = s.heads;
   m.num_kv_heads = s.kv_heads;
-  m.head_dim = static_cast<int>(s.hidden / s.heads);
+  m.head_dim = static_cast<int>(s.head_dim == 0 ? s.hidden / s.heads : s.head_dim);
   m.max_positions = 2048;
-  const int64_t kv = int64_t{s.kv_heads} * m.head_dim;
+  const int64_t queries = int64_t{s.heads} * m.head_dim, kv = int64_t{s.kv_heads} * m.head_dim;
   m.dense.push_back(
       {{"model.embed_tokens.weight", DType::kBF16, {s.vocab, s.hidden}}, Place::Embedding(), ""});
   for (int l = 0; l < s.layers; ++l) {
@@ -46,22 +48,37 @@ inline ModelInventory LlamaInventory(const LlamaShape& s) {
       m.dense.push_back(
           {{absl::StrCat(prefix, name, ".weight"), DType::kBF16, {s.hidden}}, Place::Layer(l), ""});
     };
-    unit("self_attn.qkv_proj", {{"", s.hidden, s.hidden, "self_attn.q_proj"},
-                                {"", kv, s.hidden, "self_attn.k_proj"},
-                                {"", kv, s.hidden, "self_attn.v_proj"}});
-    unit("self_attn.o_proj", {{"", s.hidden, s.hidden, "self_attn.o_proj"}});
-    unit("mlp.gate_up_proj", {{"", s.intermediate, s.hidden, "mlp.gate_proj"},
-                              {"", s.intermediate, s.hidden, "mlp.up_proj"}});
-    unit("mlp.down_proj", {{"", s.hidden, s.intermediate, "mlp.down_proj"}});
+    unit("self_attn.qkv_proj", {{"", queries, s.hidden, "self_attn.q_proj", kQuery, "attention"},
+                                {"", kv, s.hidden, "self_attn.k_proj", kKey, "attention"},
+                                {"", kv, s.hidden, "self_attn.v_proj", kValue, "attention"}});
+    unit("self_attn.o_proj",
+         {{"", s.hidden, queries, "self_attn.o_proj", kOutput, "attention_output"}});
+    unit("mlp.gate_up_proj", {{"", s.intermediate, s.hidden, "mlp.gate_proj", kGate, "mlp"},
+                              {"", s.intermediate, s.hidden, "mlp.up_proj", kUp, "mlp"}});
+    unit("mlp.down_proj", {{"", s.hidden, s.intermediate, "mlp.down_proj", kDown, "mlp_hidden"}});
     norm("input_layernorm");
     norm("post_attention_layernorm");
   }
   m.dense.push_back({{"model.norm.weight", DType::kBF16, {s.hidden}}, Place::FinalNorm(), ""});
   if (!s.tied) {
-    m.units.push_back(
-        {"lm_head", Place::Head(), {{"lm_head", s.vocab, s.hidden, "lm_head"}}, "lm_head"});
+    m.units.push_back({"lm_head",
+                       Place::Head(),
+                       {{"lm_head", s.vocab, s.hidden, "lm_head", kHead, "head"}},
+                       "lm_head"});
   }
   return m;
+}
+
+// Each linear as a unit of its own.
+inline ModelInventory Unfused(ModelInventory model) {
+  std::vector<AllocationUnit> units;
+  for (const AllocationUnit& unit : model.units) {
+    for (const LinearShape& linear : unit.linears) {
+      units.push_back({linear.name, unit.place, {linear}, linear.name});
+    }
+  }
+  model.units = std::move(units);
+  return model;
 }
 
 // A symmetric grid, or the source's own weights for 16 bits.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/engine/plan/llama_inventory.h"
@@ -53,15 +54,35 @@ TEST(WorkModelTest, MomentsAreOfDistinctInputs) {
   // Of attention, of o, of the MLP: 8 inputs each; of down: 16. Symmetric: half of each square.
   EXPECT_EQ(model.SecondMoments(0, 1, 10).moments, 10 * (3 * 64 + 256) / 2.0);
   // The same where q, k and v, and gate and up, are units of their own.
-  ModelInventory unfused = Tiny();
-  std::vector<AllocationUnit> units;
-  for (const AllocationUnit& unit : unfused.units) {
-    for (const LinearShape& linear : unit.linears) {
-      units.push_back({linear.name, unit.place, {linear}, linear.name});
+  const ModelInventory unfused = testing::Unfused(Tiny());
+  EXPECT_EQ(WorkModel(&unfused).SecondMoments(0, 1, 10).moments, 10 * (3 * 64 + 256) / 2.0);
+  // Whatever modules are called.
+  ModelInventory renamed = Tiny();
+  for (AllocationUnit& unit : renamed.units) {
+    int number = 0;
+    for (LinearShape& linear : unit.linears) {
+      linear.name = linear.module = absl::StrCat("w", ++number);
     }
   }
-  unfused.units = units;
-  EXPECT_EQ(WorkModel(&unfused).SecondMoments(0, 1, 10).moments, 10 * (3 * 64 + 256) / 2.0);
+  EXPECT_EQ(WorkModel(&renamed).SecondMoments(0, 1, 10).moments, 10 * (3 * 64 + 256) / 2.0);
+  // Of a model registered before inputs were recorded: each linear for itself.
+  ModelInventory unknown = Tiny();
+  for (AllocationUnit& unit : unknown.units) {
+    for (LinearShape& linear : unit.linears) linear.input.clear();
+  }
+  EXPECT_EQ(WorkModel(&unknown).SecondMoments(0, 1, 10).moments, 10 * (6 * 64 + 256) / 2.0);
+}
+
+// Each expert has inputs of its own, of the tokens that go to it.
+TEST(WorkModelTest, MomentsOfExpertsAreOfTheTokensThatTheySee) {
+  ModelInventory mixture = Tiny();
+  std::vector<LinearShape>& experts = mixture.units[3].linears;
+  experts.resize(8, experts.front());
+  for (size_t e = 0; e < experts.size(); ++e) experts[e].input = absl::StrCat("experts.", e);
+  const WorkModel model(&mixture);
+  // Of attention, of o, of the MLP as before; of down eight, each seeing two in eight tokens.
+  EXPECT_EQ(model.SecondMoments(0, 1, 10).moments, 10 * (3 * 64 + 8 * 256 / 4) / 2.0);
+  EXPECT_EQ(model.SecondMoments(0, 1, 10).stored, 2 * (3 * 64 + 8 * 256));
 }
 
 TEST(WorkModelTest, QuantizingGrowsWithFormatsAndMethod) {
@@ -78,9 +99,9 @@ TEST(WorkModelTest, QuantizingGrowsWithFormatsAndMethod) {
   EXPECT_EQ(rounded.factor, 0);
   EXPECT_EQ(work.Quantize(units, two, {}).rounded, 2 * weights);
   const Work calibrated = work.Quantize(units, two, {.calibrated = true, .refined = true});
-  // q, k, v share a factor, and so do gate and up: 256 inputs for attention and o together, 256 for
-  // the MLP, 768 for down.
-  EXPECT_EQ(calibrated.factor, 2 * std::pow(256.0, 3) + std::pow(768.0, 3));
+  // q, k, v share a factor, and so do gate and up: 256 inputs for attention, for o and for the MLP,
+  // 768 for down.
+  EXPECT_EQ(calibrated.factor, 3 * std::pow(256.0, 3) + std::pow(768.0, 3));
   EXPECT_EQ(calibrated.refined, weights);  // of the four bits alone
   EXPECT_GT(calibrated.products, 0);
   // GGUF's blocks are swept over, grids are not.
