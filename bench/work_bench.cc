@@ -102,7 +102,8 @@ std::vector<Phase> PhasesOf(const ModelInventory& inventory, const Menu& menu) {
       {"assemble", model.Assemble(file_bytes)},
       {"verify", model.Verify(file_bytes)},
       {"evaluate, source and artifact",
-       model.EvaluateText(kEvaluated, false) + model.EvaluateText(kEvaluated, true)}};
+       model.EvaluateText(kEvaluated, kEvaluated.tokens, false) +
+           model.EvaluateText(kEvaluated, kEvaluated.tokens, true)}};
 }
 
 int Main() {

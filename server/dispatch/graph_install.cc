@@ -6,6 +6,7 @@
 #include <set>
 
 #include "records/blob_names.h"
+#include "server/dispatch/evaluation_work.h"
 
 namespace lwq {
 namespace {
@@ -169,6 +170,7 @@ void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
       PushTaskEvent(draft, job, task, v1::TaskEvent::CACHED, "");
     }
   }
+  RecountEvaluations(draft, job);
   job.set_expected_tasks(graph.expected_tasks);
 }
 

@@ -7,6 +7,7 @@
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "server/dispatch/evaluation_work.h"
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/make_lease.h"
 #include "server/dispatch/output_check.h"
@@ -224,10 +225,11 @@ absl::Status CompleteTask(Draft& draft, const v1::CompleteTaskRequest& request) 
   LWQ_RETURN_IF_ERROR(CheckOutput(*task, draft.FindModel(task->model()), request.output()));
   v1::TaskRecord& done = *draft.EditTask(request.task());
   done.set_completion_id(request.completion_id());
+  done.set_operations(OperationsDone(draft, done, request.output()));
   if (v1::WorkerRecord* worker = draft.EditWorker(request.worker_id())) {
     worker->set_tasks_done(worker->tasks_done() + 1);
     worker->clear_faults();
-    NotePace(*task, request.output().seconds(), *worker);
+    NotePace(done, request.output().seconds(), *worker);
   }
   for (const std::string& process : done.excluded()) CountFault(draft, process);
   done.clear_excluded();

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "records/blob_names.h"
+#include "server/dispatch/evaluation_work.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/transitions.h"
 
@@ -72,7 +73,10 @@ void CacheTask(Draft& draft, const v1::TaskRecord& task) {
 void Hear(Draft& draft, const v1::TaskRecord& task, v1::JobRecord& job) {
   if (task.state() == v1::TaskRecord::DONE) {
     PushTaskEvent(draft, job, task, v1::TaskEvent::DONE, "");
-    if (task.kind() == "evaluate") CollectEvaluations(draft, job);
+    if (task.kind() == "evaluate") {
+      CollectEvaluations(draft, job);
+      RecountEvaluations(draft, job);
+    }
   } else if (task.state() == v1::TaskRecord::LEASED && job.job().state() != v1::Job::CANCELLING) {
     if (job.job().state() == v1::Job::QUEUED) StartJob(draft, job);
     PushTaskEvent(draft, job, task, v1::TaskEvent::LEASED, "");

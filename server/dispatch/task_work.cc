@@ -5,14 +5,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "records/plan_records.h"
+#include "server/dispatch/evaluation_work.h"
 #include "server/dispatch/job_options.h"
 #include "server/dispatch/task_key.h"
 
 namespace lwq {
 namespace {
 
-// A line of multiple choice, contexts and choices, where only the number of lines is known.
-constexpr double kBytesPerItem = 400;
 constexpr double kPreflightTokens = 256;
 
 TextSize TextOf(const v1::CalibrationInput& calibration, double tokens) {
@@ -84,7 +83,7 @@ Work WorkCounter::WorkOf(const v1::TaskSpec& spec) const {
     case v1::TaskSpec::kVerify:
       return model_->Verify(FileBytes());
     case v1::TaskSpec::kEvaluate:
-      return EvaluateWork(spec.evaluate());
+      return EvaluationWork(*model_, spec.evaluate());
     case v1::TaskSpec::kIngest:
     case v1::TaskSpec::KIND_NOT_SET:
       break;
@@ -156,20 +155,6 @@ Work WorkCounter::TrialWork() const {
   return work;
 }
 
-Work WorkCounter::EvaluateWork(const v1::EvaluateTask& task) const {
-  const auto bytes = static_cast<double>(task.dataset().size_bytes());
-  const double all = bytes / kBytesPerToken;
-  // A text has windows of a length; items have a limit at most.
-  if (task.sequence_length() == 0) {
-    const double limit = static_cast<double>(task.limit()) * kBytesPerItem / kBytesPerToken;
-    return model_->EvaluateChoices(limit > 0 ? std::min(limit, all) : all);
-  }
-  const auto wanted = static_cast<double>(task.text_tokens());
-  return model_->EvaluateText({.tokens = wanted > 0 ? std::min(wanted, all) : all,
-                               .sequence = static_cast<double>(task.sequence_length())},
-                              task.subject() == "artifact");
-}
-
 // Until a plan says better: the weights in some five bits.
 double WorkCounter::FileBytes() const {
   return static_cast<double>(input_.model->manifest().weight_bytes()) / 3;
@@ -211,7 +196,7 @@ std::vector<v1::PhaseWork> WorkCounter::Later(bool quantizes) const {
     if (!asked) continue;
     v1::EvaluateTask task = EvaluationOf(dataset, evaluation);
     task.set_subject("artifact");
-    measured += EvaluateWork(task).Operations();
+    measured += EvaluationWork(*model_, task).Operations();
     ++datasets;
   }
   if (datasets > 0) later.push_back(PhaseWorkOf(v1::EVALUATE, datasets, measured));

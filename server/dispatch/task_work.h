@@ -30,7 +30,6 @@ class WorkCounter {
   Work WorkOf(const v1::TaskSpec& spec) const;
   Work QuantizeWork(const v1::QuantizeTask& task) const;
   Work ScoreWork(const v1::ScoreTask& task) const;
-  Work EvaluateWork(const v1::EvaluateTask& task) const;
   Work TrialWork() const;
   double FileBytes() const;
 

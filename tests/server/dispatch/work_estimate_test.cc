@@ -301,6 +301,59 @@ TEST(WorkForecastTest, AnotherBudgetIsLessWork) {
   EXPECT_LT(operations("jobs/b"), operations("jobs/a") / 2);
 }
 
+// By its subject, the operations that each evaluation of a job had in the end, where the source's
+// text turned out to have so many tokens.
+std::map<std::string, double> EvaluationsOf(const std::string& job, int64_t rolling_tokens,
+                                            Scenario& s) {
+  EXPECT_OK(s.Submit(job, s.Spec("rtn", "zd", 1 << 30)));
+  std::map<std::string, std::string> keys;
+  for (;;) {
+    const std::vector<v1::Lease> leases = s.Lease("w1");
+    if (leases.empty()) break;
+    v1::TaskOutput output = Scenario::OutputOf(leases[0]);
+    if (leases[0].spec().has_evaluate()) {
+      const std::string& subject = leases[0].spec().evaluate().subject();
+      keys[leases[0].task()] = subject;
+      if (subject == "source") {
+        output.mutable_evaluate()->mutable_text()->set_num_rolling_tokens(rolling_tokens);
+      }
+    }
+    EXPECT_OK(s.CompleteWith("w1", leases[0], output));
+  }
+  EXPECT_EQ(s.StateOf(job), v1::Job::SUCCEEDED);
+  std::map<std::string, double> operations;
+  for (const v1::TaskStatus& task : s.records[job].finished()) {
+    if (keys.count(task.task()) > 0) operations[keys[task.task()]] = task.operations();
+  }
+  return operations;
+}
+
+// A text of figures has a token per byte: once the source's evaluation has counted them, that is
+// what both are known to have computed, and the artifact's is expected to.
+TEST(WorkForecastTest, TheTokensOfATextAreCountedByTheFirstWhoReadsIt) {
+  Scenario few, many;
+  few.Register("w1", "i1");
+  many.Register("w1", "i1");
+  const auto of_few = EvaluationsOf("jobs/a", 1000, few);
+  const auto of_many = EvaluationsOf("jobs/a", 4'000'000, many);
+  for (const char* subject : {"source", "artifact"}) {
+    EXPECT_GT(of_many.at(subject), 2 * of_few.at(subject)) << subject;
+  }
+  // A second budget reads the source's measurement from the cache.
+  many.plan_bits["jobs/b"] = 3;
+  EXPECT_OK(many.Submit("jobs/b", many.Spec("rtn", "zd", 1 << 29)));
+  double counted = 0;
+  while (counted == 0) {
+    const std::vector<v1::Lease> leases = many.Lease("w1");
+    ASSERT_FALSE(leases.empty());
+    if (leases[0].spec().has_evaluate()) {
+      counted = many.state().tasks().at(leases[0].task()).operations();
+    }
+    EXPECT_OK(many.Complete("w1", leases[0]));
+  }
+  EXPECT_EQ(counted, of_many.at("artifact"));
+}
+
 TEST(WorkForecastTest, ALostLeaseTakesNothingBack) {
   Scenario s;
   s.Register("w1", "i1");

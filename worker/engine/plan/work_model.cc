@@ -241,12 +241,14 @@ Work WorkModel::Verify(double file_bytes) const {
   return work;
 }
 
-Work WorkModel::EvaluateText(TextSize text, bool against_source) const {
-  Work work = WholeModel(text);
-  if (against_source) work += WholeModel(text);
-  const double longest = std::min(static_cast<double>(model_->max_positions), text.tokens);
-  work += WholeModel({text.tokens, std::max(longest, text.sequence)});
-  work.encoded = 2 * text.tokens;
+Work WorkModel::EvaluateText(TextSize windows, double rolling_tokens, bool against_source) const {
+  Work work = WholeModel(windows);
+  if (against_source) work += WholeModel(windows);
+  const double longest =
+      std::max(1.0, std::min(static_cast<double>(model_->max_positions), rolling_tokens));
+  // The last window reaches back to be full.
+  work += WholeModel({std::ceil(rolling_tokens / longest) * longest, longest});
+  work.encoded = windows.tokens + rolling_tokens;
   work.tasks = 1;
   return work;
 }

@@ -75,8 +75,9 @@ class WorkModel {
   // Files of so many bytes, written from blobs; and opened again and compared.
   Work Assemble(double file_bytes) const;
   Work Verify(double file_bytes) const;
-  // Perplexity in windows, against a source where there is one, and in the rolling form.
-  Work EvaluateText(TextSize text, bool against_source) const;
+  // Perplexity in windows, against a source where there is one, and in the rolling form of so many
+  // tokens, whose windows are as long as the model takes.
+  Work EvaluateText(TextSize windows, double rolling_tokens, bool against_source) const;
   // Multiple choice: so many tokens of contexts and choices in all.
   Work EvaluateChoices(double tokens) const;
 

@@ -148,8 +148,12 @@ TEST(WorkModelTest, ATextIsReadAsOftenAsItsMeasuresAsk) {
   const WorkModel model(&Tiny());
   const TextSize text{.tokens = 10, .sequence = 4};
   const double once = 10 * (3 * kLayerWeights + kHeadWeights);
-  EXPECT_EQ(model.EvaluateText(text, false).products, 2 * once);
-  EXPECT_EQ(model.EvaluateText(text, true).products, 3 * once);
+  EXPECT_EQ(model.EvaluateText(text, 10, false).products, 2 * once);
+  EXPECT_EQ(model.EvaluateText(text, 10, true).products, 3 * once);
+  // A text of few bytes per token has more of them in the rolling form, whose last window of 2048,
+  // which is what the model takes, is a full one.
+  EXPECT_EQ(model.EvaluateText(text, 40, false).products, 5 * once);
+  EXPECT_EQ(model.EvaluateText(text, 2049, false).products, once + 2 * 2048 * once / 10);
   EXPECT_EQ(model.Trial(text).products, once + 10 * kHeadWeights);
 }
 
