@@ -10,6 +10,7 @@ packages=(
   nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85
   nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-cusolver==12.0.4.66
   nvidia-cusparse==12.6.3.3 nvidia-nvjitlink==13.0.88  # which cuSOLVER opens
+  nvidia-cuda-sanitizer-api==13.0.85  # of the tests on a GPU
 )
 runtime=(libcublas libcublasLt libcusolver libcusparse libnvJitLink)
 
