@@ -2,11 +2,15 @@
 // since rounding is defined to the last bit; fits by their error, since sums may differ in the last
 // place and near-equal scales may then change places.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <random>
 
 #include "tests/conformance/grids_on_device.h"
+#include "worker/engine/gguf/block_type.h"
+#include "worker/engine/tensor/fp8.h"
 #include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq::testing {
@@ -119,6 +123,68 @@ TEST_P(QuantizeOps, UnpackedCodesAreThoseThatWerePacked) {
   const auto bytes = *device_->NewBuffer<uint8_t>(2, 8);
   EXPECT_FALSE(device_->UnpackCodes(bytes->view(), 9, bytes->view()).ok());
   EXPECT_FALSE(device_->UnpackCodes(bytes->view(), 3, bytes->view()).ok()) << "4 bytes a row";
+}
+
+// Equal to the bit; a NaN has no agreed payload.
+void ExpectSameBits(const Matrix& found, const Matrix& expected, absl::string_view what) {
+  for (int64_t i = 0; i < expected.size(); ++i) {
+    const float value = found.data()[i], wanted = expected.data()[i];
+    if (std::isnan(wanted) && std::isnan(value)) continue;
+    ASSERT_EQ(std::bit_cast<uint32_t>(value), std::bit_cast<uint32_t>(wanted))
+        << what << ", value " << i << ": " << value << ", expected " << wanted;
+  }
+}
+
+// Any bytes are a block: of every type the values that the host makes of it, whose own test has
+// those that gguf-py makes. With rows that lie apart.
+TEST_P(QuantizeOps, BlocksBecomeTheWeightsThatTheyAreOnTheHost) {
+  std::mt19937 random(5);
+  for (const GgufTypeDef* type : GgufTypes()) {
+    if (type->shape == nullptr) continue;
+    constexpr int64_t kRows = 37;
+    const int64_t cols = 3 * type->block_size;
+    const int64_t row_bytes = type->RowBytes(cols), stride = row_bytes + 3;
+    std::vector<uint8_t> bytes(static_cast<size_t>(kRows * stride));
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    Matrix expected(kRows, cols);
+    for (int64_t r = 0; r < kRows; ++r) {
+      DequantizeRow(*type, &bytes[static_cast<size_t>(r * stride)], cols, expected.Row(r));
+    }
+    const auto blocks = BufferOn<uint8_t>(*device_, {bytes.data(), kRows, row_bytes, stride});
+    const auto weight = *device_->NewMatrix(kRows, cols);
+    ASSERT_OK(device_->DequantizeBlocks(blocks->view(), *type->shape->layout, weight->view()));
+    ExpectSameBits(OnHost(*device_, weight->view()), expected, type->name);
+    EXPECT_FALSE(device_
+                     ->DequantizeBlocks(blocks->view().Cols(0, row_bytes - 1), *type->shape->layout,
+                                        weight->view())
+                     .ok())
+        << type->name;
+  }
+  BlockLayout large;
+  large.block_size = 2 * kMaxBlockSize;
+  large.block_bytes = 2 * kMaxBlockSize;
+  const auto bytes = *device_->NewBuffer<uint8_t>(1, large.block_bytes);
+  const auto weight = *device_->NewMatrix(1, large.block_size);
+  EXPECT_FALSE(device_->DequantizeBlocks(bytes->view(), large, weight->view()).ok());
+}
+
+TEST_P(QuantizeOps, EightBitFloatsBecomeTheirValuesTimesTheirRowsScale) {
+  constexpr int64_t kRows = 5, kCols = 256;
+  std::vector<uint8_t> codes(kRows * kCols);
+  Matrix scales(kRows, 1), expected(kRows, kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    scales.Row(r)[0] = 0.37f * static_cast<float>(r + 1);
+    for (int64_t k = 0; k < kCols; ++k) {
+      codes[static_cast<size_t>(r * kCols + k)] = static_cast<uint8_t>(k + 50 * r);
+      expected.Row(r)[k] = scales.Row(r)[0] * E4M3ToFloat(static_cast<uint8_t>(k + 50 * r));
+    }
+  }
+  const auto on = CodesOn(*device_, codes, kCols);
+  const auto scales_on = OnDevice(device_.get(), scales.view());
+  const auto weight = *device_->NewMatrix(kRows, kCols);
+  ASSERT_OK(device_->DequantizeE4M3(on->view(), scales_on->view(), weight->view()));
+  ExpectSameBits(OnHost(*device_, weight->view()), expected, "E4M3");
+  EXPECT_FALSE(device_->DequantizeE4M3(on->view(), scales_on->Rows(0, 4), weight->view()).ok());
 }
 
 TEST_P(QuantizeOps, TiesGoToEvenAndNaNToZero) {

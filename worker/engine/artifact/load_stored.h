@@ -8,9 +8,9 @@
 
 namespace lwq {
 
-// Dequantizes a stored linear into `out` [out_features, in_features], some rows at a time. Integers
-// on a grid cross as they are packed, with their scales, and become weights on the device; weights
-// of other formats cross as F32. Errors as DequantizeLinear's.
+// Dequantizes a stored linear into `out` [out_features, in_features], some rows at a time. What is
+// stored crosses as it is stored, packed codes, GGUF's blocks, 8- and 16-bit floats, and becomes
+// weights on the device. Errors as DequantizeLinear's.
 absl::Status LoadStored(absl::string_view module, const StoredLinear& stored, Device* device,
                         DeviceView<float> out);
 

@@ -56,6 +56,26 @@ inline absl::Status CheckPacked(DeviceView<const uint8_t> packed, int bits,
   return CheckShape("packed codes", packed, codes.rows, 4 * PackedWords(codes.cols, bits));
 }
 
+// Of Device::DequantizeBlocks.
+inline absl::Status CheckBlocks(DeviceView<const uint8_t> blocks, const BlockLayout& layout,
+                                DeviceView<float> weight) {
+  if (layout.block_size < 1 || layout.block_size > kMaxBlockSize ||
+      weight.cols % layout.block_size != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("rows of ", weight.cols,
+                                                   " weights in blocks of ", layout.block_size,
+                                                   ", expected a divisor up to ", kMaxBlockSize));
+  }
+  return CheckShape("blocks", blocks, weight.rows,
+                    weight.cols / layout.block_size * layout.block_bytes);
+}
+
+// Of Device::DequantizeE4M3.
+inline absl::Status CheckE4M3(DeviceView<const uint8_t> codes, DeviceView<const float> scales,
+                              DeviceView<float> weight) {
+  LWQ_RETURN_IF_ERROR(CheckShape("codes", codes, weight.rows, weight.cols));
+  return CheckShape("scales", scales, weight.rows, 1);
+}
+
 // from and to have the same rows; each of to's columns names one of from's.
 template <typename T>
 absl::Status CheckGather(HostView<const T> from, absl::Span<const int32_t> columns,

@@ -29,6 +29,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/device/device_memory.h"
 #include "worker/engine/tensor/activation_rule.h"
+#include "worker/engine/tensor/block_layout.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/matrix.h"
 
@@ -373,6 +374,14 @@ class Device {
   virtual absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                                   DeviceView<const float> scales, DeviceView<const float> zeros,
                                   DeviceView<float> weight) = 0;
+  // weight [rows, cols] = the values of `blocks`, rows of cols / layout.block_size blocks each, at
+  // any alignment. INVALID_ARGUMENT for blocks of more than kMaxBlockSize values.
+  virtual absl::Status DequantizeBlocks(DeviceView<const uint8_t> blocks, const BlockLayout& layout,
+                                        DeviceView<float> weight) = 0;
+  // weight [rows, cols] = scales[r] times the E4M3 value of codes[r, k] (tensor/fp8.h); scales
+  // [rows, 1].
+  virtual absl::Status DequantizeE4M3(DeviceView<const uint8_t> codes,
+                                      DeviceView<const float> scales, DeviceView<float> weight) = 0;
   // error[r] = sum of (weight - scale * (code - zero))^2 over row r, square[r] = sum of weight^2;
   // sums over groups in F64.
   virtual absl::Status GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,

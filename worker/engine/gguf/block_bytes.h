@@ -30,11 +30,5 @@ inline void PackNibbles(const uint8_t* codes, int half, uint8_t* bytes) {
     bytes[i] = static_cast<uint8_t>((codes[i] & 15) | (codes[half + i] & 15) << 4);
   }
 }
-inline void UnpackNibbles(const uint8_t* bytes, int half, uint8_t* codes) {
-  for (int i = 0; i < half; ++i) {
-    codes[i] = bytes[i] & 15;
-    codes[half + i] = bytes[i] >> 4;
-  }
-}
 
 }  // namespace lwq

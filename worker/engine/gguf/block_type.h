@@ -1,5 +1,5 @@
-// The tensor types of GGUF as data: a name, a number, sizes, and for the integer types the way
-// between a block's bytes and its parts. What the types share (values, rounding, search) is written
+// The tensor types of GGUF as data: a name, a number, sizes, and for the integer types the way from
+// a block's parts to its bytes and back. What the types share (values, rounding, search) is written
 // once over these parts. Byte layouts: docs/formats/gguf.md.
 //
 // Adding one: a GgufTypeDef in the file of its kin, and a line in gguf_types.def.
@@ -9,6 +9,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "worker/engine/tensor/block_layout.h"
 #include "worker/engine/tensor/half.h"
 
 namespace lwq {
@@ -64,9 +65,9 @@ struct GgufBlockShape {
   int max_sub_scale = 1;
   int max_sub_min = 0;        // 0: no minima
   bool min_has_sign = false;  // Q4_1, Q5_1: the minimum may be of either sign
-  // `bytes` has the type's block_bytes. Pack takes parts that are in range.
+  // `bytes` has the type's block_bytes; the parts are in range.
   void (*pack)(const GgufBlock& block, uint8_t* bytes) = nullptr;
-  void (*unpack)(const uint8_t* bytes, GgufBlock* block) = nullptr;
+  const BlockLayout* layout = nullptr;  // where they lie
 };
 
 struct GgufTypeDef {
@@ -90,6 +91,9 @@ const GgufTypeDef& DefOf(GgufType type);
 // Null when lwq does not have the type.
 const GgufTypeDef* FindGgufType(uint32_t number);
 const GgufTypeDef* FindGgufType(absl::string_view name);
+
+// What pack packed; `type` has a shape, `bytes` its block_bytes.
+void UnpackBlock(const GgufTypeDef& type, const uint8_t* bytes, GgufBlock* block);
 
 // `bytes` of RowBytes(cols) to F32, equal to gguf-py to the bit (NaN payloads aside).
 void DequantizeRow(const GgufTypeDef& type, const uint8_t* bytes, int64_t cols, float* out);

@@ -29,13 +29,6 @@ void PackIQ4_NL(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   PackNibbles(block.codes, 16, bytes + 2);
 }
-void UnpackIQ4_NL(const uint8_t* bytes, GgufBlock* block) {
-  block->scale = LoadU16(bytes);
-  block->min = 0;
-  block->sub_scales[0] = 1;
-  block->sub_mins[0] = 0;
-  UnpackNibbles(bytes + 2, 16, block->codes);
-}
 
 // d scales_h scales_l[4] qs[128]. Scales are stored + 32: four low bits of scale j in half a byte
 // of scales_l, two high bits at bit 2 j of scales_h.
@@ -52,29 +45,33 @@ void PackIQ4_XS(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(static_cast<uint16_t>(high), bytes + 2);
   for (int j = 0; j < 4; ++j) bytes[4 + j] = static_cast<uint8_t>(low[2 * j] | low[2 * j + 1] << 4);
 }
-void UnpackIQ4_XS(const uint8_t* bytes, GgufBlock* block) {
-  block->scale = LoadU16(bytes);
-  const int high = LoadU16(bytes + 2);
-  for (int j = 0; j < 8; ++j) {
-    const int low = bytes[4 + j / 2] >> (j % 2 * 4) & 15;
-    block->sub_scales[j] = static_cast<int8_t>((low | (high >> (2 * j) & 3) << 4) - 32);
-    UnpackNibbles(bytes + 8 + 16 * j, 16, block->codes + 32 * j);
-  }
-  block->min = 0;
-  std::fill_n(block->sub_mins, kMaxGgufSubBlocks, uint8_t{0});
-}
 
-constexpr GgufBlockShape kIQ4_NL = {.levels = kLevels,
-                                    .nearest_codes = kNearestCodes,
-                                    .pack = &PackIQ4_NL,
-                                    .unpack = &UnpackIQ4_NL};
+constexpr BlockLayout WithLevels(BlockLayout layout) {
+  layout.uneven = true;
+  for (int i = 0; i < 16; ++i) layout.levels[i] = kLevels[i];
+  return layout;
+}
+constexpr BlockLayout kNlLayout = WithLevels({.block_size = 32,
+                                              .block_bytes = 18,
+                                              .sub_block_size = 32,
+                                              .low = {.bits = 4, .at = 2, .run = 16}});
+constexpr BlockLayout kXsLayout = WithLevels({.block_size = 256,
+                                              .block_bytes = 136,
+                                              .sub_block_size = 32,
+                                              .low = {.bits = 4, .at = 8, .run = 16},
+                                              .sub_scale_low = {.bits = 4, .at = 4},
+                                              .sub_scale_high = {.bits = 2, .at = 2},
+                                              .sub_scale_offset = -32});
+
+constexpr GgufBlockShape kIQ4_NL = {
+    .levels = kLevels, .nearest_codes = kNearestCodes, .pack = &PackIQ4_NL, .layout = &kNlLayout};
 constexpr GgufBlockShape kIQ4_XS = {.sub_blocks = 8,
                                     .levels = kLevels,
                                     .nearest_codes = kNearestCodes,
                                     .min_sub_scale = -32,
                                     .max_sub_scale = 31,
                                     .pack = &PackIQ4_XS,
-                                    .unpack = &UnpackIQ4_XS};
+                                    .layout = &kXsLayout};
 
 }  // namespace
 

@@ -26,16 +26,6 @@ void PackPairs(const uint8_t* codes, int shift, uint8_t* bytes) {
     }
   }
 }
-void OrPairs(const uint8_t* bytes, int shift, uint8_t* codes) {
-  for (int half = 0; half < 2; ++half, codes += 128, bytes += 32) {
-    for (int l = 0; l < 32; ++l) {
-      for (int k = 0; k < 4; ++k) {
-        codes[l + 32 * k] =
-            static_cast<uint8_t>(codes[l + 32 * k] | (bytes[l] >> (2 * k) & 3) << shift);
-      }
-    }
-  }
-}
 
 // One bit of each of 256 codes in 32 bytes: bit j of byte l is of code 32 * j + l.
 void PackBitPlane(const uint8_t* codes, int bit, uint8_t* bytes) {
@@ -43,13 +33,6 @@ void PackBitPlane(const uint8_t* codes, int bit, uint8_t* bytes) {
     int byte = 0;
     for (int j = 0; j < 8; ++j) byte |= (codes[32 * j + l] >> bit & 1) << j;
     bytes[l] = static_cast<uint8_t>(byte);
-  }
-}
-void OrBitPlane(const uint8_t* bytes, int bit, uint8_t* codes) {
-  for (int j = 0; j < 8; ++j) {
-    for (int l = 0; l < 32; ++l) {
-      codes[32 * j + l] = static_cast<uint8_t>(codes[32 * j + l] | (bytes[l] >> j & 1) << bit);
-    }
   }
 }
 
@@ -65,19 +48,6 @@ void PackSixBits(const GgufBlock& block, uint8_t* bytes) {
     bytes[j + 8] = static_cast<uint8_t>((scale & 15) | (min & 15) << 4);
   }
 }
-void UnpackSixBits(const uint8_t* bytes, GgufBlock* block) {
-  for (int j = 0; j < 4; ++j) {
-    block->sub_scales[j] = static_cast<int8_t>(bytes[j] & 63);
-    block->sub_mins[j] = bytes[j + 4] & 63;
-    block->sub_scales[j + 4] = static_cast<int8_t>((bytes[j + 8] & 15) | bytes[j] >> 6 << 4);
-    block->sub_mins[j + 4] = static_cast<uint8_t>(bytes[j + 8] >> 4 | bytes[j + 4] >> 6 << 4);
-  }
-}
-
-void ClearMinima(GgufBlock* block) {
-  block->min = 0;
-  std::fill_n(block->sub_mins, kMaxGgufSubBlocks, uint8_t{0});
-}
 
 // scales[16] qs[64] d dmin
 void PackQ2_K(const GgufBlock& block, uint8_t* bytes) {
@@ -87,16 +57,6 @@ void PackQ2_K(const GgufBlock& block, uint8_t* bytes) {
   PackPairs(block.codes, 0, bytes + 16);
   StoreU16(block.scale, bytes + 80);
   StoreU16(block.min, bytes + 82);
-}
-void UnpackQ2_K(const uint8_t* bytes, GgufBlock* block) {
-  for (int j = 0; j < 16; ++j) {
-    block->sub_scales[j] = static_cast<int8_t>(bytes[j] & 15);
-    block->sub_mins[j] = bytes[j] >> 4;
-  }
-  std::fill_n(block->codes, kBlock, uint8_t{0});
-  OrPairs(bytes + 16, 0, block->codes);
-  block->scale = LoadU16(bytes + 80);
-  block->min = LoadU16(bytes + 82);
 }
 
 // hmask[32] qs[64] scales[12] d. Scales are stored + 32: four low bits of scale j in byte j % 8,
@@ -113,19 +73,6 @@ void PackQ3_K(const GgufBlock& block, uint8_t* bytes) {
   }
   StoreU16(block.scale, bytes + 108);
 }
-void UnpackQ3_K(const uint8_t* bytes, GgufBlock* block) {
-  std::fill_n(block->codes, kBlock, uint8_t{0});
-  OrPairs(bytes + 32, 0, block->codes);
-  OrBitPlane(bytes, 2, block->codes);
-  const uint8_t* scales = bytes + 96;
-  for (int j = 0; j < 16; ++j) {
-    const int low = scales[j % 8] >> (j / 8 * 4) & 15;
-    const int high = scales[8 + j % 4] >> (j / 4 * 2) & 3;
-    block->sub_scales[j] = static_cast<int8_t>((low | high << 4) - 32);
-  }
-  block->scale = LoadU16(bytes + 108);
-  ClearMinima(block);
-}
 
 // d dmin scales[12] qs[128]: per 64 codes 32 bytes of nibbles.
 void PackQ4_K(const GgufBlock& block, uint8_t* bytes) {
@@ -133,12 +80,6 @@ void PackQ4_K(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.min, bytes + 2);
   PackSixBits(block, bytes + 4);
   for (int c = 0; c < 4; ++c) PackNibbles(block.codes + 64 * c, 32, bytes + 16 + 32 * c);
-}
-void UnpackQ4_K(const uint8_t* bytes, GgufBlock* block) {
-  block->scale = LoadU16(bytes);
-  block->min = LoadU16(bytes + 2);
-  UnpackSixBits(bytes + 4, block);
-  for (int c = 0; c < 4; ++c) UnpackNibbles(bytes + 16 + 32 * c, 32, block->codes + 64 * c);
 }
 
 // d dmin scales[12] qh[32] qs[128]
@@ -149,13 +90,6 @@ void PackQ5_K(const GgufBlock& block, uint8_t* bytes) {
   PackBitPlane(block.codes, 4, bytes + 16);
   for (int c = 0; c < 4; ++c) PackNibbles(block.codes + 64 * c, 32, bytes + 48 + 32 * c);
 }
-void UnpackQ5_K(const uint8_t* bytes, GgufBlock* block) {
-  block->scale = LoadU16(bytes);
-  block->min = LoadU16(bytes + 2);
-  UnpackSixBits(bytes + 4, block);
-  for (int c = 0; c < 4; ++c) UnpackNibbles(bytes + 48 + 32 * c, 32, block->codes + 64 * c);
-  OrBitPlane(bytes + 16, 4, block->codes);
-}
 
 // ql[128] qh[64] scales[16] d: per 128 codes 64 bytes of nibbles and 32 of pairs.
 void PackQ6_K(const GgufBlock& block, uint8_t* bytes) {
@@ -164,13 +98,51 @@ void PackQ6_K(const GgufBlock& block, uint8_t* bytes) {
   for (int j = 0; j < 16; ++j) bytes[192 + j] = static_cast<uint8_t>(block.sub_scales[j]);
   StoreU16(block.scale, bytes + 208);
 }
-void UnpackQ6_K(const uint8_t* bytes, GgufBlock* block) {
-  for (int h = 0; h < 2; ++h) UnpackNibbles(bytes + 64 * h, 64, block->codes + 128 * h);
-  OrPairs(bytes + 128, 4, block->codes);
-  for (int j = 0; j < 16; ++j) block->sub_scales[j] = static_cast<int8_t>(bytes[192 + j]);
-  block->scale = LoadU16(bytes + 208);
-  ClearMinima(block);
+
+// The same as numbers: pairs, bit planes and nibbles are fields of 2, 1 and 4 bits.
+constexpr BlockLayout kQ2Layout = {.block_size = kBlock,
+                                   .block_bytes = 84,
+                                   .sub_block_size = 16,
+                                   .scale_at = 80,
+                                   .min_at = 82,
+                                   .low = {.bits = 2, .at = 16, .run = 32},
+                                   .sub_scale_low = {.bits = 4, .run = 16},
+                                   .sub_min_low = {.bits = 4, .run = 16, .first = 16}};
+constexpr BlockLayout kQ3Layout = {.block_size = kBlock,
+                                   .block_bytes = 110,
+                                   .sub_block_size = 16,
+                                   .scale_at = 108,
+                                   .low = {.bits = 2, .at = 32, .run = 32},
+                                   .high = {.bits = 1, .run = 32},
+                                   .first_level = -4,
+                                   .sub_scale_low = {.bits = 4, .at = 96, .run = 8},
+                                   .sub_scale_high = {.bits = 2, .at = 104, .run = 4},
+                                   .sub_scale_offset = -32};
+constexpr BlockLayout SixBits(int bytes, BitField low, BitField high) {
+  return {.block_size = kBlock,
+          .block_bytes = bytes,
+          .sub_block_size = 32,
+          .scale_at = 0,
+          .min_at = 2,
+          .low = low,
+          .high = high,
+          .sub_scale_low = {.bits = 4, .at = 4, .run = 4, .from = 4, .skip = 12},
+          .sub_scale_high = {.bits = 2, .at = 4, .run = 4, .first = 8},
+          .sub_min_low = {.bits = 4, .at = 4, .run = 4, .first = 8, .from = 4, .skip = 8},
+          .sub_min_high = {.bits = 2, .at = 8, .run = 4, .first = 8}};
 }
+constexpr BlockLayout kQ4Layout = SixBits(144, {.bits = 4, .at = 16, .run = 32}, {});
+constexpr BlockLayout kQ5Layout =
+    SixBits(176, {.bits = 4, .at = 48, .run = 32}, {.bits = 1, .at = 16, .run = 32});
+constexpr BlockLayout kQ6Layout = {.block_size = kBlock,
+                                   .block_bytes = 210,
+                                   .sub_block_size = 16,
+                                   .scale_at = 208,
+                                   .low = {.bits = 4, .run = 64},
+                                   .high = {.bits = 2, .at = 128, .run = 32},
+                                   .first_level = -32,
+                                   .sub_scale_low = {.bits = 8, .at = 192},
+                                   .sub_scales_have_signs = true};
 
 constexpr GgufBlockShape kQ2_K = {.sub_blocks = 16,
                                   .levels = kQ2Levels,
@@ -178,33 +150,33 @@ constexpr GgufBlockShape kQ2_K = {.sub_blocks = 16,
                                   .max_sub_scale = 15,
                                   .max_sub_min = 15,
                                   .pack = &PackQ2_K,
-                                  .unpack = &UnpackQ2_K};
+                                  .layout = &kQ2Layout};
 constexpr GgufBlockShape kQ3_K = {.sub_blocks = 16,
                                   .levels = kQ3Levels,
                                   .min_sub_scale = -32,
                                   .max_sub_scale = 31,
                                   .pack = &PackQ3_K,
-                                  .unpack = &UnpackQ3_K};
+                                  .layout = &kQ3Layout};
 constexpr GgufBlockShape kQ4_K = {.sub_blocks = 8,
                                   .levels = kQ4Levels,
                                   .min_sub_scale = 0,
                                   .max_sub_scale = 63,
                                   .max_sub_min = 63,
                                   .pack = &PackQ4_K,
-                                  .unpack = &UnpackQ4_K};
+                                  .layout = &kQ4Layout};
 constexpr GgufBlockShape kQ5_K = {.sub_blocks = 8,
                                   .levels = kQ5Levels,
                                   .min_sub_scale = 0,
                                   .max_sub_scale = 63,
                                   .max_sub_min = 63,
                                   .pack = &PackQ5_K,
-                                  .unpack = &UnpackQ5_K};
+                                  .layout = &kQ5Layout};
 constexpr GgufBlockShape kQ6_K = {.sub_blocks = 16,
                                   .levels = kQ6Levels,
                                   .min_sub_scale = -128,
                                   .max_sub_scale = 127,
                                   .pack = &PackQ6_K,
-                                  .unpack = &UnpackQ6_K};
+                                  .layout = &kQ6Layout};
 
 }  // namespace
 

@@ -22,32 +22,10 @@ void PackFifthBits(const uint8_t* codes, uint8_t* bytes) {
     bytes[b] = static_cast<uint8_t>(bits);
   }
 }
-void UnpackFifthBits(const uint8_t* bytes, uint8_t* codes) {
-  for (int i = 0; i < kBlock; ++i) {
-    codes[i] = static_cast<uint8_t>(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
-  }
-}
-
-// What the unpack functions of this file have in common: the scale, and no sub-blocks.
-void UnpackScale(const uint8_t* bytes, GgufBlock* block) {
-  block->scale = LoadU16(bytes);
-  block->min = 0;
-  block->sub_scales[0] = 1;
-  block->sub_mins[0] = 0;
-}
-void UnpackScaleAndMin(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScale(bytes, block);
-  block->min = Negated(LoadU16(bytes + 2));
-  block->sub_mins[0] = 1;
-}
 
 void PackQ4_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   PackNibbles(block.codes, kBlock / 2, bytes + 2);
-}
-void UnpackQ4_0(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScale(bytes, block);
-  UnpackNibbles(bytes + 2, kBlock / 2, block->codes);
 }
 
 void PackQ4_1(const GgufBlock& block, uint8_t* bytes) {
@@ -55,20 +33,11 @@ void PackQ4_1(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(Negated(block.min), bytes + 2);
   PackNibbles(block.codes, kBlock / 2, bytes + 4);
 }
-void UnpackQ4_1(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScaleAndMin(bytes, block);
-  UnpackNibbles(bytes + 4, kBlock / 2, block->codes);
-}
 
 void PackQ5_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   PackFifthBits(block.codes, bytes + 2);
   PackNibbles(block.codes, kBlock / 2, bytes + 6);
-}
-void UnpackQ5_0(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScale(bytes, block);
-  UnpackNibbles(bytes + 6, kBlock / 2, block->codes);
-  UnpackFifthBits(bytes + 2, block->codes);
 }
 
 void PackQ5_1(const GgufBlock& block, uint8_t* bytes) {
@@ -77,35 +46,52 @@ void PackQ5_1(const GgufBlock& block, uint8_t* bytes) {
   PackFifthBits(block.codes, bytes + 4);
   PackNibbles(block.codes, kBlock / 2, bytes + 8);
 }
-void UnpackQ5_1(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScaleAndMin(bytes, block);
-  UnpackNibbles(bytes + 8, kBlock / 2, block->codes);
-  UnpackFifthBits(bytes + 4, block->codes);
-}
 
 // Codes are levels + 128; files hold the levels as signed bytes.
 void PackQ8_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   for (int i = 0; i < kBlock; ++i) bytes[2 + i] = block.codes[i] ^ 0x80u;
 }
-void UnpackQ8_0(const uint8_t* bytes, GgufBlock* block) {
-  UnpackScale(bytes, block);
-  for (int i = 0; i < kBlock; ++i) block->codes[i] = bytes[2 + i] ^ 0x80u;
-}
 
-constexpr GgufBlockShape kQ4_0 = {.levels = kQ4_0Levels, .pack = &PackQ4_0, .unpack = &UnpackQ4_0};
+constexpr BlockLayout LayoutOf(int bytes, int min_at, BitField low, BitField high,
+                               int first_level) {
+  return {.block_size = kBlock,
+          .block_bytes = bytes,
+          .sub_block_size = kBlock,
+          .scale_at = 0,
+          .min_at = min_at,
+          .min_added = min_at > 0,
+          .low = low,
+          .high = high,
+          .first_level = first_level};
+}
+// Nibbles from a byte on; the fifth bits are a row of bits.
+constexpr BitField Nibbles(int at) { return {.bits = 4, .at = at, .run = kBlock / 2}; }
+constexpr BitField FifthBits(int at) { return {.bits = 1, .at = at}; }
+constexpr BlockLayout kQ4_0Layout = LayoutOf(18, -1, Nibbles(2), {}, -8);
+constexpr BlockLayout kQ4_1Layout = LayoutOf(20, 2, Nibbles(4), {}, 0);
+constexpr BlockLayout kQ5_0Layout = LayoutOf(22, -1, Nibbles(6), FifthBits(2), -16);
+constexpr BlockLayout kQ5_1Layout = LayoutOf(24, 2, Nibbles(8), FifthBits(4), 0);
+constexpr BlockLayout kQ8_0Layout = {.block_size = kBlock,
+                                     .block_bytes = 34,
+                                     .sub_block_size = kBlock,
+                                     .low = {.bits = 8, .at = 2},
+                                     .flipped = 0x80,
+                                     .first_level = -128};
+
+constexpr GgufBlockShape kQ4_0 = {.levels = kQ4_0Levels, .pack = &PackQ4_0, .layout = &kQ4_0Layout};
 constexpr GgufBlockShape kQ4_1 = {.levels = kQ4_1Levels,
                                   .max_sub_min = 1,
                                   .min_has_sign = true,
                                   .pack = &PackQ4_1,
-                                  .unpack = &UnpackQ4_1};
-constexpr GgufBlockShape kQ5_0 = {.levels = kQ5_0Levels, .pack = &PackQ5_0, .unpack = &UnpackQ5_0};
+                                  .layout = &kQ4_1Layout};
+constexpr GgufBlockShape kQ5_0 = {.levels = kQ5_0Levels, .pack = &PackQ5_0, .layout = &kQ5_0Layout};
 constexpr GgufBlockShape kQ5_1 = {.levels = kQ5_1Levels,
                                   .max_sub_min = 1,
                                   .min_has_sign = true,
                                   .pack = &PackQ5_1,
-                                  .unpack = &UnpackQ5_1};
-constexpr GgufBlockShape kQ8_0 = {.levels = kQ8_0Levels, .pack = &PackQ8_0, .unpack = &UnpackQ8_0};
+                                  .layout = &kQ5_1Layout};
+constexpr GgufBlockShape kQ8_0 = {.levels = kQ8_0Levels, .pack = &PackQ8_0, .layout = &kQ8_0Layout};
 
 }  // namespace
 

@@ -2,9 +2,13 @@
 #include "worker/engine/artifact/load_stored.h"
 
 #include <cstring>
+#include <random>
 
 #include "tests/testing/test_devices.h"
+#include "worker/engine/format/fp8_row.h"
+#include "worker/engine/format/gguf.h"
 #include "worker/engine/format/grid.h"
+#include "worker/engine/gguf/block_fit.h"
 
 namespace lwq::testing {
 namespace {
@@ -73,7 +77,74 @@ TEST_P(LoadStoredTest, GridsBecomeWeightsOnTheDevice) {
   }
 }
 
-TEST_P(LoadStoredTest, OtherFormatsCrossRowByRow) {
+TEST_P(LoadStoredTest, BlocksOfEveryTypeBecomeWeightsOnTheDevice) {
+  std::mt19937 random(7);
+  for (const GgufTypeDef* type : GgufTypes()) {
+    if (type->shape == nullptr) continue;
+    constexpr int64_t kRows = 24, kCols = 512;
+    const GgufFormat& format = *GgufFormat::Find(*type);
+    EncodedLinear encoded = {{format.Parts(kRows, kCols, DType::kBF16)[0], {}}};
+    std::vector<float> weights(kCols);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (float& weight : weights) weight = std::normal_distribution<float>(0, 0.03f)(random);
+      std::string row(static_cast<size_t>(type->RowBytes(kCols)), '\0');
+      QuantizeRow(*type, GgufFit::kReference, weights, {}, reinterpret_cast<uint8_t*>(row.data()));
+      encoded[0].bytes += row;
+    }
+    ExpectSameAsOnTheHost(Stored(format, kRows, kCols, encoded));
+    // A scale of an infinity is found wherever it is.
+    const size_t at =
+        static_cast<size_t>(3 * type->RowBytes(kCols) + type->shape->layout->scale_at);
+    encoded[0].bytes.replace(at, 2, "\x00\x7c", 2);
+    const StoredLinear damaged = Stored(format, kRows, kCols, encoded);
+    const auto out = *device_->NewMatrix(kRows, kCols);
+    absl::Status status = LoadStored("m", damaged, device_.get(), out->view());
+    status.Update(device_->Synchronize());
+    EXPECT_THAT(status, FailsWith("NON_FINITE_WEIGHTS", ::testing::HasSubstr(type->name)));
+  }
+}
+
+TEST_P(LoadStoredTest, EightBitFloatsBecomeWeightsOnTheDevice) {
+  constexpr int64_t kRows = 48, kCols = 64;
+  Matrix weight(kRows, kCols);
+  for (int64_t i = 0; i < weight.size(); ++i) {
+    weight.data()[i] = 0x1p-10f * static_cast<float>(i % 991 - 500);
+  }
+  const Fp8RowFormat& format = *Fp8RowFormat::Find();
+  ExpectSameAsOnTheHost(Stored(format, kRows, kCols, format.Encode(weight.view(), DType::kBF16)));
+}
+
+// Integers of 16 bits, which no device knows.
+class Shorts : public WeightFormat {
+ public:
+  Shorts() : WeightFormat("shorts", "", false) {}
+  absl::Status Accepts(int64_t, int64_t) const override { return absl::OkStatus(); }
+  std::vector<PartSpec> Parts(int64_t rows, int64_t cols, DType) const override {
+    return {{"shorts", DType::kU8, {rows, 2 * cols}}};
+  }
+  absl::Status Dequantize(absl::string_view, absl::Span<const TensorView> parts, int64_t first_row,
+                          MatrixView out) const override {
+    for (int64_t i = 0; i < out.rows * out.cols; ++i) {
+      int16_t value;
+      std::memcpy(&value, parts[0].bytes.data() + 2 * (first_row * out.cols + i), 2);
+      out.Row(i / out.cols)[i % out.cols] = value;
+    }
+    return absl::OkStatus();
+  }
+};
+
+TEST_P(LoadStoredTest, AFormatThatNoDeviceKnowsCrossesAsWeights) {
+  constexpr int64_t kRows = 1500, kCols = 1000;  // more than crosses at once
+  const Shorts format;
+  EncodedLinear encoded = {{format.Parts(kRows, kCols, DType::kF32)[0], {}}};
+  for (int i = 0; i < kRows * kCols; ++i) {
+    encoded[0].bytes.push_back(static_cast<char>(i % 253));
+    encoded[0].bytes.push_back(static_cast<char>(i % 127));
+  }
+  ExpectSameAsOnTheHost(Stored(format, kRows, kCols, encoded));
+}
+
+TEST_P(LoadStoredTest, DenseWeightsCrossAsTheyAreStored) {
   constexpr int64_t kRows = 1500, kCols = 1000;  // more than crosses at once
   EncodedLinear encoded = {{DenseFormat()->Parts(kRows, kCols, DType::kF32)[0], {}}};
   std::vector<float> values(kRows * kCols);

@@ -154,7 +154,7 @@ TEST(BlockTypeTest, UnpackedBlocksPackToTheSameBytes) {
       GgufBlock block;
       std::fill_n(block.codes, kMaxGgufBlock, uint8_t{0xee});  // whatever was there before
       std::fill_n(block.sub_mins, kMaxGgufSubBlocks, uint8_t{0xee});
-      type->shape->unpack(bytes.data(), &block);
+      UnpackBlock(*type, bytes.data(), &block);
       ASSERT_EQ(Packed(*type, block), bytes) << type->name;
       for (int i = 0; i < type->block_size; ++i) {
         ASSERT_LT(block.codes[i], type->shape->levels.size()) << type->name;

@@ -114,7 +114,7 @@ TEST(BlockRefinementTest, WhatItLeavesCanBeStored) {
     std::vector<uint8_t> bytes(static_cast<size_t>(row.type_.block_bytes));
     row.type_.shape->pack(row.block_, bytes.data());
     GgufBlock read;
-    row.type_.shape->unpack(bytes.data(), &read);
+    UnpackBlock(row.type_, bytes.data(), &read);
     for (int i = 0; i < row.type_.block_size; ++i) {
       ASSERT_EQ(StoredValue(row.type_, read, i), StoredValue(row.type_, row.block_, i))
           << type << ", value " << i;

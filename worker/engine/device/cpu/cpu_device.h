@@ -101,6 +101,12 @@ class CpuDevice : public Device {
                               DeviceSpan<const float> scale, DeviceView<float> to) override;
   absl::Status SigmoidRows(DeviceSpan<const float> gate, DeviceView<float> x) override;
 
+  // cpu_blocks.cc
+  absl::Status DequantizeBlocks(DeviceView<const uint8_t> blocks, const BlockLayout& layout,
+                                DeviceView<float> weight) override;
+  absl::Status DequantizeE4M3(DeviceView<const uint8_t> codes, DeviceView<const float> scales,
+                              DeviceView<float> weight) override;
+
   // cpu_quantize.cc: Highway
   absl::Status FitGrid(DeviceView<const float> weight, const GridSpec& grid,
                        DeviceSpan<const float> column_weight, DeviceView<float> scales,

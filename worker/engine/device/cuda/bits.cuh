@@ -1,4 +1,4 @@
-// 16-bit floats to and from F32, as worker/engine/tensor/half.h defines them.
+// 16-bit floats to and from F32, as worker/engine/tensor/half.h defines them; 8-bit ones to F32.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -38,6 +38,15 @@ __device__ inline float WidenF16(uint16_t half) {
   }
   if (exponent == 31) return FloatOf(sign | 0x7f800000u | (mantissa << 13));
   return FloatOf(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+// E4M3, as worker/engine/tensor/fp8.h defines it.
+__device__ inline float WidenE4M3(uint8_t code) {
+  const uint32_t sign = uint32_t{code & 0x80u} << 24;
+  const uint32_t exponent = (code >> 3) & 15u, mantissa = code & 7u;
+  if ((code & 0x7fu) == 0x7fu) return FloatOf(sign | 0x7fc00000u);
+  if (exponent == 0) return FloatOf(BitsOf(static_cast<float>(mantissa) * 0x1p-9f) | sign);
+  return FloatOf(sign | ((exponent + 120) << 23) | (mantissa << 20));
 }
 
 }  // namespace lwq::cuda

@@ -63,6 +63,20 @@ absl::Status CudaDevice::Dequantize(DeviceView<const uint8_t> codes, const GridS
                   "dequantizing");
 }
 
+absl::Status CudaDevice::DequantizeBlocks(DeviceView<const uint8_t> blocks,
+                                          const BlockLayout& layout, DeviceView<float> weight) {
+  LWQ_RETURN_IF_ERROR(CheckBlocks(blocks, layout, weight));
+  return StatusOf(cuda::DequantizeBlocks(stream(), ViewOf(blocks), layout, ViewOf(weight)),
+                  "dequantizing blocks");
+}
+
+absl::Status CudaDevice::DequantizeE4M3(DeviceView<const uint8_t> codes,
+                                        DeviceView<const float> scales, DeviceView<float> weight) {
+  LWQ_RETURN_IF_ERROR(CheckE4M3(codes, scales, weight));
+  return StatusOf(cuda::DequantizeE4M3(stream(), ViewOf(codes), ViewOf(scales), ViewOf(weight)),
+                  "dequantizing 8-bit floats");
+}
+
 absl::Status CudaDevice::GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,
                                    const GridSpec& grid, DeviceView<const float> scales,
                                    DeviceView<const float> zeros, DeviceSpan<double> error,

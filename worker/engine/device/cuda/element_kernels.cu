@@ -138,6 +138,30 @@ __global__ void DequantizeKernel(View<const uint8_t> codes, GroupedGrid grid,
   });
 }
 
+__global__ void DequantizeBlocksKernel(View<const uint8_t> blocks, BlockLayout layout,
+                                       View<float> weight) {
+  ForEachElement(weight.rows, weight.cols, [&](int64_t r, int64_t c) {
+    const uint8_t* block = blocks.Row(r) + c / layout.block_size * layout.block_bytes;
+    const int i = static_cast<int>(c % layout.block_size), j = i / layout.sub_block_size;
+    const float scale = WidenF16(BlockLayout::HalfAt(block, layout.scale_at));
+    const float step = scale * static_cast<float>(layout.SubScale(block, j));
+    float value = step * static_cast<float>(layout.Level(layout.Code(block, i)));
+    if (layout.min_at >= 0) {
+      const float min = WidenF16(BlockLayout::HalfAt(block, layout.min_at));
+      const float offset = min * static_cast<float>(layout.SubMin(block, j));
+      value = layout.min_added ? value + offset : value - offset;
+    }
+    weight.At(r, c) = value;
+  });
+}
+
+__global__ void DequantizeE4M3Kernel(View<const uint8_t> codes, View<const float> scales,
+                                     View<float> weight) {
+  ForEachElement(weight.rows, weight.cols, [&](int64_t r, int64_t c) {
+    weight.At(r, c) = scales.At(r, 0) * WidenE4M3(codes.At(r, c));
+  });
+}
+
 __global__ void PermuteLowerKernel(View<const float> a, Span<const int32_t> order,
                                    View<float> out) {
   ForEachElement(out.rows, out.cols, [&](int64_t r, int64_t c) {
@@ -222,6 +246,17 @@ cudaError_t Dequantize(cudaStream_t stream, View<const uint8_t> codes, GroupedGr
                        View<const float> scales, View<const float> zeros, View<float> weight) {
   return LaunchElements(stream, weight.rows, weight.cols, DequantizeKernel, codes, grid, scales,
                         zeros, weight);
+}
+
+cudaError_t DequantizeBlocks(cudaStream_t stream, View<const uint8_t> blocks,
+                             const BlockLayout& layout, View<float> weight) {
+  return LaunchElements(stream, weight.rows, weight.cols, DequantizeBlocksKernel, blocks, layout,
+                        weight);
+}
+cudaError_t DequantizeE4M3(cudaStream_t stream, View<const uint8_t> codes, View<const float> scales,
+                           View<float> weight) {
+  return LaunchElements(stream, weight.rows, weight.cols, DequantizeE4M3Kernel, codes, scales,
+                        weight);
 }
 
 cudaError_t PermuteLower(cudaStream_t stream, View<const float> a, Span<const int32_t> order,

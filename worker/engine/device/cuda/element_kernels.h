@@ -3,6 +3,7 @@
 #pragma once
 
 #include "worker/engine/device/cuda/view.h"
+#include "worker/engine/tensor/block_layout.h"
 
 namespace lwq::cuda {
 
@@ -53,6 +54,12 @@ cudaError_t UnpackCodes(cudaStream_t stream, View<const uint8_t> packed, int bit
                         View<uint8_t> codes);
 cudaError_t Dequantize(cudaStream_t stream, View<const uint8_t> codes, GroupedGrid grid,
                        View<const float> scales, View<const float> zeros, View<float> weight);
+
+// weight = the values of blocks that lie so; scale times the value of 8-bit floats.
+cudaError_t DequantizeBlocks(cudaStream_t stream, View<const uint8_t> blocks,
+                             const BlockLayout& layout, View<float> weight);
+cudaError_t DequantizeE4M3(cudaStream_t stream, View<const uint8_t> codes, View<const float> scales,
+                           View<float> weight);
 
 // out[i, j] = a[order[i], order[j]] for j <= i, else 0.
 cudaError_t PermuteLower(cudaStream_t stream, View<const float> a, Span<const int32_t> order,

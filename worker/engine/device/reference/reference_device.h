@@ -106,6 +106,10 @@ class ReferenceDevice : public Device {
   absl::Status Dequantize(DeviceView<const uint8_t> codes, const GridSpec& grid,
                           DeviceView<const float> scales, DeviceView<const float> zeros,
                           DeviceView<float> weight) override;
+  absl::Status DequantizeBlocks(DeviceView<const uint8_t> blocks, const BlockLayout& layout,
+                                DeviceView<float> weight) override;
+  absl::Status DequantizeE4M3(DeviceView<const uint8_t> codes, DeviceView<const float> scales,
+                              DeviceView<float> weight) override;
   absl::Status GridError(DeviceView<const float> weight, DeviceView<const uint8_t> codes,
                          const GridSpec& grid, DeviceView<const float> scales,
                          DeviceView<const float> zeros, DeviceSpan<double> error,

@@ -8,6 +8,8 @@
 #include "worker/engine/device/check_shapes.h"
 #include "worker/engine/device/reference/reference_device.h"
 #include "worker/engine/device/scale_grid.h"
+#include "worker/engine/tensor/fp8.h"
+#include "worker/engine/tensor/half.h"
 
 namespace lwq {
 namespace {
@@ -131,6 +133,40 @@ absl::Status ReferenceDevice::Dequantize(DeviceView<const uint8_t> codes, const 
       const int64_t g = k / group_size;
       const float code = Row(codes, r)[k];
       Row(weight, r)[k] = Row(scales, r)[g] * (code - ZeroOf(grid, space_.Host(zeros), r, g));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::DequantizeBlocks(DeviceView<const uint8_t> blocks,
+                                               const BlockLayout& layout,
+                                               DeviceView<float> weight) {
+  LWQ_RETURN_IF_ERROR(CheckBlocks(blocks, layout, weight));
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      const uint8_t* block = Row(blocks, r) + k / layout.block_size * layout.block_bytes;
+      const int i = static_cast<int>(k % layout.block_size), j = i / layout.sub_block_size;
+      const float scale = F16ToFloat(BlockLayout::HalfAt(block, layout.scale_at));
+      const float step = scale * static_cast<float>(layout.SubScale(block, j));
+      float value = step * static_cast<float>(layout.Level(layout.Code(block, i)));
+      if (layout.min_at >= 0) {
+        const float min = F16ToFloat(BlockLayout::HalfAt(block, layout.min_at));
+        const float offset = min * static_cast<float>(layout.SubMin(block, j));
+        value = layout.min_added ? value + offset : value - offset;
+      }
+      Row(weight, r)[k] = value;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceDevice::DequantizeE4M3(DeviceView<const uint8_t> codes,
+                                             DeviceView<const float> scales,
+                                             DeviceView<float> weight) {
+  LWQ_RETURN_IF_ERROR(CheckE4M3(codes, scales, weight));
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      Row(weight, r)[k] = Row(scales, r)[0] * E4M3ToFloat(Row(codes, r)[k]);
     }
   }
   return absl::OkStatus();
