@@ -9,7 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
+#include "worker/engine/io/checkpoint.h"
 #include "worker/engine/model/decoder.h"
+#include "worker/engine/model/families.h"
+#include "worker/engine/model/inventory.h"
 
 namespace lwq {
 namespace {
@@ -119,6 +122,28 @@ TEST(LayerSpecTest, ChannelsOfAnEdgeRepeatByBlocks) {
   std::vector<int64_t> channels;
   for (int64_t column = 0; column < 12; ++column) channels.push_back(grouped.ChannelOf(column));
   EXPECT_THAT(channels, ::testing::ElementsAre(0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3));
+}
+
+// What the inventory has of a linear is what the decoder goes by: its role and what it reads.
+TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
+  for (const ModelFamilyDef* family : ModelFamilies()) {
+    const std::string model = absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family->name);
+    LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(model));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(model));
+    LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, TakeInventory(spec, *checkpoint));
+    for (const AllocationUnit& unit : inventory.units) {
+      const LayerSpec& layer = unit.place.in_layer()
+                                   ? spec.layers[static_cast<size_t>(unit.place.layer)]
+                                   : spec.head.layer;
+      for (const LinearShape& shape : unit.linears) {
+        const auto slot = layer.FindLinear(shape.module);
+        ASSERT_TRUE(slot.has_value()) << shape.module;
+        EXPECT_NE(shape.role, LinearRole::kUnknown) << shape.module;
+        EXPECT_EQ(shape.role, layer.linears[*slot].shape.role);
+        EXPECT_EQ(shape.input, layer.inputs[layer.linears[*slot].input].name) << shape.module;
+      }
+    }
+  }
 }
 
 TEST(LayerSpecTest, IndicesStayInTheLayerAndUnitsHoldTheirLinearsInOrder) {
