@@ -52,8 +52,11 @@ struct ScoredUnit {
   std::vector<std::unique_ptr<UnitBlob>> blobs;  // of the measured formats
 };
 
-// What the quantizer left: the squared output error where it knows the inputs, else the weights'.
-double ErrorOf(const v1::Lease& lease, const std::string& unit, const std::string& format) {
+// What the quantizer left: the squared output error where it knows the inputs, else the weights'. 0
+// where that does not tell what the format does: nothing in it is of inputs that are rounded too.
+double ErrorOf(const v1::Lease& lease, const std::string& unit, const std::string& format,
+               ActivationRule rule) {
+  if (rule != ActivationRule::kNone) return 0;
   double calibrated = 0, relative = 0;
   for (const v1::TaskInput& input : lease.inputs()) {
     for (const v1::LinearReport& linear : input.output().quantize().report().linears()) {
@@ -73,8 +76,9 @@ absl::StatusOr<std::vector<ScoredUnit>> OpenUnits(const TaskContext& context,
     ScoredUnit& unit = units.emplace_back();
     LWQ_ASSIGN_OR_RETURN(unit.unit, FindUnit(inventory, wanted.unit()));
     unit.formats.assign(wanted.formats().begin(), wanted.formats().end());
-    for (const std::string& format : unit.formats) {
-      unit.errors.push_back(ErrorOf(*context.lease, wanted.unit(), format));
+    for (const std::string& id : unit.formats) {
+      LWQ_ASSIGN_OR_RETURN(const WeightFormat* format, FindWeightFormat(id));
+      unit.errors.push_back(ErrorOf(*context.lease, wanted.unit(), id, format->activation_rule()));
     }
     unit.measured = FormatsToMeasure(unit.errors);
     if (all) {

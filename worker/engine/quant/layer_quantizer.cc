@@ -51,8 +51,28 @@ absl::StatusOr<EncodedLinear> Encode(const LinearShape& linear, const WeightForm
   return encoded;
 }
 
+// What became of the weights; `column_weight`: of the inputs, empty where they are not known.
+LinearRecord RecordOf(ConstMatrixView weight, ConstMatrixView rounded,
+                      const std::vector<float>& column_weight) {
+  LinearRecord record;
+  record.method = std::string(kRoundToNearest);
+  double error = 0;
+  for (int64_t r = 0; r < weight.rows; ++r) {
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      const double difference = double{rounded.Row(r)[k]} - weight.Row(r)[k];
+      error += difference * difference;
+      record.square += double{weight.Row(r)[k]} * weight.Row(r)[k];
+      if (column_weight.empty()) continue;
+      record.calibrated_error += column_weight[static_cast<size_t>(k)] * difference * difference;
+    }
+  }
+  if (error > 0) record.relative_weight_error = error / record.square;
+  return record;
+}
+
 // 8-bit floats to nearest, whatever the method: the steps grow with the numbers.
-absl::Status AddFp8(Device* device, DeviceView<const float> weight, DType weight_dtype,
+absl::Status AddFp8(Device* device, DeviceView<const float> weight,
+                    const InputStatistics* statistics, DType weight_dtype,
                     const std::vector<const WeightFormat*>& formats,
                     std::vector<Product>& products) {
   for (size_t f = 0; f < formats.size(); ++f) {
@@ -60,6 +80,12 @@ absl::Status AddFp8(Device* device, DeviceView<const float> weight, DType weight
     if (format == nullptr) continue;
     Matrix host(weight.rows, weight.cols), rounded(weight.rows, weight.cols);
     LWQ_RETURN_IF_ERROR(device->Download(weight, host.view()));
+    std::vector<float> column_weight;
+    if (statistics != nullptr && statistics->factor() != nullptr) {
+      column_weight.resize(static_cast<size_t>(weight.cols));
+      LWQ_RETURN_IF_ERROR(
+          device->Download(statistics->column_weights(), absl::MakeSpan(column_weight)));
+    }
     Product product{.format = f, .encoded = format->Encode(host.view(), weight_dtype)};
     std::vector<TensorView> parts;
     for (const EncodedPart& part : *product.encoded) {
@@ -67,14 +93,7 @@ absl::Status AddFp8(Device* device, DeviceView<const float> weight, DType weight
       parts.push_back({part.spec.dtype, part.spec.shape, {bytes, part.bytes.size()}});
     }
     LWQ_RETURN_IF_ERROR(format->Dequantize("a linear", parts, 0, rounded.view()));
-    double error = 0;
-    for (int64_t i = 0; i < host.size(); ++i) {
-      const double difference = double{rounded.data()[i]} - host.data()[i];
-      error += difference * difference;
-      product.record.square += double{host.data()[i]} * host.data()[i];
-    }
-    product.record.method = std::string(kRoundToNearest);
-    if (error > 0) product.record.relative_weight_error = error / product.record.square;
+    product.record = RecordOf(host.view(), rounded.view(), column_weight);
     products.push_back(std::move(product));
   }
   return absl::OkStatus();
@@ -105,7 +124,7 @@ absl::StatusOr<std::vector<Product>> MakeProducts(Device* device, const Quantize
       products[i].on_grid = std::move(quantized[i]);
     }
   }
-  LWQ_RETURN_IF_ERROR(AddFp8(device, weight, weight_dtype, formats, products));
+  LWQ_RETURN_IF_ERROR(AddFp8(device, weight, statistics, weight_dtype, formats, products));
   const size_t first_blocks = products.size();
   std::vector<const GgufTypeDef*> types;
   for (size_t f = 0; f < formats.size(); ++f) {

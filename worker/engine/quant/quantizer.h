@@ -116,8 +116,10 @@ struct LinearRecord {
   std::string method;                // what made the codes, after any fallback
   double relative_weight_error = 0;  // |Q(W) - W|^2 / |W|^2
   double square = 0;                 // |W|^2
-  // tr(dW H dW^T) with the damped H, the squared output error a token: GPTQ's own loss, the sum of
-  // squared scaled errors, less what refinement gained. 0 without GPTQ.
+  // tr(dW H dW^T) with the damped H, the squared output error per token: GPTQ's own loss, the sum
+  // of squared scaled errors, less what refinement gained; of 8-bit floats, which are rounded to
+  // nearest whatever the method, what it is when their errors do not depend on each other, sum of
+  // H_kk dW_nk^2. 0 without a factor of H.
   double calibrated_error = 0;
   double refinement_gain = 0;  // what refinement took off it
   double damping = 0;

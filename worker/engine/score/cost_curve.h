@@ -9,14 +9,14 @@
 
 namespace lwq {
 
-// Which formats to measure, given the error of each (coarsest first): the coarsest, and the first
-// whose error is a twelfth of that or less (two bits finer on a grid). All of them where an error
-// is not known (not above zero).
+// Which formats to measure, given the error of each (coarsest first): those whose error is not
+// known (not above zero); and of the others the coarsest, and the first whose error is a twelfth of
+// that or less (two bits finer on a grid).
 std::vector<size_t> FormatsToMeasure(const std::vector<double>& errors);
 
 // The cost in every format: as `measured` in those that were, for the others along the power of the
-// error that leads through both, as far as a power from a half to two does; never outside of the two
-// for a format between them.
+// error that leads through the two of FormatsToMeasure, as far as a power from a half to two does;
+// never outside of the two for a format between them.
 std::vector<double> CostsFromErrors(const std::vector<double>& errors,
                                     const std::vector<size_t>& measured_formats,
                                     const std::vector<double>& measured);

@@ -14,7 +14,9 @@ TEST(CostCurveTest, TheCoarsestAndOneTwoBitsFinerAreMeasured) {
   EXPECT_THAT(FormatsToMeasure({16, 14, 12, 4, 3.5, 3, 1, .9}), ElementsAre(0, 6));
   EXPECT_THAT(FormatsToMeasure({16, 8, 4}), ElementsAre(0, 2)) << "the finest that there is";
   EXPECT_THAT(FormatsToMeasure({16, 4}), ElementsAre(0, 1));
-  EXPECT_THAT(FormatsToMeasure({16, 0, 1, 2}), ElementsAre(0, 1, 2, 3)) << "errors not known";
+  EXPECT_THAT(FormatsToMeasure({0, 0, 0, 0}), ElementsAre(0, 1, 2, 3)) << "errors not known";
+  EXPECT_THAT(FormatsToMeasure({0, 16, 4, 0, 1}), ElementsAre(0, 1, 3, 4)) << "some not known";
+  EXPECT_THAT(FormatsToMeasure({0, 16, 4}), ElementsAre(0, 1, 2));
   EXPECT_THAT(FormatsToMeasure({}), ElementsAre());
 }
 
@@ -31,6 +33,9 @@ TEST(CostCurveTest, OthersLieOnThePowerOfTheErrorThroughBoth) {
               ElementsAre(2, DoubleNear(0.5, 1e-12), 0))
       << "no power: in proportion";
   EXPECT_THAT(CostsFromErrors({16, 4, 1}, {0, 1, 2}, {3, 2, 1}), ElementsAre(3, 2, 1));
+  // One of a cost that no error tells is in nobody's way: cost = error^1.5 for the others.
+  EXPECT_THAT(CostsFromErrors({0, 16, 4, 0, 1}, {0, 1, 3, 4}, {7, 64, 9, 1}),
+              ElementsAre(7, 64, DoubleNear(8, 1e-12), 9, 1));
 }
 
 }  // namespace
