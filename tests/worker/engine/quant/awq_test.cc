@@ -1,5 +1,5 @@
-// AWQ on whole layers: what it moves changes nothing by itself, in every family; what it chooses is no
-// worse than plain rounding; and it does not depend on what is wanted.
+// AWQ on whole layers: what it chooses is no worse than plain rounding, and it does not depend on
+// what is wanted. That what it moves changes nothing by itself is in scale_mover_test.cc.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -51,43 +51,6 @@ class WatchedWeights : public WeightSource {
 };
 
 const WeightFormat* Row(int bits) { return GridFormat::Find(bits, 0, true); }
-
-class AwqFamily : public ::testing::TestWithParam<const char*> {};
-
-// Norms with an offset, biases, grouped queries, fused linears: with the linears left unrounded, the
-// edited model is the source. Logits reach 5, so 1e-4 is some 300 roundings of F32.
-TEST_P(AwqFamily, ScalesAloneChangeNothing) {
-  LWQ_ASSERT_OK_AND_ASSIGN(
-      const CalibratedModel model,
-      Calibrate(absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", GetParam())));
-  LayerEdits edits;
-  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
-    LWQ_ASSERT_OK_AND_ASSIGN(
-        LayerResult result,
-        Quantize(model, "awq", layer, Row(4), {{"search-bits", "2"}}));
-    edits.Add(std::move(result.edits));
-  }
-  EXPECT_FALSE(edits.empty()) << "no scale was moved: the case shows nothing";
-  const auto edited = MakeEditedWeights(model.weights.get(), &edits, DType::kF32);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_source, Logits(model, *model.weights));
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_edited, Logits(model, *edited));
-  EXPECT_LT(LargestDifference(of_edited, of_source), 1e-4);
-  // Every end of an edge took part: without one of them the model is another.
-  for (const bool tensors : {true, false}) {
-    LayerEdits half;
-    if (tensors) half.tensors = edits.tensors;
-    if (!tensors) half.linears = edits.linears;
-    if (half.empty()) continue;
-    const auto broken = MakeEditedWeights(model.weights.get(), &half, DType::kF32);
-    LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_broken, Logits(model, *broken));
-    EXPECT_GT(LargestDifference(of_broken, of_source), 1e-3);
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, AwqFamily,
-                         ::testing::Values("gemma2", "gemma3", "llama", "mistral", "phi3", "qwen2",
-                                           "qwen3"),
-                         [](const auto& info) { return std::string(info.param); });
 
 // A model with strong outlier channels, which is what AWQ is for.
 class AwqTest : public ::testing::Test {

@@ -1,5 +1,6 @@
-// SmoothQuant on whole models: what it moves changes nothing by itself, in every family; and
-// linears whose inputs are rounded too lose less by it where channels are of very different sizes.
+// SmoothQuant on whole models: linears whose inputs are rounded too lose less by it where channels
+// are of very different sizes. That what it moves changes nothing by itself is in
+// scale_mover_test.cc.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -16,30 +17,6 @@
 
 namespace lwq::testing {
 namespace {
-
-class SmoothQuantFamily : public ::testing::TestWithParam<const char*> {};
-
-// As in awq_test.cc: logits reach 5, so 1e-4 is some 300 roundings of F32.
-TEST_P(SmoothQuantFamily, ScalesAloneChangeNothing) {
-  LWQ_ASSERT_OK_AND_ASSIGN(
-      const CalibratedModel model,
-      Calibrate(absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", GetParam())));
-  LayerEdits edits;
-  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
-    LWQ_ASSERT_OK_AND_ASSIGN(
-        LayerResult result, Quantize(model, "smoothquant", layer, GridFormat::WithRoundedInputs()));
-    edits.Add(std::move(result.edits));
-  }
-  EXPECT_FALSE(edits.empty()) << "no scale was moved: the case shows nothing";
-  const auto edited = MakeEditedWeights(model.weights.get(), &edits, DType::kF32);
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_source, Logits(model, *model.weights));
-  LWQ_ASSERT_OK_AND_ASSIGN(const Matrix of_edited, Logits(model, *edited));
-  EXPECT_LT(LargestDifference(of_edited, of_source), 1e-4);
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, SmoothQuantFamily,
-                         ::testing::Values("gemma3", "llama", "phi3", "qwen2", "qwen3"),
-                         [](const auto& info) { return std::string(info.param); });
 
 // A model with channels that are far larger than the others.
 class SmoothQuantTest : public ::testing::Test {
