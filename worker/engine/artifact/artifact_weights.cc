@@ -1,6 +1,8 @@
 #include "worker/engine/artifact/artifact_weights.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
@@ -57,6 +59,17 @@ absl::Status ReadRows(absl::string_view tensor, const StoredLinear& stored, int6
   return stored.format->Dequantize(tensor, stored.parts, first_row, out);
 }
 
+// Puts inputs that are stored in another order to where they belong.
+void RestoreOrder(const FoundLinear& found, MatrixView out) {
+  if (found.input_order.empty()) return;
+  std::vector<float> stored(static_cast<size_t>(out.cols));
+  for (int64_t r = 0; r < out.rows; ++r) {
+    float* row = out.Row(r);
+    std::copy(row, row + out.cols, stored.begin());
+    for (size_t j = 0; j < stored.size(); ++j) row[found.input_order[j]] = stored[j];
+  }
+}
+
 class ArtifactWeights : public OwnedCheckpointWeights {
  public:
   ArtifactWeights(std::unique_ptr<Checkpoint> checkpoint, const LinearCoding& coding)
@@ -79,12 +92,15 @@ class ArtifactWeights : public OwnedCheckpointWeights {
     const FoundLinear* found = Find(module);
     if (found == nullptr) return OwnedCheckpointWeights::ReadLinear(module, out);
     LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(module, *found));
-    return DequantizeLinear(module, owned.linear, out);
+    LWQ_RETURN_IF_ERROR(DequantizeLinear(module, owned.linear, out));
+    RestoreOrder(*found, out);
+    return absl::OkStatus();
   }
   absl::Status LoadLinear(absl::string_view module, Device* device,
                           DeviceView<float> out) const override {
     const FoundLinear* found = Find(module);
     if (found == nullptr) return OwnedCheckpointWeights::LoadLinear(module, device, out);
+    if (!found->input_order.empty()) return WeightSource::LoadLinear(module, device, out);
     LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned, coding_.Read(module, *found));
     return LoadStored(module, owned.linear, device, out);
   }
@@ -94,13 +110,18 @@ class ArtifactWeights : public OwnedCheckpointWeights {
     if (found == nullptr) return OwnedCheckpointWeights::ReadDense(tensor, first_row, out);
     LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned,
                          RowsOf(tensor, *found, first_row, out.rows, out.cols));
-    return ReadRows(tensor, owned.linear, first_row - owned.first_row, out);
+    LWQ_RETURN_IF_ERROR(ReadRows(tensor, owned.linear, first_row - owned.first_row, out));
+    RestoreOrder(*found, out);
+    return absl::OkStatus();
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
     const FoundLinear* found = FindByTensor(tensor);
     if (found == nullptr) {
       return OwnedCheckpointWeights::LoadDense(tensor, first_row, device, out);
+    }
+    if (!found->input_order.empty()) {
+      return WeightSource::LoadDense(tensor, first_row, device, out);
     }
     LWQ_ASSIGN_OR_RETURN(const OwnedLinear owned,
                          RowsOf(tensor, *found, first_row, out.rows, out.cols));
@@ -197,7 +218,8 @@ std::unique_ptr<WeightSource> MakeOverlayWeights(
 
 absl::StatusOr<std::unique_ptr<WeightSource>> MakePlanWeights(const WeightSource* base,
                                                               const ModelInventory& model,
-                                                              const Plan& plan, const BlobSet& blobs,
+                                                              const Plan& plan,
+                                                              const BlobSet& blobs,
                                                               const LayerEdits* edits) {
   absl::flat_hash_map<std::string, StoredLinear> replaced;
   for (size_t i = 0; i < model.units.size(); ++i) {

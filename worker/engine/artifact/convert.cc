@@ -29,7 +29,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kManifest[] = "lwq-manifest.json";
-// What the eight bits of BF16 take off a scale at most. Scales that are subnormal in F16 have fewer.
+// What the eight bits of BF16 take off a scale at most. Scales that are subnormal in F16 have
+// fewer.
 constexpr double kMostRounding = 0x1p-8;
 
 absl::Status NotLossless(absl::string_view module, absl::string_view what) {
@@ -70,8 +71,7 @@ absl::Status TakeModel(const std::string& directory, Source& source) {
   }
   // Of the weights that were quantized the type is no longer known: that of the embedding, which
   // compressed-tensors' scales follow too.
-  LWQ_ASSIGN_OR_RETURN(const TensorView embedding,
-                       source.checkpoint->Get(spec.embedding.tensor));
+  LWQ_ASSIGN_OR_RETURN(const TensorView embedding, source.checkpoint->Get(spec.embedding.tensor));
   for (const auto& [module, found] : source.linears) {
     tensors.push_back({absl::StrCat(module, ".weight"),
                        embedding.dtype,
@@ -97,6 +97,13 @@ absl::StatusOr<Source> OpenSource(const std::string& directory) {
     absl::string_view module = tensor;
     if (!absl::ConsumeSuffix(&module, source.coding->mark())) continue;
     LWQ_ASSIGN_OR_RETURN(FoundLinear found, source.coding->Find(module, lookup, declared.formats));
+    if (!found.input_order.empty()) {
+      return Failure(reasons::kQuantFormatUnsupported,
+                     absl::StrCat(module,
+                                  " is stored in activation order (desc_act, g_idx), which "
+                                  "no other format that lwq writes holds; it can be "
+                                  "evaluated, or the source be quantized anew"));
+    }
     NameAsDeclared(declared.formats, found);
     source.linears.emplace(std::string(module), std::move(found));
   }
@@ -127,8 +134,8 @@ class Encoder {
     } else if (&to_ == &ArtifactFormatDefs::compressed_tensors || grid->symmetric()) {
       return found->second.format;
     }
-    return NotLossless(module, absl::StrCat("it is stored ", grid->label(), ", which ", to_.name,
-                                            " cannot hold"));
+    return NotLossless(
+        module, absl::StrCat("it is stored ", grid->label(), ", which ", to_.name, " cannot hold"));
   }
 
   absl::StatusOr<EncodedModule> Encode(const std::string& module) {
@@ -143,8 +150,8 @@ class Encoder {
       return EncodedModule{module, std::move(blocks)};
     }
     EncodedLinear parts;
-    const std::vector<PartSpec> specs = linear.format->Parts(
-        linear.out_features, linear.in_features, source_.model.weight_dtype);
+    const std::vector<PartSpec> specs =
+        linear.format->Parts(linear.out_features, linear.in_features, source_.model.weight_dtype);
     for (size_t i = 0; i < specs.size(); ++i) {
       PartSpec spec = specs[i];
       spec.dtype = linear.parts[i].dtype;
@@ -188,8 +195,8 @@ class Encoder {
                                               "weights by up to 0.4 %"));
     }
     if (!(change <= kMostRounding)) {
-      return NotLossless(module, absl::StrCat("the scale ", scale, " would become ", rounded, " in ",
-                                              NameOf(wanted), ", which ", to_.name,
+      return NotLossless(module, absl::StrCat("the scale ", scale, " would become ", rounded,
+                                              " in ", NameOf(wanted), ", which ", to_.name,
                                               " stores, and --round-scales changes none by more "
                                               "than 0.4 %"));
     }
@@ -219,10 +226,10 @@ absl::Status AddUnit(const AllocationUnit& unit, const std::string& path, Encode
   for (const LinearShape& linear : unit.linears) {
     LWQ_ASSIGN_OR_RETURN(const WeightFormat* own, encoder.FormatOf(linear.module));
     if (format != nullptr && own != format) {
-      return NotLossless(linear.module,
-                         absl::StrCat("it is stored ", own->label(), " and another part of ",
-                                      unit.name, " ", format->label(),
-                                      ", and the target engines want one format for both"));
+      return NotLossless(
+          linear.module,
+          absl::StrCat("it is stored ", own->label(), " and another part of ", unit.name, " ",
+                       format->label(), ", and the target engines want one format for both"));
     }
     format = own;
   }
@@ -303,8 +310,8 @@ absl::StatusOr<ConvertedArtifact> ConvertArtifact(const std::string& source_dire
   Blobs blobs;
   Encoder encoder(source, to, options, report);
   for (size_t u = 0; u < model.units.size(); ++u) {
-    LWQ_RETURN_IF_ERROR(AddUnit(model.units[u], JoinPath(scratch.path(), absl::StrCat(u)), encoder,
-                                blobs, report));
+    LWQ_RETURN_IF_ERROR(
+        AddUnit(model.units[u], JoinPath(scratch.path(), absl::StrCat(u)), encoder, blobs, report));
   }
   const ArtifactPlan plan = {&model, &blobs.plan, source.checkpoint.get(), &blobs.set,
                              options.max_shard_bytes};

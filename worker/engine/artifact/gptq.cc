@@ -64,14 +64,10 @@ std::string Transposed(const TensorView& tensor, int64_t first, int64_t count) {
                                    : Transposed<uint32_t>(tensor.bytes, rows, cols, first, count);
 }
 
-std::string Transposed(const TensorView& tensor) {
-  return Transposed(tensor, 0, tensor.shape[1]);
-}
+std::string Transposed(const TensorView& tensor) { return Transposed(tensor, 0, tensor.shape[1]); }
 
 TensorView ViewOf(DType dtype, std::vector<int64_t> shape, const std::string& bytes) {
-  return {dtype,
-          std::move(shape),
-          {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}};
+  return {dtype, std::move(shape), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}};
 }
 
 struct Shapes {
@@ -87,8 +83,9 @@ absl::StatusOr<Shapes> ReadShapes(absl::string_view module, FoundLinear& found) 
                       weight.shape[0] > 0 && weight.shape[1] > 0 &&
                       weight.shape[1] % kFeatureMultiple == 0;
   if (!matrix) {
-    return PackedShape(module, ".qweight", weight,
-                       "I32 [in_features * bits / 32, out_features], out_features a multiple of 32");
+    return PackedShape(
+        module, ".qweight", weight,
+        "I32 [in_features * bits / 32, out_features], out_features a multiple of 32");
   }
   const int64_t outs = weight.shape[1];
   if (scales.shape.size() != 2 || scales.shape[0] <= 0 || scales.shape[1] != outs ||
@@ -109,30 +106,57 @@ absl::StatusOr<Shapes> ReadShapes(absl::string_view module, FoundLinear& found) 
   // 32 codes are `bits` words; no more words than a file has bytes, so that this cannot overflow.
   const int64_t ins = weight.shape[0] / shapes.bits * kFeatureMultiple;
   if (weight.shape[0] % shapes.bits != 0 || ins % shapes.groups != 0) {
-    return PackedShape(module, ".qweight", weight,
-                       absl::StrCat("rows of ", shapes.bits, " bits in ", shapes.groups,
-                                    " equal groups"));
+    return PackedShape(
+        module, ".qweight", weight,
+        absl::StrCat("rows of ", shapes.bits, " bits in ", shapes.groups, " equal groups"));
   }
   found.out_features = outs;
   found.in_features = ins;
   return shapes;
 }
 
-// Inputs lie in their groups in order, or are said to.
-absl::Status CheckOrder(absl::string_view module, const TensorView& order, int64_t ins,
-                        int64_t groups) {
+// The inputs group after group, as g_idx has them; nothing where that is the order they lie in.
+absl::StatusOr<std::vector<int32_t>> ReadOrder(absl::string_view module, const TensorView& order,
+                                               int64_t ins, int64_t groups) {
   if (order.dtype != DType::kI32 || order.shape != std::vector<int64_t>{ins}) {
     return PackedShape(module, ".g_idx", order, absl::StrCat("I32 [", ins, "]"));
   }
+  const int64_t size = ins / groups;
+  std::vector<int32_t> inputs(static_cast<size_t>(ins));
+  std::vector<int64_t> filled(static_cast<size_t>(groups));
+  bool in_order = true;
   for (int64_t k = 0; k < ins; ++k) {
     int32_t group = 0;
     std::memcpy(&group, order.bytes.data() + 4 * k, 4);
-    if (group == k / (ins / groups)) continue;
-    return Unreadable(module,
-                      absl::StrCat("is stored in activation order (g_idx of input ", k, " is ",
-                                   group, "), which lwq does not read"));
+    if (group < 0 || group >= groups || filled[static_cast<size_t>(group)] == size) {
+      return Unreadable(
+          module, absl::StrCat("has in g_idx the group ", group, " for input ", k, ": expected ",
+                               groups, " groups of ", size, " inputs each"));
+    }
+    inputs[static_cast<size_t>(group * size + filled[static_cast<size_t>(group)]++)] =
+        static_cast<int32_t>(k);
+    in_order = in_order && group == k / size;
   }
-  return absl::OkStatus();
+  if (in_order) inputs.clear();
+  return inputs;
+}
+
+// Rows of codes with their inputs in another order.
+std::string Reordered(const std::string& rows, int64_t num_rows, int bits,
+                      const std::vector<int32_t>& order) {
+  const int64_t ins = static_cast<int64_t>(order.size());
+  const int64_t row_bytes = 4 * PackedWords(ins, bits);
+  std::string out(rows.size(), '\0');
+  std::vector<uint8_t> as_stored(order.size()), sorted(order.size());
+  for (int64_t r = 0; r < num_rows; ++r) {
+    UnpackBits(reinterpret_cast<const uint8_t*>(rows.data()) + r * row_bytes, ins, bits,
+               as_stored.data());
+    for (size_t j = 0; j < order.size(); ++j) {
+      sorted[j] = as_stored[static_cast<size_t>(order[j])];
+    }
+    PackBits(sorted.data(), ins, bits, reinterpret_cast<uint8_t*>(out.data()) + r * row_bytes);
+  }
+  return out;
 }
 
 class Coding final : public LinearCoding {
@@ -152,7 +176,8 @@ class Coding final : public LinearCoding {
     }
     LWQ_ASSIGN_OR_RETURN(const Shapes shapes, ReadShapes(module, found));
     if (const auto order = lookup(absl::StrCat(module, ".g_idx")); order.ok()) {
-      LWQ_RETURN_IF_ERROR(CheckOrder(module, *order, found.in_features, shapes.groups));
+      LWQ_ASSIGN_OR_RETURN(found.input_order,
+                           ReadOrder(module, *order, found.in_features, shapes.groups));
     }
     const int64_t group_size = shapes.groups == 1 ? 0 : found.in_features / shapes.groups;
     // Zero points in the middle may belong to either; then it is what config.json says.
@@ -181,6 +206,9 @@ class Coding final : public LinearCoding {
     const TensorView &weight = found.tensors[0], &zeros = found.tensors[1],
                      &scales = found.tensors[2];
     owned.bytes.push_back(Transposed(weight, first, count));
+    if (!found.input_order.empty()) {
+      owned.bytes[0] = Reordered(owned.bytes[0], count, grid.bits(), found.input_order);
+    }
     owned.bytes.push_back(Transposed(scales, first, count));
     if (!grid.symmetric()) owned.bytes.push_back(ZerosPart(zeros, grid.bits(), first, count));
     owned.linear.parts.push_back(ViewOf(DType::kI32, {count, weight.shape[0]}, owned.bytes[0]));
@@ -206,8 +234,8 @@ class Coding final : public LinearCoding {
     }
     if (absl::EndsWith(name, ".scales")) return Scales(name, linear.parts[1], made);
     if (absl::EndsWith(name, ".qzeros")) {
-      made = Row(std::vector<uint8_t>(static_cast<size_t>(outs), Middle(grid->bits())),
-                 grid->bits());
+      made =
+          Row(std::vector<uint8_t>(static_cast<size_t>(outs), Middle(grid->bits())), grid->bits());
       const std::string row = made;
       for (int64_t g = 1; g < groups; ++g) made += row;
       return ViewOf(DType::kI32, {groups, PackedWords(outs, grid->bits())}, made);

@@ -24,6 +24,9 @@ struct FoundLinear {
   int64_t out_features = 0;
   int64_t in_features = 0;
   std::vector<TensorView> tensors;
+  // Of a linear stored in activation order: stored input j, whose group is j / group size, is input
+  // input_order[j] of the linear. Empty where inputs lie as they are.
+  std::vector<int32_t> input_order;
 };
 
 // A stored linear, or some rows of one, and the memory of those of its parts that lie in no file.
@@ -41,11 +44,11 @@ class LinearCoding {
   // `lookup` answers NOT_FOUND for a tensor that is not there; `declared` are the formats that
   // config.json speaks of. Errors: what lookup says; DATA_LOSS "PACKED_SHAPE" naming the tensor, found
   // and expected; DATA_LOSS "CONFIG_MISMATCH" for a format that is not declared; UNIMPLEMENTED
-  // "QUANT_FORMAT_UNSUPPORTED" for stored act-order.
+  // "QUANT_FORMAT_UNSUPPORTED" for groups of unequal sizes.
   virtual absl::StatusOr<FoundLinear> Find(
       absl::string_view module, TensorLookup lookup,
       const std::vector<const WeightFormat*>& declared) const = 0;
-  // The parts of a found linear. Borrows its tensors.
+  // The parts of a found linear, its inputs as they are stored. Borrows its tensors.
   virtual absl::StatusOr<OwnedLinear> Read(absl::string_view module,
                                            const FoundLinear& found) const = 0;
   // The same of rows [first_row, first_row + rows), which the linear has, and of others where it

@@ -14,8 +14,8 @@
 namespace lwq {
 namespace {
 
-using testing::FailsWith;
 using ::testing::ElementsAre;
+using testing::FailsWith;
 using ::testing::HasSubstr;
 
 std::vector<uint32_t> Words(absl::Span<const uint8_t> bytes) {
@@ -101,9 +101,9 @@ class Tensors {
 TEST(GptqTest, CodesRunDownTheColumns) {
   const int examples[4][4] = {{0, 1, 2, 3}, {4, 5, 6, 7}, {0, 0, 0, 0}, {127, 128, 255, 1}};
   const GridFormat& eight = *GridFormat::Find(8, 0, true);
-  const Linear wide = Encoded(
-      eight, Codes(32, 32, 1, [&](int64_t n, int64_t k) { return examples[n % 4][k % 4]; }),
-      DType::kF16);
+  const Linear wide =
+      Encoded(eight, Codes(32, 32, 1, [&](int64_t n, int64_t k) { return examples[n % 4][k % 4]; }),
+              DType::kF16);
   std::string made;
   LWQ_ASSERT_OK_AND_ASSIGN(const TensorView words,
                            GptqCoding().Tensor("m.qweight", wide.stored, made));
@@ -127,21 +127,18 @@ TEST(GptqTest, CodesRunDownTheColumns) {
   };
   EXPECT_THAT(first_column(2, 4), ElementsAre(0xE4E4E4E4u, 0xE4E4E4E4u));
   EXPECT_THAT(first_column(3, 8), ElementsAre(0x88FAC688u, 0xC688FAC6u, 0xFAC688FAu));
-  EXPECT_THAT(first_column(4, 8),
-              ElementsAre(0x76543210u, 0x76543210u, 0x76543210u, 0x76543210u));
+  EXPECT_THAT(first_column(4, 8), ElementsAre(0x76543210u, 0x76543210u, 0x76543210u, 0x76543210u));
 }
 
 TEST(GptqTest, ZeroPointsAreStoredLessOneInV1) {
-  const std::map<int, std::vector<uint32_t>> v1 = {
-      {2, {0x55555555u}},
-      {3, {0xDB6DB6DBu, 0xB6DB6DB6u, 0x6DB6DB6Du}},
-      {4, {0x77777777u}},
-      {8, {0x7F7F7F7Fu}}};
-  const std::map<int, std::vector<uint32_t>> v2 = {
-      {2, {0xAAAAAAAAu}},
-      {3, {0x24924924u, 0x49249249u, 0x92492492u}},
-      {4, {0x88888888u}},
-      {8, {0x80808080u}}};
+  const std::map<int, std::vector<uint32_t>> v1 = {{2, {0x55555555u}},
+                                                   {3, {0xDB6DB6DBu, 0xB6DB6DB6u, 0x6DB6DB6Du}},
+                                                   {4, {0x77777777u}},
+                                                   {8, {0x7F7F7F7Fu}}};
+  const std::map<int, std::vector<uint32_t>> v2 = {{2, {0xAAAAAAAAu}},
+                                                   {3, {0x24924924u, 0x49249249u, 0x92492492u}},
+                                                   {4, {0x88888888u}},
+                                                   {8, {0x80808080u}}};
   for (const auto& [bits, expected] : v1) {
     const GridFormat& format = *GridFormat::Find(bits, 32, true);
     const Linear linear =
@@ -165,14 +162,13 @@ TEST(GptqTest, ScalesAreF16ByGroupAndTheOrderIsThatOfTheInputs) {
   const Linear linear =
       Encoded(format, Codes(32, 64, 2, [](int64_t, int64_t) { return 1; }), DType::kBF16);
   std::string made;
-  LWQ_ASSERT_OK_AND_ASSIGN(TensorView scales,
-                           GptqCoding().Tensor("m.scales", linear.stored, made));
+  LWQ_ASSERT_OK_AND_ASSIGN(TensorView scales, GptqCoding().Tensor("m.scales", linear.stored, made));
   EXPECT_EQ(scales.dtype, DType::kF16);
   EXPECT_THAT(scales.shape, ElementsAre(2, 32));
   const auto half = [&](int i) { return scales.bytes[2 * i] | scales.bytes[2 * i + 1] << 8; };
-  EXPECT_EQ(half(0), 0x3800);       // 0.5
-  EXPECT_EQ(half(1), 0x3C00);       // 1
-  EXPECT_EQ(half(32), 0xB400);      // -0.25, the second group of output 0
+  EXPECT_EQ(half(0), 0x3800);   // 0.5
+  EXPECT_EQ(half(1), 0x3C00);   // 1
+  EXPECT_EQ(half(32), 0xB400);  // -0.25, the second group of output 0
   LWQ_ASSERT_OK_AND_ASSIGN(TensorView order, GptqCoding().Tensor("m.g_idx", linear.stored, made));
   EXPECT_THAT(order.shape, ElementsAre(64));
   const std::vector<uint32_t> groups = Words(order.bytes);
@@ -265,7 +261,8 @@ TEST(GptqTest, WhatDoesNotFitTogetherIsRefused) {
     Tensors tensors(GptqCoding(), linear.stored);
     tensors[name].dtype = dtype;
     tensors[name].shape = std::move(shape);
-    EXPECT_THAT(tensors.Read({&format}), FailsWith("PACKED_SHAPE", HasSubstr(named.empty() ? name : named)))
+    EXPECT_THAT(tensors.Read({&format}),
+                FailsWith("PACKED_SHAPE", HasSubstr(named.empty() ? name : named)))
         << name;
   };
   damaged("m.qweight", DType::kF32, {8, 64});
@@ -287,14 +284,43 @@ TEST(GptqTest, WhatDoesNotFitTogetherIsRefused) {
               FailsWith("CONFIG_MISMATCH", HasSubstr("is stored")));
 }
 
-TEST(GptqTest, ActivationOrderIsNotRead) {
+// In activation order the codes lie as the inputs do, and g_idx says each one's group: here the
+// even inputs are the first group. What is read has the groups one after the other, and says which
+// input each is.
+TEST(GptqTest, ActivationOrderIsReadGroupByGroup) {
+  const GridFormat& format = *GridFormat::Find(3, 32, true);
+  const auto code = [](int64_t n, int64_t k) { return (n + 5 * k) % 8; };
+  const Linear linear = Encoded(format, Codes(32, 64, 2, code), DType::kF16);
+  Tensors tensors(GptqCoding(), linear.stored);
+  for (size_t k = 0; k < 64; ++k) {
+    const int32_t group = k % 2 == 0 ? 0 : 1;
+    std::memcpy(tensors.Bytes("m.g_idx").data() + 4 * k, &group, 4);
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const FoundLinear found, tensors.Find({&format}));
+  ASSERT_EQ(found.input_order.size(), 64u);
+  LWQ_ASSERT_OK_AND_ASSIGN(const OwnedLinear owned, GptqCoding().Read("m", found));
+  LWQ_ASSERT_OK_AND_ASSIGN(const GridCodes read, format.Decode("m", owned.linear));
+  for (int64_t j = 0; j < 64; ++j) {
+    const int64_t input = j < 32 ? 2 * j : 2 * (j - 32) + 1;
+    EXPECT_EQ(found.input_order[static_cast<size_t>(j)], input);
+    for (int64_t n = 0; n < 32; ++n) {
+      EXPECT_EQ(read.codes[static_cast<size_t>(n * 64 + j)], code(n, input)) << n << " " << j;
+    }
+  }
+}
+
+TEST(GptqTest, GroupsOfUnequalSizesAreRefused) {
   const GridFormat& format = *GridFormat::Find(4, 32, true);
   const Linear linear =
       Encoded(format, Codes(32, 64, 2, [](int64_t, int64_t) { return 1; }), DType::kF16);
-  Tensors tensors(GptqCoding(), linear.stored);
-  tensors.Bytes("m.g_idx")[4 * 31] = 1;
-  EXPECT_THAT(tensors.Read({&format}),
-              FailsWith("QUANT_FORMAT_UNSUPPORTED", HasSubstr("input 31 is 1")));
+  const auto refused = [&](size_t input, int32_t group, const char* what) {
+    Tensors tensors(GptqCoding(), linear.stored);
+    std::memcpy(tensors.Bytes("m.g_idx").data() + 4 * input, &group, 4);
+    EXPECT_THAT(tensors.Read({&format}), FailsWith("QUANT_FORMAT_UNSUPPORTED", HasSubstr(what)));
+  };
+  refused(31, 1, "group 1 for input 63");  // the second group has one too many
+  refused(5, 2, "group 2 for input 5");
+  refused(5, -1, "group -1 for input 5");
 }
 
 TEST(GptqTest, WhatItCannotHoldIsNotWritten) {
