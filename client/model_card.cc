@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -117,8 +118,9 @@ std::string ModelCard(const v1::Job& job, const v1::Artifact& artifact,
       "---\ntags: [lwq, quantized, ",
       plan.artifact_format().empty() ? "compressed-tensors" : plan.artifact_format(), "]\n---\n\n",
       "# ", model, " at ", absl::StrFormat("%.3f", plan.bits_per_weight()),
-      " bits per weight\n\nMade by lwq from ", model, " within a budget of ",
-      FormatBudget(spec.budget()), ": ", bytes, " bytes of weights");
+      " bits per weight\n\nMade by lwq from ", model,
+      absl::EndsWithIgnoreCase(model, ".gguf") ? " (a GGUF file, as it stands)" : "",
+      " within a budget of ", FormatBudget(spec.budget()), ": ", bytes, " bytes of weights");
   if (plan.source_bytes() > 0) {
     const double share = static_cast<double>(plan.weight_file_bytes()) / plan.source_bytes();
     absl::StrAppend(&card, ", ", Percent(share), " of the source's");

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/command.h"
@@ -46,9 +47,9 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   Append(LookAtServer(flags, data), findings);
   if (!invocation.arguments.empty()) {
     const std::string& directory = invocation.arguments[0];
-    if (!IsDirectory(directory)) {
+    if (!IsModelPath(directory)) {
       return Failure(reasons::kModelNotFound,
-                     absl::StrCat("there is no model directory ", LogSafe(directory)));
+                     absl::StrCat("there is no model directory or GGUF file ", LogSafe(directory)));
     }
     LWQ_ASSIGN_OR_RETURN(std::vector<Finding> of_model, CheckModelDirectory(directory));
     Append(std::move(of_model), findings);

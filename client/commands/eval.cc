@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
@@ -36,9 +37,9 @@ constexpr std::array<FlagDef, 10> kFlags = {{
 absl::StatusOr<std::string> Directory(const std::string& path) {
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::canonical(path, error);
-  if (!error && IsDirectory(absolute.string())) return absolute.string();
+  if (!error && IsModelPath(absolute.string())) return absolute.string();
   return Failure(reasons::kModelNotFound,
-                 absl::StrCat("there is no model directory ", LogSafe(path)));
+                 absl::StrCat("there is no model directory or GGUF file ", LogSafe(path)));
 }
 
 // All of the spec that needs no server.

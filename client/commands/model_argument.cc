@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/embedded.h"
@@ -17,14 +18,14 @@
 namespace lwq::client {
 
 absl::StatusOr<std::string> ModelDirectory(const Invocation& invocation, const std::string& model) {
-  if (IsDirectory(model)) return model;
+  if (IsModelPath(model)) return model;
   if (absl::StartsWith(model, "/")) {
     LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(invocation.flags));
     if (!connection.server.empty()) return model;
   }
   if (!IsHubName(model)) {
     return Failure(reasons::kModelNotFound,
-                   absl::StrCat("there is no model directory ", LogSafe(model),
+                   absl::StrCat("there is no model directory or GGUF file ", LogSafe(model),
                                 "; a model of a hub is named hf://ORGANIZATION/NAME"));
   }
   LWQ_ASSIGN_OR_RETURN(const HubName name, ParseHubName(model));

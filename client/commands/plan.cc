@@ -4,6 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/model_path.h"
 #include "base/status_macros.h"
 #include "client/budget_text.h"
 #include "client/commands/model_argument.h"
@@ -60,7 +61,8 @@ std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& re
 
 // No name of a registered model ("models/llama" is one).
 bool IsOfThisMachine(const std::string& model) {
-  return IsDirectory(model) || absl::StartsWith(model, "/") || (IsHubName(model) && !absl::StartsWith(model, "models/"));
+  return IsModelPath(model) || absl::StartsWith(model, "/") ||
+         (IsHubName(model) && !absl::StartsWith(model, "models/"));
 }
 
 // A model that the server knows by name; or a directory or a hub's model, which is registered

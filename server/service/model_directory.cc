@@ -6,19 +6,20 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 
 namespace lwq {
 namespace {
 
-// "" when it is no directory.
-std::string RealDirectory(const std::string& directory) {
-  char* resolved = ::realpath(directory.c_str(), nullptr);
+// "" when there is nothing.
+std::string RealPath(const std::string& path) {
+  char* resolved = ::realpath(path.c_str(), nullptr);
   if (resolved == nullptr) return "";
   const std::string real = resolved;
   std::free(resolved);
-  return IsDirectory(real) ? real : "";
+  return real;
 }
 
 bool LiesIn(const std::string& path, const std::string& root) {
@@ -30,8 +31,8 @@ bool LiesIn(const std::string& path, const std::string& root) {
 absl::StatusOr<std::vector<std::string>> RealRoots(const std::vector<std::string>& roots) {
   std::vector<std::string> real;
   for (const std::string& root : roots) {
-    real.push_back(RealDirectory(root));
-    if (real.back().empty()) {
+    real.push_back(RealPath(root));
+    if (!IsDirectory(real.back())) {
       return Failure(reasons::kPathNotAllowed,
                      absl::StrCat("model root \"", root, "\" is not a directory"));
     }
@@ -44,14 +45,15 @@ absl::StatusOr<std::string> CheckDirectory(const std::string& directory,
   const absl::Status refused =
       Failure(reasons::kPathNotAllowed,
               absl::StrCat("\"", directory.substr(0, 500),
-                           "\" is not an absolute directory that this server may read"));
+                           "\" is not an absolute path of a model directory or GGUF file that this "
+                           "server may read"));
   if (!absl::StartsWith(directory, "/") || directory.find('\0') != std::string::npos) {
     return refused;
   }
-  const std::string real = RealDirectory(directory);
+  const std::string real = RealPath(directory);
   const bool allowed = roots.empty() || std::any_of(roots.begin(), roots.end(),
                                                     [&](const auto& r) { return LiesIn(real, r); });
-  if (real.empty() || !allowed) return refused;
+  if (!IsModelPath(real) || !allowed) return refused;
   return real;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/model_directory.h"
@@ -40,19 +41,22 @@ bool Unchanged(const v1::Model& model) {
   if (model.manifest().files().empty()) return false;
   return std::all_of(model.manifest().files().begin(), model.manifest().files().end(),
                      [&](const auto& file) {
-                       auto stamp = StampOf(JoinPath(model.source().directory(), file.name()));
+                       auto stamp = StampOf(FileOfModel(model.source().directory(), file.name()));
                        return stamp.ok() && stamp->size == file.size_bytes() &&
                               stamp->modified_ns == file.modified_ns();
                      });
 }
 
-// From the directory's name and the names, sizes and times of its files.
+// From the name of the directory or file, and the names, sizes and times of its files.
 absl::StatusOr<std::string> IdOf(const std::string& directory) {
-  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
+  std::vector<std::string> names = {Basename(directory)};  // of a GGUF file
+  if (IsDirectory(directory)) {
+    LWQ_ASSIGN_OR_RETURN(names, ListDirectory(directory));
+  }
   Sha256 hash;
   hash.Update(absl::StrCat(kInventoryVersion, "\n", directory));
   for (const std::string& name : names) {
-    auto stamp = StampOf(JoinPath(directory, name));
+    auto stamp = StampOf(FileOfModel(directory, name));
     if (!stamp.ok()) continue;
     hash.Update(absl::StrCat("\n", name, "\n", stamp->size, "\n", stamp->modified_ns));
   }

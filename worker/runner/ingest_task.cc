@@ -8,12 +8,15 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/plan_records.h"
 #include "worker/engine/artifact/companion_files.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
-#include "worker/engine/io/fp8_blocks.h"
+#include "worker/engine/io/model_files.h"
+#include "worker/engine/io/stored_rows.h"
+#include "worker/engine/tensor/row_coding.h"
 #include "worker/engine/tensor/widen.h"
 #include "worker/runner/task_input.h"
 
@@ -21,7 +24,7 @@ namespace lwq {
 namespace {
 
 absl::StatusOr<v1::ModelFile> DescribeFile(const std::string& directory, const std::string& name) {
-  const std::string path = JoinPath(directory, name);
+  const std::string path = FileOfModel(directory, name);
   struct stat info;
   if (::stat(path.c_str(), &info) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("reading ", path));
@@ -51,8 +54,8 @@ std::vector<std::vector<std::string>> TensorsByLayer(const ModelInventory& inven
   return names;
 }
 
-// Digest over names, dtypes, shapes and bytes of tensors, of 8-bit floats with their scales: layers
-// of one digest share results.
+// Digest over names, dtypes, shapes and bytes of tensors, of 8-bit floats with their scales and of
+// coded ones with their coding: layers of one digest share results.
 absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint,
                                           const std::vector<std::string>& names) {
   Sha256 hash;
@@ -60,6 +63,7 @@ absl::StatusOr<std::string> DigestTensors(const Checkpoint& checkpoint,
     std::string shape;
     for (int64_t dimension : tensor.shape) absl::StrAppend(&shape, dimension, ",");
     hash.Update(absl::StrCat(name, "\n", NameOf(tensor.dtype), "\n", shape, "\n"));
+    if (tensor.coding != nullptr) hash.Update(absl::StrCat(tensor.coding->Id(), "\n"));
     hash.Update(tensor.bytes);
   };
   for (const std::string& name : names) {
@@ -85,8 +89,8 @@ absl::Status RefuseNonFinite(const Checkpoint& checkpoint, const std::string& na
   const int64_t row_bytes = cols * SizeOf(tensor.dtype);
   for (int64_t row = 0; row < num_rows; row += kRows) {
     const int64_t count = std::min(kRows, num_rows - row);
-    if (IsFp8(tensor.dtype)) {
-      LWQ_RETURN_IF_ERROR(ReadFp8Rows(checkpoint, name, row, chunk.view().Rows(0, count)));
+    if (IsCoded(tensor)) {
+      LWQ_RETURN_IF_ERROR(ReadCodedRows(checkpoint, name, row, chunk.view().Rows(0, count)));
       continue;
     }
     const TensorView rows{
@@ -132,13 +136,54 @@ absl::Status CheckTiedHead(const OpenedModel& model) {
                    ", but both are stored and they differ; set tie_word_embeddings to false"));
 }
 
+// A file that the model has or, of one made of a GGUF file's keys, its digest only: it lies
+// nowhere.
+absl::StatusOr<std::string> DigestMade(const std::string& model, const std::string& name) {
+  constexpr int64_t kMostBytes = int64_t{1} << 30;
+  LWQ_ASSIGN_OR_RETURN(const std::string text, ReadModelFile(model, name, kMostBytes));
+  Sha256 hash;
+  hash.Update(text);
+  return hash.FinishHex();
+}
+
+// The model's files and what they say together: all of them, its configuration, its tokenizer.
+absl::Status HashFiles(const TaskContext& context, const std::string& directory,
+                       std::vector<std::string> names, const Checkpoint& checkpoint,
+                       v1::ModelManifest& manifest) {
+  const std::vector<std::string>& weights = checkpoint.file_names();
+  names.insert(names.end(), weights.begin(), weights.end());
+  names.push_back("config.json");
+  std::sort(names.begin(), names.end());
+  Sha256 digest, tokenizer_digest;
+  for (const std::string& name : names) {
+    const bool is_weight = std::find(weights.begin(), weights.end(), name) != weights.end();
+    LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("hashing ", name)));
+    v1::ModelFile file;
+    const bool made = checkpoint.gguf() != nullptr && !is_weight;
+    if (made) {
+      LWQ_ASSIGN_OR_RETURN(*file.mutable_sha256(), DigestMade(directory, name));
+    } else {
+      LWQ_ASSIGN_OR_RETURN(file, DescribeFile(directory, name));
+    }
+    const std::string line = absl::StrCat(name, " ", file.size_bytes(), " ", file.sha256(), "\n");
+    digest.Update(line);
+    if (name == "config.json") manifest.set_config_digest(file.sha256());
+    if (!is_weight && name != "config.json" && name != "generation_config.json") {
+      tokenizer_digest.Update(line);
+    }
+    if (!made) *manifest.add_files() = std::move(file);
+  }
+  manifest.set_digest(digest.FinishHex());
+  manifest.set_tokenizer_digest(tokenizer_digest.FinishHex());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::IngestTask& task) {
   LWQ_RETURN_IF_ERROR(context.progress(0, "checking files"));
   LWQ_ASSIGN_OR_ANNOTATE(OpenedModel model, OpenModel(task.directory()), "model ",
                          task.directory());
-  LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListCompanionFiles(task.directory()));
   LWQ_ASSIGN_OR_RETURN(auto tokenizer, LoadTokenizer(task.directory()));
 
   v1::TaskOutput output;
@@ -152,25 +197,10 @@ absl::StatusOr<v1::TaskOutput> RunIngest(const TaskContext& context, const v1::I
   LWQ_RETURN_IF_ERROR(CheckTiedHead(model));
   LWQ_RETURN_IF_ERROR(RefuseNonFinite(context, model));
 
-  const std::vector<std::string>& weights = model.checkpoint->file_names();
-  names.insert(names.end(), weights.begin(), weights.end());
-  names.push_back("config.json");
-  std::sort(names.begin(), names.end());
-  Sha256 digest, tokenizer_digest;
-  for (const std::string& name : names) {
-    const bool is_weight = std::find(weights.begin(), weights.end(), name) != weights.end();
-    LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("hashing ", name)));
-    LWQ_ASSIGN_OR_RETURN(v1::ModelFile file, DescribeFile(task.directory(), name));
-    const std::string line = absl::StrCat(name, " ", file.size_bytes(), " ", file.sha256(), "\n");
-    digest.Update(line);
-    if (name == "config.json") manifest.set_config_digest(file.sha256());
-    if (!is_weight && name != "config.json" && name != "generation_config.json") {
-      tokenizer_digest.Update(line);
-    }
-    *manifest.add_files() = std::move(file);
-  }
-  manifest.set_digest(digest.FinishHex());
-  manifest.set_tokenizer_digest(tokenizer_digest.FinishHex());
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> companions,
+                       ListCompanionFiles(task.directory()));
+  LWQ_RETURN_IF_ERROR(
+      HashFiles(context, task.directory(), companions, *model.checkpoint, manifest));
 
   const std::vector<std::vector<std::string>> tensors = TensorsByLayer(model.inventory);
   const int num_layers = model.spec.num_layers();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/hashing_writer.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/canonical.h"
@@ -46,7 +47,7 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& directory) {
 
 absl::Status CheckUnchanged(const v1::ModelInput& model) {
   for (const v1::ModelFile& file : model.manifest().files()) {
-    const std::string path = JoinPath(model.directory(), file.name());
+    const std::string path = FileOfModel(model.directory(), file.name());
     struct stat info;
     if (::stat(path.c_str(), &info) != 0) {
       return Failure(reasons::kModelChanged,

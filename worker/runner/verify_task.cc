@@ -16,7 +16,7 @@
 #include "records/option_records.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
-#include "worker/engine/io/fp8_blocks.h"
+#include "worker/engine/io/stored_rows.h"
 #include "worker/engine/model/head_pass.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/task_memory.h"
@@ -123,9 +123,9 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task,
         {{"name", file.name()}, {"bytes", file.size_bytes()}, {"sha256", file.sha256()}});
   }
   const v1::Recipe& recipe = task.recipe();
-  const absl::string_view weights = HasFp8(*source.checkpoint)
-                                        ? absl::string_view(kFp8Description)
-                                        : NameOf(source.inventory.weight_dtype);
+  const std::string coding = DescribeCoding(*source.checkpoint);
+  const absl::string_view weights =
+      coding.empty() ? NameOf(source.inventory.weight_dtype) : absl::string_view(coding);
   const Json manifest = {{"lwq_manifest", 3},
                          {"files", std::move(files)},
                          {"plan", PlanJson(task.plan())},
@@ -139,7 +139,7 @@ std::string ManifestJson(const TaskContext& context, const v1::VerifyTask& task,
                            {"source",
                             {{"digest", task.model().manifest().digest()},
                              {"architecture", task.model().manifest().architecture()},
-                            {"weights", weights},
+                             {"weights", weights},
                              {"files", std::move(source_files)}}}}}};
   return absl::StrCat(manifest.dump(1), "\n");
 }

@@ -9,6 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/quantization_config.h"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/io/model_files.h"
 
 namespace lwq {
 namespace {
@@ -57,8 +58,8 @@ absl::StatusOr<std::string> ConfigOfLayers(absl::string_view config, const Decod
 
 absl::StatusOr<std::string> PlannedConfig(const ArtifactPlan& plan, const KeptModel& kept) {
   const std::string& directory = plan.source->directory();
-  LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
-                                                        {.reason = reasons::kConfigInvalid.name}));
+  LWQ_ASSIGN_OR_RETURN(std::string config, ReadModelJson(directory, "config.json",
+                                                         {.reason = reasons::kConfigInvalid.name}));
   if (DropsLayers(*plan.model, *plan.plan)) {
     LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ReadDecoderSpec(directory));
     LWQ_ASSIGN_OR_RETURN(config, ConfigOfLayers(config, spec, kept.layers));

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/artifact/load_stored.h"
 #include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/model_files.h"
 
 namespace lwq {
 namespace {
@@ -200,6 +201,10 @@ class OverlayWeights : public WeightSource {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& directory) {
+  if (!GgufFileOf(directory).empty()) {
+    LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> file, Checkpoint::Open(directory));
+    return std::make_unique<OwnedCheckpointWeights>(std::move(file));
+  }
   LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared, ReadDeclaredQuantization(directory));
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(directory));
   if (declared.coding == nullptr) {

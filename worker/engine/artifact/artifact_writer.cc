@@ -16,6 +16,7 @@
 #include "worker/engine/artifact/edits_blob.h"
 #include "worker/engine/artifact/linear_coding.h"
 #include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/engine/plan/kept_layers.h"
 
 namespace lwq {
@@ -55,8 +56,8 @@ class PlanProvider : public TensorProvider {
     TensorView view;
     const auto origin = quantized_.find(tensor.name);
     if (origin == quantized_.end()) {
-      LWQ_ASSIGN_OR_RETURN(view, EditedTensor(*plan_.source, plan_.edits,
-                                              kept_.InSource(tensor.name), made_));
+      LWQ_ASSIGN_OR_RETURN(
+          view, EditedTensor(*plan_.source, plan_.edits, kept_.InSource(tensor.name), made_));
     } else {
       LWQ_ASSIGN_OR_RETURN(const StoredLinear linear,
                            plan_.blobs->Find(origin->second.module, origin->second.format));
@@ -153,7 +154,7 @@ absl::StatusOr<std::vector<WrittenFile>> CopyCompanionFiles(const std::string& s
   std::vector<WrittenFile> files;
   for (const std::string& name : names) {
     LWQ_ASSIGN_OR_RETURN(std::string content,
-                         ReadFile(JoinPath(source_directory, name), kMaxCompanionBytes));
+                         ReadModelFile(source_directory, name, kMaxCompanionBytes));
     LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteWhole(directory, name, content));
     files.push_back(std::move(written));
   }
@@ -188,7 +189,8 @@ absl::StatusOr<std::vector<WrittenFile>> WriteArtifact(const ArtifactPlan& plan,
     LWQ_ASSIGN_OR_RETURN(WrittenFile written, WriteWhole(directory, side.name, side.content));
     files.push_back(std::move(written));
   }
-  LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied, CopyCompanionFiles(plan.source->directory(), directory));
+  LWQ_ASSIGN_OR_RETURN(std::vector<WrittenFile> copied,
+                       CopyCompanionFiles(plan.source->directory(), directory));
   std::move(copied.begin(), copied.end(), std::back_inserter(files));
   LWQ_RETURN_IF_ERROR(SyncDirectory(directory));
   std::sort(files.begin(), files.end(),

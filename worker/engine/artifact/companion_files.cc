@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/io/model_files.h"
 
 namespace lwq {
 namespace {
@@ -22,7 +23,8 @@ std::vector<fs::path> FoldersOf(const std::string& directory) {
   const fs::path real = fs::canonical(directory, error);
   if (error) return {};
   std::vector<fs::path> folders = {real};
-  // models--<owner>--<name>/snapshots/<revision> has links to models--<owner>--<name>/blobs/<digest>.
+  // models--<owner>--<name>/snapshots/<revision> has links to
+  // models--<owner>--<name>/blobs/<digest>.
   if (real.parent_path().filename() == "snapshots") {
     folders.push_back(real.parent_path().parent_path() / "blobs");
   }
@@ -59,9 +61,13 @@ bool IsCompanionFile(absl::string_view name) {
 }
 
 absl::StatusOr<std::vector<std::string>> ListCompanionFiles(const std::string& directory) {
+  std::vector<std::string> companions = MadeFiles(directory);
+  if (!companions.empty()) {
+    std::erase_if(companions, [](const std::string& name) { return !IsCompanionFile(name); });
+    return companions;
+  }
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
   const std::vector<fs::path> folders = FoldersOf(directory);
-  std::vector<std::string> companions;
   for (const std::string& name : names) {
     if (!IsCompanionFile(name)) continue;
     const fs::path path = JoinPath(directory, name);

@@ -14,7 +14,7 @@ namespace lwq {
 // unknown.
 bool IsCompanionFile(absl::string_view name);
 
-// Those of `directory` that are regular files, sorted: what is hashed when a model is registered and
+// Of a GGUF file those that its keys make (io/model_files.h). Otherwise those of `directory` that are regular files, sorted: what is hashed when a model is registered and
 // what is copied into its artifacts. Whoever downloads an artifact reads them, so a link may not lead
 // to any file that the worker can read: only to one of the model directory itself or, where it is
 // a snapshot of Hugging Face's cache, of that model's "blobs" folder. INVALID_ARGUMENT

@@ -10,6 +10,7 @@
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/gptq.h"
 #include "worker/engine/artifact/quantization_config.h"
+#include "worker/engine/io/model_files.h"
 
 namespace lwq {
 namespace {
@@ -29,7 +30,8 @@ bool HasConfig(const std::string& directory) {
 bool SaysGptq(const std::string& directory) {
   if (!HasConfig(directory)) return false;
   const auto declared = ReadDeclaredQuantization(directory);
-  return declared.ok() && (declared->coding == &GptqCoding() || declared->coding == &GptqV2Coding());
+  return declared.ok() &&
+         (declared->coding == &GptqCoding() || declared->coding == &GptqV2Coding());
 }
 
 // Whatever says nothing else.
@@ -78,6 +80,12 @@ absl::StatusOr<ReadableArtifact> OpenArtifact(const std::string& directory,
     break;
   }
   ReadableArtifact artifact;
+  // A GGUF file describes itself too, by its keys; beside its source the source is what counts.
+  if (!GgufFileOf(directory).empty() && (source_directory.empty() || !found->is_in(directory))) {
+    artifact.described_in = directory;
+    LWQ_ASSIGN_OR_RETURN(artifact.weights, OpenWeights(directory));
+    return artifact;
+  }
   artifact.described_in = found->describes_itself ? directory : source_directory;
   if (artifact.described_in.empty()) {
     return Failure(reasons::kQuantMethodUnsupported,

@@ -53,8 +53,8 @@ struct ReadableArtifact {
   std::string described_in;
 };
 // Opens what `directory` holds. `source_directory` is the model it was made from, or empty where
-// that is not known: then an artifact that does not describe itself is INVALID_ARGUMENT
-// "QUANT_METHOD_UNSUPPORTED".
+// that is not known: then a GGUF file is read by its own keys, and another artifact that does not
+// describe itself is INVALID_ARGUMENT "QUANT_METHOD_UNSUPPORTED".
 absl::StatusOr<ReadableArtifact> OpenArtifact(const std::string& directory,
                                               const std::string& source_directory);
 

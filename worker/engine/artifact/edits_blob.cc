@@ -13,8 +13,8 @@
 #include "base/hashing_writer.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
-#include "worker/engine/io/fp8_blocks.h"
 #include "worker/engine/io/safetensors.h"
+#include "worker/engine/io/stored_rows.h"
 #include "worker/engine/plan/safetensors_layout.h"
 #include "worker/engine/tensor/half.h"
 #include "worker/engine/tensor/widen.h"
@@ -47,22 +47,24 @@ void Append(DType dtype, ConstMatrixView values, std::string& bytes) {
   }
 }
 
-// A weight in 8-bit floats as what it is read as: `view` gets its type and the bytes, which lie in
-// `bytes`.
-absl::Status ReadFp8(const Checkpoint& source, const std::string& name, TensorView& view,
-                     std::string& bytes) {
-  if (view.shape.size() != 2) {
+// A coded weight as what it is read as: `view` gets its type and the bytes, which lie in `bytes`.
+absl::Status ReadCoded(const Checkpoint& source, const std::string& name, TensorView& view,
+                       std::string& bytes) {
+  if (view.shape.size() != 2 && view.coding == nullptr) {
     return Failure(reasons::kDtypeUnsupported,
                    absl::StrCat("tensor ", name, " is F8_E4M3 and no matrix"));
   }
-  const int64_t rows = view.shape[0];
-  Matrix some(std::min(kFp8Block, rows), view.shape[1]);
+  const int64_t rows = view.shape.size() == 1 ? 1 : view.shape[0];
+  const DType read_as = ReadAs(view);
+  bytes.reserve(static_cast<size_t>(view.num_elements() * SizeOf(read_as)));
+  Matrix some(std::min(kFp8Block, rows), view.shape.back());
   for (int64_t r = 0; r < rows; r += kFp8Block) {
     const MatrixView part = some.view().Rows(0, std::min(kFp8Block, rows - r));
-    LWQ_RETURN_IF_ERROR(ReadFp8Rows(source, name, r, part));
-    Append(kFp8ReadAs, part, bytes);
+    LWQ_RETURN_IF_ERROR(ReadCodedRows(source, name, r, part));
+    Append(read_as, part, bytes);
   }
-  view.dtype = kFp8ReadAs;
+  view.dtype = read_as;
+  view.coding = nullptr;
   view.bytes = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
   return absl::OkStatus();
 }
@@ -72,8 +74,8 @@ absl::Status CheckVector(const std::string& name, const TensorView& view, size_t
   if (view.shape.size() == 1 && view.shape[0] == static_cast<int64_t>(size)) {
     return absl::OkStatus();
   }
-  return absl::InternalError(absl::StrCat("an edit of ", name, " has ", size,
-                                          " values, which is not its shape"));
+  return absl::InternalError(
+      absl::StrCat("an edit of ", name, " has ", size, " values, which is not its shape"));
 }
 
 absl::Status ScaleInto(const std::string& name, const TensorView& view, const LinearScales& scales,
@@ -147,7 +149,7 @@ absl::StatusOr<TensorView> EditedTensor(const Checkpoint& source, const LayerEdi
                                         const std::string& name, std::string& made) {
   LWQ_ASSIGN_OR_RETURN(TensorView view, source.Get(name));
   std::string read;
-  if (IsFp8(view.dtype)) LWQ_RETURN_IF_ERROR(ReadFp8(source, name, view, read));
+  if (IsCoded(view)) LWQ_RETURN_IF_ERROR(ReadCoded(source, name, view, read));
   const auto as_read = [&] {
     if (read.empty()) return view;
     made = std::move(read);
@@ -164,7 +166,8 @@ absl::StatusOr<TensorView> EditedTensor(const Checkpoint& source, const LayerEdi
     return as_read();
   }
   if (!IsWeightFloat(view.dtype)) {
-    return absl::InternalError(absl::StrCat("an edit of ", name, ", which is ", NameOf(view.dtype)));
+    return absl::InternalError(
+        absl::StrCat("an edit of ", name, ", which is ", NameOf(view.dtype)));
   }
   made.clear();
   if (tensor != edits->tensors.end()) {

@@ -10,6 +10,7 @@
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/gguf/gguf_tokenizer.h"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/engine/plan/artifact_format.h"
 #include "worker/engine/tokenizer/tokenizer.h"
 
@@ -19,9 +20,8 @@ namespace {
 constexpr int64_t kMaxTokenizerBytes = int64_t{64} << 20;
 
 absl::StatusOr<std::string> ReadIfThere(const std::string& directory, const char* name) {
-  const std::string path = JoinPath(directory, name);
-  if (!FileExists(path)) return std::string();
-  return ReadFile(path, kMaxTokenizerBytes);
+  if (!HasModelFile(directory, name)) return std::string();
+  return ReadModelFile(directory, name, kMaxTokenizerBytes);
 }
 
 absl::StatusOr<std::string> ReadJsonIfThere(const std::string& directory, const char* name) {
@@ -131,7 +131,8 @@ class FilePlanner {
     if (format != nullptr && format->gguf() != nullptr) {
       type = format->gguf()->type().type;
     } else if (format != nullptr && format->dense()) {
-      LWQ_ASSIGN_OR_RETURN(type, TypeOf(linear.own_dtype.value_or(model_.weight_dtype), plan.tensor));
+      LWQ_ASSIGN_OR_RETURN(type,
+                           TypeOf(linear.own_dtype.value_or(model_.weight_dtype), plan.tensor));
     } else {
       return Unsupported(absl::StrCat(linear.module, " in a GGUF file as ",
                                       format == nullptr ? "nothing at all" : format->id()));
@@ -169,8 +170,8 @@ absl::StatusOr<std::unique_ptr<GgufFilePlan>> PlanGgufFile(const ModelInventory&
         absl::StrCat("the plan has ", plan.size(), " formats for ", model.units.size(), " units"));
   }
   auto file = std::make_unique<GgufFilePlan>();
-  LWQ_ASSIGN_OR_RETURN(std::string config, ReadJsonFile(JoinPath(directory, "config.json"),
-                                                        {.reason = reasons::kConfigInvalid.name}));
+  LWQ_ASSIGN_OR_RETURN(std::string config, ReadModelJson(directory, "config.json",
+                                                         {.reason = reasons::kConfigInvalid.name}));
   LWQ_ASSIGN_OR_RETURN(const DecoderSpec spec, ParseDecoderSpec(config));
   LWQ_ASSIGN_OR_RETURN(file->model, MakeGgufModel(spec, /*name=*/""));
   LWQ_ASSIGN_OR_RETURN(const GgufTokenizerFiles tokenizer,

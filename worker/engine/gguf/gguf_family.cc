@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/container/btree_set.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -43,15 +45,14 @@ constexpr GgufModuleName kQwen3MoeModules[] = {{"self_attn.q_norm", "attn_q_norm
                                                {"mlp.experts.*.up_proj", "ffn_up_exps"},
                                                {"mlp.experts.*.down_proj", "ffn_down_exps"}};
 
-constexpr GgufModuleName kQwen2MoeModules[] = {
-    {"mlp.gate", "ffn_gate_inp"},
-    {"mlp.experts.*.gate_proj", "ffn_gate_exps"},
-    {"mlp.experts.*.up_proj", "ffn_up_exps"},
-    {"mlp.experts.*.down_proj", "ffn_down_exps"},
-    {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
-    {"mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
-    {"mlp.shared_expert.up_proj", "ffn_up_shexp"},
-    {"mlp.shared_expert.down_proj", "ffn_down_shexp"}};
+constexpr GgufModuleName kQwen2MoeModules[] = {{"mlp.gate", "ffn_gate_inp"},
+                                               {"mlp.experts.*.gate_proj", "ffn_gate_exps"},
+                                               {"mlp.experts.*.up_proj", "ffn_up_exps"},
+                                               {"mlp.experts.*.down_proj", "ffn_down_exps"},
+                                               {"mlp.shared_expert_gate", "ffn_gate_inp_shexp"},
+                                               {"mlp.shared_expert.gate_proj", "ffn_gate_shexp"},
+                                               {"mlp.shared_expert.up_proj", "ffn_up_shexp"},
+                                               {"mlp.shared_expert.down_proj", "ffn_down_shexp"}};
 
 constexpr absl::string_view kLlamaClasses[] = {"LlamaForCausalLM", "MistralForCausalLM"};
 constexpr absl::string_view kMixtralClasses[] = {"MixtralForCausalLM"};
@@ -129,6 +130,12 @@ const GgufModuleName* Lookup(absl::Span<const GgufModuleName> names, absl::strin
   return found == names.end() ? nullptr : &*found;
 }
 
+const GgufModuleName* LookupName(absl::Span<const GgufModuleName> names, absl::string_view name) {
+  const auto found = std::find_if(names.begin(), names.end(),
+                                  [name](const GgufModuleName& one) { return one.name == name; });
+  return found == names.end() ? nullptr : &*found;
+}
+
 // Cuts "3.rest" into 3 and "rest"; false when it does not begin with a plain number and a dot.
 bool ConsumeNumber(absl::string_view* text, int64_t* number) {
   const size_t dot = text->find('.');
@@ -167,6 +174,39 @@ absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view model_clas
   return Failure(absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
                  absl::StrCat("a GGUF file of architecture ", model_class, ": lwq writes them of ",
                               absl::StrJoin(known, ", ")));
+}
+
+absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view architecture, bool experts) {
+  absl::btree_set<absl::string_view> known;
+  for (const GgufFamilyDef& family : kFamilies) {
+    if (family.architecture == architecture && family.experts == experts) return &family;
+    known.insert(family.architecture);
+  }
+  return Failure(
+      absl::StatusCode::kUnimplemented, reasons::kArchUnsupported.name,
+      absl::StrCat("a GGUF file of architecture \"", absl::CHexEscape(architecture.substr(0, 64)),
+                   "\"", experts ? " with experts" : "", ": lwq reads them of ",
+                   absl::StrJoin(known, ", ")));
+}
+
+absl::StatusOr<std::string> NameOutsideGguf(const GgufFamilyDef& family, absl::string_view tensor) {
+  const absl::Status unknown = Failure(
+      reasons::kTensorUnknown,
+      absl::StrCat("tensor ", tensor, " is no part of a GGUF file of family ", family.name));
+  const size_t dot = tensor.rfind('.');
+  if (dot == absl::string_view::npos) return unknown;
+  absl::string_view name = tensor.substr(0, dot);
+  const absl::string_view kind = tensor.substr(dot + 1);
+  if (kind != "weight" && kind != "bias") return unknown;
+  if (const GgufModuleName* found = LookupName(kModelModules, name)) {
+    return absl::StrCat(found->module, ".", kind);
+  }
+  int64_t layer = 0;
+  if (!absl::ConsumePrefix(&name, "blk.") || !ConsumeNumber(&name, &layer)) return unknown;
+  const GgufModuleName* found = LookupName(family.modules, name);
+  if (found == nullptr) found = LookupName(kLayerModules, name);
+  if (found == nullptr) return unknown;
+  return absl::StrCat("model.layers.", layer, ".", found->module, ".", kind);
 }
 
 absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor) {

@@ -61,12 +61,26 @@ struct GgufTensorName {
 // INVALID_ARGUMENT "TENSOR_UNKNOWN" when the family has no such tensor.
 absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor);
 
+// The family of a file that says `architecture` and has experts or none. UNIMPLEMENTED
+// "ARCH_UNSUPPORTED" lists those there are.
+absl::StatusOr<const GgufFamilyDef*> FindGgufFamily(absl::string_view architecture, bool experts);
+// What NameInGguf makes `tensor` of, with "*" for the expert's number where it is stacked.
+// INVALID_ARGUMENT "TENSOR_UNKNOWN" when the family has no such tensor.
+absl::StatusOr<std::string> NameOutsideGguf(const GgufFamilyDef& family, absl::string_view tensor);
+
 // The source row that is row `row` of a permuted tensor with `rows` rows in `heads` heads: pairs
 // that were half a head apart become neighbours.
 constexpr int64_t PermutedRow(int64_t row, int64_t rows, int64_t heads) {
   const int64_t head_rows = rows / heads;
   const int64_t in_head = row % head_rows;
   return row - in_head + in_head / 2 + in_head % 2 * (head_rows / 2);
+}
+// The other way round: the permuted row that the source's row `row` is.
+constexpr int64_t RowWhenPermuted(int64_t row, int64_t rows, int64_t heads) {
+  const int64_t head_rows = rows / heads;
+  const int64_t in_head = row % head_rows;
+  const int64_t half = head_rows / 2;
+  return row - in_head + in_head % half * 2 + in_head / half;
 }
 
 }  // namespace lwq

@@ -17,21 +17,13 @@
 #include "nlohmann/json.hpp"
 #include "worker/engine/gguf/pre_tokenizer.h"
 #include "worker/engine/gguf/sentencepiece_proto.h"
+#include "worker/engine/gguf/token_type.h"
 
 namespace lwq {
 namespace {
 
 using Json = nlohmann::json;
 
-// llama.cpp's token types.
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6
-};
 constexpr float kAddedTokenScore = -1000;
 constexpr float kUnusedTokenScore = -10000;
 

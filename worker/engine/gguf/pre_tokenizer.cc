@@ -2,7 +2,9 @@
 
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/reasons.h"
 #include "nlohmann/json.hpp"
 
@@ -16,6 +18,7 @@ struct KnownPreTokenizer {
   std::vector<std::string> steps;  // as StepText writes them
   // Whether a word that is a token stays whole, whatever merges there are.
   bool ignore_merges = false;
+  bool composes = false;  // its models' NFC, which llama.cpp leaves out
 };
 
 // Patterns are split points ("isolated" matches) unless said otherwise.
@@ -30,7 +33,9 @@ const std::vector<KnownPreTokenizer>& Known() {
         "bytes"}},
       {"qwen2",
        {R"(split (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-        "bytes"}},
+        "bytes"},
+       /*ignore_merges=*/false,
+       /*composes=*/true},
       {"tekken",
        {R"(split [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
         "bytes"},
@@ -75,6 +80,30 @@ std::string StepText(const Json& step) {
   return "?";
 }
 
+// Names that stand for the same steps.
+struct OtherName {
+  absl::string_view name, same_as;
+};
+constexpr OtherName kOtherNames[] = {
+    {"llama3", "llama-bpe"},      {"llama-v3", "llama-bpe"}, {"falcon3", "llama-bpe"},
+    {"smaug-bpe", "dbrx"},        {"gpt2", "gpt-2"},         {"phi-2", "gpt-2"},
+    {"deepseek-r1-qwen", "qwen2"}};
+
+// The step that StepText makes `text` of.
+Json StepOf(absl::string_view text) {
+  if (absl::ConsumePrefix(&text, "split ")) {
+    return {{"type", "Split"},
+            {"pattern", {{"Regex", std::string(text)}}},
+            {"behavior", "Isolated"},
+            {"invert", false}};
+  }
+  if (text == "single digits") return {{"type", "Digits"}, {"individual_digits", true}};
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", false},
+          {"trim_offsets", true},
+          {"use_regex", text == "words and bytes"}};
+}
+
 absl::Status Unsupported(absl::string_view what) {
   return Failure(reasons::kGgufTokenizer, absl::StrCat("a GGUF file with this tokenizer: ", what));
 }
@@ -102,6 +131,30 @@ absl::StatusOr<std::string> PreTokenizerName(absl::string_view tokenizer_json) {
   }
   return Unsupported(absl::StrCat("its pre-tokenizer, with ignore_merges ",
                                   ignore_merges ? "on" : "off", ", is none of ", names));
+}
+
+absl::StatusOr<StepsBeforeModel> StepsOfPreTokenizer(absl::string_view name) {
+  for (const OtherName& other : kOtherNames) {
+    if (other.name == name) name = other.same_as;
+  }
+  std::string names;
+  for (const KnownPreTokenizer& known : Known()) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", known.name);
+    if (known.name != name) continue;
+    StepsBeforeModel steps;
+    Json list = Json::array();
+    for (const std::string& step : known.steps) list.push_back(StepOf(step));
+    const Json all = {{"type", "Sequence"}, {"pretokenizers", list}};
+    steps.pre_tokenizer = (list.size() == 1 ? list[0] : all).dump();
+    steps.normalizer = known.composes ? R"({"type":"NFC"})" : "null";
+    steps.ignore_merges = known.ignore_merges;
+    steps.adds_bos = known.ignore_merges;  // of llama-bpe and tekken
+    return steps;
+  }
+  return Failure(
+      reasons::kGgufTokenizer,
+      absl::StrCat("the GGUF file's pre-tokenizer \"", absl::CHexEscape(name.substr(0, 64)),
+                   "\" is none of ", names, "; give the model's safetensors files"));
 }
 
 absl::StatusOr<bool> AddsSpacePrefix(absl::string_view tokenizer_json) {

@@ -9,6 +9,16 @@
 
 namespace lwq {
 
+// The other way round, of a name that llama.cpp has for the steps before a byte-level BPE.
+struct StepsBeforeModel {
+  std::string normalizer;     // JSON; "null" for none
+  std::string pre_tokenizer;  // JSON
+  bool ignore_merges = false;
+  bool adds_bos = false;      // what llama.cpp does where no key says it
+};
+// UNIMPLEMENTED "GGUF_TOKENIZER" lists the names that lwq knows.
+absl::StatusOr<StepsBeforeModel> StepsOfPreTokenizer(absl::string_view name);
+
 // llama.cpp's name for the pre-tokenizer of a byte-level BPE, by its steps and patterns.
 // UNIMPLEMENTED "GGUF_TOKENIZER" for one that llama.cpp is not known to have.
 absl::StatusOr<std::string> PreTokenizerName(absl::string_view tokenizer_json);

@@ -13,6 +13,7 @@
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/io/model_files.h"
 
 namespace lwq {
 namespace {
@@ -96,6 +97,9 @@ absl::Status CheckShardAgainstIndex(const ShardIndex& index, const std::string& 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& directory) {
+  if (const std::string gguf = GgufFileOf(directory); !gguf.empty()) {
+    return OpenGguf(directory, gguf);
+  }
   ShardIndex index;
   bool sharded = false;
   // transformers looks for the single file first, then for the index; so does this.
@@ -109,7 +113,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
   } else {
     return Failure(reasons::kWeightsMissing,
                    absl::StrCat(directory, ": neither ", kSingleFile, " nor ", kIndexFile,
-                                " is there; lwq reads safetensors files only"));
+                                " nor one GGUF file is there; of several GGUF files give one by "
+                                "its path"));
   }
   auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
   checkpoint->directory_ = directory;
@@ -140,6 +145,23 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     }
   }
   std::sort(checkpoint->names_.begin(), checkpoint->names_.end());
+  return checkpoint;
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::OpenGguf(const std::string& model,
+                                                                 const std::string& path) {
+  auto checkpoint = std::unique_ptr<Checkpoint>(new Checkpoint());
+  checkpoint->directory_ = model;
+  LWQ_ASSIGN_OR_ANNOTATE(checkpoint->gguf_, GgufTensors::Open(path), path);
+  for (const auto& [name, view] : checkpoint->gguf_->tensors()) {
+    if (!checkpoint->tensors_.emplace(name, view).second) {
+      return Failure(reasons::kGgufTensor, absl::StrCat(path, ": two tensors are ", Quoted(name)));
+    }
+    checkpoint->names_.push_back(name);
+  }
+  std::sort(checkpoint->names_.begin(), checkpoint->names_.end());
+  checkpoint->file_names_.push_back(Basename(path));
+  checkpoint->total_file_bytes_ = checkpoint->gguf_->file().size_bytes();
   return checkpoint;
 }
 

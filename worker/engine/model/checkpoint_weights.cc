@@ -1,10 +1,10 @@
-// A dense checkpoint, of floats of 16 or 32 bits or of 8 with scales, as a WeightSource.
+// A dense checkpoint, of floats of 16 or 32 bits or of what is read as such, as a WeightSource.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
-#include "worker/engine/io/fp8_blocks.h"
+#include "worker/engine/io/stored_rows.h"
 #include "worker/engine/model/upload_tensor.h"
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/tensor/widen.h"
@@ -19,13 +19,13 @@ class CheckpointWeights : public WeightSource {
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const std::string name = absl::StrCat(module, ".weight");
     LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint_->Get(name));
-    if (IsFp8(tensor.dtype)) return ReadFp8(name, out);
+    if (IsCoded(tensor)) return ReadCoded(name, out);
     return WidenToFloat(name, tensor, /*refuse_non_finite=*/true, out);
   }
 
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    if (HoldsFp8(tensor)) return ReadFp8Rows(*checkpoint_, tensor, first_row, out);
+    if (HoldsCoded(tensor)) return ReadCodedRows(*checkpoint_, tensor, first_row, out);
     LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
     return WidenToFloat(tensor, rows, /*refuse_non_finite=*/true, out);
   }
@@ -33,12 +33,12 @@ class CheckpointWeights : public WeightSource {
                           DeviceView<float> out) const override {
     const std::string name = absl::StrCat(module, ".weight");
     LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
-    if (IsFp8(tensor.dtype)) return WeightSource::LoadLinear(module, device, out);
+    if (IsCoded(tensor)) return WeightSource::LoadLinear(module, device, out);
     return UploadTensor(device, name, tensor, out);
   }
   absl::Status LoadDense(absl::string_view tensor, int64_t first_row, Device* device,
                          DeviceView<float> out) const override {
-    if (HoldsFp8(tensor)) return WeightSource::LoadDense(tensor, first_row, device, out);
+    if (HoldsCoded(tensor)) return WeightSource::LoadDense(tensor, first_row, device, out);
     LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
     return UploadTensor(device, tensor, rows, out);
   }
@@ -46,19 +46,19 @@ class CheckpointWeights : public WeightSource {
   bool HasDense(absl::string_view tensor) const override { return checkpoint_->Has(tensor); }
 
  private:
-  bool HoldsFp8(absl::string_view tensor) const {
+  bool HoldsCoded(absl::string_view tensor) const {
     const auto found = checkpoint_->Get(tensor);
-    return found.ok() && IsFp8(found->dtype);
+    return found.ok() && IsCoded(*found);
   }
   // A whole weight.
-  absl::Status ReadFp8(const std::string& name, MatrixView out) const {
+  absl::Status ReadCoded(const std::string& name, MatrixView out) const {
     LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
     if (tensor.shape != std::vector<int64_t>{out.rows, out.cols}) {
       return Failure(reasons::kConfigMismatch,
                      absl::StrCat("tensor ", name, " does not have the shape [", out.rows, ", ",
                                   out.cols, "]"));
     }
-    return ReadFp8Rows(*checkpoint_, name, 0, out);
+    return ReadCodedRows(*checkpoint_, name, 0, out);
   }
 
   // Rows [first_row, first_row + count) of a tensor; [n] counts as one row.

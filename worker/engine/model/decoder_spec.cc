@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
-#include "worker/engine/io/json_file.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/engine/model/config_reader.h"
 #include "worker/engine/model/families.h"
 
@@ -82,7 +82,7 @@ absl::StatusOr<DecoderSpec> ReadDecoderSpec(const std::string& model_directory) 
   JsonLimits limits;
   limits.reason = reasons::kConfigInvalid.name;
   LWQ_ASSIGN_OR_RETURN(const std::string text,
-                       ReadJsonFile(JoinPath(model_directory, "config.json"), limits));
+                       ReadModelJson(model_directory, "config.json", limits));
   return ParseDecoderSpec(text);
 }
 

@@ -11,10 +11,15 @@
 
 namespace lwq {
 
+class RowCoding;  // tensor/row_coding.h
+
 struct TensorView {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;       // row-major
   absl::Span<const uint8_t> bytes;  // little-endian, exactly product(shape) * SizeOf(dtype)
+  // Of a tensor that is stored otherwise: how its bytes, of whatever size, become rows of numbers
+  // that `dtype` holds. Not owned; lives as long as the bytes.
+  const RowCoding* coding = nullptr;
 
   int64_t num_elements() const {
     int64_t n = 1;

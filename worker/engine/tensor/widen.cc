@@ -76,6 +76,9 @@ absl::Status CheckWidenable(absl::string_view name, const TensorView& tensor, in
                    absl::StrCat("tensor ", name, " has dtype ", NameOf(tensor.dtype),
                                 ", weights are F16, BF16 or F32"));
   }
+  if (tensor.coding != nullptr) {
+    return absl::InternalError(absl::StrCat("tensor ", name, " is coded and was read as floats"));
+  }
   const bool fits = (shape.size() == 2 && shape[0] == rows && shape[1] == cols) ||
                     (shape.size() == 1 && rows == 1 && shape[0] == cols);
   if (!fits) {

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/engine/tokenizer/pipeline_tokenizer.h"
 #include "worker/engine/tokenizer/sentencepiece_tokenizer.h"
 #include "worker/engine/tokenizer/tokenizer_config.h"
@@ -20,11 +21,12 @@ constexpr int64_t kMaxTokenizerBytes = 64 << 20;
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_directory) {
   LWQ_ASSIGN_OR_ANNOTATE(const TokenizerConfig config, ReadTokenizerConfig(model_directory),
                          "reading the tokenizer of ", model_directory);
-  const std::string json_path = JoinPath(model_directory, "tokenizer.json");
-  if (FileExists(json_path)) {
-    LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(json_path, kMaxTokenizerBytes));
+  constexpr char kJson[] = "tokenizer.json";
+  if (HasModelFile(model_directory, kJson)) {
+    LWQ_ASSIGN_OR_RETURN(const std::string text,
+                         ReadModelFile(model_directory, kJson, kMaxTokenizerBytes));
     LWQ_ASSIGN_OR_ANNOTATE(TokenizerPipeline pipeline, ReadTokenizerJson(text, config), "reading ",
-                           json_path);
+                           JoinPath(model_directory, kJson));
     return PipelineTokenizer::Create(std::move(pipeline), config);
   }
   const std::string model_path = JoinPath(model_directory, "tokenizer.model");

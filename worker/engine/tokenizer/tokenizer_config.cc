@@ -6,9 +6,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/io/model_files.h"
 #include "worker/engine/tokenizer/json_reading.h"
 
 namespace lwq {
@@ -24,7 +24,7 @@ absl::StatusOr<std::string> TokenField(const Json& config, const char* key) {
 }
 
 absl::StatusOr<Json> ReadObject(const std::string& directory, const std::string& name) {
-  absl::StatusOr<std::string> text = ReadFile(JoinPath(directory, name), kMaxConfigBytes);
+  absl::StatusOr<std::string> text = ReadModelFile(directory, name, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return Json::object();
   LWQ_RETURN_IF_ERROR(text.status());
   LWQ_ASSIGN_OR_RETURN(Json json, ParseTokenizerJson(*text, name));
