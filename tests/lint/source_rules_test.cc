@@ -18,12 +18,7 @@ using ::testing::IsEmpty;
 constexpr size_t kMaxFunctionLines = 60;
 
 // "<line>: <lines> lines" of functions that are too long, those of classes too. Reads the layout
-<<<<<<< HEAD
 // that clang-format gives the tree: a function starts at the last line of its own indentation before a
-=======
-// that clang-format gives the tree: a function starts at the last line of its own indentation
-// before a
->>>>>>> 103c691 (GGUF files as sources of models: quantize, plan, model add, eval and doctor take FILE.gguf)
 // "}" that stands alone. A loop as long as that is found as well: its function is longer still.
 std::vector<std::string> LongFunctions(const std::string& text) {
   static const std::regex& type = *new std::regex("^ *(class|struct|enum|union|namespace)\\b");

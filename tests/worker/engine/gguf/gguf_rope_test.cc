@@ -43,6 +43,15 @@ TEST(GgufRopeTest, Llama3IsFoundFromItsDivisors) {
   }
 }
 
+// A head so small that one pair alone lies between long waves and short ones.
+TEST(GgufRopeTest, OnePairBetweenIsEnough) {
+  const std::vector<float> divisors = Divisors(1000, 8, 8, 1, 4, 24);
+  const auto rope = Llama3RopeOf(divisors, 1000, 8);
+  ASSERT_TRUE(rope.has_value());
+  EXPECT_EQ(rope->factor, 8);
+  EXPECT_EQ(rope->original_max_positions, 24);
+}
+
 TEST(GgufRopeTest, OtherDivisorsAreNot) {
   std::vector<float> divisors = Divisors(500000, 128, 8, 1, 4, 8192);
   EXPECT_FALSE(Llama3RopeOf(divisors, 10000, 128).has_value()) << "of another base";
