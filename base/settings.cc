@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <set>
 #include <sstream>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/ascii.h"
@@ -37,9 +39,43 @@ bool IsGiven(const std::vector<std::string>& words, const std::string& flag) {
   return false;
 }
 
+// CLI11 skips sections that nobody asks for and makes one value of a key that is there twice.
+absl::Status CheckNames(const SettingsSource& source) {
+  const std::string file = absl::StrCat("the settings ", source.file_name);
+  std::string section;
+  std::set<std::pair<std::string, std::string>> keys;
+  bool in_list = false;
+  for (const absl::string_view raw : absl::StrSplit(source.file, '\n')) {
+    const absl::string_view line = absl::StripAsciiWhitespace(raw.substr(0, raw.find('#')));
+    if (std::exchange(in_list, in_list && !absl::EndsWith(line, "]"))) continue;
+    if (absl::StartsWith(line, "[") && absl::EndsWith(line, "]")) {
+      section = std::string(line.substr(1, line.size() - 2));
+      if (std::count(source.sections.begin(), source.sections.end(), section) > 0) continue;
+      return Failure(reasons::kFlagInvalid,
+                     absl::StrCat(file, " have a section [", LogSafe(section), "]; ",
+                                  source.sections.empty()
+                                      ? "there are none here: put its keys at the top"
+                                      : absl::StrCat("sections are commands: ",
+                                                     absl::StrJoin(source.sections, ", "))));
+    }
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(line, absl::MaxSplits('=', 1));
+    const std::string key(absl::StripAsciiWhitespace(parts.first));
+    if (key.empty()) continue;
+    const absl::string_view value = absl::StripAsciiWhitespace(parts.second);
+    in_list = absl::StartsWith(value, "[") && !absl::EndsWith(value, "]");
+    if (keys.insert({section, key}).second) continue;
+    return Failure(reasons::kFlagInvalid,
+                   absl::StrCat(file, " name \"", LogSafe(key), "\" twice",
+                                section.empty() ? "" : absl::StrCat(" in [", section, "]")));
+  }
+  return absl::OkStatus();
+}
+
 // By key: those of the section before those outside of all.
 absl::StatusOr<Values> ReadFileValues(absl::Span<const SettableFlag> flags,
                                       const SettingsSource& source) {
+  LWQ_RETURN_IF_ERROR(CheckNames(source));
   Values values, of_section;
   std::vector<CLI::ConfigItem> items;
   try {

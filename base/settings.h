@@ -30,14 +30,15 @@ struct SettingsSource {
   std::string file;       // the text of a TOML file; its keys are flags' names
   std::string file_name;  // for errors
   std::string section;    // whose keys go before those at the top of the file
+  std::vector<std::string> sections;  // that there may be
   // Flags of the program's other commands, which the top of the file may name too.
   std::vector<std::string> other_flags;
 };
 
 // `words`, and what they leave open of `flags`, as "--name=value". Switches are set by "true", "1",
 // "yes" and "on"; lists have commas between in the environment, and are arrays in the file.
-// INVALID_ARGUMENT FLAG_INVALID for a key of the file that is no flag, or a switch set to something
-// else.
+// INVALID_ARGUMENT FLAG_INVALID for a key of the file that is no flag or is there twice, for a section
+// that is none, or a switch set to something else.
 absl::StatusOr<std::vector<std::string>> WithSettings(std::vector<std::string> words,
                                                       absl::Span<const SettableFlag> flags,
                                                       const SettingsSource& source);

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
 
@@ -29,6 +30,7 @@ SettingsSource Source(std::map<std::string, std::string> variables, std::string 
   source.file = std::move(file);
   source.file_name = "x.toml";
   source.section = "quantize";
+  source.sections = {"quantize", "submit"};
   source.other_flags = {"budget"};
   return source;
 }
@@ -69,6 +71,30 @@ TEST(SettingsTest, ASectionGoesBeforeTheTopAndOthersAreLeftAlone) {
 TEST(SettingsTest, AKeyThatIsNoFlagIsRefused) {
   EXPECT_THAT(WithSettings({}, kFlags, Source({}, "data_dir = \"/typo\"\n")),
               FailsWith("FLAG_INVALID", AllOf(HasSubstr("x.toml"), HasSubstr("--data_dir"))));
+}
+
+TEST(SettingsTest, ASectionThatIsNoCommandIsRefused) {
+  for (const char* file : {"[quantise]\ndata-dir = \"/typo\"\n", "[quantise]\n"}) {
+    EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
+                FailsWith("FLAG_INVALID", AllOf(HasSubstr("[quantise]"), HasSubstr("submit"))));
+  }
+  SettingsSource without = Source({}, "[server]\n");
+  without.sections.clear();
+  EXPECT_THAT(WithSettings({}, kFlags, without),
+              FailsWith("FLAG_INVALID", HasSubstr("put its keys at the top")));
+}
+
+TEST(SettingsTest, AKeyThatIsThereTwiceIsRefusedByItsName) {
+  for (const char* between : {"", "budget = \"4bpw\"\n", "# a comment\n\n"}) {
+    const std::string file =
+        absl::StrCat("data-dir = \"/a\"\n", between, "data-dir = \"/b\"\n");
+    EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
+                FailsWith("FLAG_INVALID", HasSubstr("\"data-dir\" twice")));
+  }
+  // Another section's is another key, and what is in a list is none.
+  EXPECT_THAT(Given({}, Source({}, "data-dir = \"/a\"\n[quantize]\ndata-dir = \"/b\"\n"
+                                   "model-root = [\"/c\",\n  \"/c\"]\n")),
+              ElementsAre("--data-dir=/b", "--model-root=/c", "--model-root=/c"));
 }
 
 TEST(SettingsTest, PlainArgumentsStayBehindTheirMark) {
