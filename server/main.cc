@@ -76,7 +76,7 @@ absl::Duration Days(double days) {
   return days > 0 ? absl::Hours(24 * days) : absl::InfiniteDuration();
 }
 
-int Run(const ServerOptions& options, const std::string& ready_file) {
+int Run(const ServerOptions& options, absl::Duration store_wait, const std::string& ready_file) {
   // Before any thread is made, so that all of them leave these signals to the one that waits.
   sigset_t signals;
   sigemptyset(&signals);
@@ -85,6 +85,7 @@ int Run(const ServerOptions& options, const std::string& ready_file) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   RunnerOptions runner_options{.server = options};
+  runner_options.store_wait = store_wait;
   runner_options.leader.holder = HolderOf(options);
   runner_options.on_ready = [&](const Server& server) { return TellReady(server, ready_file); };
   runner_options.on_last_drain = [budget = options.drain_budget] {
@@ -114,6 +115,7 @@ struct Flags {
   std::string ready_file, log_format = "text", log_level = "info";
   std::optional<std::string> audit_log;
   double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;  // seconds
+  double store_wait = 60;                                                       // seconds
   double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30;                    // days
   double grace = 3600;                                                          // seconds
 };
@@ -178,6 +180,9 @@ void AddTimes(CLI::App& app, Flags& flags) {
                  "seconds until a silent worker is forgotten, and until a task that no worker can "
                  "run fails its jobs")
       ->check(CLI::Range(1.0, 1e9));
+  app.add_option("--store-wait", flags.store_wait,
+                 "seconds for which a PostgreSQL that is not there is waited for at the start")
+      ->check(CLI::Range(0.0, 86400.0));
   app.add_option("--drain-timeout", flags.drain,
                  "seconds that open calls get when the server stops")
       ->check(CLI::Range(0.1, 3600.0));
@@ -244,5 +249,5 @@ int main(int argc, char** argv) {
   lwq::InitLogging("lwq-server",
                    flags.log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText,
                    flags.log_level);
-  return lwq::Run(lwq::OptionsOf(flags), flags.ready_file);
+  return lwq::Run(lwq::OptionsOf(flags), absl::Seconds(flags.store_wait), flags.ready_file);
 }

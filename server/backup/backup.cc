@@ -16,6 +16,7 @@
 #include "base/failure.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/private_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "proto/lwq/v1/job.pb.h"
@@ -137,11 +138,14 @@ absl::StatusOr<std::string> FolderOf(const std::string& data_directory, const st
 absl::StatusOr<std::unique_ptr<LocalBlobStore>> OpenSource(const std::string& folder,
                                                            const Blobs& blobs) {
   if (!IsDirectory(JoinPath(folder, "sha256"))) {
-    return Failure(reasons::kNotFound,
+    return Failure(reasons::kFileNotFound,
                    absl::StrCat("there is no ", JoinPath(folder, "sha256"), ", where the ",
                                 blobs.size(), " blobs that records name should be"));
   }
-  return LocalBlobStore::Open(folder);
+  // A backup stays as it is; and what is wrong with a server's blobs is the server's to move.
+  LocalBlobOptions options;
+  options.read_only = true;
+  return LocalBlobStore::Open(folder, options);
 }
 
 // Those that `to` has not; which of them `from` has not either, or damaged.
@@ -181,7 +185,7 @@ absl::Status FlushAll(const std::string& directory) {
 }
 
 absl::Status CheckNewOrEmpty(const std::string& directory, const char* besides = "lost+found") {
-  LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+  LWQ_RETURN_IF_ERROR(MakePrivateDirectory(directory));
   LWQ_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDirectory(directory));
   std::erase(names, "lost+found");  // of a file system's root
   std::erase(names, besides);
@@ -223,7 +227,7 @@ struct Manifest {
 absl::StatusOr<Manifest> ReadManifest(const std::string& backup) {
   const std::string path = JoinPath(backup, kManifest);
   if (!FileExists(path)) {
-    return Failure(reasons::kNotFound, absl::StrCat("there is no ", path, ": ", backup,
+    return Failure(reasons::kFileNotFound, absl::StrCat("there is no ", path, ": ", backup,
                                                     " is no backup, or one that was not finished"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostManifestBytes));
@@ -248,6 +252,7 @@ absl::Status CopyRecords(const std::string& backup, const std::string& digest,
                                 digest, " expected; take another backup"));
   }
   LWQ_RETURN_IF_ERROR(MakeDirectories(folder));
+  LWQ_RETURN_IF_ERROR(MakePrivateFile(JoinPath(folder, kDatabase)));
   LWQ_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(from));
   LWQ_ASSIGN_OR_RETURN(const auto writer, FileWriter::Create(JoinPath(folder, kDatabase)));
   LWQ_RETURN_IF_ERROR(writer->Append(file->bytes()));
@@ -274,7 +279,7 @@ absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std
     LWQ_ASSIGN_OR_RETURN(needed, LookAt(target));
     const std::set<std::string> missing_before = std::move(missing);
     absl::StatusOr<std::set<std::string>> copied = CopyBlobs(from, *to, needed.blobs);
-    if (HasReason(copied.status(), reasons::kNotFound)) {
+    if (HasReason(copied.status(), reasons::kFileNotFound)) {
       return Annotate(copied.status(), "backing up ", data_directory,
                       " (--blobs says where else the server keeps its blobs)");
     }

@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<LocalBlobStore>> LocalBlobStore::Open(
   if (!used.space) used.space = [directory] { return SpaceOf(directory); };
   auto store = std::unique_ptr<LocalBlobStore>(new LocalBlobStore(directory, std::move(used)));
   for (const char* folder : {"sha256", "uploads", "quarantine"}) {
+    if (options.read_only) break;
     LWQ_RETURN_IF_ERROR(MakeDirectories(JoinPath(directory, folder)));
   }
   constexpr int kPage = 10'000;
@@ -204,6 +205,7 @@ absl::Status LocalBlobStore::SyncDirectory(const std::string& path) const {
 // Read once more, because the caller may be wrong about the size, or have an old file open whose
 // successor is right.
 void LocalBlobStore::QuarantineIfWrong(const BlobId& id) {
+  if (options_.read_only) return;
   const std::string path = PathOf(id);
   const std::string place = absl::StrCat(directory_, "/quarantine/", id.sha256);
   absl::StatusOr<std::string> digest = Sha256HexOfFile(path);

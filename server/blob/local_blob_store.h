@@ -20,6 +20,8 @@ struct DiskSpace {
 };
 
 struct LocalBlobOptions {
+  // Nothing under the folder is made or moved, a damaged blob neither; for reading alone.
+  bool read_only = false;
   // New uploads are refused when less than the smaller of the two would stay free.
   double min_free_share = 0.05;
   int64_t min_free_bytes = int64_t{2} << 30;

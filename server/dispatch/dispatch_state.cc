@@ -264,10 +264,14 @@ void DispatchState::CountPoll(const std::string& worker, int by) {
   if ((polls_[worker] += by) == 0) polls_.erase(worker);
 }
 
-bool DispatchState::IsAway(const std::string& worker, int64_t steady_us) const {
-  if (IsLost(worker, steady_us)) return true;
-  return polls_.count(worker) == 0 && LeasesOf(worker).empty() &&
-         SeenUs(worker) + kBetweenCallsUs <= steady_us;
+v1::Worker::State DispatchState::StateOf(const std::string& worker, int64_t steady_us) const {
+  if (IsLost(worker, steady_us)) return v1::Worker::LOST;
+  const bool busy = !LeasesOf(worker).empty();
+  const int64_t patience = busy ? SilentAfterUs(options_) : kBetweenCallsUs;
+  if (polls_.count(worker) == 0 && SeenUs(worker) + patience <= steady_us) {
+    return v1::Worker::SILENT;
+  }
+  return busy ? v1::Worker::BUSY : v1::Worker::READY;
 }
 
 const v1::JobRecord* Draft::FindJob(const std::string& name) const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/event.pb.h"
 #include "proto/lwq/v1/job.pb.h"
 #include "proto/lwq/v1/model.pb.h"
@@ -40,6 +41,7 @@ struct LeaseStatus {
   int64_t busy_us = 0;  // when that last rose
   double fraction = 0;
   std::string current;
+  std::string waits_for;  // why it does not get on
 };
 
 struct DispatchOptions {
@@ -57,8 +59,14 @@ inline int64_t LostAfterUs(const DispatchOptions& options) {
   return 2 * std::max<int64_t>(options.lease_ttl_us, 30'000'000);
 }
 
-// For so long a worker may be between its tasks and its next call.
+// A worker that is silent for so long is said to be: for so long it may be between its tasks and its
+// next call, and one with a task is heard of at each heartbeat.
 inline constexpr int64_t kBetweenCallsUs = 10'000'000;
+inline int64_t SilentAfterUs(const DispatchOptions& options) {
+  return std::max<int64_t>(2 * options.heartbeat_us, 5'000'000);
+}
+// An operator's cordon outlives a worker that is gone by so much: by then its name means another.
+inline constexpr int64_t kCordonKeptUs = int64_t{30} * 24 * 3600 * 1'000'000;
 
 // Edited and deleted records by key; nullopt: deleted.
 template <typename T>
@@ -159,9 +167,8 @@ class DispatchState {
   // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a
   // task.
   void CountPoll(const std::string& worker, int by);
-  // Lost, or on the way there: it has no task and has not asked for one for longer than it takes a
-  // worker to come back. What people are shown; nothing is decided by it.
-  bool IsAway(const std::string& worker, int64_t steady_us) const;
+  // How people see it: LOST, SILENT (on the way there), BUSY or READY. Nothing is decided by SILENT.
+  v1::Worker::State StateOf(const std::string& worker, int64_t steady_us) const;
 
  private:
   bool IsWanted(const v1::TaskRecord& task) const;

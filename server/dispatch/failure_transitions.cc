@@ -186,11 +186,17 @@ void ChangeEngine(Draft& draft) {
   }
 }
 
+// Whether an operator said that it gets no tasks, and may still rely on it.
+bool IsKeptCordoned(const v1::WorkerRecord& worker, int64_t now_us) {
+  return worker.cordoned() && worker.cordon_reason().empty() &&
+         now_us < worker.cordoned_us() + kCordonKeptUs;
+}
+
 void ForgetGoneWorkers(Draft& draft) {
   const DispatchState& state = draft.state();
   for (const auto& [id, worker] : state.workers()) {
     if (state.SeenUs(id) + state.options().gone_us <= draft.steady_us() &&
-        state.LeasesOf(id).empty()) {
+        state.LeasesOf(id).empty() && !IsKeptCordoned(worker, draft.now_us())) {
       draft.DeleteWorker(id);
     }
   }

@@ -6,6 +6,8 @@ namespace lwq {
 namespace {
 
 constexpr char kBuiltinDataset[] = "datasets/builtin-mixed";
+constexpr char kBuiltinHeldOut[] = "datasets/builtin-held-out";
+constexpr int64_t kBuiltinHeldOutTokens = 4096;
 
 }  // namespace
 
@@ -36,6 +38,11 @@ void FillDefaults(const v1::ModelManifest& manifest, v1::QuantizeSpec& spec) {
   if (calibration.sequence_length() == 0) {
     const int64_t longest = manifest.inventory().max_positions();
     calibration.set_sequence_length(longest > 0 ? std::min<int64_t>(512, longest) : 512);
+  }
+  // A job says how good its model is without being asked.
+  if (!spec.has_evaluation()) {
+    spec.mutable_evaluation()->set_text_dataset(kBuiltinHeldOut);
+    spec.mutable_evaluation()->set_text_tokens(kBuiltinHeldOutTokens);
   }
   FillDefaults(*spec.mutable_evaluation());
 }

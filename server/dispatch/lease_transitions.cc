@@ -51,6 +51,7 @@ void RenewLease(const v1::LeaseBeat& beat, int64_t expires_us, int64_t now_us, L
   lease.busy_seconds = std::max(lease.busy_seconds, beat.busy_seconds());
   lease.fraction = beat.fraction();
   lease.current = beat.current();
+  lease.waits_for = beat.waits_for();
 }
 
 // A worker failed what another has done: after some of these in a row it gets no more.

@@ -14,6 +14,15 @@ constexpr size_t kMostNamed = 3;
 
 std::string SecondsText(int64_t us) { return absl::StrCat((us + 999'999) / 1'000'000, " s"); }
 
+// Since when nothing was heard of the worker, where that is longer than it should be; else "".
+std::string SilenceText(const Draft& draft, const std::string& id) {
+  const v1::Worker::State state = draft.state().StateOf(id, draft.steady_us());
+  if (state != v1::Worker::SILENT && state != v1::Worker::LOST) return "";
+  const int64_t seen = draft.state().SeenUs(id);
+  if (seen == 0) return absl::StrCat(id, " has not been heard of since the server started");
+  return absl::StrCat(id, " was last heard of ", SecondsText(draft.steady_us() - seen), " ago");
+}
+
 // Why this worker does not take the task; "" where it may at any moment, "busy" where it will once
 // it is free.
 constexpr absl::string_view kBusy = "busy";
@@ -25,11 +34,7 @@ std::string WhyNotNow(const Draft& draft, const std::string& id, const v1::Worke
   }
   if (IsExcluded(task, worker.registration())) return absl::StrCat(id, " failed it");
   if (worker.cordoned()) return absl::StrCat(id, " is cordoned");
-  if (state.IsAway(id, draft.steady_us())) {
-    const int64_t seen = state.SeenUs(id);
-    if (seen == 0) return absl::StrCat(id, " has not been heard of since the server started");
-    return absl::StrCat(id, " was last heard of ", SecondsText(draft.steady_us() - seen), " ago");
-  }
+  if (std::string silence = SilenceText(draft, id); !silence.empty()) return silence;
   return state.LeasesOf(id).empty() ? "" : std::string(kBusy);
 }
 
@@ -83,6 +88,20 @@ std::string WhyItWaits(const Draft& draft, const v1::TaskRecord& task) {
   const auto [known, is_new] = draft.why_nobody.try_emplace(NeedOf(task));
   if (is_new) known->second = WhyNobodyTakesIt(draft, task);
   return known->second;
+}
+
+std::string WhyItStands(const Draft& draft, const v1::TaskRecord& task) {
+  if (task.state() != v1::TaskRecord::LEASED) return "";
+  const DispatchState& state = draft.state();
+  if (std::string silence = SilenceText(draft, task.worker()); !silence.empty()) {
+    const auto lease = state.leases().find(task.key());
+    if (lease == state.leases().end()) return silence;
+    const int64_t left = std::max<int64_t>(0, lease->second.expires_us - draft.steady_us());
+    return absl::StrCat(silence, "; in ", SecondsText(left), " another one may take it");
+  }
+  const auto lease = state.leases().find(task.key());
+  const bool known = lease != state.leases().end() && lease->second.epoch == task.epoch();
+  return known ? lease->second.waits_for : "";
 }
 
 std::string WhyJobWaits(const Draft& draft, const v1::JobRecord& job) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "server/dispatch/task_wait.h"
 #include "server/dispatch/task_work.h"
 
@@ -232,6 +233,7 @@ v1::RunningTask RunningTaskOf(const Draft& draft, const v1::TaskRecord& task) {
   running.set_fraction(now.fraction);
   running.set_current(now.current);
   running.set_seconds(now.seconds);
+  running.set_waits_for(WhyItStands(draft, task));
   return running;
 }
 
@@ -318,6 +320,7 @@ void AddLiveStatus(const Draft& draft, const v1::TaskRecord& task, v1::TaskStatu
     status.set_fraction(running.fraction);
     status.set_current(running.current);
     status.set_running_seconds(running.seconds);
+    status.set_detail(WhyItStands(draft, task));
   }
   if (task.state() != v1::TaskRecord::BLOCKED) return;
   for (const v1::TaskDependency& dependency : task.dependencies()) {
@@ -334,6 +337,12 @@ void AddLiveProgress(const Draft& draft, v1::JobRecord& job) {
   }
   const std::vector<v1::RunningTask> running = RunningTasks(draft, job, kMostRunning);
   *progress.mutable_running() = {running.begin(), running.end()};
+  const auto stands = std::find_if(running.begin(), running.end(), [](const v1::RunningTask& task) {
+    return !task.waits_for().empty();
+  });
+  if (stands != running.end()) {
+    progress.set_current(absl::StrCat(stands->kind(), ": ", stands->waits_for()));
+  }
   const WorkCount count = CountWork(draft, job);
   if (count.fraction()) progress.set_fraction(std::max(progress.fraction(), *count.fraction()));
   // While nothing runs, the job waits for something that nobody knows the end of.

@@ -37,9 +37,7 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
     for (v1::RunningTask& task : RunningTasksOf(Draft(state, now), id)) {
       *worker.add_running() = std::move(task);
     }
-    worker.set_state(state.IsAway(id, now.steady_us) ? v1::Worker::LOST
-                     : worker.tasks().empty()        ? v1::Worker::READY
-                                                     : v1::Worker::BUSY);
+    worker.set_state(state.StateOf(id, now.steady_us));
   }
   return workers;
 }
@@ -69,7 +67,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
     for (const ProfileDef& p : Profiles()) response->add_profiles(std::string(p.name));
     scheduler.View([&](const DispatchState& state) {
       for (const v1::Worker& worker : WorkersOf(state, scheduler.Now())) {
-        if (worker.state() != v1::Worker::LOST) {
+        if (worker.state() == v1::Worker::READY || worker.state() == v1::Worker::BUSY) {
           response->set_live_workers(response->live_workers() + 1);
         }
       }
@@ -126,6 +124,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
                                        absl::StrCat("no worker ", request->name()));
                       }
                       worker->set_cordoned(request->cordoned());
+                      worker->set_cordoned_us(request->cordoned() ? draft.now_us() : 0);
                       worker->clear_cordon_reason();
                       worker->clear_faults();
                       draft.effects.tasks_ready = draft.state().ready().size();

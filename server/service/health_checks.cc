@@ -58,19 +58,21 @@ v1::HealthCheck DiskCheck(const std::string& directory, double free_bytes, doubl
 
 v1::HealthCheck WorkersCheck(const std::vector<v1::Worker>& workers, const std::string& build) {
   int live = 0, cordoned = 0;
-  std::set<std::string> lost, other_builds;
+  std::set<std::string> silent, other_builds;
   for (const v1::Worker& worker : workers) {
     const std::string id = worker.name().substr(worker.name().find('/') + 1);
-    if (worker.state() == v1::Worker::LOST) {
-      lost.insert(id);
-      continue;
-    }
-    ++(worker.cordoned() ? cordoned : live);
+    const bool is_silent =
+        worker.state() == v1::Worker::LOST || worker.state() == v1::Worker::SILENT;
+    // One that was drained may well be away.
+    if (is_silent && !worker.cordoned()) silent.insert(id);
+    if (worker.cordoned()) ++cordoned;
+    if (is_silent) continue;
+    if (!worker.cordoned()) ++live;
     if (worker.registration().build() != build) other_builds.insert(id);
   }
   std::string detail = absl::StrCat(live, " ready or busy");
   if (cordoned > 0) absl::StrAppend(&detail, ", ", cordoned, " cordoned");
-  if (!lost.empty()) absl::StrAppend(&detail, ", not heard of: ", absl::StrJoin(lost, ", "));
+  if (!silent.empty()) absl::StrAppend(&detail, ", not heard of: ", absl::StrJoin(silent, ", "));
   if (live == 0) {
     return Check("workers", v1::HealthCheck::FAIL, detail,
                  cordoned > 0 ? "lwqctl worker uncordon WORKER"
@@ -81,7 +83,7 @@ v1::HealthCheck WorkersCheck(const std::vector<v1::Worker>& workers, const std::
                     "; of another version than the server: ", absl::StrJoin(other_builds, ", "));
     return Check("workers", v1::HealthCheck::WARN, detail, "install one version everywhere");
   }
-  return Check("workers", lost.empty() ? v1::HealthCheck::OK : v1::HealthCheck::WARN, detail,
+  return Check("workers", silent.empty() ? v1::HealthCheck::OK : v1::HealthCheck::WARN, detail,
                "look at the log of the one that is silent, and start it anew");
 }
 

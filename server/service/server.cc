@@ -242,10 +242,12 @@ void Server::State::SetGauges() {
   scheduler->View([&](const DispatchState& state) {
     counts = state.counts();
     for (const v1::Worker& worker : WorkersOf(state, scheduler->Now())) {
-      ++by_state[worker.state() == v1::Worker::LOST   ? "lost"
-                 : worker.cordoned()                  ? "cordoned"
-                 : worker.state() == v1::Worker::BUSY ? "busy"
-                                                      : "ready"];
+      // One that was drained is away because somebody wants it to be.
+      ++by_state[worker.cordoned()                      ? "cordoned"
+                 : worker.state() == v1::Worker::LOST   ? "lost"
+                 : worker.state() == v1::Worker::SILENT ? "silent"
+                 : worker.state() == v1::Worker::BUSY   ? "busy"
+                                                        : "ready"];
     }
   });
   metrics.SetCounts(counts);

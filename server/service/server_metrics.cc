@@ -125,7 +125,7 @@ void ServerMetrics::AddTasks() {
       "lwq_leases_rejected_total", "Writes of workers that no longer held the lease.", {"reason"},
       AllOf({{"lease_lost", "superseded", "unknown"}}));
   workers_ = metrics_.AddGauge("lwq_workers", "Registered workers.", {"state"},
-                               AllOf({{"ready", "busy", "cordoned", "lost"}}));
+                               AllOf({{"ready", "busy", "cordoned", "silent", "lost"}}));
 }
 
 void ServerMetrics::AddStorage() {
@@ -212,7 +212,7 @@ void ServerMetrics::SetCounts(const DispatchCounts& counts) {
 }
 
 void ServerMetrics::SetWorkers(const std::map<std::string, int>& by_state) {
-  for (const char* state : {"ready", "busy", "cordoned", "lost"}) {
+  for (const char* state : {"ready", "busy", "cordoned", "silent", "lost"}) {
     auto it = by_state.find(state);
     workers_->Set({state}, it == by_state.end() ? 0 : it->second);
   }

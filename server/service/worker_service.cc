@@ -230,6 +230,7 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
   absl::Status status =
       scheduler.RunTogether([&](Draft& draft) { return lwq::CompleteTask(draft, request); });
   Failpoint("complete.before_answer");
+  if (status.ok()) scheduler.SawWorker(request.worker_id());
   if (ReasonOf(status) == reasons::kOutputInvalid.name) {
     v1::FailTaskRequest failed;
     failed.set_worker_id(request.worker_id());
@@ -299,6 +300,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
                  LogSafe(request->failure().message()));
     absl::Status status =
         env_.scheduler->Run([&](Draft& draft) { return lwq::FailTask(draft, *request); });
+    if (status.ok()) env_.scheduler->SawWorker(request->worker_id());
     CountRejected(env_.scheduler->metrics(), status);
     return status;
   });

@@ -66,7 +66,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
   Collector* const collector_;
 };
 
-// All workers as they stand; a worker that was not heard of for two lease times is LOST.
+// All workers as they stand.
 std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now);
 
 }  // namespace lwq

@@ -1,6 +1,7 @@
 #include "server/store/sqlite_connection.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/private_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 
@@ -8,6 +9,13 @@ namespace lwq {
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const std::string& path,
                                                                          bool read_only) {
+  // SQLite asks the umask, and gives its logs the mode of the database. Records name people, files
+  // and the hashes of tokens.
+  if (!read_only) {
+    if (absl::Status made = MakePrivateFile(path); !made.ok()) {
+      return Failure(reasons::kStoreUnavailable, made.message());
+    }
+  }
   sqlite3* db = nullptr;
   const int flags =
       (read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |

@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/file.h"
 #include "base/mutex.h"
+#include "base/private_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/store/data_directory.h"
@@ -80,7 +81,7 @@ SqliteStore::~SqliteStore() {
 }
 
 absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& directory) {
-  LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+  LWQ_RETURN_IF_ERROR(MakePrivateDirectory(directory));
   auto state = std::make_unique<State>();
   LWQ_ASSIGN_OR_RETURN(state->lock, DirectoryLock::Take(directory));
   LWQ_RETURN_IF_ERROR(CheckRestored(directory));

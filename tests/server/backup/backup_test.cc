@@ -144,7 +144,7 @@ TEST_F(BackupTest, BlobsThatAreElsewhereAreAskedFor) {
   blobs_.reset();
   const std::string own = JoinPath(data(), "blobs");
   ASSERT_OK(RenameFile(own, Place("big")));
-  EXPECT_THAT(BackUp(data(), Place("b1")), FailsWith("NOT_FOUND", HasSubstr("--blobs")));
+  EXPECT_THAT(BackUp(data(), Place("b1")), FailsWith("FILE_NOT_FOUND", HasSubstr("--blobs")));
   EXPECT_FALSE(FileExists(own));
   EXPECT_FALSE(FileExists(Place("b1/backup.json")));
   int i = 0;
@@ -206,7 +206,7 @@ TEST_F(BackupTest, NothingIsWrittenWhereSomethingIs) {
   ASSERT_OK(MakeDirectories(backup()));
   ASSERT_OK(WriteFileAtomically(JoinPath(backup(), "mine"), "x"));
   EXPECT_THAT(BackUp(data(), backup()), FailsWith("OUTPUT_EXISTS", HasSubstr("mine")));
-  EXPECT_THAT(BackUp(Place("nothing"), Place("b")), FailsWith("NOT_FOUND", _));
+  EXPECT_THAT(BackUp(Place("nothing"), Place("b")), FailsWith("FILE_NOT_FOUND", _));
   ASSERT_OK(BackUp(data(), Place("good")).status());
   EXPECT_THAT(Restore(Place("good"), data()), FailsWith("OUTPUT_EXISTS", _));
 }
@@ -220,7 +220,7 @@ TEST_F(BackupTest, ABackupThatIsDamagedOrUnfinishedIsNotRestored) {
   };
   const std::string unfinished = copy("unfinished");
   ASSERT_OK(RemoveAll(JoinPath(unfinished, "backup.json")));
-  EXPECT_THAT(Restore(unfinished, Place("r1")), FailsWith("NOT_FOUND", HasSubstr("not finished")));
+  EXPECT_THAT(Restore(unfinished, Place("r1")), FailsWith("FILE_NOT_FOUND", HasSubstr("not finished")));
 
   const std::string records = copy("records");
   {
@@ -244,6 +244,26 @@ TEST_F(BackupTest, OfAServerThatIsStopped) {
   ASSERT_OK(BackUp(data(), backup()).status());
   ASSERT_OK(Restore(backup(), restored()).status());
   EXPECT_THAT(KeysOf(restored()), ElementsAre("k0"));
+}
+
+// A backup is on another disk perhaps, which cannot be written, and is looked at again by people.
+TEST_F(BackupTest, ABackupStaysAsItIsWhateverIsWrongWithIt) {
+  for (int i = 0; i < 3; ++i) ASSERT_OK(Put(i));
+  ASSERT_OK(BackUp(data(), backup()).status());
+  std::ofstream(FileOf(backup(), BlobIdOf(TextOf(1)))) << "CONTENT of blob 1";
+  for (const char* empty : {"uploads", "quarantine"}) {
+    ASSERT_OK(RemoveAll(absl::StrCat(backup(), "/blobs/", empty)));
+  }
+  const auto files = [&] {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(backup())) {
+      names.insert(entry.path().string());
+    }
+    return names;
+  };
+  const std::set<std::string> before = files();
+  EXPECT_THAT(Restore(backup(), restored()), FailsWith("STORE_CORRUPT", HasSubstr("damaged")));
+  EXPECT_EQ(files(), before);
 }
 
 }  // namespace

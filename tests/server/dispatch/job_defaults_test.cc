@@ -22,5 +22,16 @@ TEST(FillDefaultsTest, SequencesFitTheModel) {
   EXPECT_EQ(spec.calibration().num_tokens(), 32768);
 }
 
+// By whatever client: `lwqctl` and Python name no text either.
+TEST(FillDefaultsTest, AJobIsMeasuredUnlessItAsksForNothing) {
+  v1::QuantizeSpec spec, none;
+  FillDefaults(v1::ModelManifest(), spec);
+  EXPECT_EQ(spec.evaluation().text_dataset(), "datasets/builtin-held-out");
+  EXPECT_EQ(spec.evaluation().text_tokens(), 4096);
+  none.mutable_evaluation();
+  FillDefaults(v1::ModelManifest(), none);
+  EXPECT_EQ(none.evaluation().text_dataset(), "");
+}
+
 }  // namespace
 }  // namespace lwq

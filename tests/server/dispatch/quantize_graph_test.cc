@@ -34,6 +34,7 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   spec.mutable_calibration()->set_score_tokens(score_tokens);
   spec.mutable_calibration()->set_trial_tokens(512);
   spec.mutable_calibration()->set_judge_tokens(256);
+  spec.mutable_evaluation();  // none
   FillDefaults(manifest, spec);
   input.datasets[spec.calibration().dataset()].set_kind(v1::Dataset::TEXT);
   input.method.set_name("gptq");

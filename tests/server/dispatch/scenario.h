@@ -196,8 +196,8 @@ class Scenario {
     q.set_method(method);
     q.set_scorer(scorer);
     q.mutable_budget()->set_file_bytes(budget);
-    FillDefaults(model.manifest(), q);
     q.mutable_evaluation()->set_text_dataset("datasets/builtin-mixed");
+    FillDefaults(model.manifest(), q);
     return spec;
   }
 
@@ -371,15 +371,17 @@ class Scenario {
     return Run([&](Draft& draft) { return FailTask(draft, request); });
   }
 
-  v1::HeartbeatResponse Beat(const std::string& worker, const v1::Lease& lease) {
-    return SendBeat(worker, lease, ++beats_, 0);
+  v1::HeartbeatResponse Beat(const std::string& worker, const v1::Lease& lease,
+                             const std::string& waits_for = "") {
+    return SendBeat(worker, lease, ++beats_, 0, waits_for);
   }
   // In the middle of a step: no progress, but CPU time.
   v1::HeartbeatResponse BusyBeat(const std::string& worker, const v1::Lease& lease, double busy) {
     return SendBeat(worker, lease, beats_, busy);
   }
   v1::HeartbeatResponse SendBeat(const std::string& worker, const v1::Lease& lease,
-                                 int64_t progress, double busy) {
+                                 int64_t progress, double busy,
+                                 const std::string& waits_for = "") {
     v1::HeartbeatRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);
@@ -388,6 +390,7 @@ class Scenario {
     beat.set_epoch(lease.epoch());
     beat.set_progress(progress);
     beat.set_busy_seconds(busy);
+    beat.set_waits_for(waits_for);
     Tick();
     std::set<std::string> touched;
     auto response = Heartbeat(state_, Now(), request, touched);

@@ -1,6 +1,7 @@
 #include "server/dispatch/task_wait.h"
 
 #include "gmock/gmock.h"
+#include "server/dispatch/work_estimate.h"
 #include "tests/server/dispatch/scenario.h"
 
 namespace lwq::testing {
@@ -65,6 +66,45 @@ TEST_F(TaskWaitTest, AWorkerThatStoppedAskingIsNoFreeOne) {
   EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w1 is free"));
   state.CountPoll("w1", -1);
   EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("w1 was last heard of 10 s ago"));
+}
+
+TEST_F(TaskWaitTest, AWorkerThatWasKilledAtWorkIsSilentAfterTwoHeartbeats) {
+  s_.Register("w1", "i1");
+  ASSERT_OK(s_.Submit("jobs/a", s_.Spec("gptq", "kl", 1 << 30)));
+  const auto leases = s_.Lease("w1");
+  ASSERT_EQ(leases.size(), 1u);
+  const v1::TaskRecord& task = s_.state().tasks().at(leases[0].task());
+  const int64_t seen = s_.now_us;
+  const_cast<DispatchState&>(s_.state()).SawWorker("w1", seen);
+  const auto stands = [&] { return WhyItStands(Draft(s_.state(), s_.Now()), task); };
+  const int64_t two_beats = 2 * s_.state().options().heartbeat_us;
+  s_.now_us = seen + two_beats - 1;
+  EXPECT_EQ(s_.state().StateOf("w1", s_.now_us), v1::Worker::BUSY);
+  EXPECT_THAT(stands(), IsEmpty());
+  s_.now_us = seen + two_beats;
+  EXPECT_EQ(s_.state().StateOf("w1", s_.now_us), v1::Worker::SILENT);
+  EXPECT_THAT(stands(), "w1 was last heard of 20 s ago; in 10 s another one may take it");
+  // Nothing is decided by it: what it says next is of the same lease.
+  EXPECT_EQ(s_.Beat("w1", leases[0]).directives(0).directive(), v1::LeaseDirective::CONTINUE);
+  EXPECT_EQ(s_.state().StateOf("w1", s_.now_us), v1::Worker::BUSY);
+}
+
+TEST_F(TaskWaitTest, WhatAWorkerWaitsForIsSaidOfItsTask) {
+  s_.Register("w1", "i1");
+  ASSERT_OK(s_.Submit("jobs/a", s_.Spec("gptq", "kl", 1 << 30)));
+  const auto leases = s_.Lease("w1");
+  ASSERT_EQ(leases.size(), 1u);
+  s_.Beat("w1", leases[0], "the server's storage is full: 5 bytes free");
+  const Draft draft(s_.state(), s_.Now());
+  v1::JobRecord job = s_.state().jobs().at("jobs/a");
+  AddLiveProgress(draft, job);
+  ASSERT_EQ(job.job().progress().running_size(), 1);
+  EXPECT_EQ(job.job().progress().running(0).waits_for(),
+            "the server's storage is full: 5 bytes free");
+  EXPECT_THAT(job.job().progress().current(), HasSubstr(": the server's storage is full"));
+  v1::TaskStatus status;
+  AddLiveStatus(draft, s_.state().tasks().at(leases[0].task()), status);
+  EXPECT_EQ(status.detail(), "the server's storage is full: 5 bytes free");
 }
 
 TEST_F(TaskWaitTest, ABusyWorkerIsWaitedFor) {

@@ -106,5 +106,30 @@ TEST(Time, ALongStepThatKeepsItsWorkerBusyIsNoStall) {
   EXPECT_EQ(work_on(3 * 3600), v1::LeaseDirective::LEASE_LOST) << "but not for ever";
 }
 
+// An operator's word holds for the worker's name, however often its process is started anew.
+TEST(Time, AWorkerThatWasDrainedIsNotForgottenBeforeItsTime) {
+  Scenario s;
+  const auto cordon = [&](const char* worker, bool by_server) {
+    EXPECT_OK(s.Run([&](Draft& draft) {
+      draft.EditWorker(worker)->set_cordoned(true);
+      draft.EditWorker(worker)->set_cordoned_us(draft.now_us());
+      if (by_server) draft.EditWorker(worker)->set_cordon_reason("failed what others did");
+      return absl::OkStatus();
+    }));
+  };
+  for (const char* worker : {"drained", "faulty", "open"}) s.Register(worker, "incarnation-1");
+  cordon("drained", false);
+  cordon("faulty", true);
+  s.now_us += Scenario::Options().gone_us + kSecond;
+  s.Reap();
+  ASSERT_EQ(s.state().workers().size(), 1u);
+  s.Register("drained", "incarnation-2");
+  EXPECT_TRUE(s.state().workers().at("drained").cordoned());
+  s.Stall(kCordonKeptUs);
+  s.now_us += Scenario::Options().gone_us;
+  s.Reap();
+  EXPECT_TRUE(s.state().workers().empty());
+}
+
 }  // namespace
 }  // namespace lwq

@@ -43,6 +43,13 @@ TEST(HealthChecksTest, SomeWorkerHasToBeThere) {
   EXPECT_EQ(one_lost.detail(), "1 ready or busy, not heard of: b");
 }
 
+TEST(HealthChecksTest, AWorkerThatIsSilentIsNotReady) {
+  const auto check =
+      WorkersCheck({WorkerIn("a", v1::Worker::SILENT), WorkerIn("b", v1::Worker::LOST, true)}, "1");
+  EXPECT_EQ(check.state(), v1::HealthCheck::FAIL);
+  EXPECT_EQ(check.detail(), "0 ready or busy, 1 cordoned, not heard of: a");
+}
+
 TEST(HealthChecksTest, VersionsDoNotMix) {
   const auto mixed = WorkersCheck(
       {WorkerIn("a", v1::Worker::READY, false, "2"), WorkerIn("b", v1::Worker::READY)}, "1");

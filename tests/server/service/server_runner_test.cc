@@ -29,8 +29,13 @@ using ::lwq::testing::PostgresCluster;
 // A server process; its ready file says when it leads.
 class Process {
  public:
-  Process(const std::string& folder, const std::string& store, int port)
-      : folder_(folder), address_(absl::StrCat("127.0.0.1:", port)), store_(store) {
+  // `store_wait`: seconds for which the store is waited for at the start.
+  Process(const std::string& folder, const std::string& store, int port,
+          const std::string& store_wait = "60")
+      : folder_(folder),
+        address_(absl::StrCat("127.0.0.1:", port)),
+        store_(store),
+        store_wait_(store_wait) {
     EXPECT_OK(MakeDirectories(folder_));
     Start();
   }
@@ -43,7 +48,7 @@ class Process {
     ::execl(LWQ_BIN_DIR "/lwq-server", "lwq-server", "--listen", address_.c_str(), "--data-dir",
             folder_.c_str(), "--store", store_.c_str(), "--blobs", (folder_ + "/../blobs").c_str(),
             "--ready-file", Ready().c_str(), "--log-level", "warn", "--drain-timeout", "3",
-            nullptr);
+            "--store-wait", store_wait_.c_str(), nullptr);
     ::_exit(127);
   }
   void Kill() {
@@ -60,14 +65,24 @@ class Process {
     pid_ = 0;
     return WEXITSTATUS(status);
   }
+  // By itself.
+  bool HasEnded() {
+    int status = 0;
+    if (pid_ == 0 || ::waitpid(pid_, &status, WNOHANG) != pid_) return pid_ == 0;
+    pid_ = 0;
+    exit_code_ = WEXITSTATUS(status);
+    return true;
+  }
+  int ExitCode() const { return exit_code_; }
   void Signal(int signal) { ::kill(pid_, signal); }
   bool HasLed() const { return FileExists(Ready()); }
   const std::string& address() const { return address_; }
 
  private:
   std::string Ready() const { return folder_ + "/ready"; }
-  const std::string folder_, address_, store_;
+  const std::string folder_, address_, store_, store_wait_;
   pid_t pid_ = 0;
+  int exit_code_ = -1;
 };
 
 bool WaitFor(const std::function<bool()>& done, absl::Duration limit = absl::Minutes(1)) {
@@ -118,6 +133,26 @@ TEST(ServerRunnerTest, AStandbyTakesOverFromALeaderThatDiesStopsOrHangs) {
   EXPECT_NE(records->Get(Table::kLeader, "lease")->value, holder);
   EXPECT_TRUE(WaitFor([&] { return Answers(both); }));
   EXPECT_EQ(b.Stop(), 0);
+}
+
+TEST(ServerRunnerTest, AStoreThatIsAwayAtTheStartIsWaitedFor) {
+  if (!FileExists(LWQ_BIN_DIR "/lwq-server")) GTEST_SKIP() << "lwq-server is not built";
+  auto cluster = PostgresCluster::Start();
+  if (cluster == nullptr) GTEST_SKIP() << "PostgreSQL's server is not installed here";
+  LWQ_ASSERT_OK_AND_ASSIGN(auto directory, TempDirectory::Create());
+  cluster->Kill();
+  const HeldPort port;
+  Process server(directory.path() + "/a", cluster->UrlOf("postgres"), port.port());
+  EXPECT_FALSE(WaitFor([&] { return server.HasLed() || server.HasEnded(); }, absl::Seconds(3)));
+  cluster->Run();
+  EXPECT_TRUE(WaitFor([&] { return server.HasLed(); }));
+  EXPECT_EQ(server.Stop(), 0);
+
+  // Not for ever: who starts it again has to hear of it.
+  cluster->Kill();
+  Process hasty(directory.path() + "/b", cluster->UrlOf("postgres"), port.port(), "1");
+  EXPECT_TRUE(WaitFor([&] { return hasty.HasEnded(); }));
+  EXPECT_EQ(hasty.ExitCode(), 74);
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ TEST_F(ServerTest, AWorkerThatHasGoneIsShownSoon) {
     clock_.Advance(absl::Seconds(15));  // its call waits for a task all the while, or is on its way
     EXPECT_TRUE(becomes(v1::Worker::READY));
   }
-  EXPECT_TRUE(becomes(v1::Worker::LOST));
+  EXPECT_TRUE(becomes(v1::Worker::SILENT));
 }
 
 TEST_F(ServerTest, ARestartInTheMiddleLosesNothing) {

@@ -1,5 +1,7 @@
 #include "server/store/sqlite_snapshot.h"
 
+#include <sys/stat.h>
+
 #include "base/file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -18,7 +20,14 @@ Write RowOf(const std::string& key) {
   return write;
 }
 
+mode_t ModeOf(const std::string& path) {
+  struct stat info = {};
+  EXPECT_EQ(::stat(path.c_str(), &info), 0) << path;
+  return info.st_mode & 0777;
+}
+
 TEST(SqliteSnapshot, IsAsOfOneMomentOfAStoreThatGoesOn) {
+  const mode_t before = ::umask(0);
   const TempDirectory directory = *TempDirectory::Create();
   const std::string data = JoinPath(directory.path(), "data"),
                     to = JoinPath(directory.path(), "to");
@@ -29,9 +38,15 @@ TEST(SqliteSnapshot, IsAsOfOneMomentOfAStoreThatGoesOn) {
   ASSERT_OK(store->Commit({RowOf("b")}));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto copy, SqliteStore::Open(to));
   EXPECT_OK(copy->Get(Table::kJobs, "a").status());
+  // Of their owner alone, with what SQLite puts beside them.
+  for (const std::string& file : {data + "/lwq.db", data + "/lwq.db-wal", to + "/lwq.db"}) {
+    EXPECT_EQ(ModeOf(file), 0600u) << file;
+  }
+  EXPECT_EQ(ModeOf(data), 0700u);
+  ::umask(before);
   EXPECT_THAT(copy->Get(Table::kJobs, "b"), FailsWith("NOT_FOUND", _));
   EXPECT_THAT(SnapshotSqlite(data, JoinPath(to, "lwq.db")), FailsWith("OUTPUT_EXISTS", _));
-  EXPECT_THAT(SnapshotSqlite(directory.path(), JoinPath(to, "x")), FailsWith("NOT_FOUND", _));
+  EXPECT_THAT(SnapshotSqlite(directory.path(), JoinPath(to, "x")), FailsWith("FILE_NOT_FOUND", _));
 }
 
 }  // namespace
