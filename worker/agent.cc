@@ -13,6 +13,7 @@
 #include "base/reasons.h"
 #include "base/retry.h"
 #include "base/rpc/channel.h"
+#include "base/rpc/connection_check.h"
 #include "base/rpc/grpc_status.h"
 #include "base/rpc/timeout.h"
 #include "base/rpc/token.h"
@@ -35,13 +36,13 @@ constexpr int kPollSeconds = 20;
 // one within that.
 constexpr absl::Duration kStoppingPatience = absl::Seconds(5);
 
+bool IsFull(const absl::Status& status) {
+  return HasReason(status, reasons::kStoreFull) || HasReason(status, reasons::kStorageFull);
+}
+
 // Whether the server may take the same report later: it is away, busy, or its disk is full. What a
 // task computed is not thrown away for that.
-bool MayBeTakenLater(const absl::Status& status) {
-  const std::string reason = ReasonOf(status);
-  return IsRetryable(status) || reason == reasons::kStoreFull.name ||
-         reason == reasons::kStorageFull.name;
-}
+bool MayBeTakenLater(const absl::Status& status) { return IsRetryable(status) || IsFull(status); }
 
 const char* OutcomeOf(const absl::Status& status) {
   return status.ok() ? "done" : absl::IsCancelled(status) ? "released" : "failed";
@@ -155,6 +156,17 @@ absl::Status Agent::Register() {
   return absl::OkStatus();
 }
 
+absl::Status Agent::WarnOfSilence(const absl::Status& status) {
+  constexpr absl::Duration kPatience = absl::Seconds(5);
+  absl::Status why = absl::OkStatus();
+  if (IsRetryable(status)) why = CheckConnection(options_.server, options_.tls, kPatience);
+  // One that has been registered is set up rightly: the server's certificate may be renewed just now.
+  if (HasReason(why, reasons::kTlsInvalid) && !was_registered_) return why;
+  spdlog::warn("no answer from {}, asking again until it comes: {}", options_.server,
+               LogSafe((why.ok() ? status : why).ToString()));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::LeaseTasksResponse> Agent::Poll() {
   grpc::ClientContext context;
   SetTimeout(context, absl::Seconds(kPollSeconds + 10));
@@ -193,13 +205,13 @@ absl::Status Agent::Run() {
       if (!status.ok()) {
         if (!MayBeTakenLater(status)) return Annotate(status, "registering with ", options_.server);
         if (!std::exchange(away, true)) {
-          spdlog::warn("no answer from {}, asking again until it comes: {}", options_.server,
-                       LogSafe(status.ToString()));
+          LWQ_RETURN_IF_ERROR(WarnOfSilence(status));
         }
         retry.Wait();
         continue;
       }
       registered_ = true;
+      was_registered_ = true;
       away = false;
       retry.Reset();
     }
@@ -260,6 +272,7 @@ void Agent::RunLease(const v1::Lease& lease) {
       if (stopping_) keeper.Cancel();
       return keeper.Progress(fraction, current);
     };
+    blobs_->BeginTask([&](const std::string& what) { keeper.WaitsFor(what); });
     result = RunTask(context);
     if (!result.ok() && device_->Lost()) {
       device_lost_ = Failure(reasons::kDeviceLost,
@@ -276,14 +289,15 @@ void Agent::RunLease(const v1::Lease& lease) {
       result->set_peak_anonymous_bytes(peak);
     }
     // Reported while the lease is still kept alive: a slow server cannot lose it meanwhile.
-    Report(lease, result);
+    Report(lease, result, keeper);
   }
   if (absl::Status status = blobs_->EndTask(); !status.ok()) {
     spdlog::warn("tidying up: {}", LogSafe(status.message()));
   }
 }
 
-absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send) {
+absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*)>& send,
+                           LeaseKeeper* keeper) {
   Retry retry = MakeRetry(options_.clock, channel_.get());
   std::optional<absl::Duration> give_up;  // once it stops
   while (true) {
@@ -296,11 +310,15 @@ absl::Status Agent::Insist(const std::function<absl::Status(grpc::ClientContext*
       if (!give_up.has_value()) give_up = now + kStoppingPatience;
       if (now >= *give_up) return status;
     }
+    if (keeper != nullptr && IsFull(status)) {
+      keeper->WaitsFor(absl::StrCat("the server's storage is full: ", status.message()));
+    }
     LWQ_RETURN_IF_ERROR(retry.BeforeRetry(status));
   }
 }
 
-absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& output) {
+absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& output,
+                               LeaseKeeper* keeper) {
   v1::CompleteTaskRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
@@ -312,12 +330,13 @@ absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& out
   absl::Status status = Insist([&](grpc::ClientContext* context) {
     v1::CompleteTaskResponse response;
     return FromGrpcStatus(stub_->CompleteTask(context, request, &response));
-  });
+  }, keeper);
   Failpoint("worker.after_report");
   return status;
 }
 
-absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why) {
+absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why,
+                                LeaseKeeper* keeper) {
   spdlog::warn("failed {}: {}", TaskLabel(lease), LogSafe(why.ToString()));
   v1::FailTaskRequest request;
   request.set_worker_id(options_.worker_id);
@@ -328,10 +347,11 @@ absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why)
   return Insist([&](grpc::ClientContext* context) {
     v1::FailTaskResponse response;
     return FromGrpcStatus(stub_->FailTask(context, request, &response));
-  });
+  }, keeper);
 }
 
-void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result) {
+void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result,
+                   LeaseKeeper& keeper) {
   if (!result.ok() && absl::IsCancelled(result.status())) {
     spdlog::info("given up {}: {}", TaskLabel(lease), LogSafe(result.status().message()));
     Release(lease);
@@ -339,14 +359,14 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
   }
   absl::Status status = result.status();
   if (result.ok()) {
-    status = SendResult(lease, *result);
+    status = SendResult(lease, *result, &keeper);
     if (status.ok()) return;
     spdlog::warn("the server refused the result of {}: {}", TaskLabel(lease),
                  LogSafe(status.message()));
     if (KnowsOfFailure(status) || stopping_) return;
   }
   // A result that is refused is a failure too: unheard of, it would look like a lost worker.
-  status = SendFailure(lease, status);
+  status = SendFailure(lease, status, &keeper);
   if (!status.ok()) {
     spdlog::warn("the server refused the report of {}: {}", TaskLabel(lease),
                  LogSafe(status.message()));
@@ -363,7 +383,7 @@ void Agent::Release(const v1::Lease& lease) {
   const absl::Status status = Insist([&](grpc::ClientContext* context) {
     v1::ReleaseTasksResponse response;
     return FromGrpcStatus(stub_->ReleaseTasks(context, request, &response));
-  });
+  }, /*keeper=*/nullptr);
   if (status.ok()) return;
   spdlog::warn("giving back {} was not heard: {}; its lease runs out instead", TaskLabel(lease),
                LogSafe(status.message()));

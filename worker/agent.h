@@ -63,13 +63,19 @@ class Agent {
  private:
   Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel);
   absl::Status Register();
+  // Logs why the server gave no answer. TLS_INVALID where that is how this worker is set up.
+  absl::Status WarnOfSilence(const absl::Status& status);
   absl::StatusOr<v1::LeaseTasksResponse> Poll();
   void RunLease(const v1::Lease& lease);
-  void Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result);
+  // `keeper`, if any, hears while the server has no room for what is sent.
+  void Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result,
+              LeaseKeeper& keeper);
   // Sends until the server takes or refuses it.
-  absl::Status SendResult(const v1::Lease& lease, const v1::TaskOutput& output);
-  absl::Status SendFailure(const v1::Lease& lease, const absl::Status& why);
-  absl::Status Insist(const std::function<absl::Status(grpc::ClientContext*)>& send);
+  absl::Status SendResult(const v1::Lease& lease, const v1::TaskOutput& output,
+                          LeaseKeeper* keeper);
+  absl::Status SendFailure(const v1::Lease& lease, const absl::Status& why, LeaseKeeper* keeper);
+  absl::Status Insist(const std::function<absl::Status(grpc::ClientContext*)>& send,
+                      LeaseKeeper* keeper);
   void Release(const v1::Lease& lease);
   v1::RegisterWorkerRequest Registration() const;
 
@@ -86,6 +92,7 @@ class Agent {
   WorkerMetrics metrics_;
   absl::Status device_lost_;  // or OK
   std::atomic<bool> registered_{false};
+  bool was_registered_ = false;  // ever
   std::atomic<bool> stopping_{false};
 };
 

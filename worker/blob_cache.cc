@@ -29,12 +29,15 @@ bool IsFull(const absl::Status& status) {
   return reason == reasons::kStorageFull.name || reason == reasons::kStoreFull.name;
 }
 
-// A server without room may have some again: an old upload ends, somebody deletes. Not as long as
-// a task may stand still (the server's --stall-timeout).
-constexpr RetryPolicy kUntilRoom = {.first_wait = absl::Seconds(5),
-                                    .longest_wait = absl::Seconds(5),
-                                    .time = absl::Minutes(8),
-                                    .is_transient = IsFull};
+// A server without room may have some again: an old upload ends, somebody deletes. What is uploaded
+// is worth a wait as long as it took to compute, and no longer: the task fails then, and is computed
+// again. Not as long as a task may stand still either (the server's --stall-timeout).
+RetryPolicy UntilRoom(absl::Duration computed_for) {
+  return {.first_wait = absl::Seconds(5),
+          .longest_wait = absl::Seconds(5),
+          .time = std::clamp(computed_for, absl::Seconds(30), absl::Minutes(5)),
+          .is_transient = IsFull};
+}
 
 // Whether the rest may come later: the connection was cut, the server is away or busy.
 bool MayGoOn(const absl::Status& status) {
@@ -53,6 +56,7 @@ BlobCache::BlobCache(std::string directory, std::shared_ptr<grpc::Channel> chann
       scratch_(JoinPath(directory, "scratch")),
       max_bytes_(max_bytes),
       clock_(clock),
+      task_begun_(clock->Steady()),
       stub_(v1::BlobService::NewStub(std::move(channel))) {}
 
 absl::StatusOr<std::unique_ptr<BlobCache>> BlobCache::Open(const std::string& directory,
@@ -193,10 +197,22 @@ absl::StatusOr<v1::BlobRef> BlobCache::Store(const std::string& path, const std:
 }
 
 absl::Status BlobCache::Upload(const v1::BlobRef& blob, const std::string& path) {
+  bool waited = false;
+  absl::Status status = UploadWhole(blob, path, waited);
+  if (waited && tell_waits_) tell_waits_("");
+  return status;
+}
+
+absl::Status BlobCache::UploadWhole(const v1::BlobRef& blob, const std::string& path,
+                                    bool& waited) {
   int64_t most = -1;
   Retry cut(kGoOn, clock_);
-  Retry full(kUntilRoom, clock_,
-             [this](const absl::Status& status) { return stopped_ ? status : absl::OkStatus(); });
+  Retry full(UntilRoom(clock_->Steady() - task_begun_), clock_, [&](const absl::Status& status) {
+    if (stopped_) return status;
+    waited = true;
+    if (tell_waits_) tell_waits_(absl::StrCat("the server's storage is full: ", status.message()));
+    return absl::OkStatus();
+  });
   while (true) {
     absl::StatusOr<int64_t> committed = UploadedBytes(blob);
     absl::Status status = committed.status();
@@ -257,6 +273,7 @@ absl::Status BlobCache::UploadFrom(const v1::BlobRef& blob, const std::string& p
 }
 
 absl::Status BlobCache::EndTask() {
+  tell_waits_ = nullptr;
   LWQ_RETURN_IF_ERROR(RemoveAll(scratch_));
   LWQ_RETURN_IF_ERROR(MakeDirectories(scratch_));
   // What a download that was given up left.

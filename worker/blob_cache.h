@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -40,6 +41,13 @@ class BlobCache : public BlobAccess {
   // a copy. Where one cannot be made it is copied. Both ends check the bytes all the same.
   void ShareFilesWith(std::string server_blobs) { server_blobs_ = std::move(server_blobs); }
 
+  // A task begins. `told` hears why an upload of it does not get on, and "" when it does again, until
+  // EndTask.
+  void BeginTask(std::function<void(const std::string&)> told) {
+    tell_waits_ = std::move(told);
+    task_begun_ = clock_->Steady();
+  }
+
   // Empties the scratch directory and makes room for what the task held on to. Call between tasks.
   absl::Status EndTask();
 
@@ -61,14 +69,18 @@ class BlobCache : public BlobAccess {
   absl::Status Download(const v1::BlobRef& blob, const std::string& path);
   absl::Status DownloadFrom(const v1::BlobRef& blob, FileWriter& file, Sha256& hash);
   absl::Status Upload(const v1::BlobRef& blob, const std::string& path);
+  // `waited`: whether TellWaits' function has been told of a server without room.
+  absl::Status UploadWhole(const v1::BlobRef& blob, const std::string& path, bool& waited);
   absl::StatusOr<int64_t> UploadedBytes(const v1::BlobRef& blob);
   absl::Status UploadFrom(const v1::BlobRef& blob, const std::string& path, int64_t offset);
 
   const std::string blobs_;
   const std::string scratch_;
   std::string server_blobs_;  // empty: of another machine
+  std::function<void(const std::string&)> tell_waits_;
   const int64_t max_bytes_;
   Clock* const clock_;
+  absl::Duration task_begun_;  // by the steady clock
   const std::unique_ptr<v1::BlobService::Stub> stub_;
   std::atomic<bool> stopped_{false};
 

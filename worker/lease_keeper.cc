@@ -58,6 +58,14 @@ absl::Status LeaseKeeper::Progress(double fraction, const std::string& current) 
   return verdict_;
 }
 
+void LeaseKeeper::WaitsFor(const std::string& what) {
+  MutexLock lock(&mu_);
+  // That it waits is told at once, what changes of it with the next heartbeat.
+  beat_now_ = beat_now_ || what.empty() != waits_for_.empty();
+  waits_for_ = what;
+  if (beat_now_) wake_.SignalAll();
+}
+
 void LeaseKeeper::Cancel() {
   MutexLock lock(&mu_);
   if (verdict_.ok()) verdict_ = absl::CancelledError("the worker is stopping");
@@ -76,10 +84,12 @@ void LeaseKeeper::Loop() {
       const absl::Duration next_sample = clock_->Steady() + kMemorySampleInterval;
       MutexLock lock(&mu_);
       peak_anonymous_bytes_ = std::max(peak_anonymous_bytes_, anonymous);
-      while (!done_ && clock_->Steady() < next_sample) {
+      while (!done_ && !beat_now_ && clock_->Steady() < next_sample) {
         clock_->WaitFor(wake_, &mu_, next_sample - clock_->Steady());
       }
       if (done_) return;
+      if (beat_now_) next_beat = clock_->Steady();
+      beat_now_ = false;
     }
     if (clock_->Steady() >= next_beat) {
       Beat();
@@ -110,6 +120,7 @@ void LeaseKeeper::Beat() {
     beat->set_progress(progress_);
     beat->set_fraction(fraction_);
     beat->set_current(current_);
+    beat->set_waits_for(waits_for_);
     beat->set_busy_seconds(busy_seconds_);
   }
   grpc::ClientContext context;

@@ -23,6 +23,8 @@ class LeaseKeeper {
   // Called by the task. CANCELLED when nobody wants the result any more, ABORTED "LEASE_LOST" when
   // another worker has the task.
   absl::Status Progress(double fraction, const std::string& current);
+  // Why the task does not get on, told to the server at once; "" when it does again. Thread-safe.
+  void WaitsFor(const std::string& what);
   // Makes Progress return CANCELLED from now on.
   void Cancel();
 
@@ -48,6 +50,8 @@ class LeaseKeeper {
   int64_t progress_ ABSL_GUARDED_BY(mu_) = 0;
   double fraction_ ABSL_GUARDED_BY(mu_) = 0;
   std::string current_ ABSL_GUARDED_BY(mu_);
+  std::string waits_for_ ABSL_GUARDED_BY(mu_);
+  bool beat_now_ ABSL_GUARDED_BY(mu_) = false;
   int64_t peak_anonymous_bytes_ ABSL_GUARDED_BY(mu_) = 0;
 
   // The thread's own.

@@ -44,8 +44,10 @@ int ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return 0;
   if (lwq::ReasonOf(status) == lwq::reasons::kIncarnationSuperseded.name) return kExitTemporary;
   if (lwq::ReasonOf(status) == lwq::reasons::kDeviceLost.name) return kExitDeviceLost;
-  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ? kExitConfiguration
-                                                                          : kExitInternal;
+  const bool configured_wrongly =
+      absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ||
+      absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status);
+  return configured_wrongly ? kExitConfiguration : kExitInternal;
 }
 
 // With `metrics_listen` not empty it serves /metrics, /livez and /readyz there.

@@ -71,6 +71,22 @@ TEST_F(AgentTest, AReportThatTheServerHasNoRoomForIsSentAgain) {
   });
 }
 
+TEST_F(AgentTest, AServerThatHasNoRoomForTheReportHearsThatTheTaskWaitsForIt) {
+  server_.workers.answer_report = [](int call) {
+    return call > 5 ? grpc::Status::OK : Refused("STORE_FULL");
+  };
+  Offer(SomeLease());
+  RunUntil([](FakeWorkers& workers) {
+    MutexLock lock(&workers.mu);
+    return workers.reports == 6;
+  });
+  // Its heartbeats are ten seconds apart, and this took less; that it waits is told at once.
+  MutexLock lock(&server_.workers.mu);
+  ASSERT_FALSE(server_.workers.beats.empty());
+  EXPECT_EQ(server_.workers.beats[0].beats(0).waits_for(),
+            "the server's storage is full: refused");
+}
+
 TEST_F(AgentTest, AServerThatHasNoRoomToRegisterItIsAskedAgain) {
   server_.workers.answer_register = [](int call) {
     return call > 2 ? grpc::Status::OK : Refused("STORE_FULL");

@@ -89,10 +89,49 @@ TEST_F(BlobCacheTest, AnUploadWaitsForAServerThatIsFull) {
                                            MakeChannel(server_.address()), 1 << 30, &clock));
   server_.blobs.blobs.clear();
   server_.blobs.full_for = 20;  // more than fail in a row
+  cache->BeginTask(nullptr);
+  clock.Advance(absl::Minutes(2));  // what it took is worth as long a wait
   const std::string path = JoinPath(cache->ScratchDirectory(), "file");
   ASSERT_OK(WriteFileAtomically(path, content_));
   EXPECT_OK(cache->Store(path, ""));
   EXPECT_TRUE(server_.blobs.blobs[Sha256Hex(content_)] == content_);
+}
+
+TEST_F(BlobCacheTest, WhoeverAsksIsToldOfAServerThatIsFullAndWhenItIsNoMore) {
+  SkippingClock clock;
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cache,
+                           BlobCache::Open(JoinPath(directory_.path(), "another"),
+                                           MakeChannel(server_.address()), 1 << 30, &clock));
+  std::vector<std::string> told;
+  cache->BeginTask([&](const std::string& what) { told.push_back(what); });
+  server_.blobs.blobs.clear();
+  server_.blobs.full_for = 1;
+  const std::string path = JoinPath(cache->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, content_));
+  EXPECT_OK(cache->Store(path, ""));
+  EXPECT_THAT(told, ElementsAre("the server's storage is full: the disk is full", ""));
+}
+
+// No longer than what is lost by it took to compute.
+TEST_F(BlobCacheTest, AServerThatStaysFullFailsTheUploadByThatName) {
+  SkippingClock clock;
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto cache,
+                           BlobCache::Open(JoinPath(directory_.path(), "another"),
+                                           MakeChannel(server_.address()), 1 << 30, &clock));
+  server_.blobs.blobs.clear();
+  server_.blobs.full_for = 1 << 20;
+  const std::string path = JoinPath(cache->ScratchDirectory(), "file");
+  ASSERT_OK(WriteFileAtomically(path, content_));
+  for (const absl::Duration computed : {absl::Seconds(90), absl::Hours(1)}) {
+    cache->BeginTask([](const std::string&) {});
+    clock.Advance(computed);
+    const absl::Duration begin = clock.Steady();
+    EXPECT_THAT(cache->Store(path, ""), FailsWith("STORAGE_FULL", _));
+    const absl::Duration waited = clock.Steady() - begin;
+    // It looks every five seconds at most.
+    EXPECT_GE(waited, std::min(computed, absl::Minutes(5)) - absl::Seconds(5));
+    EXPECT_LE(waited, std::min(computed, absl::Minutes(5)) + absl::Seconds(5));
+  }
 }
 
 // A cache of two and a half blobs.
