@@ -1,7 +1,5 @@
 #include "client/budget_text.h"
 
-#include <algorithm>
-
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -53,21 +51,6 @@ std::string FormatBudget(const v1::Budget& budget) {
       break;
   }
   return "none";
-}
-
-int64_t LeastBytesOf(const v1::Budget& budget, int64_t source_bytes) {
-  // Plans use all of a budget but a little, unless the model is smaller; weights have 16 bits or
-  // more in the source.
-  constexpr double kUsed = 0.9, kSourceBits = 32;
-  double bytes = 0;
-  if (budget.has_file_bytes()) bytes = static_cast<double>(budget.file_bytes());
-  if (budget.has_bits_per_weight()) {
-    bytes = static_cast<double>(source_bytes) * budget.bits_per_weight() / kSourceBits;
-  }
-  if (budget.has_source_percent()) {
-    bytes = static_cast<double>(source_bytes) * budget.source_percent() / 100;
-  }
-  return static_cast<int64_t>(kUsed * std::min(bytes, static_cast<double>(source_bytes)));
 }
 
 }  // namespace lwq::client

@@ -25,6 +25,16 @@ constexpr absl::Duration kIdleLimit = absl::Seconds(60);
 constexpr char kPartial[] = ".partial";
 constexpr char kGgufSuffix[] = ".gguf";
 
+// What is there of the file is kept: the next attempt goes on from it.
+absl::Status WriteError(int error, const std::string& path) {
+  if (error == ENOSPC || error == EDQUOT) {
+    return Failure(reasons::kStorageFull,
+                   absl::StrCat("the disk of ", LogSafe(path), " is full; what was fetched stays "
+                                "there, and the same command goes on from it"));
+  }
+  return absl::ErrnoToStatus(error, absl::StrCat("writing ", path));
+}
+
 // A file that is appended to and can be cut back.
 class PartialFile {
  public:
@@ -39,14 +49,13 @@ class PartialFile {
     while (!data.empty()) {
       const ssize_t n = ::write(fd_, data.data(), data.size());
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return absl::ErrnoToStatus(errno, absl::StrCat("writing ", path_));
+      if (n < 0) return WriteError(errno, path_);
       data.remove_prefix(static_cast<size_t>(n));
     }
     return absl::OkStatus();
   }
   absl::Status Sync() {
-    if (::fsync(fd_) == 0) return absl::OkStatus();
-    return absl::ErrnoToStatus(errno, absl::StrCat("flushing ", path_));
+    return ::fsync(fd_) == 0 ? absl::OkStatus() : WriteError(errno, path_);
   }
 
  private:
@@ -256,15 +265,15 @@ absl::Status CheckOutputPlace(const std::string& out) {
                               " is no folder that you may write"));
 }
 
-absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes) {
+absl::Status CheckOutputRoom(const std::string& out, int64_t bytes) {
   struct statvfs disk;
   const std::string parent = ExistingParent(out);
   if (::statvfs(parent.c_str(), &disk) != 0) return absl::OkStatus();
   const auto room = static_cast<int64_t>(disk.f_frsize) * static_cast<int64_t>(disk.f_bavail);
-  if (room >= least_bytes) return absl::OkStatus();
-  return Failure(reasons::kStorageFull,
-                 absl::StrCat("the artifact will have ", least_bytes, " bytes or more, and ", room,
-                              " are free at ", LogSafe(parent)));
+  if (room >= bytes) return absl::OkStatus();
+  return Failure(reasons::kStorageFull, absl::StrCat("the artifact is to take ", bytes,
+                                                     " bytes, and ", room, " are free at ",
+                                                     LogSafe(parent)));
 }
 
 absl::Status CheckOutput(const std::string& out) {

@@ -40,7 +40,7 @@ absl::Status CheckOutput(const std::string& out);
 // "." and "..", PERMISSION_DENIED for a folder that may not be written.
 absl::Status CheckOutputPlace(const std::string& out);
 // RESOURCE_EXHAUSTED STORAGE_FULL unless its disk has room for so many bytes.
-absl::Status CheckOutputRoom(const std::string& out, int64_t least_bytes);
+absl::Status CheckOutputRoom(const std::string& out, int64_t bytes);
 
 // Makes what `staging` holds appear at `out`, as a directory or as one file with its proof beside
 // it; the file comes last. INVALID_ARGUMENT USAGE when `out` names a file and the artifact is none.

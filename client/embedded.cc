@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/private_path.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "client/client.h"
@@ -24,6 +25,7 @@ namespace {
 
 constexpr absl::Duration kStartLimit = absl::Seconds(60);
 constexpr absl::Duration kStopLimit = absl::Seconds(40);
+constexpr absl::Duration kUnusedLimit = absl::Seconds(10);  // for commands that are about to end
 constexpr size_t kMostSocketBytes = 107;
 constexpr int64_t kTailBytes = 1500;
 
@@ -56,11 +58,12 @@ absl::Status GaveUp(const EmbeddedPaths& paths) {
                               "\n", LogTail(paths.supervisor_log, kTailBytes)));
 }
 
-absl::Status MakePrivateDirectory(const std::string& path) {
-  LWQ_RETURN_IF_ERROR(MakeDirectories(path));
-  if (::access(path.c_str(), W_OK) == 0) return absl::OkStatus();
+absl::Status MakeRunDirectory(const EmbeddedPaths& paths) {
+  LWQ_RETURN_IF_ERROR(MakePrivateDirectory(paths.data));
+  LWQ_RETURN_IF_ERROR(MakeDirectories(paths.run));
+  if (::access(paths.run.c_str(), W_OK) == 0) return absl::OkStatus();
   return Failure(reasons::kDataDirectory,
-                 absl::StrCat("the data directory ", path, " cannot be written"));
+                 absl::StrCat("the data directory ", paths.run, " cannot be written"));
 }
 
 std::vector<ChildSpec> Children(const EmbeddedPaths& paths, const std::string& binaries,
@@ -152,7 +155,7 @@ absl::StatusOr<std::unique_ptr<Embedded>> Embedded::Start(
     const std::string& data_directory, const EmbeddedOptions& options,
     const std::function<absl::Status()>& interrupted) {
   LWQ_ASSIGN_OR_RETURN(EmbeddedPaths paths, EmbeddedPaths::Of(data_directory));
-  LWQ_RETURN_IF_ERROR(MakePrivateDirectory(paths.run));
+  LWQ_RETURN_IF_ERROR(MakeRunDirectory(paths));
   // Waits for a supervisor that is about to leave: it holds this lock exclusively then.
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<FileLock> use,
                        FileLock::Acquire(paths.users_lock, FileLock::Mode::kShared, kStopLimit));
@@ -246,16 +249,27 @@ absl::Status StopEmbedded(const std::string& data_directory, bool force) {
     return Failure(reasons::kNotRunning,
                    absl::StrCat("no server and worker run on ", data_directory));
   }
+  // Held to the end: commands that come meanwhile wait and start a pair of their own. Nothing is
+  // changed before it is had, so that what is refused does not happen later either.
+  const absl::StatusOr<std::unique_ptr<FileLock>> unused = FileLock::Acquire(
+      paths.users_lock, FileLock::Mode::kExclusive, force ? absl::ZeroDuration() : kUnusedLimit);
+  if (!unused.ok() && !force) {
+    return Failure(reasons::kInUse,
+                   absl::StrCat("commands still use the server and worker on ", data_directory,
+                                FileExists(paths.keep_file) ? "" : ", which stop with the last",
+                                "; --force stops them now"));
+  }
   LWQ_RETURN_IF_ERROR(RemoveAll(paths.keep_file));
   int pid = 0;
   const absl::StatusOr<std::string> text = ReadFile(paths.supervisor_pid, 64);
-  if (force && text.ok() && absl::SimpleAtoi(*text, &pid) && pid > 1) ::kill(pid, SIGTERM);
-  const absl::Time deadline = absl::Now() + (force ? kStopLimit : absl::Seconds(20));
+  if (text.ok() && absl::SimpleAtoi(*text, &pid) && pid > 1) ::kill(pid, SIGTERM);
+  const absl::Time deadline = absl::Now() + kStopLimit;
   while (IsEmbeddedRunning(paths)) {
     if (absl::Now() > deadline) {
       return Failure(reasons::kInUse,
-                     absl::StrCat("commands still use the server and worker on ", data_directory,
-                                  "; they stop with the last of them (--force stops them now)"));
+                     absl::StrCat("the server and worker on ", data_directory, " did not end within ",
+                                  absl::FormatDuration(kStopLimit), "; see ",
+                                  paths.supervisor_log));
     }
     absl::SleepFor(absl::Milliseconds(50));
   }
@@ -270,7 +284,7 @@ absl::Status RunSupervisor(const std::string& data_directory, const EmbeddedOpti
       FileLock::Acquire(paths.supervisor_lock, FileLock::Mode::kExclusive, absl::Seconds(2)));
   LWQ_RETURN_IF_ERROR(WriteFileAtomically(paths.supervisor_pid, absl::StrCat(::getpid(), "\n")));
   for (const std::string& directory : {paths.server_data, paths.worker_data}) {
-    LWQ_RETURN_IF_ERROR(MakeDirectories(directory));
+    LWQ_RETURN_IF_ERROR(MakePrivateDirectory(directory));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string binaries, OwnDirectory());
   struct sigaction action = {};

@@ -82,7 +82,7 @@ class Embedded {
 };
 
 // Stops a kept pair. `force`: also when commands use it. NOT_FOUND NOT_RUNNING when none runs;
-// FAILED_PRECONDITION IN_USE when commands use it (it then stops with the last of them).
+// FAILED_PRECONDITION IN_USE when commands use it: all goes on then as before.
 absl::Status StopEmbedded(const std::string& data_directory, bool force);
 
 // Whether a pair runs there.

@@ -68,12 +68,13 @@ std::string ErrorText(absl::string_view what, const absl::Status& status,
                       "\n  do:  ", advice.empty() ? AdviceFor(status) : advice, "\n");
 }
 
-std::string ErrorJson(absl::string_view what, const absl::Status& status) {
+std::string ErrorJson(absl::string_view what, const absl::Status& status,
+                      absl::string_view advice) {
   nlohmann::ordered_json error;
   error["what"] = std::string(what);
   error["reason"] = ReasonOf(status);
   error["message"] = std::string(status.message());
-  error["advice"] = std::string(AdviceFor(status));
+  error["advice"] = std::string(advice.empty() ? AdviceFor(status) : advice);
   error["exit_code"] = ExitCodeOf(status);
   for (const auto& [name, fact] : FactsOf(status)) error["facts"][name] = fact;
   nlohmann::ordered_json line;

@@ -35,7 +35,8 @@ std::string ErrorText(absl::string_view what, const absl::Status& status,
                       absl::string_view advice = "");
 // The same for programs: one line of JSON with "error": {"what", "reason", "message", "advice",
 // "exit_code"}.
-std::string ErrorJson(absl::string_view what, const absl::Status& status);
+std::string ErrorJson(absl::string_view what, const absl::Status& status,
+                      absl::string_view advice = "");
 
 // A job's or model's stored failure as a status with its reason.
 absl::Status StatusOfFailure(const v1::Failure& failure);

@@ -12,10 +12,6 @@ namespace {
 
 constexpr size_t kNameLength = 12;
 
-std::string TimeText(const google::protobuf::Timestamp& time) {
-  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(time.seconds()),
-                          absl::UTCTimeZone());
-}
 
 std::string TaskText(const v1::TaskEvent& task) {
   std::string what;
@@ -59,12 +55,16 @@ std::string StateText(const v1::JobStateChange& change) {
 
 }  // namespace
 
+std::string TimeText(absl::Time time) {
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", time, absl::UTCTimeZone());
+}
+
 std::string EventText(const v1::JobEvent& event) {
   if (event.has_task()) {
-    return absl::StrCat(TimeText(event.time()), "  ", TaskText(event.task()));
+    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ", TaskText(event.task()));
   }
   if (event.has_state()) {
-    return absl::StrCat(TimeText(event.time()), "  ", StateText(event.state()));
+    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ", StateText(event.state()));
   }
   return "";
 }

@@ -88,8 +88,10 @@ std::string TasksText(const std::vector<v1::TaskStatus>& tasks) {
       now.set_worker(task.worker());
       now.set_seconds(task.running_seconds());
       now.set_fraction(task.fraction());
+      now.set_waits_for(task.detail());
+      const bool gets_on = task.detail().empty() && !task.current().empty();
       running.Add(absl::StrCat(task.kind() == "plan" ? "plan on the server" : RunningText(now),
-                               task.current().empty() ? "" : ": ", LogSafe(task.current())));
+                               gets_on ? ": " : "", gets_on ? LogSafe(task.current()) : ""));
     }
     if (task.state() == "READY") {
       ready.Add(
@@ -107,6 +109,11 @@ std::string TasksText(const std::vector<v1::TaskStatus>& tasks) {
     absl::StrAppend(&text, "\n");
   }
   return absl::StrCat(text, trouble.Text());
+}
+
+bool AnyStands(const v1::Job& job) {
+  return std::any_of(job.progress().running().begin(), job.progress().running().end(),
+                     [](const v1::RunningTask& task) { return !task.waits_for().empty(); });
 }
 
 // The next command, by how the job stands.
@@ -129,7 +136,7 @@ std::string NextText(const v1::Job& job) {
     case v1::Job::CANCELLING:
       return "next: nothing; it ends when its running tasks have given up\n";
     default:
-      if (!job.queue_detail().empty()) {
+      if (!job.queue_detail().empty() || AnyStands(job)) {
         return absl::StrCat("next: lwqctl workers, or lwqctl doctor\n");
       }
       return absl::StrCat("next: lwqctl watch ", id, ", or lwqctl logs ", id, " --follow\n");

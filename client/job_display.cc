@@ -61,6 +61,9 @@ void JobDisplay::OnEvent(const v1::JobEvent& event) {
   view_.Apply(event, now);
   watching_ = true;
   if (!redraw_) {
+    for (const v1::RunningTask& task : standing_.Take(view_.progress())) {
+      *stream_ << RunningText(task) << std::endl;
+    }
     const std::string line = ProgressView::EventLine(event);
     if (line.empty()) return;
     last_draw_ = now;

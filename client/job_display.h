@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "base/mutex.h"
 #include "client/progress.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 
@@ -38,6 +39,7 @@ class JobDisplay {
   Mutex mu_;
   CondVar wake_;
   ProgressView view_ ABSL_GUARDED_BY(mu_);
+  Standing standing_ ABSL_GUARDED_BY(mu_);  // of a pipe or a log
   int drawn_lines_ ABSL_GUARDED_BY(mu_) = 0;
   bool watching_ ABSL_GUARDED_BY(mu_) = false;  // between the first event and Finish
   bool done_ ABSL_GUARDED_BY(mu_) = false;

@@ -29,8 +29,9 @@ std::string AbsoluteDirectory(const std::string& directory) {
 bool AnyWorker(Client* client) {
   const absl::StatusOr<v1::ListWorkersResponse> found = client->ListWorkers({});
   if (!found.ok()) return true;
-  return absl::c_any_of(found->workers(),
-                        [](const v1::Worker& w) { return w.state() != v1::Worker::LOST; });
+  return absl::c_any_of(found->workers(), [](const v1::Worker& worker) {
+    return worker.state() == v1::Worker::READY || worker.state() == v1::Worker::BUSY;
+  });
 }
 
 // The spec of a new job as this server would run it: with what it fills in.

@@ -102,7 +102,8 @@ void Emit(const Json& value, int indent, std::string& out) {
 }
 
 void AddName(const Json& object, std::vector<std::string>& names) {
-  const auto name = object.find("name");
+  auto name = object.find("name");
+  if (name == object.end()) name = object.find("task");  // what a task is called by
   if (name == object.end() || !name->is_string()) return;
   const std::string text = name->get<std::string>();
   names.push_back(LogSafe(text.substr(text.rfind('/') + 1)));

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/rpc/channel.h"
+#include "base/rpc/connection_check.h"
 #include "base/rpc/tls.h"
 #include "base/rpc/token.h"
 #include "base/status_macros.h"
@@ -16,6 +17,10 @@
 
 namespace lwq::client {
 namespace {
+
+// For a server's first answer; then it is looked at what takes its time, for so long.
+constexpr absl::Duration kFirstAnswer = absl::Seconds(3);
+constexpr absl::Duration kPatience = absl::Seconds(2);
 
 std::string FlagOrEnvironment(const Flags& flags, const char* flag, const char* variable) {
   if (flags.Has(flag)) return flags.Get(flag);
@@ -55,6 +60,21 @@ absl::StatusOr<Connection> OfContext(const std::string& name, const Flags& flags
   if (flags.Has("tls-key")) connection.tls.key_file = flags.Get("tls-key");
   if (flags.Has("token-file")) connection.token_file = flags.Get("token-file");
   return connection;
+}
+
+// The first call to a named server.
+absl::Status Greet(ClientOptions options, const TlsOptions& tls) {
+  ClientOptions first = options;
+  first.call_timeout = kFirstAnswer;
+  first.retry_for = absl::ZeroDuration();
+  const absl::Status answered = Client(std::move(first)).GetServerInfo().status();
+  if (!absl::IsUnavailable(answered) && !absl::IsDeadlineExceeded(answered)) return answered;
+  LWQ_RETURN_IF_ERROR(CheckConnection(options.address, tls, kPatience));
+  // A server that was never reached is more likely a wrong address than one that starts again. Of
+  // several servers one may be about to take over.
+  const bool several = absl::StrContains(options.address, ',');
+  options.retry_for = several ? absl::Seconds(30) : absl::Seconds(3);
+  return Client(std::move(options)).GetServerInfo().status();
 }
 
 }  // namespace
@@ -132,11 +152,7 @@ absl::Status Session::Connect(const std::string& address, const Connection& conn
     LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(connection.tls));
     LWQ_ASSIGN_OR_RETURN(options.credentials,
                          WithToken(std::move(options.credentials), connection.token_file, address));
-    // A server that was never reached is more likely a wrong address than one that starts again. Of
-    // several servers one may be about to take over.
-    ClientOptions first = options;
-    first.retry_for = absl::StrContains(address, ',') ? absl::Seconds(30) : absl::Seconds(3);
-    LWQ_RETURN_IF_ERROR(Client(std::move(first)).GetServerInfo().status());
+    LWQ_RETURN_IF_ERROR(Greet(options, connection.tls));
   }
   client_ = std::make_unique<Client>(std::move(options));
   return absl::OkStatus();

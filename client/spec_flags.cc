@@ -22,7 +22,7 @@ namespace {
 // What the server measures on that was given no text.
 constexpr char kBuiltinText[] = "datasets/builtin-held-out";
 
-constexpr std::array<FlagDef, 33> kSpecFlags = {{
+constexpr std::array<FlagDef, 34> kSpecFlags = {{
     {"allocator", "NAME",
      "who chooses the formats: lwq, knapsack, two-level, three-level, ranges, uniform, drop "
      "(default "
@@ -69,6 +69,8 @@ constexpr std::array<FlagDef, 33> kSpecFlags = {{
     {"no-eval", "", "no measurement of source and artifact"},
     {"no-refinement", "", "the method option refinement=false"},
     {"no-scale-search", "", "the method option scale-search=false"},
+    {"preset", "NAME", "2bit, 3bit, 4bit or 8bit: the --budget of that name",
+     "2bit 3bit 4bit 8bit"},
     {"profile", "NAME",
      "formats that may be used: vllm-lowbit, portable, transformers, w8a8, fp8, gptq, gptqmodel, "
      "llama.cpp (default: by --for)",
@@ -179,7 +181,8 @@ absl::Status SetNumbers(const Flags& flags, v1::QuantizeSpec* spec) {
   return absl::OkStatus();
 }
 
-// A job says how good its model is without being asked.
+// An evaluation that is not set is the server's choice: perplexity and KL on its own text. One that
+// asks for something else besides has to name that text.
 void MeasureOnBuiltinText(v1::QuantizeSpec* spec) {
   constexpr int64_t kTokens = 4096;
   v1::Evaluation& evaluation = *spec->mutable_evaluation();
@@ -227,8 +230,14 @@ absl::Span<const FlagDef> SpecFlags() { return kSpecFlags; }
 
 absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   v1::QuantizeSpec spec;
-  if (!flags.Has("budget")) return Failure(reasons::kUsage, "--budget is missing");
-  LWQ_ASSIGN_OR_RETURN(*spec.mutable_budget(), ParseBudget(flags.Get("budget")));
+  LWQ_ASSIGN_OR_RETURN(const std::string preset,
+                       flags.GetChoice("preset", {"2bit", "3bit", "4bit", "8bit"}));
+  if (!preset.empty() && flags.Has("budget")) {
+    return Failure(reasons::kUsage, "--preset is a --budget: give one of them");
+  }
+  const std::string budget = preset.empty() ? flags.Get("budget") : preset;
+  if (budget.empty()) return Failure(reasons::kUsage, "--budget is missing");
+  LWQ_ASSIGN_OR_RETURN(*spec.mutable_budget(), ParseBudget(budget));
   spec.set_method(flags.Get("method"));
   spec.set_scorer(flags.Get("scorer"));
   spec.set_allocator(flags.Get("allocator"));
@@ -250,7 +259,11 @@ absl::StatusOr<v1::QuantizeSpec> SpecFromFlags(const Flags& flags) {
   if (flags.Has("no-eval") && (flags.Has("eval-text") || flags.Has("eval-tasks"))) {
     return Failure(reasons::kUsage, "--no-eval contradicts --eval-text and --eval-tasks");
   }
-  if (!flags.Has("no-eval") && !flags.Has("eval-text")) MeasureOnBuiltinText(&spec);
+  if (flags.Has("no-eval")) spec.mutable_evaluation()->Clear();
+  const bool asks_for_more = spec.has_evaluation() || flags.Has("eval-tasks");
+  if (!flags.Has("no-eval") && !flags.Has("eval-text") && asks_for_more) {
+    MeasureOnBuiltinText(&spec);
+  }
   return spec;
 }
 
@@ -276,7 +289,7 @@ absl::Status UploadDatasets(Client* client, const Flags& flags, v1::QuantizeSpec
                          UploadNamed(client, flags.Get("eval-text"), names));
     spec->mutable_evaluation()->set_text_dataset(name);
   }
-  if (spec->evaluation().text_dataset() == kBuiltinText) (*names)[kBuiltinText] = "built-in text";
+  if (!flags.Has("no-eval")) (*names)[kBuiltinText] = "built-in text";
   LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tasks, flags.GetList("eval-tasks"));
   for (const std::string& task : tasks) {
     LWQ_ASSIGN_OR_RETURN(const std::string name, UploadNamed(client, task, names));

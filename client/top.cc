@@ -17,11 +17,6 @@ namespace {
 
 std::string ShortId(const std::string& name) { return LogSafe(name.substr(name.rfind('/') + 1)); }
 
-std::string StateText(const v1::Worker& worker) {
-  return absl::StrCat(v1::Worker::State_Name(worker.state()),
-                      worker.cordoned() ? ", cordoned" : "");
-}
-
 std::string WorkersText(const std::vector<v1::Worker>& workers) {
   Table table({"WORKER", "STATE", "TASK", ">FOR", ">DONE", "JOB", ">TASKS"});
   for (const v1::Worker& worker : workers) {
@@ -34,7 +29,7 @@ std::string WorkersText(const std::vector<v1::Worker>& workers) {
       if (first.jobs_size() > 0) job = ShortId(first.jobs(0));
       if (first.jobs_size() > 1) absl::StrAppend(&job, " and ", first.jobs_size() - 1, " more");
     }
-    table.AddRow({ShortId(worker.name()), StateText(worker), task, time, done, job,
+    table.AddRow({ShortId(worker.name()), WorkerStateText(worker), task, time, done, job,
                   absl::StrCat(worker.tasks_done())});
   }
   return table.Text();
@@ -60,7 +55,9 @@ std::vector<std::string> TopLines(const std::vector<v1::Worker>& workers,
                                   const std::vector<v1::Job>& jobs, size_t width, size_t height) {
   int live = 0, busy = 0;
   for (const v1::Worker& worker : workers) {
-    if (worker.state() != v1::Worker::LOST) ++live;
+    const bool silent =
+        worker.state() == v1::Worker::LOST || worker.state() == v1::Worker::SILENT;
+    if (!silent) ++live;
     if (worker.state() == v1::Worker::BUSY) ++busy;
   }
   std::string text = absl::StrCat(live, live == 1 ? " worker, " : " workers, ", busy, " busy; ",

@@ -12,6 +12,7 @@
 #include "client/errors.h"
 #include "client/interrupt.h"
 #include "client/job_display.h"
+#include "client/local_artifact.h"
 #include "client/plan_diff.h"
 #include "client/report.h"
 #include "client/session.h"
@@ -128,20 +129,48 @@ absl::StatusOr<int> Convert(Invocation& invocation) {
   return kExitOk;
 }
 
-absl::StatusOr<DiffSide> Side(Client* client, const std::string& name) {
+// Asked for a server once a side is none that lies here.
+class DiffServer {
+ public:
+  explicit DiffServer(const Flags& flags) : flags_(flags) {}
+  absl::StatusOr<Client*> client() {
+    if (session_ == nullptr) {
+      LWQ_ASSIGN_OR_RETURN(session_, Session::OpenService(flags_));
+    }
+    return session_->client();
+  }
+
+ private:
+  const Flags& flags_;
+  std::unique_ptr<Session> session_;
+};
+
+absl::StatusOr<DiffSide> Side(DiffServer& server, const std::string& name) {
+  if (IsArtifactHere(name)) return ReadSideAt(name);
   DiffSide side;
+  LWQ_ASSIGN_OR_RETURN(Client* const client, server.client());
   LWQ_ASSIGN_OR_RETURN(side.artifact, Find(client, name));
   LWQ_ASSIGN_OR_RETURN(side.job, client->GetJob(side.artifact.job()));
   return side;
 }
 
-absl::StatusOr<int> Diff(Invocation& invocation) {
-  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  LWQ_ASSIGN_OR_RETURN(const DiffSide a, Side(session->client(), invocation.arguments[1]));
-  LWQ_ASSIGN_OR_RETURN(const DiffSide b, Side(session->client(), invocation.arguments[2]));
+absl::StatusOr<int> DiffOf(Invocation& invocation, const std::string& first,
+                           const std::string& second) {
+  DiffServer server(invocation.flags);
+  LWQ_ASSIGN_OR_RETURN(const DiffSide a, Side(server, first));
+  LWQ_ASSIGN_OR_RETURN(const DiffSide b, Side(server, second));
   const bool json = invocation.flags.Has("json");
   *invocation.out << (json ? DiffJson(a, b) + "\n" : DiffText(a, b));
   return kExitOk;
+}
+
+absl::StatusOr<int> Diff(Invocation& invocation) {
+  return DiffOf(invocation, invocation.arguments[1], invocation.arguments[2]);
+}
+
+// `diff A B` is `artifact diff A B`.
+absl::StatusOr<int> RunDiff(Invocation& invocation) {
+  return DiffOf(invocation, invocation.arguments[0], invocation.arguments[1]);
 }
 
 constexpr std::array<Subcommand, 5> kSubcommands = {{
@@ -154,9 +183,25 @@ constexpr std::array<Subcommand, 5> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
+constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl artifact list shows which there are"}}};
+
 }  // namespace
 
-extern const CommandDef kArtifactCommand;
+extern const CommandDef kArtifactCommand, kDiffCommand;
+constinit const CommandDef kDiffCommand = {
+    .name = "diff",
+    .arguments = "A B",
+    .summary = "Compares two artifacts: sizes, quality, the format of every unit.",
+    .examples =
+        "  lwqctl diff jobs/j-1 jobs/j-2\n"
+        "  lwqctl diff ./small ./smaller            (directories, or files FILE.gguf: no server)\n"
+        "A and B are artifacts of the server, jobs/JOB, or what lies here with its lwq-report.json.\n",
+    .flags = {},
+    .more_flags = nullptr,
+    .fewest_arguments = 2,
+    .most_arguments = 2,
+    .run = RunDiff,
+};
 constinit const CommandDef kArtifactCommand = {
     .name = "artifact",
     .arguments = "convert DIR | diff A B | get ARTIFACT|jobs/JOB | list | verify DIR|FILE.gguf",
@@ -173,6 +218,7 @@ constinit const CommandDef kArtifactCommand = {
     .fewest_arguments = 1,
     .most_arguments = 3,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

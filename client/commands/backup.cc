@@ -1,4 +1,5 @@
 // backup and restore: of what the own server keeps.
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -75,6 +76,14 @@ absl::StatusOr<int> Restore(Invocation& invocation) {
   return Print(invocation, "restored", result);
 }
 
+constexpr std::array<Advice, 1> kBackupAdvice = {{
+    {"OUTPUT_EXISTS", "give a directory that is new or empty: each backup has its own"},
+}};
+constexpr std::array<Advice, 2> kRestoreAdvice = {{
+    {"OUTPUT_EXISTS", "give a --data-dir that is new or empty; what is in this one is kept"},
+    {"STORE_CORRUPT", "take another backup: lwqctl restore DIR"},
+}};
+
 }  // namespace
 
 extern const CommandDef kBackupCommand, kRestoreCommand;
@@ -90,6 +99,7 @@ constinit const CommandDef kBackupCommand = {
     .fewest_arguments = 1,
     .most_arguments = 1,
     .run = BackUp,
+    .advice = kBackupAdvice,
 };
 constinit const CommandDef kRestoreCommand = {
     .name = "restore",
@@ -103,6 +113,7 @@ constinit const CommandDef kRestoreCommand = {
     .fewest_arguments = 1,
     .most_arguments = 1,
     .run = Restore,
+    .advice = kRestoreAdvice,
 };
 
 }  // namespace lwq::client

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/reasons.h"
@@ -53,7 +54,8 @@ absl::Span<const FlagDef> SharedFlags(const CommandDef& command) {
 
 int PrintError(std::ostream* err, absl::string_view what, const absl::Status& status,
                bool as_json = false, absl::string_view advice = "") {
-  *err << (as_json ? ErrorJson(what, status) : ErrorText(what, status, advice)) << std::flush;
+  *err << (as_json ? ErrorJson(what, status, advice) : ErrorText(what, status, advice))
+       << std::flush;
   return ExitCodeOf(status);
 }
 
@@ -104,6 +106,7 @@ absl::StatusOr<std::vector<std::string>> Complete(const CommandDef& command,
     if (!names_server) flags.push_back({flag.name, *flag.value == '\0', false});
   }
   for (const CommandDef* other : kCommands) {
+    if (!other->hidden) source.sections.push_back(other->name);
     for (const FlagDef& flag : FlagsOf(*other)) source.other_flags.push_back(flag.name);
   }
   return WithSettings({words.begin(), words.end()}, flags, source);
@@ -115,8 +118,8 @@ int RunCommand(const CommandDef& command, absl::Span<const std::string> words, s
                                                            CommonFlags()};
   absl::StatusOr<ParsedLine> line = ParsedLine();
   const absl::StatusOr<std::vector<std::string>> completed =
-      command.hidden ? std::vector<std::string>(words.begin(), words.end())
-                     : Complete(command, words);
+      command.takes_settings ? Complete(command, words)
+                             : std::vector<std::string>(words.begin(), words.end());
   line = completed.ok() ? ParseLine(groups, *completed) : completed.status();
   if (line.ok() && line->help) {
     *out << CommandHelp(command) << std::flush;
@@ -142,9 +145,12 @@ int RunCommand(const CommandDef& command, absl::Span<const std::string> words, s
   }
   *out << std::flush;
   if (code.ok()) return *code;
-  const bool usage = ReasonOf(code.status()) == "USAGE";
+  std::string advice = HasReason(code.status(), reasons::kUsage) ? help : "";
+  for (const Advice& own : command.advice) {
+    if (ReasonOf(code.status()) == own.reason) advice = own.text;
+  }
   return PrintError(err, absl::StrCat("`", command.name, "` did not succeed"), code.status(),
-                    invocation.flags.Has("json"), usage ? help : "");
+                    invocation.flags.Has("json"), advice);
 }
 
 }  // namespace
@@ -200,6 +206,36 @@ std::string ProgramHelp() {
 
 namespace {
 
+// How many words a flag of every command takes that stands at the beginning of `words`; 0: none
+// does.
+size_t WordsOfFlag(absl::Span<const std::string> words) {
+  absl::string_view word = words[0];
+  if (word == "-o") return 2;
+  if (!absl::ConsumePrefix(&word, "--")) return 0;
+  const size_t equals = word.find('=');
+  for (const FlagDef& flag : kCommonFlags) {
+    if (word.substr(0, equals) != flag.name) continue;
+    return *flag.value == '\0' || equals != absl::string_view::npos ? 1 : 2;
+  }
+  return 0;
+}
+
+// `--server A jobs --json` as `jobs --server A --json`.
+std::vector<std::string> CommandFirst(absl::Span<const std::string> words) {
+  size_t before = 0;
+  while (before < words.size()) {
+    const size_t count = WordsOfFlag(words.subspan(before));
+    if (count == 0) break;
+    before += count;
+  }
+  if (before >= words.size()) return {words.begin(), words.end()};
+  if (words[before] == "help") return {words.begin() + before, words.end()};
+  std::vector<std::string> ordered = {words[before]};
+  ordered.insert(ordered.end(), words.begin(), words.begin() + before);
+  ordered.insert(ordered.end(), words.begin() + before + 1, words.end());
+  return ordered;
+}
+
 int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostream* err) {
   if (words.empty()) {
     *err << ProgramHelp() << std::flush;
@@ -207,7 +243,9 @@ int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostrea
   }
   const auto unknown = [err](const std::string& name) {
     return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
-                      Failure(reasons::kUsage, "the first word is the command"));
+                      Failure(reasons::kUsage, "the first word is the command, behind none but "
+                                               "flags that every command takes"),
+                      false, "see: lwqctl help");
   };
   if (words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     const CommandDef* command = words.size() > 1 ? FindCommand(words[1]) : nullptr;
@@ -224,7 +262,7 @@ int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostrea
 }  // namespace
 
 int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostream* err) {
-  const int code = RunWords(words, out, err);
+  const int code = RunWords(CommandFirst(words), out, err);
   out->flush();
   if (out->good() || code != kExitOk) return code;
   // A script that keeps the answer in a file has to hear that there is none.

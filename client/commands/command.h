@@ -19,6 +19,12 @@ struct Invocation {
   std::ostream* err;  // progress, warnings, errors
 };
 
+// What a command's user can do about a reason, where that is more than base/failure.def says.
+struct Advice {
+  const char* reason;
+  const char* text;
+};
+
 struct CommandDef {
   const char* name;
   const char* arguments;  // "MODEL_DIR", for the help
@@ -32,6 +38,8 @@ struct CommandDef {
   // The exit code, or an error that main prints (errors.h). May not throw.
   absl::StatusOr<int> (*run)(Invocation& invocation);
   bool hidden = false;
+  bool takes_settings = true;  // from the environment and the settings file
+  absl::Span<const Advice> advice = {};
 };
 
 // Every command, sorted by name: client/commands/commands.def.
@@ -51,7 +59,7 @@ std::string CommandHelp(const CommandDef& command);
 std::string ProgramHelp();
 
 // lwqctl: finds the command, parses, runs it, prints what is wrong. `words` without the program's
-// name. Returns the exit code.
+// name; flags of every command may stand before the command. Returns the exit code.
 int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostream* err);
 
 }  // namespace lwq::client

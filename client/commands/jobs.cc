@@ -18,6 +18,7 @@
 #include "client/size_text.h"
 #include "client/table.h"
 #include "client/work_text.h"
+#include "records/canonical.h"
 
 namespace lwq::client {
 namespace {
@@ -113,10 +114,11 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse jobs,
-                         List(session->client(), invocation.flags));
-    return TableText(invocation, jobs);
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<Shown> {
+    LWQ_ASSIGN_OR_RETURN(v1::ListJobsResponse jobs, List(session->client(), invocation.flags));
+    LWQ_ASSIGN_OR_RETURN(std::string text, TableText(invocation, jobs));
+    for (v1::Job& job : *jobs.mutable_jobs()) ClearTimes(&job);
+    return Shown{std::move(text), CanonicalBytes(jobs)};
   });
 }
 

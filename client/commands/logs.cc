@@ -2,6 +2,7 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
 #include "client/commands/output.h"
@@ -10,6 +11,7 @@
 #include "client/results.h"
 #include "client/session.h"
 #include "client/watch.h"
+#include "client/work_text.h"
 
 namespace lwq::client {
 namespace {
@@ -31,9 +33,21 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const v1::Job before, session->client()->GetJob(name));
   const int64_t last = before.last_event_seq();
   const bool follow = flags.Has("follow") && !IsTerminal(before.state());
-  if (!follow && since >= last) return kExitOk;
+  // What does not get on now is no event that is kept: a store without room could not keep it.
+  Standing standing;
+  const auto print_standing = [&](const v1::Progress& progress) {
+    for (const v1::RunningTask& task : standing.Take(progress)) {
+      if (flags.Has("json")) continue;
+      *invocation.out << TimeText(absl::Now()) << "  " << RunningText(task) << std::endl;
+    }
+  };
+  if (!follow && since >= last) {
+    print_standing(before.progress());
+    return kExitOk;
+  }
   bool read_all = false;
   const auto print = [&](const v1::JobEvent& event) -> absl::Status {
+    if (event.has_progress()) print_standing(event.progress());
     if (event.has_task() || event.has_state()) {
       if (flags.Has("json")) {
         LWQ_ASSIGN_OR_RETURN(const std::string json, ToJson(event, /*indented=*/false));
@@ -50,6 +64,7 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   if (!job.ok() && !(read_all && absl::IsCancelled(job.status()) && !IsInterrupted(job.status()))) {
     return job.status();
   }
+  if (!follow) print_standing(before.progress());
   return follow && job.ok() ? JobExitCode(*job) : kExitOk;
 }
 

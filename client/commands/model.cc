@@ -100,6 +100,8 @@ constexpr std::array<Subcommand, 4> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
+constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl model list shows which there are"}}};
+
 }  // namespace
 
 extern const CommandDef kModelCommand;
@@ -113,6 +115,7 @@ constinit const CommandDef kModelCommand = {
     .fewest_arguments = 1,
     .most_arguments = 2,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

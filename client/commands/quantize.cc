@@ -10,7 +10,6 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
-#include "client/budget_text.h"
 #include "client/commands/command.h"
 #include "client/commands/model_argument.h"
 #include "client/download.h"
@@ -22,6 +21,7 @@
 #include "client/size_text.h"
 #include "client/spec_flags.h"
 #include "client/work_text.h"
+#include "records/expected_size.h"
 
 namespace lwq::client {
 namespace {
@@ -45,6 +45,13 @@ std::string StagingDirectory(Session* session, const v1::Artifact& artifact,
   return JoinPath(session->embedded()->paths().downloads, Basename(artifact.name()));
 }
 
+// At `out`, and where downloads of the own server lie until they are whole.
+absl::Status CheckRoom(Session* session, const std::string& out, int64_t bytes) {
+  LWQ_RETURN_IF_ERROR(CheckOutputRoom(out, bytes));
+  if (session->embedded() == nullptr) return absl::OkStatus();
+  return CheckOutputRoom(session->embedded()->paths().downloads, bytes);
+}
+
 absl::StatusOr<v1::Artifact> Fetch(Session* session, const std::string& name,
                                    const std::string& out) {
   LWQ_ASSIGN_OR_RETURN(v1::Artifact artifact, session->client()->GetArtifact(name));
@@ -64,8 +71,8 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   const auto note = [display](const std::string& text) { display->Note(text); };
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory, note));
   spec.set_model(model.name());
-  LWQ_RETURN_IF_ERROR(CheckOutputRoom(
-      outcome.directory, LeastBytesOf(spec.budget(), model.manifest().weight_bytes())));
+  LWQ_RETURN_IF_ERROR(CheckRoom(session, outcome.directory,
+                                ExpectedFileBytes(spec, model.manifest())));
   LWQ_RETURN_IF_ERROR(UploadDatasets(client, flags, &spec, &outcome.names));
   v1::JobSpec job_spec;
   *job_spec.mutable_quantize() = spec;
@@ -142,7 +149,7 @@ constinit const CommandDef kQuantizeCommand = {
         "  lwqctl quantize ./llama --budget 900MiB --method gptq --bits 2,3,4,8 \\\n"
         "      --eval-text held-out.txt --eval-tasks choices.jsonl --out ./small\n"
         "  lwqctl quantize ./llama --budget Q4_K_M --for llama.cpp --out llama.gguf\n"
-        "  lwqctl quantize hf://HuggingFaceTB/SmolLM2-135M --budget 4bpw --out ./small\n"
+        "  lwqctl quantize hf://HuggingFaceTB/SmolLM2-135M --preset 4bit --out ./small\n"
         "A name is looked up at $HF_ENDPOINT (the public hub) with $HF_TOKEN.\n"
         "A command that was broken off goes on where it was when it is given again.\n",
     .flags = kFlags,

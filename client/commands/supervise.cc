@@ -37,6 +37,7 @@ constinit const CommandDef kSuperviseCommand = {
     .most_arguments = 0,
     .run = Run,
     .hidden = true,
+    .takes_settings = false,
 };
 
 }  // namespace lwq::client

@@ -10,6 +10,7 @@
 #include "client/session.h"
 #include "client/size_text.h"
 #include "client/table.h"
+#include "records/canonical.h"
 
 namespace lwq::client {
 namespace {
@@ -37,7 +38,7 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
                   absl::StrCat(LogSafe(task.state()), task.cached() ? ", cached" : ""),
                   TriesText(task), LogSafe(task.worker()),
                   FormatSeconds(runs ? task.running_seconds() : task.seconds()),
-                  LogSafe(runs ? task.current() : task.detail())});
+                  LogSafe(runs && task.detail().empty() ? task.current() : task.detail())});
   }
   return table.Text();
 }
@@ -45,9 +46,11 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   const std::string job = FullName("jobs", invocation.arguments[0]);
-  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse all, AllTasks(session->client(), job));
-    return TableText(invocation, all);
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<Shown> {
+    LWQ_ASSIGN_OR_RETURN(v1::ListTasksResponse all, AllTasks(session->client(), job));
+    LWQ_ASSIGN_OR_RETURN(std::string text, TableText(invocation, all));
+    for (v1::TaskStatus& task : *all.mutable_tasks()) ClearTimes(&task);
+    return Shown{std::move(text), CanonicalBytes(all)};
   });
 }
 

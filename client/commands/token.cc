@@ -97,6 +97,8 @@ constexpr std::array<Subcommand, 3> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
+constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl token list shows which there are"}}};
+
 }  // namespace
 
 extern const CommandDef kTokenCommand;
@@ -112,6 +114,7 @@ constinit const CommandDef kTokenCommand = {
     .fewest_arguments = 1,
     .most_arguments = 2,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

@@ -90,6 +90,8 @@ constexpr std::array<Subcommand, 3> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
+constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl workers shows which there are"}}};
+
 }  // namespace
 
 extern const CommandDef kWorkerCommand;
@@ -105,6 +107,7 @@ constinit const CommandDef kWorkerCommand = {
     .fewest_arguments = 2,
     .most_arguments = 2,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

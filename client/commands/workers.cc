@@ -12,6 +12,7 @@
 #include "client/size_text.h"
 #include "client/table.h"
 #include "client/work_text.h"
+#include "records/canonical.h"
 
 namespace lwq::client {
 namespace {
@@ -42,7 +43,7 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
     const v1::RegisterWorkerRequest& registration = worker.registration();
     std::vector<std::string> cells = {
         ShortName(worker.name()),
-        absl::StrCat(v1::Worker::State_Name(worker.state()), worker.cordoned() ? ", cordoned" : ""),
+        WorkerStateText(worker),
         LogSafe(registration.device_description()),
         absl::StrCat(worker.tasks_size()),
         absl::StrCat(worker.tasks_done()),
@@ -63,9 +64,11 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<std::string> {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse all, List(session->client()));
-    return TableText(invocation, all);
+  return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<Shown> {
+    LWQ_ASSIGN_OR_RETURN(v1::ListWorkersResponse all, List(session->client()));
+    LWQ_ASSIGN_OR_RETURN(std::string text, TableText(invocation, all));
+    for (v1::Worker& worker : *all.mutable_workers()) ClearTimes(&worker);
+    return Shown{std::move(text), CanonicalBytes(all)};
   });
 }
 

@@ -66,13 +66,5 @@ TEST(BudgetTextTest, Formats) {
   EXPECT_EQ(FormatBudget(v1::Budget()), "none");
 }
 
-TEST(BudgetTextTest, WhatItTakesOnADiskAtLeast) {
-  EXPECT_EQ(LeastBytesOf(*ParseBudget("500000"), 1'000'000), 450'000);
-  EXPECT_EQ(LeastBytesOf(*ParseBudget("50%"), 1'000'000), 450'000);
-  EXPECT_EQ(LeastBytesOf(*ParseBudget("4bpw"), 1'600'000), 180'000);
-  EXPECT_EQ(LeastBytesOf(*ParseBudget("5000000"), 1'000'000), 900'000);  // it has no more
-  EXPECT_EQ(LeastBytesOf(*ParseBudget("Q4_K_M"), 1'000'000), 0);
-}
-
 }  // namespace
 }  // namespace lwq::client

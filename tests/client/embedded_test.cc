@@ -85,6 +85,22 @@ TEST_F(EmbeddedTest, UpIsReusedAndDownStopsEverything) {
   EXPECT_THAT(again.err, HasSubstr("NOT_RUNNING"));
 }
 
+TEST_F(EmbeddedTest, ADownThatIsRefusedDoesNotHappenLaterEither) {
+  ASSERT_EQ(Lwqctl("up").code, 0);
+  const int pid = ServerPid();
+  ASSERT_GT(pid, 0);
+  LWQ_ASSERT_OK_AND_ASSIGN(std::unique_ptr<Embedded> follower, Embedded::Start(data(), {}, {}));
+  const Answer refused = Lwqctl("down");
+  EXPECT_EQ(refused.code, 8);
+  EXPECT_THAT(refused.err, HasSubstr("IN_USE"));
+  EXPECT_TRUE(follower->is_kept());
+  follower.reset();
+  // The supervisor looks twenty times a second whether anybody wants the pair.
+  absl::SleepFor(absl::Seconds(1));
+  EXPECT_EQ(ServerPid(), pid);
+  EXPECT_EQ(Lwqctl("down").code, 0);
+}
+
 TEST_F(EmbeddedTest, ConcurrentUpsStartOnePair) {
   std::vector<std::thread> threads;
   std::vector<Answer> answers(4);

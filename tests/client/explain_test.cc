@@ -85,5 +85,19 @@ TEST(ExplainTest, ManyTasksAreCut) {
   EXPECT_THAT(ExplainJob(JobIn(v1::Job::RUNNING), tasks), HasSubstr("and 92 more\n"));
 }
 
+TEST(ExplainTest, WhyWhatRunsDoesNotGetOn) {
+  v1::TaskStatus running = Task("quantize", 0, "LEASED");
+  running.set_worker("w1");
+  running.set_running_seconds(12);
+  running.set_current("down_proj");
+  running.set_detail("the server's storage is full: 5 bytes free");
+  v1::Job job = JobIn(v1::Job::RUNNING);
+  job.mutable_progress()->add_running()->set_waits_for(running.detail());
+  EXPECT_THAT(ExplainJob(job, {running}),
+              AllOf(HasSubstr("quantize layer 0 on w1 for 12s: the server's storage is full: 5 "
+                              "bytes free\n"),
+                    HasSubstr("next: lwqctl workers, or lwqctl doctor")));
+}
+
 }  // namespace
 }  // namespace lwq::client

@@ -58,5 +58,12 @@ TEST(OutputFormatTest, NamesAlone) {
   EXPECT_EQ(*NamesInJson(R"({"jobs": []})"), "");
 }
 
+TEST(OutputFormatTest, TasksAreCalledByTheirKeys) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const std::string names,
+      NamesInJson(R"({"tasks": [{"task": "3f2a", "kind": "score"}, {"task": "90c1"}]})"));
+  EXPECT_EQ(names, "3f2a\n90c1\n");
+}
+
 }  // namespace
 }  // namespace lwq::client

@@ -36,13 +36,17 @@ TEST(SpecFlagsTest, WhatIsNotGivenIsLeftToTheServer) {
 }
 
 TEST(SpecFlagsTest, AJobIsMeasuredWithoutBeingAsked) {
+  // The server's own text is the server's to name: one that is older may not have it.
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec plain, SpecOf({}));
-  EXPECT_EQ(plain.evaluation().text_dataset(), "datasets/builtin-held-out");
-  EXPECT_EQ(plain.evaluation().text_tokens(), 4096);
+  EXPECT_FALSE(plain.has_evaluation());
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec tasks, SpecOf({"--eval-tasks=a.jsonl"}));
+  EXPECT_EQ(tasks.evaluation().text_dataset(), "datasets/builtin-held-out");
+  EXPECT_EQ(tasks.evaluation().text_tokens(), 4096);
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec fewer, SpecOf({"--eval-tokens=512"}));
   EXPECT_EQ(fewer.evaluation().text_tokens(), 512);
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec none, SpecOf({"--no-eval"}));
-  EXPECT_FALSE(none.has_evaluation());
+  EXPECT_TRUE(none.has_evaluation());
+  EXPECT_EQ(none.evaluation().ByteSizeLong(), 0u);
   // Which one it is is known when it has been uploaded; how much of it, the server says.
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec own, SpecOf({"--eval-text=a.txt"}));
   EXPECT_FALSE(own.has_evaluation());
@@ -95,6 +99,16 @@ TEST(SpecFlagsTest, EnginesAndFormatsStandForProfiles) {
   }
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec, SpecOf({"--for=llama.cpp"}));
   EXPECT_TRUE(IsForFiles(spec));
+}
+
+TEST(SpecFlagsTest, APresetIsABudget) {
+  Flags flags;
+  flags.Set("preset", "4bit");
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::QuantizeSpec spec, SpecFromFlags(flags));
+  EXPECT_EQ(spec.budget().bits_per_weight(), 4.25);
+  EXPECT_THAT(SpecOf({"--preset=4bit"}), FailsWith("USAGE", HasSubstr("give one")));
+  flags.Set("preset", "5bit");
+  EXPECT_THAT(SpecFromFlags(flags), FailsWith("FLAG_INVALID", HasSubstr("8bit")));
 }
 
 }  // namespace

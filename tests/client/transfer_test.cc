@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include "base/hash.h"
 #include "client/download.h"
 #include "client/upload.h"
@@ -54,6 +56,16 @@ TEST(DownloadTest, UsesWhatAnEarlierCommandLeftAndRemovesStrangers) {
   ASSERT_OK(DownloadArtifact(server.client(), artifact, server.File("d")));
   EXPECT_THAT(server.artifacts.offsets, ElementsAre(30));
   EXPECT_THAT(*ListDirectory(server.File("d")), ElementsAre("w", "x"));
+}
+
+TEST(DownloadTest, ADiskThatIsFullIsCalledSoAndWhatCameStays) {
+  FakeServer server;
+  const v1::Artifact artifact = ArtifactOf(&server, {{"w", kContent}});
+  ASSERT_OK(MakeDirectories(server.File("d")));
+  ASSERT_EQ(::symlink("/dev/full", server.File("d/w.partial").c_str()), 0);
+  EXPECT_THAT(DownloadArtifact(server.client(), artifact, server.File("d")),
+              FailsWith("STORAGE_FULL", HasSubstr("the same command goes on from it")));
+  EXPECT_TRUE(FileExists(server.File("d/w.partial")));
 }
 
 TEST(DownloadTest, ADamagedPartialFileIsFetchedAgain) {

@@ -1,5 +1,6 @@
 #include "client/work_text.h"
 
+#include "absl/time/clock.h"
 #include "gtest/gtest.h"
 
 namespace lwq::client {
@@ -42,6 +43,46 @@ TEST(WorkTextTest, NamesTasks) {
   task.set_worker("w\x1b");
   task.set_seconds(3);
   EXPECT_EQ(RunningText(task), "trial on w\\x1b for 3.0s");
+}
+
+v1::RunningTask TaskThatWaits(const std::string& key, const std::string& what) {
+  v1::RunningTask task;
+  task.set_task(key);
+  task.set_kind("quantize");
+  task.set_layer(3);
+  task.set_worker("w1");
+  task.set_seconds(12);
+  task.set_waits_for(what);
+  return task;
+}
+
+TEST(WorkTextTest, SaysWhyATaskStandsStill) {
+  EXPECT_EQ(RunningText(TaskThatWaits("a", "the server's storage is full: 5 bytes free")),
+            "quantize layer 3 on w1 for 12s: the server's storage is full: 5 bytes free");
+}
+
+TEST(WorkTextTest, EachTaskThatBeginsToStandStillIsToldOnce) {
+  Standing standing;
+  v1::Progress progress;
+  *progress.add_running() = TaskThatWaits("a", "full, 5 free");
+  *progress.add_running() = TaskThatWaits("b", "");
+  ASSERT_EQ(standing.Take(progress).size(), 1u);
+  progress.mutable_running(0)->set_waits_for("full, 4 free");
+  EXPECT_TRUE(standing.Take(progress).empty());
+  progress.mutable_running(0)->clear_waits_for();
+  EXPECT_TRUE(standing.Take(progress).empty());
+  progress.mutable_running(0)->set_waits_for("full again");
+  EXPECT_EQ(standing.Take(progress).size(), 1u);
+}
+
+TEST(WorkTextTest, AWorkerThatIsSilentIsShownWithItsSilence) {
+  v1::Worker worker;
+  worker.set_state(v1::Worker::BUSY);
+  EXPECT_EQ(WorkerStateText(worker), "BUSY");
+  worker.set_state(v1::Worker::SILENT);
+  worker.set_cordoned(true);
+  worker.mutable_seen_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) - 3600);
+  EXPECT_EQ(WorkerStateText(worker), "SILENT 1h00m, cordoned");
 }
 
 }  // namespace

@@ -176,8 +176,8 @@ TEST_F(CliTokenTest, AJobRunsWithTokensAloneAndEachRefusalIsSaid) {
   refused(As("client.token", "gc"), 4, "ROLE_REQUIRED");
   refused(Lwqctl("jobs --server lwq.invalid:1 --token-file " + File("client.token")), 9,
           "TOKEN_IN_CLEAR");
-  EXPECT_EQ(Lwqctl("jobs --server " + address_ + " --token-file " + File("client.token")).code, 5)
-      << "in the clear on the loopback: the server does not answer";
+  refused(Lwqctl("jobs --server " + address_ + " --token-file " + File("client.token")), 9,
+          "it speaks TLS: give --tls-ca");
   EXPECT_EQ(As("admin.token", "token revoke " + client).code, 0);
   refused(As("client.token", "jobs"), 4, "TOKEN_REVOKED");
   EXPECT_THAT(As("admin.token", "token list --json").out, HasSubstr("revoke_time"));
@@ -231,6 +231,35 @@ TEST_F(CliTokenTest, SecretsAreNowhere) {
   EXPECT_GE(num_files, 4) << "log, records, their journal, audit log";
   EXPECT_THAT(ReadFile(File("server/audit.jsonl"), 1 << 20).value_or(""),
               HasSubstr("TokenService.CreateToken"));
+}
+
+// What is set up wrongly does not mend itself: a worker that went on trying would look like one that
+// waits for its server.
+TEST_F(CliTokenTest, WhatIsWrongWithTlsIsSaidAndAWorkerEnds) {
+  Make("worker.token", "w1 --role worker --days 1");
+  Shell("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
+        "/CN=other -keyout " + File("other.key") + " -out " + File("other.pem") + " 2> /dev/null");
+  Shell("touch " + File("empty.pem"));
+  const std::string other_name = "127.0.0.2" + address_.substr(address_.rfind(':'));
+  const struct {
+    std::string flags, said;
+  } cases[] = {
+      {"--server " + address_, "it speaks TLS: give --tls-ca"},
+      {"--server " + address_ + " --tls-ca " + File("other.pem"), "not the one of --tls-ca"},
+      {"--server " + address_ + " --tls-ca " + File("empty.pem"), "no PEM certificate"},
+      {"--server " + address_ + " --tls-ca " + File("absent.pem"), "absent.pem"},
+  };
+  for (const auto& one : cases) {
+    const CliAnswer asked = Lwqctl("jobs " + one.flags);
+    EXPECT_EQ(asked.code, 9) << asked.err;
+    EXPECT_THAT(asked.err, HasSubstr(one.said));
+    const int status = ::system(absl::StrCat("timeout 60 " LWQ_BIN_DIR "/lwq-worker ", one.flags,
+                                             " --work-dir ", File("work"), " --threads 1 >",
+                                             File("worker.out"), " 2>&1")
+                                    .c_str());
+    EXPECT_EQ(WEXITSTATUS(status), 78) << one.flags;
+    EXPECT_THAT(ReadFile(File("worker.out"), 1 << 20).value_or(""), HasSubstr(one.said));
+  }
 }
 
 }  // namespace

@@ -420,9 +420,9 @@ def options_are_lwqctls():
     for wrong in (dict(bits=(17,)), dict(group_size="wide"), dict(group_size=-1)):
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(**wrong))
     ok(list(spec(group_size=("row", 64)).group_sizes) == [0, 64] and list(spec(bits=(2, 16)).formats) == ["int2", "dense"], "widths and groups")
-    measured, none = spec().evaluation, spec(no_eval=True)
-    ok(measured.text_dataset == "datasets/builtin-held-out" and measured.text_tokens == 4096 and not none.HasField("evaluation"),
-       "a job is measured without being asked")
+    measured, none, tasks = spec(), spec(no_eval=True), spec(eval_tasks=(DIR / "x.jsonl",)).evaluation
+    ok(not measured.HasField("evaluation") and none.HasField("evaluation") and not none.evaluation.text_dataset
+       and tasks.text_dataset == "datasets/builtin-held-out" and tasks.text_tokens == 4096, "a job is measured without being asked")
     raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(no_eval=True, eval_text=DIR / "x.txt"))
     ok(spec(calibration=None, eval_text=None, bits=None, profile=None) == spec(), "None is as if it were left out")
     ok(dict(spec(method_options={"damping": 0.01, "act-order": False}).method_options) == {"damping": "0.01", "act-order": "false"},

@@ -49,7 +49,7 @@ class Options(TypedDict, total=False):
     allocator_options: Mapping[str, object]
 
 
-# What a job is measured on that names no text, as by lwqctl.
+# The server's own text: what a job is measured on that leaves its evaluation unset, as by lwqctl.
 BUILTIN_TEXT = "datasets/builtin-held-out"
 _BUILTIN_TOKENS = 4096
 
@@ -95,7 +95,9 @@ def make_spec(model: str, budget: str | int | Budget, options: Options) -> Quant
     if options.get("no_eval"):
         if "eval_text" in options or "eval_tasks" in options:
             raise invalid("FLAG_INVALID", "no_eval contradicts eval_text and eval_tasks")
-    elif "eval_text" not in options:
+        spec.evaluation.SetInParent()
+    elif "eval_text" not in options and any(name in options for name in ("eval_tokens", "eval_limit", "eval_tasks")):
+        # Alone it is the server's choice: perplexity and KL on its own text.
         spec.evaluation.text_dataset = BUILTIN_TEXT
         spec.evaluation.text_tokens = options.get("eval_tokens", _BUILTIN_TOKENS)
     return spec

@@ -1,0 +1,119 @@
+// What an operator's first quarter of an hour is made of: lines as kubectl and docker take them,
+// pipes, completion, and what is said when something is wrong.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "tests/cluster/cli.h"
+#include "tests/testing/status_matchers.h"
+
+namespace lwq::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::Gt;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+class CliOperateTest : public CliTest {
+ protected:
+  // What bash completes behind `line`.
+  std::string Completed(const std::string& line) const {
+    const std::string script = absl::StrCat(
+        "source <(" LWQ_BIN_DIR "/lwqctl completion bash)\n"
+        "COMP_LINE='", line, "'; COMP_POINT=${#COMP_LINE}; read -ra COMP_WORDS <<< \"$COMP_LINE\"\n"
+        "[[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')\n"
+        "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _lwqctl; echo \"${COMPREPLY[@]}\"\n");
+    EXPECT_OK(WriteFileAtomically(File("script"), script));
+    EXPECT_EQ(::system(absl::StrCat("cd ", directory_.path(), " && bash script > completed").c_str()),
+              0);
+    return std::string(
+        absl::StripAsciiWhitespace(ReadFile(File("completed"), 1 << 20).value_or("")));
+  }
+  std::string Program() const { return LWQ_BIN_DIR "/lwqctl"; }
+};
+
+TEST_F(CliOperateTest, FlagsOfEveryCommandMayStandBeforeIt) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  EXPECT_EQ(Lwqctl("-o name --timeout 60 workers").out, "embedded\n");
+  EXPECT_THAT(Lwqctl("--json --timeout=60 workers").out, HasSubstr("\"workers\""));
+  EXPECT_THAT(Lwqctl("--json help workers").out, HasSubstr("Flags of every command"));
+  const CliAnswer other = Lwqctl("--wait worker drain embedded");
+  EXPECT_EQ(other.code, 2);
+  EXPECT_THAT(other.err, HasSubstr("flags that every command takes"));
+}
+
+TEST_F(CliOperateTest, JobsTasksAndDifferencesByName) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  const CliAnswer made = Lwqctl(QuickQuantize("out"));
+  ASSERT_EQ(made.code, 0) << made.err;
+  const std::string job(absl::StripAsciiWhitespace(Lwqctl("jobs -o name").out));
+  const std::vector<std::string> tasks =
+      absl::StrSplit(Lwqctl("tasks " + job + " -o name").out, '\n', absl::SkipEmpty());
+  // The hash of what they do, of all but the server's own.
+  EXPECT_THAT(tasks, AllOf(SizeIs(Gt(12u)), Contains(SizeIs(64))));
+  EXPECT_THAT(tasks, Contains(StartsWith("plan-")));
+
+  EXPECT_EQ(Completed(Program() + " --data-dir " + data() + " show "), job);
+  EXPECT_EQ(Completed(Program() + " worker drain --data-dir " + data() + " "), "embedded");
+  EXPECT_EQ(Completed(Program() + " worker dr"), "drain");
+  EXPECT_EQ(Completed(Program() + " --timeout 3 expl"), "explain");
+  EXPECT_EQ(Completed(Program() + " jobs --state RUN"), "RUNNING");
+
+  const std::string here = absl::StrCat("diff ", File("out"), " ");
+  EXPECT_THAT(Lwqctl(here + "jobs/" + job).out, HasSubstr("every unit has the same format"));
+  ASSERT_EQ(Lwqctl("down").code, 0);
+  const CliAnswer alone = Lwqctl(here + File("out"));
+  EXPECT_EQ(alone.code, 0) << alone.err;
+  EXPECT_THAT(alone.out, HasSubstr("every unit has the same format"));
+  EXPECT_THAT(Lwqctl("artifact " + here + File("out") + " --json").out, HasSubstr("\"units\""));
+  // Nobody to ask: what a shell completes anyway.
+  EXPECT_THAT(Completed(Program() + " --data-dir " + data() + " show an"), HasSubstr("answer"));
+}
+
+TEST_F(CliOperateTest, APipeGetsNothingForAgesThatPass) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  const CliAnswer watched = Lwqctl("workers --watch --timeout 9");
+  EXPECT_EQ(watched.code, 6);
+  const std::vector<std::string> tables = absl::StrSplit(watched.out, "NAME ");
+  EXPECT_EQ(tables.size(), 2u) << watched.out;
+}
+
+TEST_F(CliOperateTest, AdviceIsOfTheCommand) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  EXPECT_THAT(Lwqctl("worker drain nobody").err,
+              AllOf(HasSubstr("lwqctl workers"), Not(HasSubstr("dataset list"))));
+  EXPECT_THAT(Lwqctl("artifact get a --out " + File("x")).err, HasSubstr("lwqctl artifact list"));
+  ASSERT_EQ(Lwqctl("backup " + File("backup")).code, 0);
+  EXPECT_THAT(Lwqctl("backup " + File("backup")).err,
+              AllOf(HasSubstr("new or empty"), Not(HasSubstr("--out"))));
+  EXPECT_THAT(Lwqctl("backup " + File("backup") + " --json").err, Not(HasSubstr("--out")));
+  EXPECT_THAT(Lwqctl("restore " + File("backup")).err, HasSubstr("give a --data-dir"));
+  EXPECT_THAT(Lwqctl("restore " + File("nowhere")).err, HasSubstr("check the path"));
+}
+
+TEST_F(CliOperateTest, AnAddressThatSaysNothingIsToldFromOneThatRefuses) {
+  const int mute = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(mute, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(mute, 8), 0);
+  ASSERT_EQ(::getsockname(mute, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const CliAnswer answer =
+      Lwqctl(absl::StrCat("jobs --server 127.0.0.1:", ntohs(address.sin_port)));
+  EXPECT_EQ(answer.code, 5) << answer.err;
+  EXPECT_THAT(answer.err, HasSubstr("takes connections and says nothing"));
+  ::close(mute);
+}
+
+}  // namespace
+}  // namespace lwq::testing
