@@ -266,10 +266,10 @@ absl::Status StopEmbedded(const std::string& data_directory, bool force) {
   const absl::Time deadline = absl::Now() + kStopLimit;
   while (IsEmbeddedRunning(paths)) {
     if (absl::Now() > deadline) {
-      return Failure(reasons::kInUse,
-                     absl::StrCat("the server and worker on ", data_directory, " did not end within ",
-                                  absl::FormatDuration(kStopLimit), "; see ",
-                                  paths.supervisor_log));
+      return Failure(
+          reasons::kInUse,
+          absl::StrCat("the server and worker on ", data_directory, " did not end within ",
+                       absl::FormatDuration(kStopLimit), "; see ", paths.supervisor_log));
     }
     absl::SleepFor(absl::Milliseconds(50));
   }

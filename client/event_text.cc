@@ -12,7 +12,6 @@ namespace {
 
 constexpr size_t kNameLength = 12;
 
-
 std::string TaskText(const v1::TaskEvent& task) {
   std::string what;
   switch (task.state()) {
@@ -61,10 +60,12 @@ std::string TimeText(absl::Time time) {
 
 std::string EventText(const v1::JobEvent& event) {
   if (event.has_task()) {
-    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ", TaskText(event.task()));
+    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ",
+                        TaskText(event.task()));
   }
   if (event.has_state()) {
-    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ", StateText(event.state()));
+    return absl::StrCat(TimeText(absl::FromUnixSeconds(event.time().seconds())), "  ",
+                        StateText(event.state()));
   }
   return "";
 }

@@ -160,7 +160,8 @@ absl::Status Agent::WarnOfSilence(const absl::Status& status) {
   constexpr absl::Duration kPatience = absl::Seconds(5);
   absl::Status why = absl::OkStatus();
   if (IsRetryable(status)) why = CheckConnection(options_.server, options_.tls, kPatience);
-  // One that has been registered is set up rightly: the server's certificate may be renewed just now.
+  // One that has been registered is set up rightly: the server's certificate may be renewed just
+  // now.
   if (HasReason(why, reasons::kTlsInvalid) && !was_registered_) return why;
   spdlog::warn("no answer from {}, asking again until it comes: {}", options_.server,
                LogSafe((why.ok() ? status : why).ToString()));
@@ -275,9 +276,11 @@ void Agent::RunLease(const v1::Lease& lease) {
     blobs_->BeginTask([&](const std::string& what) { keeper.WaitsFor(what); });
     result = RunTask(context);
     if (!result.ok() && device_->Lost()) {
-      device_lost_ = Failure(reasons::kDeviceLost,
-                             absl::StrCat(device_->name(), " has a fault that only a new process "
-                                          "gets rid of: ", result.status().message()));
+      device_lost_ =
+          Failure(reasons::kDeviceLost, absl::StrCat(device_->name(),
+                                                     " has a fault that only a new process "
+                                                     "gets rid of: ",
+                                                     result.status().message()));
       result = device_lost_;
     }
     const double seconds = absl::ToDoubleSeconds(options_.clock->Steady() - start);
@@ -327,10 +330,12 @@ absl::Status Agent::SendResult(const v1::Lease& lease, const v1::TaskOutput& out
   request.set_completion_id(RandomHex(16));
   *request.mutable_output() = output;
   Failpoint("worker.before_report");
-  absl::Status status = Insist([&](grpc::ClientContext* context) {
-    v1::CompleteTaskResponse response;
-    return FromGrpcStatus(stub_->CompleteTask(context, request, &response));
-  }, keeper);
+  absl::Status status = Insist(
+      [&](grpc::ClientContext* context) {
+        v1::CompleteTaskResponse response;
+        return FromGrpcStatus(stub_->CompleteTask(context, request, &response));
+      },
+      keeper);
   Failpoint("worker.after_report");
   return status;
 }
@@ -344,10 +349,12 @@ absl::Status Agent::SendFailure(const v1::Lease& lease, const absl::Status& why,
   request.set_task(lease.task());
   request.set_epoch(lease.epoch());
   *request.mutable_failure() = FailureFromStatus(why);
-  return Insist([&](grpc::ClientContext* context) {
-    v1::FailTaskResponse response;
-    return FromGrpcStatus(stub_->FailTask(context, request, &response));
-  }, keeper);
+  return Insist(
+      [&](grpc::ClientContext* context) {
+        v1::FailTaskResponse response;
+        return FromGrpcStatus(stub_->FailTask(context, request, &response));
+      },
+      keeper);
 }
 
 void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>& result,
@@ -380,10 +387,12 @@ void Agent::Release(const v1::Lease& lease) {
   v1::HeldLease& held = *request.add_leases();
   held.set_task(lease.task());
   held.set_epoch(lease.epoch());
-  const absl::Status status = Insist([&](grpc::ClientContext* context) {
-    v1::ReleaseTasksResponse response;
-    return FromGrpcStatus(stub_->ReleaseTasks(context, request, &response));
-  }, /*keeper=*/nullptr);
+  const absl::Status status = Insist(
+      [&](grpc::ClientContext* context) {
+        v1::ReleaseTasksResponse response;
+        return FromGrpcStatus(stub_->ReleaseTasks(context, request, &response));
+      },
+      /*keeper=*/nullptr);
   if (status.ok()) return;
   spdlog::warn("giving back {} was not heard: {}; its lease runs out instead", TaskLabel(lease),
                LogSafe(status.message()));

@@ -30,8 +30,8 @@ bool IsFull(const absl::Status& status) {
 }
 
 // A server without room may have some again: an old upload ends, somebody deletes. What is uploaded
-// is worth a wait as long as it took to compute, and no longer: the task fails then, and is computed
-// again. Not as long as a task may stand still either (the server's --stall-timeout).
+// is worth a wait as long as it took to compute, and no longer: the task fails then, and is
+// computed again. Not as long as a task may stand still either (the server's --stall-timeout).
 RetryPolicy UntilRoom(absl::Duration computed_for) {
   return {.first_wait = absl::Seconds(5),
           .longest_wait = absl::Seconds(5),

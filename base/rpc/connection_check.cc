@@ -35,7 +35,8 @@ namespace {
 constexpr char kSettingsFrame = 4;
 constexpr absl::string_view kGreeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 33);
 
-// OpenSSL writes to sockets that may be closed at the other end, by a call that may end the process.
+// OpenSSL writes to sockets that may be closed at the other end, by a call that may end the
+// process.
 class NoBrokenPipeSignal {
  public:
   NoBrokenPipeSignal() {
@@ -126,7 +127,8 @@ absl::Status Refused(const Endpoint& to, absl::string_view why) {
 
 absl::Status Silent(const Endpoint& to) {
   return absl::UnavailableError(
-      absl::StrCat(to.text(), " takes connections and says nothing: something else than lwq-server "
+      absl::StrCat(to.text(),
+                   " takes connections and says nothing: something else than lwq-server "
                    "listens there, or it is stuck"));
 }
 
@@ -136,8 +138,8 @@ class TlsSide {
   // `host` is the name that the certificate has to have; empty: anybody's will do.
   TlsSide(int fd, const TlsFiles& files, const std::string& host)
       : context_(SSL_CTX_new(TLS_client_method())) {
-    // The handshake goes on whatever is found, which SSL_get_verify_result tells: else there would be
-    // no certificate to read the names of.
+    // The handshake goes on whatever is found, which SSL_get_verify_result tells: else there would
+    // be no certificate to read the names of.
     SSL_CTX_set_verify(context_, SSL_VERIFY_PEER, [](int, X509_STORE_CTX*) { return 1; });
     SSL_CTX_set_cert_cb(
         context_,
@@ -175,8 +177,8 @@ class TlsSide {
   // Whether the server has asked for this side's certificate.
   bool asked() const { return asked_; }
 
-  // What `step` (SSL_connect and the like) ends with, waiting as it asks to: above 0 when done, else
-  // SSL_get_error's code; SSL_ERROR_WANT_READ where the time is over.
+  // What `step` (SSL_connect and the like) ends with, waiting as it asks to: above 0 when done,
+  // else SSL_get_error's code; SSL_ERROR_WANT_READ where the time is over.
   template <typename Step>
   int Run(const Step& step, absl::Time deadline, int* error) {
     while (true) {
@@ -315,8 +317,7 @@ bool SpeaksTls(const Endpoint& to, absl::Time deadline) {
   int error = 0;
   // One that wants a certificate ends the handshake with an alert, which is TLS as well.
   return side.Run(SSL_connect, deadline, &error) > 0 ||
-         (error == SSL_ERROR_SSL &&
-          ERR_GET_REASON(ERR_peek_last_error()) >= SSL_AD_REASON_OFFSET);
+         (error == SSL_ERROR_SSL && ERR_GET_REASON(ERR_peek_last_error()) >= SSL_AD_REASON_OFFSET);
 }
 
 absl::Status CheckClear(const Endpoint& to, absl::Duration patience) {
@@ -328,8 +329,8 @@ absl::Status CheckClear(const Endpoint& to, absl::Duration patience) {
   }
   if (!WaitFor(socket.fd(), POLLIN, deadline)) return Silent(to);
   char answer[4] = {};
-  const bool is_settings = ::recv(socket.fd(), answer, sizeof answer, 0) == sizeof answer &&
-                           answer[3] == kSettingsFrame;
+  const bool is_settings =
+      ::recv(socket.fd(), answer, sizeof answer, 0) == sizeof answer && answer[3] == kSettingsFrame;
   // A server of TLS ends what does not begin with a handshake.
   if (is_settings || to.port.empty() || !SpeaksTls(to, absl::Now() + patience)) {
     return absl::OkStatus();
@@ -361,9 +362,9 @@ absl::Status CheckConnection(const std::string& address, const TlsOptions& tls,
   const std::vector<Endpoint> endpoints = EndpointsOf(address);
   for (const Endpoint& endpoint : endpoints) {
     // The certificates of a list name its first server (channel.cc).
-    const absl::Status found = tls.empty() ? CheckClear(endpoint, patience)
-                                           : CheckTls(endpoint, tls, files, endpoints[0].host,
-                                                      absl::Now() + patience);
+    const absl::Status found =
+        tls.empty() ? CheckClear(endpoint, patience)
+                    : CheckTls(endpoint, tls, files, endpoints[0].host, absl::Now() + patience);
     // Of several servers another one may be about to lead.
     if (!found.ok() && (endpoints.size() == 1 || !absl::IsUnavailable(found))) return found;
   }

@@ -1,5 +1,5 @@
-// Why a server cannot be talked to. gRPC says that a handshake failed, or nothing until its own time
-// is over; this tries the steps by themselves and says which file, name or address is wrong.
+// Why a server cannot be talked to. gRPC says that a handshake failed, or nothing until its own
+// time is over; this tries the steps by themselves and says which file, name or address is wrong.
 #pragma once
 
 #include <string>

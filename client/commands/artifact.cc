@@ -183,7 +183,8 @@ constexpr std::array<Subcommand, 5> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
-constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl artifact list shows which there are"}}};
+constexpr std::array<Advice, 1> kAdvice = {
+    {{"NOT_FOUND", "lwqctl artifact list shows which there are"}}};
 
 }  // namespace
 
@@ -195,7 +196,8 @@ constinit const CommandDef kDiffCommand = {
     .examples =
         "  lwqctl diff jobs/j-1 jobs/j-2\n"
         "  lwqctl diff ./small ./smaller            (directories, or files FILE.gguf: no server)\n"
-        "A and B are artifacts of the server, jobs/JOB, or what lies here with its lwq-report.json.\n",
+        "A and B are artifacts of the server, jobs/JOB, or what lies here with its "
+        "lwq-report.json.\n",
     .flags = {},
     .more_flags = nullptr,
     .fewest_arguments = 2,

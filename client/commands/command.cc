@@ -243,8 +243,9 @@ int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostrea
   }
   const auto unknown = [err](const std::string& name) {
     return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
-                      Failure(reasons::kUsage, "the first word is the command, behind none but "
-                                               "flags that every command takes"),
+                      Failure(reasons::kUsage,
+                              "the first word is the command, behind none but "
+                              "flags that every command takes"),
                       false, "see: lwqctl help");
   };
   if (words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
@@ -266,8 +267,9 @@ int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostr
   out->flush();
   if (out->good() || code != kExitOk) return code;
   // A script that keeps the answer in a file has to hear that there is none.
-  return PrintError(err, "writing the answer failed",
-                    Failure(reasons::kStorageFull, "standard output took no more; is a disk full?"));
+  return PrintError(
+      err, "writing the answer failed",
+      Failure(reasons::kStorageFull, "standard output took no more; is a disk full?"));
 }
 
 }  // namespace lwq::client

@@ -151,8 +151,7 @@ std::string CommonFlagNames() {
 }
 
 std::string Bash() {
-  std::string script =
-      absl::StrReplaceAll(kReadLine, {{"VALUED_FLAGS", ValuedFlags()}});
+  std::string script = absl::StrReplaceAll(kReadLine, {{"VALUED_FLAGS", ValuedFlags()}});
   absl::StrAppend(&script, ChoiceCases(), "  esac\n  case $command in\n    \"\") words=\"",
                   CommonFlagNames(), "\"; [[ $word == -* ]] || { COMPREPLY=($(compgen -W \"",
                   CommandNames(), "\" -- \"$word\")); return; } ;;\n");
@@ -185,8 +184,7 @@ std::string Fish() {
     for (const auto& [form, kind] : NamesOfForms()) {
       const std::pair<std::string, std::string> words = absl::StrSplit(form, ' ');
       if (words.first != command->name) continue;
-      absl::StrAppend(&script, "complete -c lwqctl -n '__fish_seen_subcommand_from ",
-                      command->name,
+      absl::StrAppend(&script, "complete -c lwqctl -n '__fish_seen_subcommand_from ", command->name,
                       words.second.empty() ? "" : "; and __fish_seen_subcommand_from ",
                       words.second, "' -a '(lwqctl complete-names ", kind, " 2>/dev/null)'\n");
     }

@@ -100,7 +100,8 @@ constexpr std::array<Subcommand, 4> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
-constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl model list shows which there are"}}};
+constexpr std::array<Advice, 1> kAdvice = {
+    {{"NOT_FOUND", "lwqctl model list shows which there are"}}};
 
 }  // namespace
 

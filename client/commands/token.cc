@@ -97,7 +97,8 @@ constexpr std::array<Subcommand, 3> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
-constexpr std::array<Advice, 1> kAdvice = {{{"NOT_FOUND", "lwqctl token list shows which there are"}}};
+constexpr std::array<Advice, 1> kAdvice = {
+    {{"NOT_FOUND", "lwqctl token list shows which there are"}}};
 
 }  // namespace
 

@@ -41,14 +41,13 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
   Table table(std::move(headings));
   for (const v1::Worker& worker : all.workers()) {
     const v1::RegisterWorkerRequest& registration = worker.registration();
-    std::vector<std::string> cells = {
-        ShortName(worker.name()),
-        WorkerStateText(worker),
-        LogSafe(registration.device_description()),
-        absl::StrCat(worker.tasks_size()),
-        absl::StrCat(worker.tasks_done()),
-        AgeText(worker.seen_time()),
-        LogSafe(registration.build())};
+    std::vector<std::string> cells = {ShortName(worker.name()),
+                                      WorkerStateText(worker),
+                                      LogSafe(registration.device_description()),
+                                      absl::StrCat(worker.tasks_size()),
+                                      absl::StrCat(worker.tasks_done()),
+                                      AgeText(worker.seen_time()),
+                                      LogSafe(registration.build())};
     if (IsWide(invocation)) {
       cells.push_back(registration.memory_bytes() > 0 ? FormatBytes(registration.memory_bytes())
                                                       : "-");

@@ -33,8 +33,7 @@ absl::StatusOr<std::unique_ptr<Store>> ServerRunner::OpenStoreOnceThere() {
   while (true) {
     absl::StatusOr<std::unique_ptr<Store>> store = OpenStore(url);
     if (stopping()) return absl::CancelledError("stopped");
-    if (!is_remote || !absl::IsUnavailable(store.status()) ||
-        options_.clock->Steady() >= give_up) {
+    if (!is_remote || !absl::IsUnavailable(store.status()) || options_.clock->Steady() >= give_up) {
       return store;
     }
     if (standby == nullptr) {
@@ -42,8 +41,7 @@ absl::StatusOr<std::unique_ptr<Store>> ServerRunner::OpenStoreOnceThere() {
     }
     if (!std::exchange(told, true)) {
       spdlog::warn("the store is not there, asking again for {}: {}",
-                   absl::FormatDuration(options_.store_wait),
-                   LogSafe(store.status().message()));
+                   absl::FormatDuration(options_.store_wait), LogSafe(store.status().message()));
     }
     options_.clock->SleepFor(kEvery);
   }

@@ -26,14 +26,17 @@ class CliOperateTest : public CliTest {
  protected:
   // What bash completes behind `line`.
   std::string Completed(const std::string& line) const {
-    const std::string script = absl::StrCat(
-        "source <(" LWQ_BIN_DIR "/lwqctl completion bash)\n"
-        "COMP_LINE='", line, "'; COMP_POINT=${#COMP_LINE}; read -ra COMP_WORDS <<< \"$COMP_LINE\"\n"
-        "[[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')\n"
-        "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _lwqctl; echo \"${COMPREPLY[@]}\"\n");
+    const std::string script =
+        absl::StrCat("source <(" LWQ_BIN_DIR
+                     "/lwqctl completion bash)\n"
+                     "COMP_LINE='",
+                     line,
+                     "'; COMP_POINT=${#COMP_LINE}; read -ra COMP_WORDS <<< \"$COMP_LINE\"\n"
+                     "[[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')\n"
+                     "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _lwqctl; echo \"${COMPREPLY[@]}\"\n");
     EXPECT_OK(WriteFileAtomically(File("script"), script));
-    EXPECT_EQ(::system(absl::StrCat("cd ", directory_.path(), " && bash script > completed").c_str()),
-              0);
+    EXPECT_EQ(
+        ::system(absl::StrCat("cd ", directory_.path(), " && bash script > completed").c_str()), 0);
     return std::string(
         absl::StripAsciiWhitespace(ReadFile(File("completed"), 1 << 20).value_or("")));
   }

@@ -233,12 +233,14 @@ TEST_F(CliTokenTest, SecretsAreNowhere) {
               HasSubstr("TokenService.CreateToken"));
 }
 
-// What is set up wrongly does not mend itself: a worker that went on trying would look like one that
-// waits for its server.
+// What is set up wrongly does not mend itself: a worker that went on trying would look like one
+// that waits for its server.
 TEST_F(CliTokenTest, WhatIsWrongWithTlsIsSaidAndAWorkerEnds) {
   Make("worker.token", "w1 --role worker --days 1");
-  Shell("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
-        "/CN=other -keyout " + File("other.key") + " -out " + File("other.pem") + " 2> /dev/null");
+  Shell(
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
+      "/CN=other -keyout " +
+      File("other.key") + " -out " + File("other.pem") + " 2> /dev/null");
   Shell("touch " + File("empty.pem"));
   const std::string other_name = "127.0.0.2" + address_.substr(address_.rfind(':'));
   const struct {
@@ -253,10 +255,10 @@ TEST_F(CliTokenTest, WhatIsWrongWithTlsIsSaidAndAWorkerEnds) {
     const CliAnswer asked = Lwqctl("jobs " + one.flags);
     EXPECT_EQ(asked.code, 9) << asked.err;
     EXPECT_THAT(asked.err, HasSubstr(one.said));
-    const int status = ::system(absl::StrCat("timeout 60 " LWQ_BIN_DIR "/lwq-worker ", one.flags,
-                                             " --work-dir ", File("work"), " --threads 1 >",
-                                             File("worker.out"), " 2>&1")
-                                    .c_str());
+    const int status =
+        ::system(absl::StrCat("timeout 60 " LWQ_BIN_DIR "/lwq-worker ", one.flags, " --work-dir ",
+                              File("work"), " --threads 1 >", File("worker.out"), " 2>&1")
+                     .c_str());
     EXPECT_EQ(WEXITSTATUS(status), 78) << one.flags;
     EXPECT_THAT(ReadFile(File("worker.out"), 1 << 20).value_or(""), HasSubstr(one.said));
   }

@@ -6,9 +6,9 @@ namespace lwq {
 namespace {
 
 constexpr int64_t kSide = 1024;
-constexpr int64_t kWeights = 2 * kSide * kSide;      // that can be quantized
-constexpr int64_t kDenseBytes = 2 * 1000 * kSide;    // the embedding, in BF16
-constexpr int64_t kHeader = 4096;                    // more than the header of so few tensors
+constexpr int64_t kWeights = 2 * kSide * kSide;    // that can be quantized
+constexpr int64_t kDenseBytes = 2 * 1000 * kSide;  // the embedding, in BF16
+constexpr int64_t kHeader = 4096;                  // more than the header of so few tensors
 
 v1::ModelManifest Manifest() {
   v1::ModelManifest manifest;

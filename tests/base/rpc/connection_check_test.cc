@@ -125,8 +125,8 @@ TEST_F(ConnectionCheckTest, OneSideThatSpeaksTlsAloneIsTold) {
 TEST_F(ConnectionCheckTest, ACertificateThatIsNotTakenIsToldWithItsFlag) {
   StartTls();
   EXPECT_THAT(CheckConnection(At("localhost"), Tls("theirs"), kPatience),
-              FailsWith("TLS_INVALID", AllOf(HasSubstr("not the one of --tls-ca"),
-                                             HasSubstr("theirs.pem"))));
+              FailsWith("TLS_INVALID",
+                        AllOf(HasSubstr("not the one of --tls-ca"), HasSubstr("theirs.pem"))));
   EXPECT_THAT(CheckConnection(At("127.0.0.1"), Tls("ours"), kPatience),
               FailsWith("TLS_INVALID", AllOf(HasSubstr("localhost, queue.example"),
                                              HasSubstr("not for 127.0.0.1"))));
