@@ -167,6 +167,9 @@ absl::StatusOr<v1::QueryWriteStatusResponse> Client::QueryWriteStatus(const v1::
 absl::StatusOr<v1::ServerInfo> Client::GetServerInfo() {
   return Call(options_, stubs_->admin.get(), &AdminStub::GetServerInfo, v1::GetServerInfoRequest());
 }
+absl::StatusOr<v1::ListTenantsResponse> Client::ListTenants() {
+  return Call(options_, stubs_->admin.get(), &AdminStub::ListTenants, v1::ListTenantsRequest());
+}
 absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers(const v1::ListWorkersRequest& request) {
   return Call(options_, stubs_->admin.get(), &AdminStub::ListWorkers, request);
 }

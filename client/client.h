@@ -94,6 +94,7 @@ class Client {
 
   absl::StatusOr<v1::ServerInfo> GetServerInfo();
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request);
+  absl::StatusOr<v1::ListTenantsResponse> ListTenants();
   absl::StatusOr<v1::Worker> CordonWorker(v1::CordonWorkerRequest request);
   // May take minutes: every record and blob is looked at.
   absl::StatusOr<v1::CollectGarbageResponse> CollectGarbage(

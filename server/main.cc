@@ -15,6 +15,7 @@
 #include "base/settings.h"
 #include "base/status_macros.h"
 #include "server/backup_command.h"
+#include "server/dispatch/tenant_options.h"
 #include "server/service/server_runner.h"
 #include "server/store_command.h"
 
@@ -114,6 +115,7 @@ struct Flags {
   ServerOptions server;
   std::string ready_file, log_format = "text", log_level = "info";
   std::optional<std::string> audit_log;
+  std::vector<std::string> tenants;
   double lease_ttl = 30, heartbeat = 10, stall = 600, drain = 60, gone = 3600;  // seconds
   double store_wait = 60;                                                       // seconds
   double keep_jobs = 0, keep_artifacts = 0, keep_cache = 30;                    // days
@@ -156,6 +158,13 @@ void AddCallers(CLI::App& app, Flags& flags) {
   app.add_option("--calls-per-second", flags.server.caller_limits.calls_per_second,
                  "that one caller that is no worker may make on average; 0: any number")
       ->check(CLI::Range(0.0, 1e6));
+  app.add_option("--tenant", flags.tenants,
+                 "a tenant's share and quotas (repeatable; * for all that are not named): "
+                 "NAME:weight=2:running=8:queued=100:bytes=10GiB, each part as wanted; without it "
+                 "all have equal shares and no quotas")
+      ->check([](const std::string& text) {
+        return std::string(ParseTenantOptions(text).status().message());
+      });
   app.add_option("--audit-log", flags.audit_log,
                  "file of JSON lines that say who changed what, or - for stdout; \"\": none "
                  "(default: audit.jsonl in the data directory, where callers are known)");
@@ -210,6 +219,10 @@ ServerOptions OptionsOf(const Flags& flags) {
   options.dispatch.heartbeat_us = static_cast<int64_t>(flags.heartbeat * 1e6);
   options.dispatch.stall_us = static_cast<int64_t>(flags.stall * 1e6);
   options.dispatch.gone_us = static_cast<int64_t>(flags.gone * 1e6);
+  for (const std::string& tenant : flags.tenants) {
+    const auto parsed = ParseTenantOptions(tenant);  // checked when it was read
+    if (parsed.ok()) options.dispatch.tenants[parsed->first] = parsed->second;
+  }
   options.retention.jobs = Days(flags.keep_jobs);
   options.retention.artifacts = Days(flags.keep_artifacts);
   options.retention.cache = Days(flags.keep_cache);

@@ -23,13 +23,15 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 3> kFlags = {{
+constexpr std::array<FlagDef, 5> kFlags = {{
+    kAllTenantsFlag,
     {"format", "NAME", "convert: compressed-tensors, gptq or gguf", "compressed-tensors gptq gguf"},
     {"out", "PATH",
      "get, convert: where it goes: a directory that is empty or does not exist, or for GGUF a file "
      "FILE.gguf"},
     {"round-scales", "",
      "convert: round scales that the other kind cannot hold, instead of refusing"},
+    kTenantFlag,
 }};
 
 // ARTIFACT itself, or the artifact of a job.
@@ -74,6 +76,7 @@ absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   v1::ListArtifactsResponse all;
   v1::ListArtifactsRequest request;
+  SetTenants(invocation.flags, request);
   do {
     LWQ_ASSIGN_OR_RETURN(const v1::ListArtifactsResponse page,
                          session->client()->ListArtifacts(request));
@@ -81,11 +84,11 @@ absl::StatusOr<int> List(Invocation& invocation) {
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
-  Table table({"NAME", "JOB", ">FILES", ">WEIGHTS", ">AGE"});
+  Table table({"NAME", "JOB", ">FILES", ">WEIGHTS", ">AGE", "TENANT"});
   for (const v1::Artifact& artifact : all.artifacts()) {
     table.AddRow({ShortName(artifact.name()), ShortName(artifact.job()),
                   absl::StrCat(artifact.files_size()), FormatBytes(artifact.weight_bytes()),
-                  AgeText(artifact.create_time())});
+                  AgeText(artifact.create_time()), TenantText(artifact)});
   }
   *invocation.out << table.Text();
   return kExitOk;

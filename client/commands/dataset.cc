@@ -13,8 +13,10 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 1> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    kAllTenantsFlag,
     {"id", "ID", "add: the dataset's name (default: from its digest)"},
+    kTenantFlag,
 }};
 
 absl::StatusOr<int> Add(Invocation& invocation) {
@@ -31,6 +33,7 @@ absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   v1::ListDatasetsResponse all;
   v1::ListDatasetsRequest request;
+  SetTenants(invocation.flags, request);
   do {
     LWQ_ASSIGN_OR_RETURN(const v1::ListDatasetsResponse page,
                          session->client()->ListDatasets(request));
@@ -38,11 +41,11 @@ absl::StatusOr<int> List(Invocation& invocation) {
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
-  Table table({"NAME", "KIND", ">SIZE", "FILE", "DESCRIPTION"});
+  Table table({"NAME", "KIND", ">SIZE", "FILE", "DESCRIPTION", "TENANT"});
   for (const v1::Dataset& dataset : all.datasets()) {
     table.AddRow({ShortName(dataset.name()), v1::Dataset::Kind_Name(dataset.kind()),
                   FormatBytes(dataset.blob().size_bytes()), LogSafe(dataset.display_name()),
-                  LogSafe(dataset.description())});
+                  LogSafe(dataset.description()), TenantText(dataset)});
   }
   *invocation.out << table.Text();
   return kExitOk;

@@ -23,17 +23,20 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 5> kFlags = {{
+constexpr std::array<FlagDef, 7> kFlags = {{
+    kAllTenantsFlag,
     {"label", "KEY=VALUE", "only jobs with this label"},
     {"limit", "N", "at most so many (default 50)"},
     {"model", "MODEL", "only jobs of this model"},
     {"state", "STATE", "only QUEUED, RUNNING, CANCELLING, SUCCEEDED, FAILED or CANCELLED",
      "QUEUED RUNNING CANCELLING SUCCEEDED FAILED CANCELLED"},
+    kTenantFlag,
     kWatchFlag,
 }};
 
 absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
   v1::ListJobsRequest request;
+  SetTenants(flags, request);
   if (flags.Has("model")) request.set_model(FullName("models", flags.Get("model")));
   if (flags.Has("state")) {
     v1::Job::State state;
@@ -82,6 +85,7 @@ void AddWide(const v1::Job& job, std::vector<std::string>& cells) {
   cells.push_back(progress.running_size() > 0 ? RunningText(progress.running(0)) : "-");
   cells.push_back(ShortName(job.artifact()));
   cells.push_back(absl::StrJoin(labels, ","));
+  cells.push_back(TenantText(job));
 }
 
 absl::StatusOr<std::string> TableText(const Invocation& invocation,
@@ -90,7 +94,8 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
   std::vector<std::string> headings = {"NAME",  "MODEL", "BUDGET", "STATE",
                                        "PHASE", ">DONE", ">AGE",   "NOTE"};
   if (IsWide(invocation)) {
-    headings.insert(headings.end(), {"METHOD", "SCORER", "LEFT", "NOW", "ARTIFACT", "LABELS"});
+    headings.insert(headings.end(),
+                    {"METHOD", "SCORER", "LEFT", "NOW", "ARTIFACT", "LABELS", "TENANT"});
   }
   Table table(std::move(headings));
   for (const v1::Job& job : jobs.jobs()) {

@@ -15,8 +15,10 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 1> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    kAllTenantsFlag,
     {"id", "ID", "add: the model's name (default: from the directory)"},
+    kTenantFlag,
 }};
 
 std::string ModelText(const v1::Model& model) {
@@ -59,18 +61,19 @@ absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   v1::ListModelsResponse all;
   v1::ListModelsRequest request;
+  SetTenants(invocation.flags, request);
   do {
     LWQ_ASSIGN_OR_RETURN(const v1::ListModelsResponse page, session->client()->ListModels(request));
     all.mutable_models()->MergeFrom(page.models());
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
-  Table table({"NAME", "STATE", "ARCHITECTURE", ">WEIGHTS", "DIRECTORY"});
+  Table table({"NAME", "STATE", "ARCHITECTURE", ">WEIGHTS", "DIRECTORY", "TENANT"});
   for (const v1::Model& model : all.models()) {
     table.AddRow({ShortName(model.name()), v1::Model::State_Name(model.state()),
                   LogSafe(model.manifest().architecture()),
-                  FormatBytes(model.manifest().weight_bytes()),
-                  LogSafe(model.source().directory())});
+                  FormatBytes(model.manifest().weight_bytes()), LogSafe(model.source().directory()),
+                  TenantText(model)});
   }
   *invocation.out << table.Text();
   return kExitOk;

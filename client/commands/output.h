@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/log.h"
 #include "client/client.h"
 #include "client/commands/command.h"
 #include "google/protobuf/message.h"
@@ -49,5 +50,19 @@ struct Subcommand {
   absl::StatusOr<int> (*run)(Invocation& invocation);
 };
 absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands, Invocation& invocation);
+
+// Whose resources a list has: the caller's tenant's, or what an operator asks for.
+inline constexpr FlagDef kAllTenantsFlag = {"all-tenants", "", "of all tenants; for operators"};
+inline constexpr FlagDef kTenantFlag = {"tenant", "TENANT",
+                                        "of this tenant instead of one's own; for operators"};
+template <typename Resource>
+std::string TenantText(const Resource& resource) {
+  return resource.tenant().empty() ? "default" : LogSafe(resource.tenant());
+}
+template <typename Request>
+void SetTenants(const Flags& flags, Request& request) {
+  request.set_tenant(flags.Get("tenant"));
+  request.set_all_tenants(flags.Has("all-tenants"));
+}
 
 }  // namespace lwq::client

@@ -16,10 +16,13 @@ namespace {
 
 constexpr int64_t kMostDays = 3650;
 
-constexpr std::array<FlagDef, 2> kFlags = {{
+constexpr std::array<FlagDef, 4> kFlags = {{
     {"days", "N", "create: for how long it is good, 1 to 3650 (default 90)"},
     {"role", "ROLE", "create: client (default), operator, admin or worker",
      "client operator admin worker"},
+    {"tenant", "TENANT", "create: whose jobs and files it opens (default: default)"},
+    {"worker", "NAME",
+     "create, of a worker: the one id it may have, or NAME-* for all that begin so"},
 }};
 
 std::string RoleText(v1::Token::Role role) {
@@ -47,6 +50,8 @@ absl::StatusOr<int> Create(Invocation& invocation) {
   v1::Token::Role value = v1::Token::CLIENT;
   if (!role.empty()) v1::Token::Role_Parse(absl::AsciiStrToUpper(role), &value);
   token.set_role(value);
+  token.set_tenant(flags.Get("tenant"));
+  token.set_worker(flags.Get("worker"));
   token.mutable_expire_time()->set_seconds(
       absl::ToUnixSeconds(absl::Now() + absl::Hours(24 * days)));
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(flags));
@@ -70,10 +75,11 @@ absl::StatusOr<int> List(Invocation& invocation) {
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
-  Table table({"NAME", "FOR", "ROLE", "STATE", ">MADE", "BY"});
+  Table table({"NAME", "FOR", "ROLE", "TENANT", "WORKER", "STATE", ">MADE", "BY"});
   for (const v1::Token& token : all.tokens()) {
     table.AddRow({ShortName(token.name()), LogSafe(token.principal()), RoleText(token.role()),
-                  StateOf(token), AgeText(token.create_time()), LogSafe(token.creator())});
+                  TenantText(token), LogSafe(token.worker()), StateOf(token),
+                  AgeText(token.create_time()), LogSafe(token.creator())});
   }
   *invocation.out << table.Text();
   return kExitOk;
@@ -109,7 +115,9 @@ constinit const CommandDef kTokenCommand = {
     .summary = "Makes and revokes tokens, which let their owners into a server; for admins.",
     .examples =
         "  (umask 077; lwqctl token create ci --role client --days 30 > ci.token)\n"
-        "  lwqctl jobs --token-file ci.token\n  lwqctl token revoke t0123456789ab\n",
+        "  lwqctl jobs --token-file ci.token\n  lwqctl token create anna --tenant acme\n"
+        "  lwqctl token create gpu-7 --role worker --worker gpu-7\n  lwqctl token revoke "
+        "t0123456789ab\n",
     .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,

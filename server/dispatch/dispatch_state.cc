@@ -11,6 +11,13 @@ constexpr int64_t kLongestWaitUs = 120'000'000;
 // Every group of tasks is held against the workers so often.
 constexpr int64_t kMatchEveryUs = 1'000'000;
 
+// A task of which nobody knows how long it takes is taken for so long.
+constexpr double kUnknownSeconds = 1;
+
+int PriorityOf(const v1::Job& job) {
+  return job.priority() == v1::Job::PRIORITY_UNSPECIFIED ? v1::Job::NORMAL : job.priority();
+}
+
 template <typename T>
 const T* Find(const std::map<std::string, T>& base, const Edits<T>& edits, const std::string& key) {
   auto edit = edits.find(key);
@@ -41,6 +48,11 @@ void ApplyEdits(Edits<T>& edits, std::map<std::string, T>& base) {
 
 }  // namespace
 
+double ExpectedSeconds(const v1::TaskRecord& task, const v1::WorkerRecord* worker) {
+  const double rate = worker == nullptr ? 0 : worker->registration().operations_per_second();
+  return task.operations() > 0 && rate > 0 ? task.operations() / rate : kUnknownSeconds;
+}
+
 void DispatchState::Load(v1::JobRecord job) {
   // The planner of a server that died did not finish: it is asked again.
   if (job.plan_state() == v1::JobRecord::RUNNING) job.set_plan_state(v1::JobRecord::WAITING);
@@ -51,12 +63,7 @@ void DispatchState::Load(v1::JobRecord job) {
 
 void DispatchState::Load(v1::TaskRecord task, Moment now) {
   const std::string key = task.key();
-  if (task.state() == v1::TaskRecord::LEASED) {
-    leases_[key] = {.epoch = task.epoch(),
-                    .expires_us = now.steady_us + options_.lease_ttl_us,
-                    .progress_us = now.steady_us,
-                    .busy_us = now.steady_us};
-  }
+  if (task.state() == v1::TaskRecord::LEASED) BeginLease(task, now);
   tasks_[key] = std::move(task);
   Index(key, now);
 }
@@ -131,6 +138,7 @@ void DispatchState::ApplyJobs(Edits<v1::JobRecord>& edits, std::set<std::string>
     // What a rank is made of; all else leaves its tasks where they are.
     const bool moves =
         old != jobs_.end() && (!active || old->second.job().priority() != job->job().priority() ||
+                               old->second.held() != job->held() ||
                                (old->second.job().state() == v1::Job::CANCELLING) !=
                                    (job->job().state() == v1::Job::CANCELLING));
     if (moves) move_tasks(old->second);
@@ -146,22 +154,53 @@ void DispatchState::ApplyJobs(Edits<v1::JobRecord>& edits, std::set<std::string>
 
 void DispatchState::ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now) {
   for (const auto& [key, task] : edits) {
-    if (!task || task->state() != v1::TaskRecord::LEASED) {
-      leases_.erase(key);
-      continue;
+    const bool is_leased = task && task->state() == v1::TaskRecord::LEASED;
+    const auto lease = leases_.find(key);
+    if (lease != leases_.end() && (!is_leased || lease->second.epoch != task->epoch())) {
+      const double took = static_cast<double>(now.steady_us - lease->second.begun_us) / 1e6;
+      shares_.Correct(TenantOf(tasks_.at(key)), took - lease->second.expected_seconds);
+      leases_.erase(lease);
     }
-    LeaseStatus& lease = leases_[key];
-    if (lease.epoch != task->epoch()) {
-      lease = {.epoch = task->epoch(),
-               .expires_us = now.steady_us + options_.lease_ttl_us,
-               .progress_us = now.steady_us,
-               .busy_us = now.steady_us};
-    }
+    if (is_leased && leases_.count(key) == 0) BeginLease(*task, now);
   }
 }
 
+void DispatchState::BeginLease(const v1::TaskRecord& task, Moment now) {
+  const auto worker = workers_.find(task.worker());
+  const double expected =
+      ExpectedSeconds(task, worker == workers_.end() ? nullptr : &worker->second);
+  leases_[task.key()] = {.epoch = task.epoch(),
+                         .expires_us = now.steady_us + options_.lease_ttl_us,
+                         .progress_us = now.steady_us,
+                         .busy_us = now.steady_us,
+                         .begun_us = now.steady_us,
+                         .expected_seconds = expected};
+  shares_.Serve(TenantOf(task), expected);
+}
+
 void DispatchState::CountJob(const std::string& name, int by) {
-  counts_.jobs[jobs_.at(name).job().state()] += by;
+  const v1::JobRecord& job = jobs_.at(name);
+  counts_.jobs[job.job().state()] += by;
+  const std::string tenant = TenantOf(job.job());
+  TenantCounts& counts = tenants_[tenant];
+  (job.held() ? counts.held : counts.at_work) += by;
+  if (job.job().state() == v1::Job::QUEUED) counts.queued += by;
+  if (!job.held()) return;
+  const HeldJob place = {-PriorityOf(job.job()), job.submit_us(), name};
+  if (by > 0) held_[tenant].insert(place);
+  if (by < 0) held_[tenant].erase(place);
+}
+
+const TenantCounts& DispatchState::CountsOf(const std::string& tenant) const {
+  static const auto* const none = new TenantCounts;
+  const auto found = tenants_.find(tenant);
+  return found == tenants_.end() ? *none : found->second;
+}
+
+const std::set<HeldJob>& DispatchState::HeldJobsOf(const std::string& tenant) const {
+  static const auto* const none = new std::set<HeldJob>;
+  const auto found = held_.find(tenant);
+  return found == held_.end() ? *none : found->second;
 }
 
 void DispatchState::Unindex(const std::string& key) {
@@ -174,6 +213,7 @@ void DispatchState::Unindex(const std::string& key) {
     refused_.erase(key);
   } else if (task.state() == v1::TaskRecord::LEASED) {
     --counts_.leased[task.kind()];
+    --tenants_[TenantOf(task)].leased;
     leases_of_[task.worker()].erase(key);
     if (leases_of_[task.worker()].empty()) leases_of_.erase(task.worker());
   }
@@ -191,9 +231,14 @@ void DispatchState::Index(const std::string& key, Moment now) {
     ++counts_.ready[task.kind()];
     if (!task.excluded().empty()) refused_.insert(key);
     const int64_t ready_at_us = ReadyAtUs(task, now);
-    if (IsWanted(task)) ready_.Put(NeedOf(task), RankOf(task), ready_at_us);
+    if (IsWanted(task)) {
+      const std::string tenant = TenantOf(task);
+      if (ready_.NumOf(tenant) == 0 && CountsOf(tenant).leased == 0) shares_.Join(tenant);
+      ready_.Put(NeedOf(task), tenant, RankOf(task), ready_at_us);
+    }
   } else if (task.state() == v1::TaskRecord::LEASED) {
     ++counts_.leased[task.kind()];
+    ++tenants_[TenantOf(task)].leased;
     leases_of_[task.worker()].insert(key);
   }
 }
@@ -213,7 +258,8 @@ bool DispatchState::IsWanted(const v1::TaskRecord& task) const {
   if (task.models_size() > 0) return true;
   return std::any_of(task.jobs().begin(), task.jobs().end(), [&](const std::string& name) {
     auto job = jobs_.find(name);
-    return job != jobs_.end() && job->second.job().state() != v1::Job::CANCELLING;
+    return job != jobs_.end() && !job->second.held() &&
+           job->second.job().state() != v1::Job::CANCELLING;
   });
 }
 
@@ -228,9 +274,7 @@ Rank DispatchState::RankOf(const v1::TaskRecord& task) {
   for (int i = best.num_jobs; i < task.jobs_size(); ++i) {
     auto job = jobs_.find(task.jobs(i));
     if (job == jobs_.end()) continue;
-    const int p = job->second.job().priority() == v1::Job::PRIORITY_UNSPECIFIED
-                      ? v1::Job::NORMAL
-                      : job->second.job().priority();
+    const int p = PriorityOf(job->second.job());
     if (first ||
         std::make_pair(-p, job->second.submit_us()) < std::make_pair(best.priority, best.age_us)) {
       best.priority = -p;

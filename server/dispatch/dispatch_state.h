@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,9 @@
 #include "proto/lwq/v1/model.pb.h"
 #include "proto/lwq/v1/record.pb.h"
 #include "server/dispatch/ready_index.h"
+#include "server/dispatch/shares.h"
+#include "server/dispatch/tenant_options.h"
+#include "server/store/tenant.h"
 
 namespace lwq {
 
@@ -42,6 +46,8 @@ struct LeaseStatus {
   double fraction = 0;
   std::string current;
   std::string waits_for;  // why it does not get on
+  int64_t begun_us = 0;
+  double expected_seconds = 0;  // what its tenant was charged when it began
 };
 
 struct DispatchOptions {
@@ -51,6 +57,7 @@ struct DispatchOptions {
   // A worker that is silent for so long is forgotten, and a task that no worker can run for so long
   // fails its jobs.
   int64_t gone_us = 3600'000'000;
+  TenantSettings tenants;
 };
 
 // A worker that is silent for so long is lost: one that is idle is heard of at each long poll, at
@@ -100,10 +107,11 @@ struct TaskCount {
 
 // What has to happen once the changes are committed.
 struct Effects {
-  std::set<std::string> plan_jobs;     // run the planner for these
-  std::set<std::string> rebuild_jobs;  // a blob is lost: build their graph again
-  std::set<std::string> untold_tasks;  // TellJobs again
-  std::set<std::string> touched_jobs;  // wake their watchers
+  std::set<std::string> plan_jobs;      // run the planner for these
+  std::set<std::string> rebuild_jobs;   // a blob is lost: build their graph again
+  std::set<std::string> untold_tasks;   // TellJobs again
+  std::set<std::string> admit_tenants;  // AdmitJobs: there may be room for jobs that are held
+  std::set<std::string> touched_jobs;   // wake their watchers
   std::set<std::string> touched_models;
   int64_t tasks_ready = 0;  // wake as many waiting workers
   int64_t leases_expired = 0;
@@ -115,15 +123,39 @@ struct DispatchCounts {
   std::map<int, int> jobs;                   // by Job.State
   std::map<std::string, int> ready, leased;  // by kind
 };
+// Jobs of one tenant that have not ended.
+struct TenantCounts {
+  int at_work = 0;  // all but those that are held
+  int held = 0;
+  int queued = 0;  // by their state, held or not
+  int leased = 0;  // tasks
+};
 
 inline bool IsTerminal(v1::Job::State state) {
   return state == v1::Job::SUCCEEDED || state == v1::Job::FAILED || state == v1::Job::CANCELLED;
 }
 
+// By priority, then age: least first.
+using HeldJob = std::tuple<int, int64_t, std::string>;
+
+// What a task is expected to take of a worker; a guess where nobody knows.
+double ExpectedSeconds(const v1::TaskRecord& task, const v1::WorkerRecord* worker);
+
+// What was counted of many workers, by work_estimate.cc.
+struct WorkforceMemo {
+  int64_t since_us = -1;  // by the steady clock; -1: nothing was
+  int size = 0;
+  double rate = 0;
+  std::map<std::string, double> speeds;  // of all of them, by pace
+};
+
 // Not thread-safe.
 class DispatchState {
  public:
-  explicit DispatchState(const DispatchOptions& options) : options_(options) {}
+  explicit DispatchState(const DispatchOptions& options)
+      : options_(options), shares_(&options_.tenants) {}
+  DispatchState(const DispatchState&) = delete;
+  DispatchState& operator=(const DispatchState&) = delete;
 
   // Records as they are in the store, at start: workers, models and jobs first, then tasks. `now`
   // begins the TTL during which no lease that was live before the start is reaped.
@@ -152,6 +184,14 @@ class DispatchState {
   // Derived from the records.
   const ReadyIndex& ready() const { return ready_; }
   const DispatchCounts& counts() const { return counts_; }
+  const TenantCounts& CountsOf(const std::string& tenant) const;
+  // By tenant; those that have, or had, jobs or models.
+  const std::map<std::string, TenantCounts>& tenants() const { return tenants_; }
+  // A tenant's jobs that are held, in the order in which they are admitted.
+  const std::set<HeldJob>& HeldJobsOf(const std::string& tenant) const;
+  const Shares& shares() const { return shares_; }
+  // No part of the state: kept between looks at it.
+  WorkforceMemo& workforce() const { return workforce_; }
   const std::set<std::string>& LeasesOf(const std::string& worker) const;
   // Tasks in the queue that some worker failed and that wait for another.
   const std::set<std::string>& refused() const { return refused_; }
@@ -181,6 +221,7 @@ class DispatchState {
   void CountJob(const std::string& name, int by);
   void ApplyJobs(Edits<v1::JobRecord>& edits, std::set<std::string>& tasks);
   void ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now);
+  void BeginLease(const v1::TaskRecord& task, Moment now);
 
   const DispatchOptions options_;
   std::map<std::string, v1::JobRecord> jobs_;  // by name, not terminal
@@ -196,6 +237,10 @@ class DispatchState {
   int64_t matched_us_ = -1;  // when groups were last held against the workers
   ReadyIndex ready_;
   DispatchCounts counts_;
+  Shares shares_;
+  mutable WorkforceMemo workforce_;
+  std::map<std::string, TenantCounts> tenants_;
+  std::map<std::string, std::set<HeldJob>> held_;           // by tenant
   std::map<std::string, std::set<std::string>> leases_of_;  // tasks by worker id
   std::set<std::string> refused_;
   // Of tasks in the queue: ready_us as their records have it, and the steady time that it was taken
@@ -249,7 +294,9 @@ class Draft {
   Effects effects;
   // What WhyItWaits found of tasks of equal needs: it asks each worker of the state, which stays as
   // it is for the draft's life.
-  mutable std::map<TaskNeed, std::string> why_nobody;
+  mutable std::map<std::pair<std::string, TaskNeed>, std::string> why_nobody;
+  // What tenants were handed in this draft, as Shares counts it, and how many tasks.
+  std::map<std::string, std::pair<double, int64_t>> handed_out;
 
  private:
   const DispatchState& state_;

@@ -132,16 +132,16 @@ void GiveUpUnmatched(Draft& draft) {
                           : absl::StrCat("worker ", id, " ", lacks);
       if (lacks.empty()) break;
     }
-    for (const Rank& rank : group.ranks) {
-      const v1::TaskRecord* task = draft.FindTask(KeyOf(rank));
+    for (const std::string& key : group.Keys()) {
+      const v1::TaskRecord* task = draft.FindTask(key);
       if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
       v1::Failure failure = ServiceFailure(
           reasons::kNoMatchingWorker.name, absl::StatusCode::kUnavailable,
           absl::StrCat("for ", options.gone_us / 1'000'000, " s no worker could run ", task->kind(),
                        ": ", why, "; start one that can, and retry"));
       failure.set_blame(v1::Failure::CAPACITY);
-      failure.set_task(KeyOf(rank));
-      GiveUpTask(draft, KeyOf(rank), failure);
+      failure.set_task(key);
+      GiveUpTask(draft, key, failure);
     }
   }
 }
@@ -155,8 +155,8 @@ std::set<std::string> StuckJobs(const Draft& draft) {
         group.unmatched_since_us + LostAfterUs(state.options()) > draft.steady_us()) {
       continue;
     }
-    for (const Rank& rank : group.ranks) {
-      const auto& wanting = state.tasks().at(KeyOf(rank)).jobs();
+    for (const std::string& key : group.Keys()) {
+      const auto& wanting = state.tasks().at(key).jobs();
       jobs.insert(wanting.begin(), wanting.end());
     }
   }

@@ -67,6 +67,16 @@ void BlockDependents(Draft& draft, const std::string& name, const std::string& k
   }
 }
 
+// Whether it is handed out: for a model, or a job that is neither held nor being cancelled.
+bool IsWantedNow(const Draft& draft, const v1::TaskRecord& task) {
+  if (task.models_size() > 0) return true;
+  return std::any_of(task.jobs().begin(), task.jobs().end(), [&](const std::string& name) {
+    const v1::JobRecord* job = draft.FindJob(name);
+    return job != nullptr && !job->held() && !IsTerminal(job->job().state()) &&
+           job->job().state() != v1::Job::CANCELLING;
+  });
+}
+
 bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks) {
   return node.kind() == "score" || node.kind() == "assemble" || node.kind() == "verify" ||
          node.kind() == "evaluate" || plan_tasks.count(node.key()) > 0;
@@ -75,12 +85,15 @@ bool AlwaysNeeded(const TaskNode& node, const std::set<std::string>& plan_tasks)
 // A graph's tasks as they will be: those of the state that will be shared, and what is new.
 class Installation {
  public:
-  Installation(Draft& draft, const JobGraph& graph, const CachedResults& cached) : draft_(draft) {
+  Installation(Draft& draft, const v1::Job& job, const JobGraph& graph, const CachedResults& cached)
+      : draft_(draft) {
     for (const TaskNode& node : graph.tasks) {
       const v1::TaskRecord* there = draft.FindTask(node.key());
       // A job that is being cancelled may hold one that was given up: for others it begins anew.
       if (there != nullptr && there->state() != v1::TaskRecord::FAILED) continue;
       v1::TaskRecord task = NewRecord(node, cached);
+      task.set_tenant(job.tenant());
+      if (job.spec().quantize().no_cache()) task.set_only_job(job.name());
       if (there != nullptr) *task.mutable_jobs() = there->jobs();
       new_.emplace(node.key(), std::move(task));
     }
@@ -131,7 +144,7 @@ class Installation {
 
 void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
                   const CachedResults& cached) {
-  Installation tasks(draft, graph, cached);
+  Installation tasks(draft, job.job(), graph, cached);
   const std::set<std::string> plan_tasks(graph.plan_tasks.begin(), graph.plan_tasks.end());
   std::set<std::string> needed;
   std::deque<std::string> open;
@@ -160,9 +173,10 @@ void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
   for (const std::string& key : keys) {
     if (Contains(job.tasks(), key)) continue;
     v1::TaskRecord& task = tasks.Put(key);
-    // Nobody was to have it while it was only a cancelled job's.
-    if (task.state() == v1::TaskRecord::READY && !IsWanted(draft, task))
+    // Nobody was to have it while it was only a cancelled job's, or one's that is held.
+    if (task.state() == v1::TaskRecord::READY && !IsWantedNow(draft, task)) {
       ++draft.effects.tasks_ready;
+    }
     task.add_jobs(job.job().name());
     job.add_tasks(key);
     if (task.state() == v1::TaskRecord::DONE) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/dispatch/task_key.h"
+#include "server/store/tenant.h"
 
 namespace lwq {
 namespace {
@@ -37,6 +39,12 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
   recipe.set_compute(spec.compute());
   *recipe.mutable_options() = spec.method_options();
   return recipe;
+}
+
+std::string KeySaltOf(const GraphInput& input) {
+  if (input.spec.quantize().no_cache()) return input.job;
+  const std::string tenant = TenantOf(*input.model);
+  return tenant == kDefaultTenant ? "" : absl::StrCat("tenants/", tenant);
 }
 
 bool RunsSource(const GraphInput& input) {

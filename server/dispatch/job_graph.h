@@ -56,6 +56,10 @@ int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens);
 // `spec` has all of its method's options (job_options.h).
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);
 
+// What keeps a quantize job's results apart from those of others (KeyScope.salt). Tenants share
+// none: that a result is there would tell one that another has the same model.
+std::string KeySaltOf(const GraphInput& input);
+
 // Whether the job runs the source model over calibration text.
 bool RunsSource(const GraphInput& input);
 // What of a worker's memory the method and the scorer decide.

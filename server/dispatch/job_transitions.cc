@@ -69,6 +69,8 @@ void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
   }
   SetState(draft, job, state);
   DropTasks(draft, job);
+  const std::string tenant = TenantOf(job.job());
+  if (draft.state().CountsOf(tenant).held > 0) draft.effects.admit_tenants.insert(tenant);
 }
 
 // Whether any job is being cancelled: rarely so, and a task may have thousands of jobs to ask.
@@ -122,6 +124,7 @@ void CommitJob(Draft& draft, v1::JobRecord& record) {
     v1::Artifact artifact;
     artifact.set_name(absl::StrCat("artifacts/", job.name().substr(job.name().find('/') + 1)));
     artifact.set_job(job.name());
+    artifact.set_tenant(job.tenant());
     *artifact.mutable_create_time() = ToTimestamp(draft.now_us());
     for (const std::string& key : record.tasks()) {
       const v1::TaskRecord* task = draft.FindTask(key);
@@ -182,10 +185,15 @@ void WaitForPlanTasks(const JobGraph& graph, v1::JobRecord& job) {
 }
 
 // A record at the very beginning: no tasks, no results.
-v1::JobRecord FreshRecord(v1::Job job, const JobGraph& graph, int64_t now_us) {
+v1::JobRecord FreshRecord(const Draft& draft, v1::Job job, const JobGraph& graph) {
   v1::JobRecord record;
+  const std::string tenant = TenantOf(job);
   *record.mutable_job() = std::move(job);
-  record.set_submit_us(now_us);
+  record.set_submit_us(draft.now_us());
+  const int most = OptionsOf(draft.state().options().tenants, tenant).max_running_jobs;
+  // Those that are held already come first.
+  const int before = JobsAtWork(draft, tenant) + draft.state().CountsOf(tenant).held;
+  record.set_held(most > 0 && before >= most);
   WaitForPlanTasks(graph, record);
   return record;
 }
@@ -273,6 +281,11 @@ void AdvanceJob(Draft& draft, const std::string& name) {
   v1::JobRecord* job = draft.EditJob(name);
   if (job == nullptr || IsTerminal(job->job().state())) return;
   if (job->job().state() == v1::Job::CANCELLING) return;
+  if (job->held()) {
+    UpdateProgress(draft, *job);
+    draft.effects.touched_jobs.insert(name);
+    return;
+  }
   UnblockTasks(draft, *job);
   if (job->plan_state() == v1::JobRecord::WAITING && AllDone(draft, job->plan_tasks())) {
     job->set_plan_state(v1::JobRecord::RUNNING);
@@ -294,7 +307,7 @@ absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
   if (draft.FindJob(name) != nullptr) {
     return Failure(reasons::kAlreadyExists, absl::StrCat(name, " exists already"));
   }
-  v1::JobRecord record = FreshRecord(std::move(event.job), event.graph, draft.now_us());
+  v1::JobRecord record = FreshRecord(draft, std::move(event.job), event.graph);
   record.mutable_job()->set_state(v1::Job::STATE_UNSPECIFIED);
   *record.mutable_job()->mutable_create_time() = ToTimestamp(draft.now_us());
   v1::JobRecord& job = draft.PutJob(std::move(record));
@@ -325,7 +338,7 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
   job.clear_progress();
   job.clear_start_time();
   job.clear_end_time();
-  v1::JobRecord& record = draft.PutJob(FreshRecord(std::move(job), graph, draft.now_us()));
+  v1::JobRecord& record = draft.PutJob(FreshRecord(draft, std::move(job), graph));
   SetState(draft, record, v1::Job::QUEUED);
   InstallAndAdvance(draft, record, graph, cached);
   return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/make_lease.h"
 #include "server/dispatch/output_check.h"
+#include "server/dispatch/pick_tasks.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/task_key.h"
 #include "server/dispatch/task_match.h"
@@ -66,28 +67,6 @@ void CountFault(Draft& draft, const std::string& process) {
   worker.set_cordon_reason(absl::StrCat("failed ", worker.faults(),
                                         " tasks in a row that other workers then did; mend it and "
                                         "start it anew, or uncordon it"));
-}
-
-// The first `count` tasks in the order of handing out that the worker can run.
-std::vector<Rank> PickTasks(const Draft& draft, const v1::WorkerRecord& worker, size_t count) {
-  std::vector<Rank> picked;
-  for (const auto& [need, group] : draft.state().ready().groups()) {
-    if (!CanRun(worker.registration(), need)) continue;
-    size_t taken = 0;
-    for (const Rank& rank : group.ranks) {
-      if (taken == count) break;
-      // One that goes to another worker in the same commit is in the queue still.
-      const v1::TaskRecord* task = draft.FindTask(KeyOf(rank));
-      if (task == nullptr || task->state() != v1::TaskRecord::READY) continue;
-      if (IsExcluded(*task, worker.registration())) continue;
-      picked.push_back(rank);
-      ++taken;
-    }
-  }
-  count = std::min(count, picked.size());
-  std::partial_sort(picked.begin(), picked.begin() + count, picked.end());
-  picked.resize(count);
-  return picked;
 }
 
 // A process that starts measures its rate anew, and not exactly as its predecessor did: on a busy
@@ -157,7 +136,7 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
   LWQ_RETURN_IF_ERROR(CheckWorker(worker, request.worker_id(), request.incarnation()));
   std::vector<v1::Lease> leases;
   if (worker->cordoned()) return leases;
-  const auto count = static_cast<size_t>(std::clamp(request.max_tasks(), 1, kMaxLeasesACall));
+  const int count = std::clamp(request.max_tasks(), 1, kMaxLeasesACall);
   size_t bytes = 0;
   for (const Rank& rank : PickTasks(draft, *worker, count)) {
     const v1::TaskRecord* ready = draft.FindTask(KeyOf(rank));
@@ -179,6 +158,7 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
     lease.set_epoch(task.epoch());
     leases.push_back(std::move(lease));
     draft.effects.task_counts.push_back({task.kind(), v1::TaskEvent::LEASED});
+    NoteHandedOut(draft, task, *worker);
     *task.mutable_untold() = task.jobs();
     TellJobs(draft, KeyOf(rank));
   }

@@ -15,10 +15,12 @@ absl::Status StartModel(Draft& draft, v1::Model model, const TaskNode& ingest) {
   model.clear_manifest();
   *model.mutable_create_time() = ToTimestamp(draft.now_us());
   const std::string name = model.name();
+  const std::string tenant = model.tenant();
   draft.PutModel(std::move(model));
   if (draft.FindTask(ingest.key()) == nullptr) {
     v1::TaskRecord task = ingest;
     task.set_state(v1::TaskRecord::READY);
+    task.set_tenant(tenant);
     draft.PutTask(std::move(task));
   }
   v1::TaskRecord& task = *draft.EditTask(ingest.key());

@@ -44,7 +44,7 @@ class QuantizeGraph {
       : input_(input),
         spec_(input.spec.quantize()),
         manifest_(input.model->manifest()),
-        scope_{.salt = spec_.no_cache() ? input.job : "", .engine = input.engine},
+        scope_{.salt = KeySaltOf(input), .engine = input.engine},
         counter_(input) {
     std::set<int> layers;
     for (const auto& unit : manifest_.inventory().units()) layers.insert(unit.layer());

@@ -44,6 +44,7 @@ void CacheTask(Draft& draft, const v1::TaskRecord& task) {
   record.set_worker(task.worker());
   record.set_created_us(draft.now_us());
   record.set_completion_id(task.completion_id());
+  record.set_only_job(task.only_job());
   const v1::WorkerRecord* worker = draft.FindWorker(task.worker());
   if (worker != nullptr) record.set_build(worker->registration().build());
   if (task.product_keys_size() == 0) {
@@ -78,7 +79,7 @@ void Hear(Draft& draft, const v1::TaskRecord& task, v1::JobRecord& job) {
       RecountEvaluations(draft, job);
     }
   } else if (task.state() == v1::TaskRecord::LEASED && job.job().state() != v1::Job::CANCELLING) {
-    if (job.job().state() == v1::Job::QUEUED) StartJob(draft, job);
+    if (job.job().state() == v1::Job::QUEUED && !job.held()) StartJob(draft, job);
     PushTaskEvent(draft, job, task, v1::TaskEvent::LEASED, "");
     UpdateProgress(draft, job);
   }

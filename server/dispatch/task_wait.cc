@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "server/dispatch/pick_tasks.h"
 #include "server/dispatch/task_match.h"
 
 namespace lwq {
@@ -27,9 +28,9 @@ std::string SilenceText(const Draft& draft, const std::string& id) {
 // it is free.
 constexpr absl::string_view kBusy = "busy";
 std::string WhyNotNow(const Draft& draft, const std::string& id, const v1::WorkerRecord& worker,
-                      const v1::TaskRecord& task) {
+                      const v1::TaskRecord& task, const TaskNeed& need) {
   const DispatchState& state = draft.state();
-  if (const std::string lacks = WhyNot(worker.registration(), NeedOf(task)); !lacks.empty()) {
+  if (const std::string lacks = WhyNot(worker.registration(), need); !lacks.empty()) {
     return absl::StrCat(id, " ", lacks);
   }
   if (IsExcluded(task, worker.registration())) return absl::StrCat(id, " failed it");
@@ -41,16 +42,23 @@ std::string WhyNotNow(const Draft& draft, const std::string& id, const v1::Worke
 std::string WhyNobodyTakesIt(const Draft& draft, const v1::TaskRecord& task) {
   const auto& workers = draft.state().workers();
   if (workers.empty()) return "no worker has registered yet";
+  const TaskNeed need = NeedOf(task);
   std::vector<std::string> reasons;
   int busy = 0;
   for (const auto& [id, worker] : workers) {
-    std::string why = WhyNotNow(draft, id, worker, task);
+    std::string why = WhyNotNow(draft, id, worker, task, need);
     if (why.empty()) return absl::StrCat("worker ", id, " is free and will ask for it");
     if (why == kBusy) ++busy;
     if (why != kBusy) reasons.push_back(std::move(why));
   }
   if (busy > 0) {
-    return absl::StrCat("waits for a free worker; ", busy, busy == 1 ? " is" : " are", " busy");
+    const std::string share =
+        HasHadItsShare(draft.state(), task)
+            ? absl::StrCat("; tenant ", TenantOf(task),
+                           " has had its share lately, so that tasks of others come first")
+            : "";
+    return absl::StrCat("waits for a free worker; ", busy, busy == 1 ? " is" : " are", " busy",
+                        share);
   }
   const size_t more = reasons.size() > kMostNamed ? reasons.size() - kMostNamed : 0;
   reasons.resize(reasons.size() - more);
@@ -85,7 +93,7 @@ std::string WhyItWaits(const Draft& draft, const v1::TaskRecord& task) {
   }
   if (!task.excluded().empty()) return WhyNobodyTakesIt(draft, task);
   // Thousands of jobs may share a task that moves, and each asks.
-  const auto [known, is_new] = draft.why_nobody.try_emplace(NeedOf(task));
+  const auto [known, is_new] = draft.why_nobody.try_emplace({TenantOf(task), NeedOf(task)});
   if (is_new) known->second = WhyNobodyTakesIt(draft, task);
   return known->second;
 }
@@ -105,6 +113,12 @@ std::string WhyItStands(const Draft& draft, const v1::TaskRecord& task) {
 }
 
 std::string WhyJobWaits(const Draft& draft, const v1::JobRecord& job) {
+  if (job.held()) {
+    const std::string tenant = TenantOf(job.job());
+    const int most = OptionsOf(draft.state().options().tenants, tenant).max_running_jobs;
+    return absl::StrCat("held: tenant ", tenant, " may have ", most, most == 1 ? " job" : " jobs",
+                        " at work at a time, and has");
+  }
   int ready = 0;
   const v1::TaskRecord* first = nullptr;
   for (const std::string& key : job.tasks()) {

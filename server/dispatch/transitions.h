@@ -56,6 +56,10 @@ absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSum
                         const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
                         const CachedResults& cached);
 void FailJob(Draft& draft, const std::string& name, const v1::Failure& failure);
+// How many of a tenant's jobs are at work, as the draft has it.
+int JobsAtWork(const Draft& draft, const std::string& tenant);
+// Lets a tenant's jobs that are held begin, as many as its quota has room for, some at a time.
+void AdmitJobs(Draft& draft, const std::string& tenant);
 
 // ---- Models ----
 

@@ -1,6 +1,7 @@
 #include "server/dispatch/work_estimate.h"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -19,24 +20,33 @@ constexpr double kOverrun = 0.15;
 constexpr size_t kMostRunning = 16;
 // The pace of a worker's latest tasks, of whatever kind.
 constexpr char kAllTasks[] = "";
+// From so many workers on, and for so long.
+constexpr size_t kManyWorkers = 64;
+constexpr int64_t kRememberUs = 1'000'000;
 // From where on a task's own word of how far it is counts.
 constexpr double kToldFraction = 0.02;
 
-// The workers that may take tasks, and how fast they are.
+// The workers that may take tasks, and how fast they are. What is said of many is up to a second
+// old: to ask each, at every look at a job, would take longer than all else.
 class Workforce {
  public:
   Workforce() = default;  // nobody
-  explicit Workforce(const Draft& draft) {
-    for (const auto& [id, worker] : draft.state().workers()) {
-      if (draft.state().IsLost(id, draft.steady_us()) || worker.cordoned()) continue;
-      if (worker.registration().operations_per_second() <= 0) continue;
-      workers_.push_back(&worker);
-      rate_ += worker.registration().operations_per_second();
+  // `draft` outlives it.
+  explicit Workforce(const Draft& draft) : draft_(&draft) {
+    if (draft.state().workers().size() >= kManyWorkers) {
+      shared_ = &draft.state().workforce();
+      const int64_t age_us = draft.steady_us() - shared_->since_us;
+      if (shared_->since_us >= 0 && age_us >= 0 && age_us < kRememberUs) return;
+      *shared_ = {.since_us = draft.steady_us()};
     }
+    ForEach([&](const v1::WorkerRecord& worker) {
+      ++memo().size;
+      memo().rate += worker.registration().operations_per_second();
+    });
   }
 
-  int size() const { return static_cast<int>(workers_.size()); }
-  double operations_per_second() const { return rate_; }
+  int size() const { return memo().size; }
+  double operations_per_second() const { return memo().rate; }
 
   // By how much a worker needs longer for such tasks than its rate says. What it has not done yet
   // is taken from its other work.
@@ -52,20 +62,31 @@ class Workforce {
 
   // For one worker of average speed.
   double Seconds(const std::string& pace, double operations) {
-    if (workers_.empty()) return 0;
-    double& speed = speeds_[pace];
+    if (size() == 0) return 0;
+    double& speed = memo().speeds[pace];
     if (speed == 0) {
-      for (const v1::WorkerRecord* worker : workers_) {
-        speed += worker->registration().operations_per_second() / Slowness(*worker, pace);
-      }
+      ForEach([&](const v1::WorkerRecord& worker) {
+        speed += worker.registration().operations_per_second() / Slowness(worker, pace);
+      });
     }
-    return operations * size() / speed;
+    // All have left since they were counted.
+    return speed > 0 ? operations * size() / speed : 0;
   }
 
  private:
-  std::map<std::string, double> speeds_;  // of all workers, by pace
-  std::vector<const v1::WorkerRecord*> workers_;
-  double rate_ = 0;
+  void ForEach(const std::function<void(const v1::WorkerRecord&)>& visit) const {
+    if (draft_ == nullptr) return;
+    for (const auto& [id, worker] : draft_->state().workers()) {
+      if (draft_->state().IsLost(id, draft_->steady_us()) || worker.cordoned()) continue;
+      if (worker.registration().operations_per_second() > 0) visit(worker);
+    }
+  }
+  WorkforceMemo& memo() { return shared_ != nullptr ? *shared_ : own_; }
+  const WorkforceMemo& memo() const { return shared_ != nullptr ? *shared_ : own_; }
+
+  const Draft* draft_ = nullptr;
+  WorkforceMemo own_;
+  WorkforceMemo* shared_ = nullptr;  // of the state; null: they are few
 };
 
 // Of a task that a worker has: seconds since, and how far the worker says it is.

@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -10,6 +11,7 @@
 #include "server/dispatch/work_estimate.h"
 #include "server/service/health_checks.h"
 #include "server/service/request_log.h"
+#include "server/service/tenancy.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
 #include "worker/engine/plan/allocator.h"
@@ -19,6 +21,47 @@ namespace lwq {
 namespace {
 
 constexpr char kService[] = "AdminService";
+
+// Of what a worker does, a client sees its tenant's tasks.
+void LeaveOutUnseen(const DispatchState& state, const Caller& caller, v1::Worker& worker) {
+  if (caller.sees_all()) return;
+  const auto is_unseen = [&](const std::string& key) {
+    const auto task = state.tasks().find(key);
+    return task == state.tasks().end() || !MaySee(caller, TenantOf(task->second));
+  };
+  auto& tasks = *worker.mutable_tasks();
+  tasks.erase(std::remove_if(tasks.begin(), tasks.end(), is_unseen), tasks.end());
+  auto& running = *worker.mutable_running();
+  running.erase(std::remove_if(running.begin(), running.end(),
+                               [&](const v1::RunningTask& task) { return is_unseen(task.task()); }),
+                running.end());
+}
+
+v1::ListTenantsResponse TenantsOf(const Scheduler& scheduler) {
+  std::map<std::string, v1::Tenant> tenants;
+  for (const auto& [name, bytes] : scheduler.tenant_bytes().All()) tenants[name].set_bytes(bytes);
+  scheduler.View([&](const DispatchState& state) {
+    for (const auto& [name, settings] : state.options().tenants) tenants[name];
+    for (const auto& [name, model] : state.models()) tenants[TenantOf(model)];
+    for (const auto& [name, counts] : state.tenants()) {
+      tenants[name].set_running_jobs(counts.at_work + counts.held - counts.queued);
+      tenants[name].set_queued_jobs(counts.queued);
+    }
+    for (auto& [name, tenant] : tenants) {
+      const TenantOptions& settings = OptionsOf(state.options().tenants, name);
+      tenant.set_name(name);
+      tenant.set_weight(settings.weight);
+      tenant.set_max_running_jobs(settings.max_running_jobs);
+      tenant.set_max_queued_jobs(settings.max_queued_jobs);
+      tenant.set_max_bytes(settings.max_bytes);
+      tenant.set_worker_seconds(state.shares().SecondsOf(name));
+    }
+  });
+  tenants.erase(kEverybody);
+  v1::ListTenantsResponse response;
+  for (auto& [name, tenant] : tenants) *response.add_tenants() = std::move(tenant);
+  return response;
+}
 
 }  // namespace
 
@@ -85,22 +128,34 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
-  return RunUnary(env_, context, kService, "ListWorkers", *env_.read, [=, this]() -> absl::Status {
-    LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
-    ListQuery after;
-    LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
-    std::vector<v1::Worker> workers;
-    env_.scheduler->View(
-        [&](const DispatchState& state) { workers = WorkersOf(state, env_.scheduler->Now()); });
-    for (v1::Worker& worker : workers) {
-      if (worker.name() <= after.after_key) continue;
-      if (response->workers_size() == page) {
-        response->set_next_page_token(
-            MakePageToken({.key = response->workers(page - 1).name()}, "workers"));
-        break;
-      }
-      *response->add_workers() = std::move(worker);
-    }
+  return RunUnaryAs(env_, context, kService, "ListWorkers", *env_.read,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
+                      ListQuery after;
+                      LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "workers", after));
+                      std::vector<v1::Worker> workers;
+                      env_.scheduler->View([&](const DispatchState& state) {
+                        workers = WorkersOf(state, env_.scheduler->Now());
+                        for (v1::Worker& worker : workers) LeaveOutUnseen(state, caller, worker);
+                      });
+                      for (v1::Worker& worker : workers) {
+                        if (worker.name() <= after.after_key) continue;
+                        if (response->workers_size() == page) {
+                          response->set_next_page_token(MakePageToken(
+                              {.key = response->workers(page - 1).name()}, "workers"));
+                          break;
+                        }
+                        *response->add_workers() = std::move(worker);
+                      }
+                      return absl::OkStatus();
+                    });
+}
+
+grpc::ServerUnaryReactor* AdminServiceImpl::ListTenants(grpc::CallbackServerContext* context,
+                                                        const v1::ListTenantsRequest*,
+                                                        v1::ListTenantsResponse* response) {
+  return RunUnary(env_, context, kService, "ListTenants", *env_.read, [=, this] {
+    *response = TenantsOf(*env_.scheduler);
     return absl::OkStatus();
   });
 }
@@ -108,36 +163,36 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerContext* context,
                                                          const v1::CordonWorkerRequest* request,
                                                          v1::Worker* response) {
-  return RunUnary(env_, context, kService, "CordonWorker", *env_.write,
-                  [=, this]() -> absl::Status {
-                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
-                    const std::string id = request->name().substr(sizeof("workers/") - 1);
-                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
-                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
-                                         FindRequest(env_.scheduler->store(), mark));
-                    LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
-                      if (!replayed.empty()) return absl::OkStatus();
-                      RememberRequest(mark, request->name(), draft);
-                      v1::WorkerRecord* worker = draft.EditWorker(id);
-                      if (worker == nullptr) {
-                        return Failure(reasons::kNotFound,
-                                       absl::StrCat("no worker ", request->name()));
-                      }
-                      worker->set_cordoned(request->cordoned());
-                      worker->set_cordoned_us(request->cordoned() ? draft.now_us() : 0);
-                      worker->clear_cordon_reason();
-                      worker->clear_faults();
-                      draft.effects.tasks_ready = draft.state().ready().size();
+  return RunUnaryAs(env_, context, kService, "CordonWorker", *env_.write,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
+                      const std::string id = request->name().substr(sizeof("workers/") - 1);
+                      LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request, caller.tenant));
+                      LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                                           FindRequest(env_.scheduler->store(), mark));
+                      LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+                        if (!replayed.empty()) return absl::OkStatus();
+                        RememberRequest(mark, request->name(), draft);
+                        v1::WorkerRecord* worker = draft.EditWorker(id);
+                        if (worker == nullptr) {
+                          return Failure(reasons::kNotFound,
+                                         absl::StrCat("no worker ", request->name()));
+                        }
+                        worker->set_cordoned(request->cordoned());
+                        worker->set_cordoned_us(request->cordoned() ? draft.now_us() : 0);
+                        worker->clear_cordon_reason();
+                        worker->clear_faults();
+                        draft.effects.tasks_ready = draft.state().ready().size();
+                        return absl::OkStatus();
+                      }));
+                      env_.scheduler->View([&](const DispatchState& state) {
+                        for (v1::Worker& worker : WorkersOf(state, env_.scheduler->Now())) {
+                          if (worker.name() == request->name()) *response = std::move(worker);
+                        }
+                      });
                       return absl::OkStatus();
-                    }));
-                    env_.scheduler->View([&](const DispatchState& state) {
-                      for (v1::Worker& worker : WorkersOf(state, env_.scheduler->Now())) {
-                        if (worker.name() == request->name()) *response = std::move(worker);
-                      }
-                    });
-                    return absl::OkStatus();
-                  },
-                  {request, response});
+                    },
+                    {request, response});
 }
 
 grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,

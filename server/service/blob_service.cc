@@ -8,6 +8,8 @@
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/deletion.h"
+#include "server/service/tenancy.h"
+#include "server/service/uploads.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -20,18 +22,6 @@ constexpr int64_t kMaxChunkBytes = 1 << 20;  // accepted; 256 KiB is what is ask
 constexpr int kMaxFindBlobs = 10'000;
 
 BlobId IdOf(const v1::BlobRef& blob) { return {blob.sha256(), blob.size_bytes()}; }
-
-absl::StatusOr<v1::Artifact> LoadArtifact(Store& store, const std::string& name) {
-  LWQ_RETURN_IF_ERROR(CheckName(name, "artifacts"));
-  absl::StatusOr<Record> row = store.Get(Table::kArtifacts, name);
-  if (absl::IsNotFound(row.status())) {
-    return Failure(reasons::kNotFound, absl::StrCat("no ", name));
-  }
-  LWQ_RETURN_IF_ERROR(row.status());
-  v1::Artifact artifact;
-  if (!artifact.ParseFromString(row->value)) return Failure(reasons::kStoreCorrupt, name);
-  return artifact;
-}
 
 // What a read call reads, found out on the blob executor.
 struct ReadTarget {
@@ -171,40 +161,42 @@ class ReadCall final : public grpc::ServerWriteReactor<Response>, public LongCal
 grpc::ServerUnaryReactor* BlobServiceImpl::FindMissingBlobs(
     grpc::CallbackServerContext* context, const v1::FindMissingBlobsRequest* request,
     v1::FindMissingBlobsResponse* response) {
-  return RunUnary(
-      env_, context, kBlobs, "FindMissingBlobs", *env_.blob, [=, this]() -> absl::Status {
-        if (request->blobs_size() > kMaxFindBlobs) {
-          return Failure(reasons::kFieldInvalid, absl::StrCat("blobs: ", request->blobs_size(),
-                                                              ", at most ", kMaxFindBlobs));
-        }
-        std::vector<BlobId> ids;
-        for (const v1::BlobRef& blob : request->blobs()) ids.push_back(IdOf(blob));
-        LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing,
-                             env_.scheduler->blobs().FindMissing(ids));
-        for (const BlobId& id : missing) {
-          v1::BlobRef& blob = *response->add_missing();
-          blob.set_sha256(id.sha256);
-          blob.set_size_bytes(id.size_bytes);
-        }
-        return absl::OkStatus();
-      });
+  return RunUnaryAs(env_, context, kBlobs, "FindMissingBlobs", *env_.blob,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      if (request->blobs_size() > kMaxFindBlobs) {
+                        return Failure(reasons::kFieldInvalid,
+                                       absl::StrCat("blobs: ", request->blobs_size(), ", at most ",
+                                                    kMaxFindBlobs));
+                      }
+                      std::vector<BlobId> ids;
+                      for (const v1::BlobRef& blob : request->blobs()) ids.push_back(IdOf(blob));
+                      LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing,
+                                           MissingFor(*env_.scheduler, caller, ids));
+                      for (const BlobId& id : missing) {
+                        v1::BlobRef& blob = *response->add_missing();
+                        blob.set_sha256(id.sha256);
+                        blob.set_size_bytes(id.size_bytes);
+                      }
+                      return absl::OkStatus();
+                    });
 }
 
 grpc::ServerUnaryReactor* BlobServiceImpl::QueryWriteStatus(
     grpc::CallbackServerContext* context, const v1::QueryWriteStatusRequest* request,
     v1::QueryWriteStatusResponse* response) {
-  return RunUnary(env_, context, kBlobs, "QueryWriteStatus", *env_.blob,
-                  [=, this]() -> absl::Status {
-                    const BlobId id = IdOf(request->blob());
-                    BlobStore& blobs = env_.scheduler->blobs();
-                    LWQ_ASSIGN_OR_RETURN(const bool there, blobs.Has(id));
-                    response->set_complete(there);
-                    response->set_committed_bytes(id.size_bytes);
-                    if (there) return absl::OkStatus();
-                    LWQ_ASSIGN_OR_RETURN(const int64_t committed, blobs.UploadedBytes(id));
-                    response->set_committed_bytes(committed);
-                    return absl::OkStatus();
-                  });
+  return RunUnaryAs(env_, context, kBlobs, "QueryWriteStatus", *env_.blob,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      Scheduler& scheduler = *env_.scheduler;
+                      const BlobId id = IdOf(request->blob());
+                      LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(scheduler, caller, id));
+                      response->set_complete(there);
+                      response->set_committed_bytes(id.size_bytes);
+                      if (there) return absl::OkStatus();
+                      LWQ_ASSIGN_OR_RETURN(const int64_t committed,
+                                           UploadedFor(scheduler, caller, id));
+                      response->set_committed_bytes(committed);
+                      return absl::OkStatus();
+                    });
 }
 
 namespace {
@@ -278,15 +270,18 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
   // True when the blob is there whole.
   absl::StatusOr<bool> Append() {
     LWQ_RETURN_IF_ERROR(record_.MayStay());
-    BlobStore& blobs = env_.scheduler->blobs();
+    Scheduler& scheduler = *env_.scheduler;
     if (!started_) {
       started_ = true;
       id_ = IdOf(message_.blob());
       record_.SetResource(absl::StrCat("blobs/", id_.sha256.substr(0, 64)));
-      LWQ_ASSIGN_OR_RETURN(const bool there, blobs.Has(id_));
+      LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(scheduler, record_.caller(), id_));
       response_->set_committed_bytes(id_.size_bytes);
-      if (there) return true;
-      LWQ_ASSIGN_OR_RETURN(writer_, blobs.OpenWrite(id_));
+      if (there) {
+        LWQ_RETURN_IF_ERROR(NoteUpload(scheduler, record_.caller(), id_));
+        return true;
+      }
+      LWQ_ASSIGN_OR_RETURN(writer_, OpenUpload(scheduler, record_.caller(), id_));
       if (message_.write_offset() != writer_->committed_bytes()) {
         return Failure(reasons::kOffsetMismatch,
                        absl::StrCat("write_offset ", message_.write_offset(), ", ",
@@ -298,9 +293,10 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
                                                           " bytes, at most ", kMaxChunkBytes));
     }
     LWQ_RETURN_IF_ERROR(writer_->Append(message_.data()));
-    env_.scheduler->metrics().BlobIo("write", static_cast<int64_t>(message_.data().size()));
+    scheduler.metrics().BlobIo("write", static_cast<int64_t>(message_.data().size()));
     if (!message_.finish_write()) return false;
     LWQ_RETURN_IF_ERROR(writer_->Finish());
+    LWQ_RETURN_IF_ERROR(NoteUpload(scheduler, record_.caller(), id_));
     Failpoint("upload.before_answer");
     return true;
   }
@@ -344,6 +340,13 @@ grpc::ServerWriteReactor<v1::ReadBlobResponse>* BlobServiceImpl::ReadBlob(
                      absl::StrCat("blob ", r.blob().sha256().substr(0, 64),
                                   ": no task that a worker has now reads it"));
     }
+    if (!caller.sees_all()) {
+      LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(*env_.scheduler, caller, IdOf(r.blob())));
+      if (!there) {
+        return Failure(reasons::kBlobMissing,
+                       absl::StrCat("blob ", r.blob().sha256().substr(0, 64), " is not there"));
+      }
+    }
     return ReadTarget{r.blob(), r.read_offset(), r.read_limit()};
   };
   auto* call = new ReadCall<v1::ReadBlobResponse>(env_, context, kBlobs, "ReadBlob", resolve);
@@ -354,54 +357,60 @@ grpc::ServerWriteReactor<v1::ReadBlobResponse>* BlobServiceImpl::ReadBlob(
 grpc::ServerUnaryReactor* ArtifactServiceImpl::GetArtifact(grpc::CallbackServerContext* context,
                                                            const v1::GetArtifactRequest* request,
                                                            v1::Artifact* response) {
-  return RunUnary(
-      env_, context, kArtifacts, "GetArtifact", *env_.read, [=, this]() -> absl::Status {
-        LWQ_ASSIGN_OR_RETURN(*response, LoadArtifact(env_.scheduler->store(), request->name()));
-        return absl::OkStatus();
-      });
+  return RunUnaryAs(env_, context, kArtifacts, "GetArtifact", *env_.read,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_ASSIGN_OR_RETURN(*response,
+                                           SeenArtifact(*env_.scheduler, caller, request->name()));
+                      return absl::OkStatus();
+                    });
 }
 
 grpc::ServerUnaryReactor* ArtifactServiceImpl::ListArtifacts(
     grpc::CallbackServerContext* context, const v1::ListArtifactsRequest* request,
     v1::ListArtifactsResponse* response) {
-  return RunUnary(env_, context, kArtifacts, "ListArtifacts", *env_.read,
-                  [=, this]() -> absl::Status {
-                    ListQuery query;
-                    query.order = ListQuery::Order::kNewestFirst;
-                    LWQ_ASSIGN_OR_RETURN(query.limit, PageSize(request->page_size(), 50));
-                    LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "artifacts", query));
-                    LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
-                                         env_.scheduler->store().List(Table::kArtifacts, query));
-                    for (const Record& row : rows) {
-                      response->add_artifacts()->ParseFromString(row.value);
-                    }
-                    if (static_cast<int>(rows.size()) == query.limit) {
-                      response->set_next_page_token(MakePageToken(rows.back(), "artifacts"));
-                    }
-                    return absl::OkStatus();
-                  });
+  return RunUnaryAs(
+      env_, context, kArtifacts, "ListArtifacts", *env_.read,
+      [=, this](const Caller& caller) -> absl::Status {
+        ListQuery query;
+        LWQ_ASSIGN_OR_RETURN(query.tenants,
+                             TenantsToList(caller, request->tenant(), request->all_tenants()));
+        query.order = ListQuery::Order::kNewestFirst;
+        LWQ_ASSIGN_OR_RETURN(query.limit, PageSize(request->page_size(), 50));
+        LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "artifacts", query));
+        LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
+                             env_.scheduler->store().List(Table::kArtifacts, query));
+        for (const Record& row : rows) {
+          response->add_artifacts()->ParseFromString(row.value);
+        }
+        if (static_cast<int>(rows.size()) == query.limit) {
+          response->set_next_page_token(MakePageToken(rows.back(), "artifacts"));
+        }
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerUnaryReactor* ArtifactServiceImpl::DeleteArtifact(
     grpc::CallbackServerContext* context, const v1::DeleteArtifactRequest* request,
     v1::DeleteArtifactResponse*) {
-  return RunUnary(env_, context, kArtifacts, "DeleteArtifact", *env_.write,
-                  [=, this]() -> absl::Status {
-                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "artifacts"));
-                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
-                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
-                                         FindRequest(env_.scheduler->store(), mark));
-                    if (!replayed.empty()) return absl::OkStatus();
-                    return lwq::DeleteArtifact(*env_.scheduler, request->name(), mark);
-                  },
-                  {request});
+  return RunUnaryAs(
+      env_, context, kArtifacts, "DeleteArtifact", *env_.write,
+      [=, this](const Caller& caller) -> absl::Status {
+        LWQ_RETURN_IF_ERROR(CheckName(request->name(), "artifacts"));
+        LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request, caller.tenant));
+        LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                             FindRequest(env_.scheduler->store(), mark));
+        if (!replayed.empty()) return absl::OkStatus();
+        LWQ_RETURN_IF_ERROR(SeenArtifact(*env_.scheduler, caller, request->name()).status());
+        return lwq::DeleteArtifact(*env_.scheduler, request->name(), mark);
+      },
+      {request});
 }
 
 grpc::ServerWriteReactor<v1::ReadArtifactResponse>* ArtifactServiceImpl::ReadArtifact(
     grpc::CallbackServerContext* context, const v1::ReadArtifactRequest* request) {
-  auto resolve = [this, r = *request](const Caller&) -> absl::StatusOr<ReadTarget> {
+  auto resolve = [this, r = *request](const Caller& caller) -> absl::StatusOr<ReadTarget> {
     LWQ_ASSIGN_OR_RETURN(const v1::Artifact artifact,
-                         LoadArtifact(env_.scheduler->store(), r.name()));
+                         SeenArtifact(*env_.scheduler, caller, r.name()));
     for (const v1::NamedBlob& file : artifact.files()) {
       if (file.name() != r.file()) continue;
       if (!r.if_sha256().empty() && r.if_sha256() != file.blob().sha256()) {

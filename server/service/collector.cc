@@ -15,6 +15,7 @@
 #include "server/service/call.h"
 #include "server/service/deletion.h"
 #include "server/service/record_writes.h"
+#include "server/service/uploads.h"
 #include "server/store/blob_refs.h"
 
 namespace lwq {
@@ -70,6 +71,7 @@ class Pass {
           return true;
         }));
     LWQ_RETURN_IF_ERROR(Visit<v1::JobRecord>(Table::kJobs, [&](const Record&, const auto& job) {
+      if (job.job().state() != v1::Job::SUCCEEDED) may_use_.insert(job.job().name());
       if (!IsTerminal(job.job().state())) return true;
       const int64_t ended_us = ToMicros(job.job().end_time());
       if (IsOver(ended_us, retention_.jobs)) return false;
@@ -78,6 +80,10 @@ class Pass {
     }));
     LWQ_RETURN_IF_ERROR(
         Visit<v1::CacheRecord>(Table::kCache, [&](const Record& row, const auto& result) {
+          // One of a job that was submitted since the pass began is not known yet.
+          const bool is_orphan = !result.only_job().empty() && row.order < now_us_ &&
+                                 may_use_.count(result.only_job()) == 0;
+          if (is_orphan) return false;
           const bool is_artifact = result.kind() == "assemble";
           return !IsOver(row.order, is_artifact ? std::min(retention_.cache, kKeepAssembled)
                                                 : retention_.cache);
@@ -87,8 +93,17 @@ class Pass {
           return !gone(Table::kJobs, artifact.job()) &&
                  !IsOver(ToMicros(artifact.create_time()), retention_.artifacts);
         }));
-    LWQ_RETURN_IF_ERROR(Visit<v1::Dataset>(Table::kDatasets, stays));
+    LWQ_RETURN_IF_ERROR(
+        Visit<v1::Dataset>(Table::kDatasets, [&](const Record&, const v1::Dataset& dataset) {
+          named_.emplace(TenantOf(dataset), dataset.blob().sha256());
+          return true;
+        }));
     LWQ_RETURN_IF_ERROR(Visit<v1::Model>(Table::kModels, stays));
+    LWQ_RETURN_IF_ERROR(
+        Visit<v1::UploadRecord>(Table::kUploads, [&](const Record& row, const auto& upload) {
+          const bool is_named = named_.count({TenantOf(upload), upload.blob().sha256()}) > 0;
+          return is_named || !IsOver(row.order, retention_.blob_grace);
+        }));
     return Visit<v1::RequestRecord>(Table::kRequests, [&](const Record& row, const auto&) {
       return !IsOver(row.order, retention_.requests);
     });
@@ -118,6 +133,8 @@ class Pass {
       for (Record& row : rows) {
         LWQ_ASSIGN_OR_RETURN(const T record, ParseRecord<T>(table, row));
         if (stays(row, record)) {
+          // That a tenant sent it keeps no blob for longer than the grace period does.
+          if (table == Table::kUploads) continue;
           ForEachBlobRef(record, [&](const v1::BlobRef& blob) { needed_.insert(blob.sha256()); });
           continue;
         }
@@ -139,6 +156,8 @@ class Pass {
   std::vector<Record> over_[kNumTables];    // past their time, without their values
   std::set<std::pair<Table, std::string>> keys_over_;
   std::map<std::string, int64_t> quiet_jobs_;
+  std::set<std::string> may_use_;  // jobs that may yet ask for what they alone may have
+  std::set<std::pair<std::string, std::string>> named_;  // tenants and the blobs of their datasets
 };
 
 // A job or an artifact that somebody deleted or took up again meanwhile is no error.
@@ -165,7 +184,7 @@ class Removal {
       LWQ_RETURN_IF_ERROR(Unless(DeleteArtifact(scheduler_, artifact.key)));
     }
     LWQ_RETURN_IF_ERROR(CompactEvents(pass.quiet_jobs()));
-    for (const Table table : {Table::kCache, Table::kRequests}) {
+    for (const Table table : {Table::kCache, Table::kRequests, Table::kUploads}) {
       LWQ_RETURN_IF_ERROR(Remove(table, pass.over(table)));
     }
     return absl::OkStatus();
@@ -187,6 +206,10 @@ class Removal {
       if (ReasonOf(removed) == reasons::kVersionConflict.name)
         continue;  // the next collection looks again
       LWQ_RETURN_IF_ERROR(removed);
+      if (table != Table::kUploads) continue;
+      for (size_t i = begin; i < end; ++i) {
+        scheduler_.tenant_bytes().Add(rows[i].tenant, -UploadedBytes(rows[i]));
+      }
     }
     return absl::OkStatus();
   }

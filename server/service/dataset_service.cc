@@ -1,15 +1,27 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/hash.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/model_service.h"
+#include "server/service/tenancy.h"
+#include "server/service/uploads.h"
 #include "server/service/validation.h"
 
 namespace lwq {
 namespace {
 
 constexpr char kService[] = "DatasetService";
+
+// Of its content and whose it is: no tenant's is another's, or would tell that the other has it.
+std::string IdOf(const v1::Dataset& dataset, const std::string& tenant) {
+  const std::string& sha256 = dataset.blob().sha256();
+  const std::string hex =
+      tenant == kDefaultTenant ? sha256 : Sha256Hex(absl::StrCat("tenants/", tenant, "\n", sha256));
+  return absl::StrCat("d-", hex.substr(0, 20),
+                      dataset.kind() == v1::Dataset::JSONL ? "-jsonl" : "");
+}
 
 }  // namespace
 
@@ -20,16 +32,18 @@ absl::Status PutDataset(Scheduler& scheduler, v1::Dataset& dataset, const Reques
   Write write{.table = Table::kDatasets};
   write.record.key = dataset.name();
   write.record.order = now;
+  write.record.tenant = TenantOf(dataset);
   dataset.SerializeToString(&write.record.value);
   std::vector<Write> writes = RequestWrites(mark, dataset.name(), scheduler.Now());
   writes.push_back(std::move(write));
   return scheduler.store().Commit(writes);
 }
 
-absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& request,
+absl::Status DatasetServiceImpl::DoCreate(const Caller& caller,
+                                          const v1::CreateDatasetRequest& request,
                                           v1::Dataset& response) {
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
   if (!replayed.empty()) {
     LWQ_ASSIGN_OR_RETURN(response, scheduler.GetDataset(replayed));
@@ -49,19 +63,20 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
   }
   LWQ_RETURN_IF_ERROR(errors.status());
   const BlobId blob{dataset.blob().sha256(), dataset.blob().size_bytes()};
-  LWQ_ASSIGN_OR_RETURN(const bool there, scheduler.blobs().Has(blob));
+  // Who names content has sent it: what another sent is not there.
+  LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(scheduler, caller, blob));
   if (!there) {
     return PreconditionFailure(reasons::kBlobMissing.name,
                                absl::StrCat("blob ", blob.sha256, " is not there: write it first"));
   }
-  const std::string id = request.dataset_id().empty()
-                             ? absl::StrCat("d-", blob.sha256.substr(0, 20),
-                                            dataset.kind() == v1::Dataset::JSONL ? "-jsonl" : "")
-                             : request.dataset_id();
+  const std::string id =
+      request.dataset_id().empty() ? IdOf(dataset, caller.tenant) : request.dataset_id();
   dataset.set_name(absl::StrCat("datasets/", id));
+  dataset.set_tenant(caller.tenant);
   absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
   if (existing.ok()) {
-    if (existing->blob().sha256() == blob.sha256 && existing->kind() == dataset.kind()) {
+    if (TenantOf(*existing) == caller.tenant && existing->blob().sha256() == blob.sha256 &&
+        existing->kind() == dataset.kind()) {
       response = *std::move(existing);
       return absl::OkStatus();
     }
@@ -69,16 +84,21 @@ absl::Status DatasetServiceImpl::DoCreate(const v1::CreateDatasetRequest& reques
                    absl::StrCat(dataset.name(), " stands for other content"));
   }
   if (!absl::IsNotFound(existing.status())) return existing.status();
+  LWQ_RETURN_IF_ERROR(NoteUpload(scheduler, caller, blob));
   LWQ_RETURN_IF_ERROR(PutDataset(scheduler, dataset, mark));
   response = std::move(dataset);
   return absl::OkStatus();
 }
 
-absl::Status DatasetServiceImpl::DoList(const v1::ListDatasetsRequest& request,
+absl::Status DatasetServiceImpl::DoList(const Caller& caller,
+                                        const v1::ListDatasetsRequest& request,
                                         v1::ListDatasetsResponse& response) {
   ListQuery query;
   query.order = ListQuery::Order::kNewestFirst;
   LWQ_ASSIGN_OR_RETURN(query.limit, PageSize(request.page_size(), 50));
+  LWQ_ASSIGN_OR_RETURN(query.tenants,
+                       TenantsToList(caller, request.tenant(), request.all_tenants()));
+  if (!query.tenants.empty()) query.tenants.push_back(kEverybody);
   LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "datasets", query));
   LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
                        env_.scheduler->store().List(Table::kDatasets, query));
@@ -89,12 +109,18 @@ absl::Status DatasetServiceImpl::DoList(const v1::ListDatasetsRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& request) {
+absl::Status DatasetServiceImpl::DoDelete(const Caller& caller,
+                                          const v1::DeleteDatasetRequest& request) {
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "datasets"));
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (!replayed.empty()) return absl::OkStatus();
-  LWQ_RETURN_IF_ERROR(env_.scheduler->GetDataset(request.name()).status());
+  LWQ_ASSIGN_OR_RETURN(const v1::Dataset dataset,
+                       SeenDataset(*env_.scheduler, caller, request.name()));
+  if (TenantOf(dataset) == kEverybody && !caller.sees_all()) {
+    return Failure(reasons::kRoleRequired,
+                   absl::StrCat(request.name(), " is the server's; operators may delete it"));
+  }
   std::string user;
   env_.scheduler->View([&](const DispatchState& state) {
     for (const auto& [name, job] : state.jobs()) {
@@ -115,32 +141,37 @@ absl::Status DatasetServiceImpl::DoDelete(const v1::DeleteDatasetRequest& reques
 grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServerContext* context,
                                                             const v1::CreateDatasetRequest* request,
                                                             v1::Dataset* response) {
-  return RunUnary(env_, context, kService, "CreateDataset", *env_.write,
-                  [=, this] { return DoCreate(*request, *response); }, {request, response});
+  return RunUnaryAs(
+      env_, context, kService, "CreateDataset", *env_.write,
+      [=, this](const Caller& caller) { return DoCreate(caller, *request, *response); },
+      {request, response});
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::GetDataset(grpc::CallbackServerContext* context,
                                                          const v1::GetDatasetRequest* request,
                                                          v1::Dataset* response) {
-  return RunUnary(env_, context, kService, "GetDataset", *env_.read, [=, this]() -> absl::Status {
-    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "datasets"));
-    LWQ_ASSIGN_OR_RETURN(*response, env_.scheduler->GetDataset(request->name()));
-    return absl::OkStatus();
-  });
+  return RunUnaryAs(env_, context, kService, "GetDataset", *env_.read,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_ASSIGN_OR_RETURN(*response,
+                                           SeenDataset(*env_.scheduler, caller, request->name()));
+                      return absl::OkStatus();
+                    });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::ListDatasets(grpc::CallbackServerContext* context,
                                                            const v1::ListDatasetsRequest* request,
                                                            v1::ListDatasetsResponse* response) {
-  return RunUnary(env_, context, kService, "ListDatasets", *env_.read,
-                  [=, this] { return DoList(*request, *response); });
+  return RunUnaryAs(
+      env_, context, kService, "ListDatasets", *env_.read,
+      [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(grpc::CallbackServerContext* context,
                                                             const v1::DeleteDatasetRequest* request,
                                                             v1::DeleteDatasetResponse*) {
-  return RunUnary(env_, context, kService, "DeleteDataset", *env_.write,
-                  [=, this] { return DoDelete(*request); }, {request});
+  return RunUnaryAs(env_, context, kService, "DeleteDataset", *env_.write,
+                    [=, this](const Caller& caller) { return DoDelete(caller, *request); },
+                    {request});
 }
 
 }  // namespace lwq

@@ -26,11 +26,15 @@ absl::Status AddEvents(Store& store, const std::string& job, std::vector<Write>&
   }
 }
 
-// Of a row that may be gone.
-absl::Status AddRow(Store& store, Table table, const std::string& key, std::vector<Write>& writes) {
-  LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.GetMany(table, {key}));
-  for (const Record& row : rows) writes.push_back(Removal(table, row));
-  return absl::OkStatus();
+// Of an artifact that may be gone; its size.
+absl::StatusOr<int64_t> AddArtifact(Store& store, const std::string& name,
+                                    std::vector<Write>& writes) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows, store.GetMany(Table::kArtifacts, {name}));
+  if (rows.empty()) return 0;
+  LWQ_ASSIGN_OR_RETURN(const auto artifact,
+                       ParseRecord<v1::Artifact>(Table::kArtifacts, rows.front()));
+  writes.push_back(Removal(Table::kArtifacts, rows.front()));
+  return artifact.total_bytes();
 }
 
 // What is decided by rows that another changes meanwhile is decided anew.
@@ -58,10 +62,12 @@ absl::Status DeleteJob(Scheduler& scheduler, const std::string& name, const Requ
     std::vector<Write> writes = RequestWrites(mark, name, scheduler.Now());
     writes.push_back(Removal(Table::kJobs, row));
     LWQ_RETURN_IF_ERROR(AddEvents(store, name, writes));
+    int64_t bytes = 0;
     if (!record.job().artifact().empty()) {
-      LWQ_RETURN_IF_ERROR(AddRow(store, Table::kArtifacts, record.job().artifact(), writes));
+      LWQ_ASSIGN_OR_RETURN(bytes, AddArtifact(store, record.job().artifact(), writes));
     }
     LWQ_RETURN_IF_ERROR(store.Commit(writes));
+    scheduler.tenant_bytes().Add(TenantOf(record.job()), -bytes);
     scheduler.hints().Notify(name);
     return absl::OkStatus();
   });
@@ -88,7 +94,9 @@ absl::Status DeleteArtifact(Scheduler& scheduler, const std::string& name,
       record.SerializeToString(&job.value);
       writes.push_back({.table = Table::kJobs, .record = job, .expected_version = job.version});
     }
-    return store.Commit(writes);
+    LWQ_RETURN_IF_ERROR(store.Commit(writes));
+    scheduler.tenant_bytes().Add(TenantOf(artifact), -artifact.total_bytes());
+    return absl::OkStatus();
   });
 }
 

@@ -9,6 +9,7 @@
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "grpc/grpc_security_constants.h"
+#include "server/service/validation.h"
 
 namespace lwq {
 namespace {
@@ -140,6 +141,17 @@ Role RoleOfUri(absl::string_view uri) {
   return kNobody;
 }
 
+std::string TenantOfUri(absl::string_view uri) {
+  const bool names_one = absl::ConsumePrefix(&uri, "spiffe://lwq/tenant/") && IsResourceId(uri);
+  return names_one ? std::string(uri) : "";
+}
+
+bool MayBeWorker(absl::string_view pattern, absl::string_view worker_id) {
+  if (pattern.empty()) return true;
+  if (absl::ConsumeSuffix(&pattern, "*")) return absl::StartsWith(worker_id, pattern);
+  return worker_id == pattern;
+}
+
 absl::Status Guard::Identify(const grpc::ServerContextBase& context, unsigned roles,
                              Caller* caller) const {
   absl::string_view shown = AuthorizationOf(context);
@@ -154,14 +166,29 @@ absl::Status Guard::Identify(const grpc::ServerContextBase& context, unsigned ro
     caller->name = token.name();
     caller->principal = token.principal();
     caller->role = RoleOf(token.role());
+    caller->tenant = TenantOf(token);
+    caller->worker = token.worker();
     return absl::OkStatus();
   }
   const auto identity = context.auth_context();
   if (identity == nullptr || !identity->IsPeerAuthenticated()) {
     return Failure(reasons::kTokenMissing, "the caller shows neither a token nor a certificate");
   }
+  const std::vector<grpc::string_ref> uris =
+      identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
+  int num_tenants = 0;
+  for (const grpc::string_ref& uri : uris) {
+    const std::string tenant = TenantOfUri(absl::string_view(uri.data(), uri.size()));
+    if (tenant.empty()) continue;
+    caller->tenant = tenant;
+    ++num_tenants;
+  }
+  if (num_tenants > 1) {
+    return Failure(reasons::kRoleRequired,
+                   "the caller's certificate names several tenants; it may name one");
+  }
   // Of several roles the first one that may.
-  for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
+  for (const grpc::string_ref& uri : uris) {
     const Role role = RoleOfUri(absl::string_view(uri.data(), uri.size()));
     if (role == kNobody || (caller->known() && (roles & role) == 0)) continue;
     caller->name = std::string(uri.data(), uri.size());

@@ -1,7 +1,8 @@
 // Who may call what: one check at the head of every call. A caller shows a token
 // (token_registry.h), or a certificate with a role as a URI among its names:
 // spiffe://lwq/ROLE/NAME, where ROLE is client, operator, admin or worker. A method without a line
-// in guard.cc is nobody's.
+// in guard.cc is nobody's. A token names its tenant; a certificate does by one more URI,
+// spiffe://lwq/tenant/NAME.
 #pragma once
 
 #include <memory>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "grpcpp/grpcpp.h"
 #include "server/service/token_registry.h"
+#include "server/store/tenant.h"
 
 namespace lwq {
 
@@ -31,9 +33,15 @@ struct Caller {
   std::string principal;  // of a token: who has it
   Role role = kNobody;
   std::shared_ptr<const LiveToken> token;  // null: none was shown
+  std::string tenant = kDefaultTenant;     // whose is what it makes
+  std::string worker;                      // of a worker: Token.worker
 
   bool known() const { return role != kNobody; }
+  // Operators see every tenant's; workers are given what their tasks read.
+  bool sees_all() const { return role != kClient && known(); }
 };
+// Whether a caller of this Token.worker may be the worker of that id.
+bool MayBeWorker(absl::string_view pattern, absl::string_view worker_id);
 
 // Thread-safe.
 class Guard {
@@ -43,13 +51,15 @@ class Guard {
   Guard(bool enforced, const TokenRegistry* tokens, Clock* clock)
       : enforced_(enforced), tokens_(tokens), clock_(clock) {}
 
+  virtual ~Guard() = default;
+
   bool enforced() const { return enforced_; }
   // UNAUTHENTICATED for a caller that is not known: "TOKEN_MISSING", and those of
   // TokenRegistry::Find. PERMISSION_DENIED "ROLE_REQUIRED" for one that may not. A token goes
   // before a certificate: one that is no good is not made up for by the other. `caller` is set when
   // it is known, whether it may or not.
-  absl::Status Admit(const grpc::ServerContextBase& context, absl::string_view service,
-                     absl::string_view method, Caller* caller) const;
+  virtual absl::Status Admit(const grpc::ServerContextBase& context, absl::string_view service,
+                             absl::string_view method, Caller* caller) const;
   // Whether who was let in may stay: its token may have been revoked since, or have expired.
   absl::Status MayStay(const Caller& caller) const;
 
@@ -69,5 +79,7 @@ unsigned RolesFor(absl::string_view service, absl::string_view method);
 bool IsAudited(absl::string_view service, absl::string_view method, Role role);
 // The role of a URI of a certificate; kNobody for any other URI.
 Role RoleOfUri(absl::string_view uri);
+// The tenant of a URI of a certificate; "" for any other URI.
+std::string TenantOfUri(absl::string_view uri);
 
 }  // namespace lwq

@@ -18,8 +18,10 @@
 #include "server/dispatch/work_estimate.h"
 #include "server/service/deletion.h"
 #include "server/service/model_directory.h"
+#include "server/service/quotas.h"
 #include "server/service/record_writes.h"
 #include "server/service/request_log.h"
+#include "server/service/tenancy.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -33,67 +35,6 @@ constexpr size_t kMaxPageBytes = 2 << 20;
 
 // Sorts by time of creation, and no two are equal.
 std::string NewJobId(int64_t now_us) { return absl::StrFormat("j-%013x%s", now_us, RandomHex(5)); }
-
-// A stage of a job, and what the cache has of it.
-struct KnownWork {
-  JobGraph graph;
-  CachedResults cached;
-};
-
-// The furthest stage that the cache leads to: the last, one of trials that nobody ran yet, or the
-// first. `plan` becomes what is known of the plan there.
-absl::StatusOr<KnownWork> FollowPlan(Scheduler& scheduler, const GraphSource& source,
-                                     v1::PlanSummary& plan) {
-  KnownWork work;
-  work.graph = scheduler.BuildFirst(source);
-  LWQ_ASSIGN_OR_RETURN(work.cached, scheduler.LookUp(work.graph));
-  std::vector<v1::ScoreResult> scores;
-  for (const TaskNode& node : work.graph.tasks) {
-    if (node.kind() != "score") continue;
-    auto score = work.cached.find(node.key());
-    if (score == work.cached.end()) return work;
-    scores.push_back(score->second.score());
-  }
-  std::vector<v1::PlanTrial> trials;
-  for (;;) {
-    LWQ_ASSIGN_OR_RETURN(
-        const PlanStep step,
-        NextPlanStep(source.input.spec.quantize(), source.model.manifest(), scores, trials));
-    const bool decided = step.trials.empty();
-    plan = step.plan;
-    work.graph = decided ? BuildLastStage(source.input, step.plan)
-                         : BuildTrialStage(source.input, step.formats, step.judge);
-    LWQ_ASSIGN_OR_RETURN(work.cached, scheduler.LookUp(work.graph));
-    if (decided) return work;
-    for (size_t i = 0; i < step.trials.size(); ++i) {
-      auto trial = work.cached.find(work.graph.plan_tasks[i]);
-      if (trial == work.cached.end()) return work;
-      trials.push_back(step.trials[i]);
-      LWQ_RETURN_IF_ERROR(RecordTrial(trial->second, trials.back()));
-    }
-  }
-}
-
-// What a job would compute, and for how long, if it were submitted now: submits it to a draft that
-// is thrown away.
-absl::StatusOr<v1::WorkForecast> DryRun(Scheduler& scheduler, const v1::JobSpec& spec,
-                                        const KnownWork& work) {
-  SubmitEvent event;
-  event.job.set_name("jobs/dry-run");
-  *event.job.mutable_spec() = spec;
-  event.graph = work.graph;
-  event.cached = work.cached;
-  v1::WorkForecast forecast;
-  absl::Status submitted;
-  scheduler.View([&](const DispatchState& state) {
-    Draft draft(state, scheduler.Now());
-    const std::string name = event.job.name();
-    submitted = SubmitJob(draft, std::move(event));
-    if (const v1::JobRecord* job = draft.FindJob(name)) forecast = job->job().work();
-  });
-  LWQ_RETURN_IF_ERROR(submitted);
-  return forecast;
-}
 
 // RESOURCE_EXHAUSTED "MEMORY_INFEASIBLE" when every worker keeps to less: such a job would wait for
 // ever.
@@ -161,31 +102,34 @@ void FitMessage(v1::Job& job) {
 
 }  // namespace
 
-absl::Status JobServiceImpl::ReadJob(const std::string& name, v1::Job& response) {
-  LWQ_RETURN_IF_ERROR(CheckName(name, "jobs"));
-  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, env_.scheduler->GetJob(name));
+absl::Status JobServiceImpl::ReadJob(const Caller& caller, const std::string& name,
+                                     v1::Job& response) {
+  LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, SeenJob(*env_.scheduler, caller, name));
   response = std::move(*record.mutable_job());
   FitMessage(response);
   return absl::OkStatus();
 }
 
-absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::Job& response) {
+absl::Status JobServiceImpl::DoCreate(const Caller& caller, const v1::CreateJobRequest& request,
+                                      v1::Job& response) {
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
   if (!replayed.empty()) {
     scheduler.metrics().JobCreated("replayed");
-    return ReadJob(replayed, response);
+    return ReadJob(caller, replayed, response);
   }
   LWQ_RETURN_IF_ERROR(CheckRequest(request));
   LWQ_RETURN_IF_ERROR(CheckDirectories(request.job().spec(), env_.model_roots));
   SubmitEvent event;
   const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
   event.job = JobOf(request, absl::StrCat("jobs/", id));
+  event.job.set_tenant(caller.tenant);
   if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
     return Failure(reasons::kAlreadyExists, absl::StrCat(event.job.name(), " exists already"));
   }
   v1::JobSpec& spec = *event.job.mutable_spec();
+  LWQ_RETURN_IF_ERROR(CheckUsable(scheduler, caller.tenant, spec));
   if (spec.has_quantize()) {
     LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(spec.quantize().model()));
     FillDefaults(model.manifest(), *spec.mutable_quantize());
@@ -206,6 +150,7 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
     LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory.total_bytes));
   }
   LWQ_RETURN_IF_ERROR(CheckRoom(scheduler));
+  LWQ_RETURN_IF_ERROR(CheckBytes(scheduler, caller.tenant, 1));
   event.graph = scheduler.BuildFirst(*source);
   if (request.validate_only()) {
     response = event.job;
@@ -214,16 +159,17 @@ absl::Status JobServiceImpl::DoCreate(const v1::CreateJobRequest& request, v1::J
   LWQ_ASSIGN_OR_RETURN(event.cached,
                        scheduler.LookUp(event.graph, /*seen=*/std::set<std::string>()));
   const std::string name = event.job.name();
-  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) {
+  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckQueuedJobs(draft, caller.tenant));
     RememberRequest(mark, name, draft);
     return SubmitJob(draft, std::move(event));
   }));
   Failpoint("submit.before_answer");
   scheduler.metrics().JobCreated("accepted");
-  return ReadJob(name, response);
+  return ReadJob(caller, name, response);
 }
 
-absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
+absl::Status JobServiceImpl::DoList(const Caller& caller, const v1::ListJobsRequest& request,
                                     v1::ListJobsResponse& response) {
   LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 50));
   v1::ListJobsRequest filters = request;
@@ -233,6 +179,8 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
   ListQuery query;
   query.order = ListQuery::Order::kNewestFirst;
   query.limit = page;
+  LWQ_ASSIGN_OR_RETURN(query.tenants,
+                       TenantsToList(caller, request.tenant(), request.all_tenants()));
   if (request.state() != v1::Job::STATE_UNSPECIFIED) query.state = request.state();
   if (!request.model().empty()) query.tag = request.model();
   if (request.has_created_after()) query.order_at_least = ToMicros(request.created_after()) + 1;
@@ -275,21 +223,23 @@ absl::Status JobServiceImpl::DoList(const v1::ListJobsRequest& request,
   }
 }
 
-absl::Status JobServiceImpl::DoUpdate(const v1::UpdateJobRequest& request, v1::Job& response) {
-  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
+absl::Status JobServiceImpl::DoUpdate(const Caller& caller, const v1::UpdateJobRequest& request,
+                                      v1::Job& response) {
+  LWQ_RETURN_IF_ERROR(CheckJobSeen(*env_.scheduler, caller, request.name()));
   FieldErrors errors;
   CheckLabels(request.labels(), errors);
   CheckPriority(request.priority(), errors);
   LWQ_RETURN_IF_ERROR(errors.status());
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (replayed.empty()) LWQ_RETURN_IF_ERROR(env_.scheduler->UpdateJob(request, mark));
-  return ReadJob(request.name(), response);
+  return ReadJob(caller, request.name(), response);
 }
 
-absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::Job& response) {
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
-  LWQ_RETURN_IF_ERROR(ReadJob(request.name(), response));
+absl::Status JobServiceImpl::DoCancel(const Caller& caller, const v1::CancelJobRequest& request,
+                                      v1::Job& response) {
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
+  LWQ_RETURN_IF_ERROR(ReadJob(caller, request.name(), response));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (IsTerminal(response.state()) || !replayed.empty()) return absl::OkStatus();
   absl::Status cancelled = env_.scheduler->Run([&](Draft& draft) {
@@ -298,15 +248,16 @@ absl::Status JobServiceImpl::DoCancel(const v1::CancelJobRequest& request, v1::J
   });
   // It may have ended between the two; then it is returned as it is.
   if (!absl::IsNotFound(cancelled)) LWQ_RETURN_IF_ERROR(cancelled);
-  return ReadJob(request.name(), response);
+  return ReadJob(caller, request.name(), response);
 }
 
-absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job& response) {
-  LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
+absl::Status JobServiceImpl::DoRetry(const Caller& caller, const v1::RetryJobRequest& request,
+                                     v1::Job& response) {
   Scheduler& scheduler = *env_.scheduler;
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_RETURN_IF_ERROR(CheckJobSeen(scheduler, caller, request.name()));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
-  if (!replayed.empty()) return ReadJob(request.name(), response);
+  if (!replayed.empty()) return ReadJob(caller, request.name(), response);
   LWQ_ASSIGN_OR_RETURN(const Record row, scheduler.GetJobRow(request.name()));
   LWQ_ASSIGN_OR_RETURN(v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
   const v1::Job::State state = record.job().state();
@@ -318,66 +269,28 @@ absl::Status JobServiceImpl::DoRetry(const v1::RetryJobRequest& request, v1::Job
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, scheduler.LookUp(graph));
-  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) {
+  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) -> absl::Status {
+    LWQ_RETURN_IF_ERROR(CheckQueuedJobs(draft, TenantOf(record.job())));
     RememberRequest(mark, request.name(), draft);
     draft.changes.job_versions[request.name()] = row.version;
     return lwq::RetryJob(draft, std::move(record), graph, cached);
   }));
-  return ReadJob(request.name(), response);
+  return ReadJob(caller, request.name(), response);
 }
 
-absl::Status JobServiceImpl::DoDelete(const v1::DeleteJobRequest& request) {
+absl::Status JobServiceImpl::DoDelete(const Caller& caller, const v1::DeleteJobRequest& request) {
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "jobs"));
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (!replayed.empty()) return absl::OkStatus();
+  LWQ_RETURN_IF_ERROR(CheckJobSeen(*env_.scheduler, caller, request.name()));
   return lwq::DeleteJob(*env_.scheduler, request.name(), mark);
 }
 
-absl::Status JobServiceImpl::DoPlan(const v1::PlanJobRequest& request,
-                                    v1::PlanJobResponse& response) {
-  Scheduler& scheduler = *env_.scheduler;
-  v1::JobSpec spec;
-  *spec.mutable_quantize() = request.spec();
-  FieldErrors errors;
-  CheckSpec(spec, errors);
-  LWQ_RETURN_IF_ERROR(errors.status());
-  LWQ_ASSIGN_OR_RETURN(const v1::Model model, scheduler.GetModel(request.spec().model()));
-  FillDefaults(model.manifest(), *spec.mutable_quantize());
-  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
-  LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
-                                  *spec.mutable_quantize()));
-  LWQ_ASSIGN_OR_RETURN(
-      const Feasibility feasible,
-      CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(source->input)));
-  response.set_smallest_bytes(feasible.smallest_bytes);
-  response.set_largest_bytes(feasible.largest_bytes);
-  response.set_memory_bytes(feasible.memory.total_bytes);
-  for (const std::string& warning : feasible.warnings) response.add_warnings(warning);
-  for (const std::string& warning : TextWarnings(source->input)) response.add_warnings(warning);
-  response.mutable_plan()->set_budget_bytes(feasible.budget_bytes);
-  response.mutable_plan()->set_source_bytes(source->model.manifest().weight_bytes());
-  LWQ_ASSIGN_OR_RETURN(const KnownWork work,
-                       FollowPlan(scheduler, *source, *response.mutable_plan()));
-  response.set_tasks_total(static_cast<int>(work.graph.tasks.size()) + work.graph.expected_tasks +
-                           1);
-  for (const TaskNode& node : work.graph.tasks) {
-    bool hit = work.cached.count(node.key()) > 0;
-    if (!node.product_keys().empty()) {
-      hit = std::all_of(node.product_keys().begin(), node.product_keys().end(),
-                        [&](const auto& product) { return work.cached.count(product.second) > 0; });
-    }
-    response.set_tasks_cached(response.tasks_cached() + (hit ? 1 : 0));
-  }
-  LWQ_ASSIGN_OR_RETURN(*response.mutable_work(), DryRun(scheduler, spec, work));
-  return absl::OkStatus();
-}
-
-absl::Status JobServiceImpl::DoListTasks(const v1::ListTasksRequest& request,
+absl::Status JobServiceImpl::DoListTasks(const Caller& caller, const v1::ListTasksRequest& request,
                                          v1::ListTasksResponse& response) {
-  LWQ_RETURN_IF_ERROR(CheckName(request.job(), "jobs"));
   LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 1000));
-  LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, env_.scheduler->GetJob(request.job()));
+  LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, SeenJob(*env_.scheduler, caller, request.job()));
   std::vector<v1::TaskStatus> all(record.finished().begin(), record.finished().end());
   if (!IsTerminal(record.job().state())) {
     all.clear();
@@ -422,55 +335,64 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
                                                     v1::Job* response) {
   // Looking at directories may hang, on a mount that does: then the writers must not.
   Executor& executor = request->job().spec().has_evaluate() ? *env_.files : *env_.write;
-  return RunUnary(env_, context, kService, "CreateJob", executor,
-                  [=, this] {
-                    absl::Status status = DoCreate(*request, *response);
-                    if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
-                    return status;
-                  },
-                  {request, response});
+  return RunUnaryAs(env_, context, kService, "CreateJob", executor,
+                    [=, this](const Caller& caller) {
+                      absl::Status status = DoCreate(caller, *request, *response);
+                      if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
+                      return status;
+                    },
+                    {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
-  return RunUnary(env_, context, kService, "GetJob", *env_.read,
-                  [=, this] { return ReadJob(request->name(), *response); });
+  return RunUnaryAs(env_, context, kService, "GetJob", *env_.read, [=, this](const Caller& caller) {
+    return ReadJob(caller, request->name(), *response);
+  });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* context,
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
-  return RunUnary(env_, context, kService, "ListJobs", *env_.read,
-                  [=, this] { return DoList(*request, *response); });
+  return RunUnaryAs(
+      env_, context, kService, "ListJobs", *env_.read,
+      [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::UpdateJob(grpc::CallbackServerContext* context,
                                                     const v1::UpdateJobRequest* request,
                                                     v1::Job* response) {
-  return RunUnary(env_, context, kService, "UpdateJob", *env_.write,
-                  [=, this] { return DoUpdate(*request, *response); }, {request, response});
+  return RunUnaryAs(
+      env_, context, kService, "UpdateJob", *env_.write,
+      [=, this](const Caller& caller) { return DoUpdate(caller, *request, *response); },
+      {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext* context,
                                                     const v1::CancelJobRequest* request,
                                                     v1::Job* response) {
-  return RunUnary(env_, context, kService, "CancelJob", *env_.write,
-                  [=, this] { return DoCancel(*request, *response); }, {request, response});
+  return RunUnaryAs(
+      env_, context, kService, "CancelJob", *env_.write,
+      [=, this](const Caller& caller) { return DoCancel(caller, *request, *response); },
+      {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* context,
                                                    const v1::RetryJobRequest* request,
                                                    v1::Job* response) {
-  return RunUnary(env_, context, kService, "RetryJob", *env_.write,
-                  [=, this] { return DoRetry(*request, *response); }, {request, response});
+  return RunUnaryAs(
+      env_, context, kService, "RetryJob", *env_.write,
+      [=, this](const Caller& caller) { return DoRetry(caller, *request, *response); },
+      {request, response});
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
                                                     const v1::DeleteJobRequest* request,
                                                     v1::DeleteJobResponse*) {
-  return RunUnary(env_, context, kService, "DeleteJob", *env_.write,
-                  [=, this] { return DoDelete(*request); }, {request});
+  return RunUnaryAs(env_, context, kService, "DeleteJob", *env_.write,
+                    [=, this](const Caller& caller) { return DoDelete(caller, *request); },
+                    {request});
 }
 
 grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(
@@ -481,15 +403,17 @@ grpc::ServerWriteReactor<v1::JobEvent>* JobServiceImpl::WatchJob(
 grpc::ServerUnaryReactor* JobServiceImpl::PlanJob(grpc::CallbackServerContext* context,
                                                   const v1::PlanJobRequest* request,
                                                   v1::PlanJobResponse* response) {
-  return RunUnary(env_, context, kService, "PlanJob", *env_.read,
-                  [=, this] { return DoPlan(*request, *response); });
+  return RunUnaryAs(
+      env_, context, kService, "PlanJob", *env_.read,
+      [=, this](const Caller& caller) { return DoPlan(caller, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext* context,
                                                     const v1::ListTasksRequest* request,
                                                     v1::ListTasksResponse* response) {
-  return RunUnary(env_, context, kService, "ListTasks", *env_.read,
-                  [=, this] { return DoListTasks(*request, *response); });
+  return RunUnaryAs(
+      env_, context, kService, "ListTasks", *env_.read,
+      [=, this](const Caller& caller) { return DoListTasks(caller, *request, *response); });
 }
 
 }  // namespace lwq

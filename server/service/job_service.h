@@ -41,15 +41,21 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       v1::ListTasksResponse* response) override;
 
  private:
-  absl::Status DoCreate(const v1::CreateJobRequest& request, v1::Job& response);
-  absl::Status DoList(const v1::ListJobsRequest& request, v1::ListJobsResponse& response);
-  absl::Status DoUpdate(const v1::UpdateJobRequest& request, v1::Job& response);
-  absl::Status DoCancel(const v1::CancelJobRequest& request, v1::Job& response);
-  absl::Status DoDelete(const v1::DeleteJobRequest& request);
-  absl::Status DoRetry(const v1::RetryJobRequest& request, v1::Job& response);
-  absl::Status DoPlan(const v1::PlanJobRequest& request, v1::PlanJobResponse& response);
-  absl::Status DoListTasks(const v1::ListTasksRequest& request, v1::ListTasksResponse& response);
-  absl::Status ReadJob(const std::string& name, v1::Job& response);
+  absl::Status DoCreate(const Caller& caller, const v1::CreateJobRequest& request,
+                        v1::Job& response);
+  absl::Status DoList(const Caller& caller, const v1::ListJobsRequest& request,
+                      v1::ListJobsResponse& response);
+  absl::Status DoUpdate(const Caller& caller, const v1::UpdateJobRequest& request,
+                        v1::Job& response);
+  absl::Status DoCancel(const Caller& caller, const v1::CancelJobRequest& request,
+                        v1::Job& response);
+  absl::Status DoDelete(const Caller& caller, const v1::DeleteJobRequest& request);
+  absl::Status DoRetry(const Caller& caller, const v1::RetryJobRequest& request, v1::Job& response);
+  absl::Status DoPlan(const Caller& caller, const v1::PlanJobRequest& request,
+                      v1::PlanJobResponse& response);
+  absl::Status DoListTasks(const Caller& caller, const v1::ListTasksRequest& request,
+                           v1::ListTasksResponse& response);
+  absl::Status ReadJob(const Caller& caller, const std::string& name, v1::Job& response);
 
   ServiceEnv& env_;
 };

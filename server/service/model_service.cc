@@ -13,6 +13,7 @@
 #include "server/service/model_directory.h"
 #include "server/service/record_writes.h"
 #include "server/service/request_log.h"
+#include "server/service/tenancy.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -47,14 +48,17 @@ bool Unchanged(const v1::Model& model) {
                      });
 }
 
-// From the name of the directory or file, and the names, sizes and times of its files.
-absl::StatusOr<std::string> IdOf(const std::string& directory) {
+// From the name of the directory or file, the names, sizes and times of its files, and whose it is.
+absl::StatusOr<std::string> IdOf(const std::string& directory, const std::string& tenant) {
   std::vector<std::string> names = {Basename(directory)};  // of a GGUF file
   if (IsDirectory(directory)) {
     LWQ_ASSIGN_OR_RETURN(names, ListDirectory(directory));
   }
   Sha256 hash;
-  hash.Update(absl::StrCat(kInventoryVersion, "\n", directory));
+  hash.Update(absl::StrCat(kInventoryVersion, "\n"));
+  // No tenant's is another's, or would tell that the other has it.
+  if (tenant != kDefaultTenant) hash.Update(absl::StrCat("tenants/", tenant, "\n"));
+  hash.Update(directory);
   for (const std::string& name : names) {
     auto stamp = StampOf(FileOfModel(directory, name));
     if (!stamp.ok()) continue;
@@ -92,7 +96,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
  private:
   // Models are in memory, so this may run anywhere.
   void Look() {
-    absl::StatusOr<v1::Model> model = env_.scheduler->GetModel(name_);
+    absl::StatusOr<v1::Model> model = SeenModel(*env_.scheduler, record_.caller(), name_);
     if (!model.ok()) return End(model.status());
     if (model->state() == v1::Model::VERIFYING && env_.scheduler->clock().Steady() < deadline_ &&
         !env_.scheduler->draining) {
@@ -117,9 +121,9 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
 
 }  // namespace
 
-absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
+absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateModelRequest& request,
                                         v1::Model& response) {
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (!replayed.empty()) {
     LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(replayed));
@@ -136,13 +140,18 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
                        CheckDirectory(request.source().directory(), env_.model_roots));
   std::string id = request.model_id();
   if (id.empty()) {
-    LWQ_ASSIGN_OR_RETURN(id, IdOf(directory));
+    LWQ_ASSIGN_OR_RETURN(id, IdOf(directory, caller.tenant));
   }
   v1::Model model;
   model.set_name(absl::StrCat("models/", id));
+  model.set_tenant(caller.tenant);
   model.mutable_source()->set_directory(directory);
   *model.mutable_labels() = request.labels();
   absl::StatusOr<v1::Model> existing = env_.scheduler->GetModel(model.name());
+  if (existing.ok() && TenantOf(*existing) != caller.tenant) {
+    return Failure(reasons::kAlreadyExists,
+                   absl::StrCat(model.name(), " is taken; choose another model_id"));
+  }
   if (existing.ok() && existing->state() != v1::Model::REJECTED) {
     const bool same = existing->source().directory() == directory;
     if (same && (existing->state() == v1::Model::VERIFYING || Unchanged(*existing))) {
@@ -163,13 +172,16 @@ absl::Status ModelServiceImpl::DoCreate(const v1::CreateModelRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status ModelServiceImpl::DoList(const v1::ListModelsRequest& request,
+absl::Status ModelServiceImpl::DoList(const Caller& caller, const v1::ListModelsRequest& request,
                                       v1::ListModelsResponse& response) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> tenants,
+                       TenantsToList(caller, request.tenant(), request.all_tenants()));
   LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 50));
   ListQuery after;
   LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "models", after));
   env_.scheduler->View([&](const DispatchState& state) {
     for (auto it = state.models().upper_bound(after.after_key); it != state.models().end(); ++it) {
+      if (!tenants.empty() && TenantOf(it->second) != tenants[0]) continue;
       if (response.models_size() == page) {
         response.set_next_page_token(
             MakePageToken({.key = response.models(page - 1).name()}, "models"));
@@ -190,8 +202,10 @@ absl::Status ModelServiceImpl::DoList(const v1::ListModelsRequest& request,
 grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerContext* context,
                                                         const v1::CreateModelRequest* request,
                                                         v1::Model* response) {
-  return RunUnary(env_, context, kService, "CreateModel", *env_.files,
-                  [=, this] { return DoCreate(*request, *response); }, {request, response});
+  return RunUnaryAs(
+      env_, context, kService, "CreateModel", *env_.files,
+      [=, this](const Caller& caller) { return DoCreate(caller, *request, *response); },
+      {request, response});
 }
 
 grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext* context,
@@ -205,26 +219,29 @@ grpc::ServerUnaryReactor* ModelServiceImpl::GetModel(grpc::CallbackServerContext
 grpc::ServerUnaryReactor* ModelServiceImpl::ListModels(grpc::CallbackServerContext* context,
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
-  return RunUnary(env_, context, kService, "ListModels", *env_.read,
-                  [=, this] { return DoList(*request, *response); });
+  return RunUnaryAs(
+      env_, context, kService, "ListModels", *env_.read,
+      [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerContext* context,
                                                         const v1::DeleteModelRequest* request,
                                                         v1::DeleteModelResponse*) {
-  return RunUnary(env_, context, kService, "DeleteModel", *env_.write,
-                  [=, this]() -> absl::Status {
-                    LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
-                    LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request));
-                    LWQ_ASSIGN_OR_RETURN(const std::string replayed,
-                                         FindRequest(env_.scheduler->store(), mark));
-                    if (!replayed.empty()) return absl::OkStatus();
-                    return env_.scheduler->Run([&](Draft& draft) {
-                      RememberRequest(mark, request->name(), draft);
-                      return RemoveModel(draft, request->name());
-                    });
-                  },
-                  {request});
+  return RunUnaryAs(
+      env_, context, kService, "DeleteModel", *env_.write,
+      [=, this](const Caller& caller) -> absl::Status {
+        LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
+        LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request, caller.tenant));
+        LWQ_ASSIGN_OR_RETURN(const std::string replayed,
+                             FindRequest(env_.scheduler->store(), mark));
+        if (!replayed.empty()) return absl::OkStatus();
+        LWQ_RETURN_IF_ERROR(SeenModel(*env_.scheduler, caller, request->name()).status());
+        return env_.scheduler->Run([&](Draft& draft) {
+          RememberRequest(mark, request->name(), draft);
+          return RemoveModel(draft, request->name());
+        });
+      },
+      {request});
 }
 
 }  // namespace lwq

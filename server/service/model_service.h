@@ -24,8 +24,10 @@ class ModelServiceImpl final : public v1::ModelService::CallbackService {
                                         v1::DeleteModelResponse* response) override;
 
  private:
-  absl::Status DoCreate(const v1::CreateModelRequest& request, v1::Model& response);
-  absl::Status DoList(const v1::ListModelsRequest& request, v1::ListModelsResponse& response);
+  absl::Status DoCreate(const Caller& caller, const v1::CreateModelRequest& request,
+                        v1::Model& response);
+  absl::Status DoList(const Caller& caller, const v1::ListModelsRequest& request,
+                      v1::ListModelsResponse& response);
 
   ServiceEnv& env_;
 };
@@ -48,9 +50,11 @@ class DatasetServiceImpl final : public v1::DatasetService::CallbackService {
                                           v1::DeleteDatasetResponse* response) override;
 
  private:
-  absl::Status DoCreate(const v1::CreateDatasetRequest& request, v1::Dataset& response);
-  absl::Status DoList(const v1::ListDatasetsRequest& request, v1::ListDatasetsResponse& response);
-  absl::Status DoDelete(const v1::DeleteDatasetRequest& request);
+  absl::Status DoCreate(const Caller& caller, const v1::CreateDatasetRequest& request,
+                        v1::Dataset& response);
+  absl::Status DoList(const Caller& caller, const v1::ListDatasetsRequest& request,
+                      v1::ListDatasetsResponse& response);
+  absl::Status DoDelete(const Caller& caller, const v1::DeleteDatasetRequest& request);
 
   ServiceEnv& env_;
 };

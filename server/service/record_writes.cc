@@ -1,10 +1,15 @@
 #include "server/service/record_writes.h"
 
+#include <type_traits>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace lwq {
 namespace {
+
+template <typename T>
+constexpr bool kHasTenant = std::is_same_v<T, v1::Model> || std::is_same_v<T, v1::TaskRecord>;
 
 template <typename T>
 void AddEdits(Table table, const Edits<T>& edits, std::vector<Write>& writes) {
@@ -13,7 +18,9 @@ void AddEdits(Table table, const Edits<T>& edits, std::vector<Write>& writes) {
     write.table = table;
     write.record.key = key;
     write.remove = !record.has_value();
-    if (record) record->SerializeToString(&write.record.value);
+    if (!record) continue;
+    if constexpr (kHasTenant<T>) write.record.tenant = TenantOf(*record);
+    record->SerializeToString(&write.record.value);
   }
 }
 
@@ -39,6 +46,7 @@ std::vector<Write> ToWrites(const Changes& changes) {
     write.record.state = job->job().state();
     write.record.tag = job->job().spec().quantize().model();
     write.record.order = ToMicros(job->job().create_time());
+    write.record.tenant = TenantOf(job->job());
     auto version = changes.job_versions.find(name);
     if (version != changes.job_versions.end()) write.expected_version = version->second;
     job->SerializeToString(&write.record.value);
@@ -65,6 +73,7 @@ std::vector<Write> ToWrites(const Changes& changes) {
     write.table = Table::kArtifacts;
     write.record.key = artifact.name();
     write.record.order = ToMicros(artifact.create_time());
+    write.record.tenant = TenantOf(artifact);
     write.expected_version = 0;  // a job has one artifact
     artifact.SerializeToString(&write.record.value);
   }

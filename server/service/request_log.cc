@@ -11,7 +11,8 @@
 
 namespace lwq {
 
-absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request) {
+absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request,
+                                   const std::string& tenant) {
   std::unique_ptr<google::protobuf::Message> rest(request.New());
   rest->CopyFrom(request);
   const google::protobuf::FieldDescriptor* field =
@@ -19,6 +20,7 @@ absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request) {
   RequestMark mark;
   mark.id = request.GetReflection()->GetString(request, field);
   LWQ_RETURN_IF_ERROR(CheckRequestId(mark.id));
+  if (!mark.id.empty() && tenant != kDefaultTenant) mark.id = absl::StrCat(tenant, "/", mark.id);
   rest->GetReflection()->ClearField(rest.get(), field);
   // With the type, because many requests are a name and nothing else.
   mark.fingerprint =
@@ -36,9 +38,9 @@ absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark) {
     return Failure(reasons::kStoreCorrupt, absl::StrCat("request ", mark.id));
   }
   if (request.fingerprint() != mark.fingerprint) {
-    return Failure(reasons::kRequestIdReused,
-                   absl::StrCat("request_id ", mark.id, " came before with another body, for ",
-                                request.resource()));
+    return Failure(
+        reasons::kRequestIdReused,
+        absl::StrCat("this request_id came before with another body, for ", request.resource()));
   }
   return request.resource();
 }

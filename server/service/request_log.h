@@ -13,12 +13,15 @@ namespace lwq {
 
 // One mutating call: its request_id, and what else it says.
 struct RequestMark {
-  std::string id;           // empty: the caller sent none, and nothing is remembered
+  // By tenants, none of which hears what another did. Empty: the caller sent none, and nothing is
+  // remembered.
+  std::string id;
   std::string fingerprint;  // of the message's type and all its other fields
 };
 // `request` has a field request_id. INVALID_ARGUMENT "REQUEST_ID_INVALID" unless it is empty or a
 // UUID.
-absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request);
+absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request,
+                                   const std::string& tenant);
 
 // The resource that the call made or changed when it came before; "" when it is new.
 // INVALID_ARGUMENT "REQUEST_ID_REUSED" when it then said something else.

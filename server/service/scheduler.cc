@@ -65,6 +65,7 @@ Moment Scheduler::Now() const {
 
 absl::Status Scheduler::Start() {
   const Moment now = Now();
+  LWQ_RETURN_IF_ERROR(tenant_bytes_.Load(*store_));
   {
     MutexLock lock(&mu_);
     LWQ_RETURN_IF_ERROR(ForEachRow(*store_, Table::kWorkers, {}, [&](const Record& row) {
@@ -104,6 +105,10 @@ absl::Status Scheduler::Start() {
     for (const auto& [key, task] : draft.state().tasks()) {
       if (!task.untold().empty()) draft.effects.untold_tasks.insert(key);
     }
+    // The settings may have changed.
+    for (const auto& [tenant, counts] : draft.state().tenants()) {
+      if (counts.held > 0) draft.effects.admit_tenants.insert(tenant);
+    }
     return absl::OkStatus();
   });
 }
@@ -132,6 +137,9 @@ absl::Status Scheduler::Run(const std::function<absl::Status(Draft&)>& transitio
       Failpoint("commit.after");
       if (!changes.artifacts.empty()) Failpoint("artifact.after_commit");
       CountChanges(changes, effects);
+      for (const v1::Artifact& artifact : changes.artifacts) {
+        tenant_bytes_.Add(TenantOf(artifact), artifact.total_bytes());
+      }
       MutexLock lock(&mu_);
       // A lease begins when the worker can hear of it, however long the commit took.
       state_.Apply(std::move(changes), Now());
@@ -275,6 +283,9 @@ void Scheduler::DoEffects(const Effects& effects) {
   for (const std::string& task : effects.untold_tasks) {
     cpu_->PostAlways([this, task] { Tell(task, 0); });
   }
+  for (const std::string& tenant : effects.admit_tenants) {
+    cpu_->PostAlways([this, tenant] { Admit(tenant, 0); });
+  }
   for (const std::string& job : effects.touched_jobs) hints_.Notify(job);
   for (const std::string& model : effects.touched_models) hints_.Notify(model);
   if (effects.tasks_ready > 0) lease_waiters_.WakeFor(effects.tasks_ready);
@@ -288,6 +299,16 @@ void Scheduler::Tell(const std::string& task, int attempt) {
   if (status.ok()) return;
   spdlog::warn("telling jobs of a task: {}", LogSafe(status.ToString()));
   RetryLater(attempt, [=, this] { Tell(task, attempt + 1); });
+}
+
+void Scheduler::Admit(const std::string& tenant, int attempt) {
+  absl::Status status = Run([&](Draft& draft) {
+    AdmitJobs(draft, tenant);
+    return absl::OkStatus();
+  });
+  if (status.ok()) return;
+  spdlog::warn("admitting jobs of tenant {}: {}", tenant, LogSafe(status.ToString()));
+  RetryLater(attempt, [=, this] { Admit(tenant, attempt + 1); });
 }
 
 absl::StatusOr<Record> Scheduler::GetJobRow(const std::string& name) const {

@@ -23,6 +23,7 @@
 #include "server/service/lease_waiters.h"
 #include "server/service/request_log.h"
 #include "server/service/server_metrics.h"
+#include "server/service/tenant_bytes.h"
 #include "server/store/store.h"
 
 namespace lwq {
@@ -90,6 +91,8 @@ class Scheduler {
   absl::StatusOr<CachedResults> LookUp(
       const JobGraph& graph, const std::optional<std::set<std::string>>& seen = std::nullopt);
 
+  TenantBytes& tenant_bytes() { return tenant_bytes_; }
+  const TenantBytes& tenant_bytes() const { return tenant_bytes_; }
   Hints& hints() { return hints_; }
   LeaseWaiters& lease_waiters() { return lease_waiters_; }
   Store& store() const { return *store_; }
@@ -114,6 +117,7 @@ class Scheduler {
   // never waits for something that nobody does.
   void PlanJob(const std::string& name, int attempt);
   void Tell(const std::string& task, int attempt);
+  void Admit(const std::string& tenant, int attempt);
   void Rebuild(const std::string& name, int attempt);
   std::set<std::string> KeysOf(const v1::JobRecord& job) const;
   // The class of workers that is to compute a job of this input.
@@ -138,6 +142,7 @@ class Scheduler {
   const DispatchOptions options_;
   Hints hints_;
   LeaseWaiters lease_waiters_;
+  TenantBytes tenant_bytes_;
 
   Mutex owed_mu_;
   std::multimap<absl::Duration, std::function<void()>> owed_ ABSL_GUARDED_BY(owed_mu_);  // by when

@@ -55,13 +55,17 @@ absl::Status Register(const BuiltinDataset& builtin, Scheduler& scheduler) {
   LWQ_ASSIGN_OR_RETURN(const BlobId blob, scheduler.blobs().Put(builtin.text));
   v1::Dataset dataset;
   dataset.set_name(std::string(builtin.name));
+  dataset.set_tenant(kEverybody);
   dataset.mutable_blob()->set_sha256(blob.sha256);
   dataset.mutable_blob()->set_size_bytes(blob.size_bytes);
   dataset.set_kind(v1::Dataset::TEXT);
   dataset.set_display_name(std::string(builtin.file));
   dataset.set_description(std::string(builtin.description));
   absl::StatusOr<v1::Dataset> existing = scheduler.GetDataset(dataset.name());
-  if (existing.ok() && existing->blob().sha256() == blob.sha256) return absl::OkStatus();
+  if (existing.ok() && existing->blob().sha256() == blob.sha256 &&
+      existing->tenant() == kEverybody) {
+    return absl::OkStatus();
+  }
   return PutDataset(scheduler, dataset);
 }
 

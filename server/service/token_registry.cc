@@ -8,6 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
@@ -54,6 +55,20 @@ bool IsPrincipal(absl::string_view text) {
                      [](unsigned char c) { return absl::ascii_isgraph(c); });
 }
 
+// Of a worker id, or of what one begins with.
+void CheckWorkerPattern(const v1::Token& token, FieldErrors& errors) {
+  if (token.worker().empty()) return;
+  if (token.role() != v1::Token::WORKER) {
+    errors.Add("token.worker", "is set, and the role is not WORKER");
+  }
+  absl::string_view id = token.worker();
+  if (absl::ConsumeSuffix(&id, "*")) absl::ConsumeSuffix(&id, "-");
+  if (!IsResourceId(id)) {
+    errors.Add("token.worker", "is neither a worker id nor the beginning of one and a final *",
+               "NAME_INVALID");
+  }
+}
+
 absl::Status Check(const v1::Token& token, absl::Time now) {
   FieldErrors errors;
   if (!IsPrincipal(token.principal())) {
@@ -62,6 +77,11 @@ absl::Status Check(const v1::Token& token, absl::Time now) {
   if (!v1::Token::Role_IsValid(token.role()) || token.role() == v1::Token::ROLE_UNSPECIFIED) {
     errors.Add("token.role", "is none of CLIENT, OPERATOR, ADMIN, WORKER");
   }
+  if (!token.tenant().empty() && !IsResourceId(token.tenant())) {
+    errors.Add("token.tenant", "is not a lower-case id of at most 63 letters, digits and dashes",
+               "NAME_INVALID");
+  }
+  CheckWorkerPattern(token, errors);
   if (token.has_expire_time()) {
     const absl::Time expires = TimeOf(token.expire_time());
     if (expires <= now || expires > now + kLongestLife) {
@@ -77,6 +97,8 @@ v1::Token NewToken(const v1::Token& asked, const std::string& creator, absl::Tim
   token.set_principal(asked.principal());
   token.set_role(asked.role());
   token.set_creator(creator);
+  token.set_tenant(asked.tenant());
+  token.set_worker(asked.worker());
   SetTime(now, token.mutable_create_time());
   SetTime(asked.has_expire_time() ? TimeOf(asked.expire_time()) : now + kLife,
           token.mutable_expire_time());
@@ -87,6 +109,7 @@ Write WriteOf(const v1::TokenRecord& record) {
   Write write{.table = Table::kTokens};
   write.record.key = record.token().name();
   write.record.order = ToMicros(record.token().create_time());
+  write.record.tenant = TenantOf(record.token());
   record.SerializeToString(&write.record.value);
   return write;
 }
@@ -183,7 +206,7 @@ absl::StatusOr<v1::CreateTokenResponse> TokenRegistry::Create(const v1::CreateTo
                                                               const std::string& creator) {
   const absl::Time now = clock_->Now();
   LWQ_RETURN_IF_ERROR(Check(request.token(), now));
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, kDefaultTenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(*store_, mark));
   std::vector<Write> writes = RemovalsOfOld();
   v1::TokenRecord record;
@@ -245,7 +268,7 @@ absl::StatusOr<v1::ListTokensResponse> TokenRegistry::List(
 
 absl::StatusOr<v1::Token> TokenRegistry::Revoke(const v1::RevokeTokenRequest& request) {
   LWQ_RETURN_IF_ERROR(CheckName(request.name(), "tokens"));
-  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request));
+  LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, kDefaultTenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(*store_, mark));
   LWQ_ASSIGN_OR_RETURN(v1::TokenRecord record, Read(request.name()));
   if (!replayed.empty() || record.token().has_revoke_time()) return record.token();

@@ -10,6 +10,7 @@
 #include "server/dispatch/progress.h"
 #include "server/service/job_service.h"
 #include "server/service/record_writes.h"
+#include "server/service/tenancy.h"
 #include "server/service/validation.h"
 
 namespace lwq {
@@ -152,8 +153,8 @@ class WatchCall final : public grpc::ServerWriteReactor<v1::JobEvent>, public Lo
       MutexLock lock(&mu_);
       if (end_when_written_) return true;
     }
-    LWQ_RETURN_IF_ERROR(CheckName(name_, "jobs"));
-    LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, env_.scheduler->GetJob(name_));
+    LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record,
+                         SeenJob(*env_.scheduler, record_.caller(), name_));
     const v1::Job& job = record.job();
     if (seq_ > job.last_event_seq()) {
       // What this server has in memory is behind the store: a commit is about to be applied, or

@@ -34,6 +34,13 @@ void CountRejected(ServerMetrics& metrics, const absl::Status& status) {
   if (reason == reasons::kWorkerUnknown.name) metrics.LeaseRejected("unknown");
 }
 
+// Who has a token of one worker, or of some, is none of the others.
+absl::Status CheckWorkerId(const Caller& caller, const std::string& worker_id) {
+  if (MayBeWorker(caller.worker, worker_id)) return absl::OkStatus();
+  return Failure(reasons::kRoleRequired, absl::StrCat("the token is of worker ", caller.worker,
+                                                        ", not of ", worker_id.substr(0, 64)));
+}
+
 // A long poll: tries, and tries again when a task may be ready, until its time is over.
 class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
  public:
@@ -47,7 +54,9 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
         record_(env, context, kService, "LeaseTasks", this) {}
 
   void Begin() {
-    if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
+    absl::Status admitted = record_.Admit();
+    if (admitted.ok()) admitted = CheckWorkerId(record_.caller(), request_.worker_id());
+    if (!admitted.ok()) return End(admitted);
     if (env_.scheduler->draining) return End(DrainingError());
     polls_ = true;
     env_.scheduler->CountPoll(request_.worker_id(), 1);
@@ -257,8 +266,12 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
 grpc::ServerUnaryReactor* WorkerServiceImpl::RegisterWorker(
     grpc::CallbackServerContext* context, const v1::RegisterWorkerRequest* request,
     v1::RegisterWorkerResponse* response) {
-  return RunUnary(env_, context, kService, "RegisterWorker", *env_.write,
-                  [=, this] { return DoRegister(*request, *response); }, {request, response});
+  return RunUnaryAs(env_, context, kService, "RegisterWorker", *env_.write,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
+                      return DoRegister(*request, *response);
+                    },
+                    {request, response});
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerContext* context,
@@ -272,49 +285,58 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerContext* context,
                                                        const v1::HeartbeatRequest* request,
                                                        v1::HeartbeatResponse* response) {
-  return RunUnary(env_, context, kService, "Heartbeat", *env_.beat, [=, this]() -> absl::Status {
-    absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
-    CountRejected(env_.scheduler->metrics(), answer.status());
-    LWQ_RETURN_IF_ERROR(answer.status());
-    *response = *std::move(answer);
-    return absl::OkStatus();
-  });
+  return RunUnaryAs(env_, context, kService, "Heartbeat", *env_.beat,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
+                      absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
+                      CountRejected(env_.scheduler->metrics(), answer.status());
+                      LWQ_RETURN_IF_ERROR(answer.status());
+                      *response = *std::move(answer);
+                      return absl::OkStatus();
+                    });
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteTask(grpc::CallbackServerContext* context,
                                                           const v1::CompleteTaskRequest* request,
                                                           v1::CompleteTaskResponse*) {
-  return RunUnary(env_, context, kService, "CompleteTask", *env_.tasks, [=, this] {
-    absl::Status status = DoComplete(*request);
-    CountRejected(env_.scheduler->metrics(), status);
-    return status;
-  });
+  return RunUnaryAs(env_, context, kService, "CompleteTask", *env_.tasks,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
+                      absl::Status status = DoComplete(*request);
+                      CountRejected(env_.scheduler->metrics(), status);
+                      return status;
+                    });
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContext* context,
                                                       const v1::FailTaskRequest* request,
                                                       v1::FailTaskResponse*) {
-  return RunUnary(env_, context, kService, "FailTask", *env_.write, [=, this] {
-    spdlog::warn("failed task={} worker={}: {} {}", LogSafe(request->task().substr(0, 12)),
-                 LogSafe(request->worker_id()), LogSafe(request->failure().reason()),
-                 LogSafe(request->failure().message()));
-    absl::Status status =
-        env_.scheduler->Run([&](Draft& draft) { return lwq::FailTask(draft, *request); });
-    if (status.ok()) env_.scheduler->SawWorker(request->worker_id());
-    CountRejected(env_.scheduler->metrics(), status);
-    return status;
-  });
+  return RunUnaryAs(
+      env_, context, kService, "FailTask", *env_.write,
+      [=, this](const Caller& caller) -> absl::Status {
+        LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
+        spdlog::warn("failed task={} worker={}: {} {}", LogSafe(request->task().substr(0, 12)),
+                     LogSafe(request->worker_id()), LogSafe(request->failure().reason()),
+                     LogSafe(request->failure().message()));
+        absl::Status status =
+            env_.scheduler->Run([&](Draft& draft) { return lwq::FailTask(draft, *request); });
+        if (status.ok()) env_.scheduler->SawWorker(request->worker_id());
+        CountRejected(env_.scheduler->metrics(), status);
+        return status;
+      });
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::ReleaseTasks(grpc::CallbackServerContext* context,
                                                           const v1::ReleaseTasksRequest* request,
                                                           v1::ReleaseTasksResponse*) {
-  return RunUnary(env_, context, kService, "ReleaseTasks", *env_.write, [=, this] {
-    absl::Status status =
-        env_.scheduler->Run([&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
-    Failpoint("release.before_answer");
-    return status;
-  });
+  return RunUnaryAs(env_, context, kService, "ReleaseTasks", *env_.write,
+                    [=, this](const Caller& caller) -> absl::Status {
+                      LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
+                      absl::Status status = env_.scheduler->Run(
+                          [&](Draft& draft) { return lwq::ReleaseTasks(draft, *request); });
+                      Failpoint("release.before_answer");
+                      return status;
+                    });
 }
 
 }  // namespace lwq

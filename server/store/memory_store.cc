@@ -12,6 +12,10 @@ bool Matches(const Record& row, const ListQuery& query) {
   if (!absl::StartsWith(row.key, query.key_prefix)) return false;
   if (query.state && row.state != *query.state) return false;
   if (query.tag && row.tag != *query.tag) return false;
+  const auto& tenants = query.tenants;
+  if (!tenants.empty() && std::find(tenants.begin(), tenants.end(), row.tenant) == tenants.end()) {
+    return false;
+  }
   return row.order >= query.order_at_least;
 }
 

@@ -35,6 +35,7 @@ Record RowOf(const PgResult& rows, int i) {
   row.tag = rows.Bytes(i, 3);
   row.order = rows.Int(i, 4);
   row.value = rows.Bytes(i, 5);
+  row.tenant = rows.Bytes(i, 6);
   return row;
 }
 
@@ -70,18 +71,20 @@ PgStatement StatementOf(const Write& write) {
   statement.params.push_back(PgParam::Bytes(row.tag));
   statement.params.push_back(PgParam::Int(row.order));
   statement.params.push_back(PgParam::Bytes(row.value));
+  statement.params.push_back(PgParam::Bytes(row.tenant));
   if (exists) {
     statement.sql = absl::StrCat("UPDATE ", table, " SET version=version+1, state=$", first,
                                  ", tag=$", first + 1, ", ord=$", first + 2, ", value=$", first + 3,
-                                 " WHERE key=$1", at_version);
+                                 ", tenant=$", first + 4, " WHERE key=$1", at_version);
     return statement;
   }
   statement.sql = absl::StrCat("INSERT INTO ", table, " AS t (", kRecordColumns,
-                               ") VALUES ($1,1,$2,$3,$4,$5) ON CONFLICT (key) DO ",
+                               ") VALUES ($1,1,$2,$3,$4,$5,$6) ON CONFLICT (key) DO ",
                                write.expected_version
                                    ? "NOTHING"
                                    : "UPDATE SET version=t.version+1, state=excluded.state, "
-                                     "tag=excluded.tag, ord=excluded.ord, value=excluded.value");
+                                     "tag=excluded.tag, ord=excluded.ord, value=excluded.value, "
+                                     "tenant=excluded.tenant");
   return statement;
 }
 
@@ -148,6 +151,10 @@ PgStatement ListStatement(Table table, const ListQuery& query) {
   }
   if (query.state) absl::StrAppend(&sql, " AND state=", add(PgParam::Int(*query.state)));
   if (query.tag) absl::StrAppend(&sql, " AND tag=", add(PgParam::Bytes(*query.tag)));
+  for (size_t i = 0; i < query.tenants.size(); ++i) {
+    absl::StrAppend(&sql, i == 0 ? " AND tenant IN (" : ",", add(PgParam::Bytes(query.tenants[i])));
+  }
+  if (!query.tenants.empty()) absl::StrAppend(&sql, ")");
   if (query.order == ListQuery::Order::kKeyAscending) {
     if (!query.after_key.empty()) {
       absl::StrAppend(&sql, " AND key>", add(PgParam::Bytes(query.after_key)));

@@ -20,6 +20,19 @@ void AddTable(const SqlDialect& d, absl::string_view name, Migration& migration)
       absl::StrCat("CREATE INDEX IF NOT EXISTS ", name, "_newest ON ", name, " (ord DESC, key)"));
 }
 
+// Rows that are there belong to the default tenant.
+void AddTenants(const SqlDialect& d, Migration& migration) {
+  for (const char* table : {"jobs", "tasks", "cache", "workers", "models", "datasets", "artifacts",
+                            "events", "requests", "server", "leader", "tokens", "uploads"}) {
+    migration.statements.push_back(absl::StrCat("ALTER TABLE ", table, " ADD COLUMN tenant ",
+                                                d.bytes, " NOT NULL DEFAULT 'default'"));
+  }
+  for (const char* table : {"jobs", "datasets", "artifacts"}) {
+    migration.statements.push_back(absl::StrCat(
+        "CREATE INDEX IF NOT EXISTS ", table, "_by_tenant ON ", table, " (tenant, ord DESC, key)"));
+  }
+}
+
 absl::Status Apply(SqlSession& session, const Migration& migration) {
   for (const std::string& statement : migration.statements) {
     LWQ_RETURN_IF_ERROR(session.Execute(statement));
@@ -70,7 +83,10 @@ std::vector<Migration> Migrations(const SqlDialect& dialect) {
   AddTable(dialect, "leader", leader);
   Migration tokens{.number = 3};
   AddTable(dialect, "tokens", tokens);
-  return {records, leader, tokens};
+  Migration tenants{.number = 4};
+  AddTable(dialect, "uploads", tenants);
+  AddTenants(dialect, tenants);
+  return {records, leader, tokens, tenants};
 }
 
 std::string ChecksumOf(const Migration& migration) {

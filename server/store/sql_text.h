@@ -5,7 +5,7 @@
 
 namespace lwq {
 
-inline constexpr char kRecordColumns[] = "key, version, state, tag, ord, value";
+inline constexpr char kRecordColumns[] = "key, version, state, tag, ord, value, tenant";
 
 // The smallest key greater than every key with the prefix; "" when there is none.
 inline std::string PrefixEnd(std::string prefix) {

@@ -50,6 +50,7 @@ Record RowOf(sqlite3_stmt* statement) {
   row.tag = ColumnString(statement, 3);
   row.order = sqlite3_column_int64(statement, 4);
   row.value = ColumnString(statement, 5);
+  row.tenant = ColumnString(statement, 6);
   return row;
 }
 
@@ -149,16 +150,20 @@ absl::Status WriteRow(SqliteConnection& db, const Write& write) {
   LWQ_ASSIGN_OR_RETURN(
       sqlite3_stmt * statement,
       db.Prepare(absl::StrCat("INSERT INTO ", NameOf(write.table), " (", kRecordColumns,
-                              ") VALUES (?,1,?,?,?,?) ON CONFLICT(key) DO UPDATE SET "
+                              ") VALUES (?,1,?,?,?,?,?) ON CONFLICT(key) DO UPDATE SET "
                               "version=version+1, state=excluded.state, tag=excluded.tag, "
-                              "ord=excluded.ord, value=excluded.value")));
+                              "ord=excluded.ord, value=excluded.value, "
+                              "tenant=excluded.tenant")));
   BindText(statement, 1, write.record.key);
   sqlite3_bind_int(statement, 2, write.record.state);
   BindText(statement, 3, write.record.tag);
   sqlite3_bind_int64(statement, 4, write.record.order);
   BindBlob(statement, 5, write.record.value);
+  BindText(statement, 6, write.record.tenant);
   return db.Step(statement).status();
 }
+
+constexpr int kFirstTenant = 9;  // its parameter; those of further ones follow
 
 std::string ListSql(Table table, const ListQuery& query) {
   std::string sql =
@@ -166,6 +171,10 @@ std::string ListSql(Table table, const ListQuery& query) {
   if (!query.key_prefix.empty()) absl::StrAppend(&sql, " AND key>=?2 AND key<?3");
   if (query.state) absl::StrAppend(&sql, " AND state=?4");
   if (query.tag) absl::StrAppend(&sql, " AND tag=?5");
+  for (size_t i = 0; i < query.tenants.size(); ++i) {
+    absl::StrAppend(&sql, i == 0 ? " AND tenant IN (?" : ",?", kFirstTenant + i);
+  }
+  if (!query.tenants.empty()) absl::StrAppend(&sql, ")");
   if (query.order == ListQuery::Order::kKeyAscending) {
     if (!query.after_key.empty()) absl::StrAppend(&sql, " AND key>?6");
     absl::StrAppend(&sql, " ORDER BY key LIMIT ?8");
@@ -187,6 +196,9 @@ absl::StatusOr<std::vector<Record>> ListRows(SqliteConnection& db, Table table,
   BindText(statement, 6, query.after_key);
   sqlite3_bind_int64(statement, 7, query.after_order);
   sqlite3_bind_int(statement, 8, query.limit);
+  for (size_t i = 0; i < query.tenants.size(); ++i) {
+    BindText(statement, kFirstTenant + static_cast<int>(i), query.tenants[i]);
+  }
   std::vector<Record> rows;
   while (true) {
     LWQ_ASSIGN_OR_RETURN(const bool row, db.Step(statement));

@@ -8,8 +8,8 @@ namespace lwq {
 namespace {
 
 constexpr absl::string_view kTableNames[kNumTables] = {
-    "jobs",      "tasks",  "cache",    "workers", "models", "datasets",
-    "artifacts", "events", "requests", "server",  "leader", "tokens"};
+    "jobs",   "tasks",    "cache",  "workers", "models", "datasets", "artifacts",
+    "events", "requests", "server", "leader",  "tokens", "uploads"};
 
 }  // namespace
 

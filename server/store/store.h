@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/store/tenant.h"
 
 namespace lwq {
 
@@ -27,8 +28,9 @@ enum class Table {
   kServer,
   kLeader,
   kTokens,
+  kUploads,
 };
-inline constexpr int kNumTables = 12;
+inline constexpr int kNumTables = 13;
 absl::string_view NameOf(Table table);
 
 struct Record {
@@ -38,6 +40,7 @@ struct Record {
   int32_t state = 0;    // what lists filter by; its meaning is the table's
   std::string tag;
   int64_t order = 0;  // what lists sort by: creation, microseconds
+  std::string tenant = kDefaultTenant;
 };
 
 struct Write {
@@ -61,6 +64,7 @@ struct ListQuery {
   std::string key_prefix;
   std::optional<int32_t> state;
   std::optional<std::string> tag;
+  std::vector<std::string> tenants;  // empty: of all
   int64_t order_at_least = 0;
   // Rows after this one in the order asked for. With kNewestFirst both are read.
   std::string after_key;

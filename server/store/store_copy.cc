@@ -71,6 +71,7 @@ absl::StatusOr<StoreCopyReport> Survey(Store& store) {
         add(absl::StrCat(row.state, ",", row.order));
         add(row.tag);
         add(row.value);
+        add(row.tenant);
         ++report.num_records;
       }
       return absl::OkStatus();

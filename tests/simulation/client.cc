@@ -9,8 +9,16 @@ namespace lwq::simulation {
 template <typename Request, typename Response>
 void Client::Call(Network::Method<Request, Response> method, const Request& request,
                   Network::Answer<Response> answer) {
+  auto as_tenant = [tenant = tenant_, method = std::move(method)](
+                       SimServer& server, grpc::CallbackServerContext* context,
+                       const Request* asked, Response* response) {
+    server.CallAs(tenant);
+    auto* reactor = method(server, context, asked, response);
+    server.CallAs("");
+    return reactor;
+  };
   network_.Call<Request, Response>(
-      peer_, machine_, std::move(method), request, absl::Seconds(30),
+      peer_, machine_, std::move(as_tenant), request, absl::Seconds(30),
       [this, answer](const absl::Status& status, const Response& response) {
         if (IsRetryable(status)) machine_ = (machine_ + 1) % network_.num_machines();
         answer(status, response);

@@ -21,13 +21,14 @@ struct ClientHabits {
 class Client {
  public:
   Client(World* world, Network* network, Promises* promises, const ClientHabits* habits, int peer,
-         std::string id, v1::CreateJobRequest request)
+         std::string id, std::string tenant, v1::CreateJobRequest request)
       : world_(*world),
         network_(*network),
         promises_(*promises),
         habits_(*habits),
         peer_(peer),
         id_(std::move(id)),
+        tenant_(std::move(tenant)),
         request_(std::move(request)) {}
 
   void Start();
@@ -59,6 +60,7 @@ class Client {
   const ClientHabits& habits_;
   const int peer_;
   const std::string id_;
+  const std::string tenant_;
   v1::CreateJobRequest request_;
   std::string job_;
   int machine_ = 0;

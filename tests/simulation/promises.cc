@@ -140,6 +140,7 @@ void Promises::SawTask(const Write& write) {
       accepted_.emplace(std::make_pair(key, tasks_[key].epoch()), completion_.completion_id());
       if (completion_.key() == key) done_[key] = completion_.output();
     }
+    if (tasks_[key].state() == v1::TaskRecord::LEASED) LeaseEnds(tasks_[key]);
     tasks_.erase(key);
     return;
   }
@@ -153,10 +154,14 @@ void Promises::SawTask(const Write& write) {
                                 " and given to ", task.worker(), " at once"));
     }
     SawGrant(task);
+    began_[key] = world_.now();
+    workers_.insert(task.worker());
+    turns_.erase(TenantOf(task));
   } else if (task.state() == v1::TaskRecord::LEASED &&
              (before.worker() != task.worker() || before.incarnation() != task.incarnation())) {
     world_.Break("I8", absl::StrCat("the lease of task ", key.substr(0, 12), " changes hands"));
   }
+  if (was_leased && task.state() != v1::TaskRecord::LEASED) LeaseEnds(before);
   if (task.state() == v1::TaskRecord::DONE && before.state() != v1::TaskRecord::DONE) {
     SawDone(before, task);
   }
@@ -309,6 +314,8 @@ void Promises::Committed(const std::vector<Write>& writes) {
   }
   for (const int64_t epoch : epochs_) last_epoch_ = std::max(last_epoch_, epoch);
   epochs_.clear();
+  CheckQuotas();
+  CheckTurns();
   for (const std::string& name : touched_jobs) {
     if (deleted_.count(name) > 0) {
       if (artifacts_.count(name) > 0)

@@ -10,9 +10,12 @@
 //   I6  epochs rise, and each has at most one completion that counts
 //   I7  what is done is not handed out again, unless what it left was lost
 //   I8  a lease has one holder, who keeps it for as long as it is heard of
-//   I9  a worker is handed no more than it asked for, and nothing that it cannot run. (The service
-//       has no tenants yet, whose quota this number stands for.)
+//   I9  a worker is handed no more than it asked for, and nothing that it cannot run; a tenant has
+//       no more jobs at work than its quota says
 //   I10 no row names a blob that is not there
+//   I11 no tenant starves: while it has a task to hand out, others get no more of the workers than
+//   a
+//       few tasks' time
 //   memory  what the server holds in memory is what the store holds
 //   wake-up nobody waits beside a task that could be had, or for an event that is there
 #pragma once
@@ -78,6 +81,10 @@ class Promises {
   // What one commit leaves, as a whole.
   void CheckJob(const std::string& name);
   void CheckTask(const std::string& key);
+  void CheckQuotas();
+  void LeaseEnds(const v1::TaskRecord& task);
+  // Since when each tenant waits for its turn, and whether others have had too much meanwhile.
+  void CheckTurns();
   void CheckContent(const v1::Artifact& artifact);
   void CheckNamed(const google::protobuf::Message& record, const std::string& where);
 
@@ -106,6 +113,16 @@ class Promises {
   int64_t last_epoch_ = 0;              // before the commit at hand
   std::set<int64_t> epochs_;            // handed out in it
   int64_t last_term_ = 0;
+
+  // A tenant that has a task to hand out.
+  struct Turn {
+    absl::Duration since;   // it waits
+    absl::Duration others;  // had of the workers, by leases that began and ended since
+  };
+  std::map<std::string, Turn> turns_;            // by tenant
+  std::map<std::string, absl::Duration> began_;  // leases, by task
+  absl::Duration longest_lease_ = absl::ZeroDuration();
+  std::set<std::string> workers_;  // that were handed a task
 };
 
 // Every blob that a record names, anywhere in it.

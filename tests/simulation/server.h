@@ -33,6 +33,19 @@ struct Medium {
   Plant plant = Plant::kNone;
 };
 
+// Who calls is whom the simulation says: "" is nobody in particular, who sees all.
+class SimGuard final : public Guard {
+ public:
+  explicit SimGuard(Clock* clock) : Guard(/*enforced=*/false, nullptr, clock) {}
+  absl::Status Admit(const grpc::ServerContextBase&, absl::string_view, absl::string_view,
+                     Caller* caller) const override {
+    *caller = tenant.empty() ? Caller{.name = "local", .role = kAdmin}
+                             : Caller{.name = tenant, .role = kClient, .tenant = tenant};
+    return absl::OkStatus();
+  }
+  std::string tenant;
+};
+
 class SimServer {
  public:
   // `store` is `cord`, or fenced over it. `leadership` is null when there is one server.
@@ -66,6 +79,8 @@ class SimServer {
   WorkerServiceImpl& workers() { return *workers_; }
   CollectableBlobStore& blobs() { return *blobs_; }
   ServiceEnv& env() { return env_; }
+  // Of the calls that begin from here on.
+  void CallAs(const std::string& tenant) { guard_.tenant = tenant; }
   Leadership* leadership() { return leadership_.get(); }
   ServerStore& cord() { return *cord_; }
 
@@ -103,7 +118,7 @@ class SimServer {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Collector> collector_;
   LiveCalls calls_;
-  Guard guard_{false, nullptr, clock_};
+  SimGuard guard_{clock_};
   ServiceEnv env_;
   std::unique_ptr<JobServiceImpl> jobs_;
   std::unique_ptr<WorkerServiceImpl> workers_;

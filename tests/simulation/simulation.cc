@@ -23,6 +23,7 @@ constexpr absl::Duration kLook = absl::Seconds(1);     // between looks for thos
 constexpr int kLookAtMemory = 8;                       // every so many looks
 constexpr int kPatience = 3;                           // looks in a row
 constexpr int64_t kManySteps = 3'000'000;
+constexpr const char* kTenants[] = {"a", "b"};
 
 v1::Model SmallModel(int num_layers) {
   v1::Model model;
@@ -75,6 +76,8 @@ class Simulation {
     medium_.is_shared = faults_.num_machines > 1;
     medium_.retention.blob_grace = absl::Seconds(60);
     medium_.plant = options.plant;
+    // One has the half of the other's share and may have few jobs at work.
+    medium_.dispatch.tenants["b"] = {.weight = 0.5, .max_running_jobs = 1 + world_.Below(2)};
     AddModel();
     AddMachines();
     AddWorkers();
@@ -110,19 +113,29 @@ class Simulation {
 
  private:
   void AddModel() {
-    std::vector<lwq::Write> writes(2);
-    writes[0].table = Table::kModels;
-    writes[0].record.key = "models/m";
-    SmallModel(1 + world_.Below(3)).SerializeToString(&writes[0].record.value);
+    std::vector<lwq::Write> writes;
+    v1::Model model = SmallModel(1 + world_.Below(3));
+    for (const char* tenant : kTenants) {
+      model.set_name(absl::StrCat("models/", tenant));
+      model.set_tenant(tenant);
+      lwq::Write& write = writes.emplace_back();
+      write.table = Table::kModels;
+      write.record.key = model.name();
+      write.record.tenant = tenant;
+      model.SerializeToString(&write.record.value);
+    }
     const BlobId text = *blobs_.Put("some text");
     v1::Dataset dataset;
     dataset.set_name("datasets/text");
     dataset.set_kind(v1::Dataset::TEXT);
     dataset.mutable_blob()->set_sha256(text.sha256);
     dataset.mutable_blob()->set_size_bytes(text.size_bytes);
-    writes[1].table = Table::kDatasets;
-    writes[1].record.key = dataset.name();
-    dataset.SerializeToString(&writes[1].record.value);
+    dataset.set_tenant(kEverybody);
+    lwq::Write& write = writes.emplace_back();
+    write.table = Table::kDatasets;
+    write.record.key = dataset.name();
+    write.record.tenant = kEverybody;
+    dataset.SerializeToString(&write.record.value);
     rows_.Commit(writes).IgnoreError();
   }
 
@@ -151,7 +164,8 @@ class Simulation {
     for (int i = 0; i < num_clients; ++i) {
       v1::CreateJobRequest request;
       v1::QuantizeSpec& spec = *request.mutable_job()->mutable_spec()->mutable_quantize();
-      spec.set_model("models/m");
+      const std::string tenant = kTenants[world_.Below(2)];
+      spec.set_model(absl::StrCat("models/", tenant));
       spec.set_method(world_.Chance(0.5) ? "gptq" : "rtn");
       spec.set_allocator(world_.Chance(0.2) ? "lwq" : world_.Chance(0.5) ? "knapsack" : "uniform");
       spec.mutable_budget()->set_bits_per_weight(4.0 + 0.5 * world_.Below(3));
@@ -159,7 +173,7 @@ class Simulation {
       spec.mutable_evaluation()->set_text_dataset("datasets/text");
       clients_.push_back(std::make_unique<Client>(&world_, network_.get(), &promises_,
                                                   &faults_.client, 100 + i, absl::StrCat("j", i),
-                                                  std::move(request)));
+                                                  tenant, std::move(request)));
     }
   }
 

@@ -62,7 +62,8 @@ class Scenario {
   // What every task takes of a worker's memory, and was to take.
   static constexpr int64_t kPeakBytes = 700, kForecastBytes = 800;
 
-  explicit Scenario(int layers = 3) : model(SmallModel(layers)), state_(Options()) {
+  explicit Scenario(int layers = 3, const DispatchOptions& options = Options())
+      : model(SmallModel(layers)), state_(options) {
     state_.Load(model);
     dataset_.set_name("datasets/builtin-mixed");
     dataset_.mutable_blob()->set_sha256(Sha256Hex("books"));
@@ -88,6 +89,12 @@ class Scenario {
     untold_.insert(draft.effects.untold_tasks.begin(), draft.effects.untold_tasks.end());
     for (const std::string& job : draft.effects.plan_jobs) Plan(job);
     for (const std::string& job : draft.effects.rebuild_jobs) to_rebuild_.insert(job);
+    for (const std::string& tenant : draft.effects.admit_tenants) {
+      EXPECT_OK(Run([&](Draft& admission) {
+        AdmitJobs(admission, tenant);
+        return absl::OkStatus();
+      }));
+    }
     if (!rebuild_later) RebuildAll();
     if (!tell_later) TellAll();
     return absl::OkStatus();
@@ -205,6 +212,8 @@ class Scenario {
     SubmitEvent event;
     event.job.set_name(job);
     *event.job.mutable_spec() = spec;
+    event.job.set_tenant(model.tenant());
+    event.job.set_priority(priority);
     event.graph = BuildFirstStage(InputOf(job, spec));
     event.cached = cache;
     return Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); });
@@ -420,9 +429,10 @@ class Scenario {
   v1::Job::State StateOf(const std::string& job) { return records[job].job().state(); }
   const DispatchState& state() const { return state_; }
 
-  v1::Model model;
-  int64_t now_us = 1'000'000'000;  // of the steady clock
-  int64_t wall_offset_us = 0;      // of the clock on the wall against it
+  v1::Model model;  // its tenant is that of jobs that are submitted
+  v1::Job::Priority priority = v1::Job::PRIORITY_UNSPECIFIED;  // of such jobs
+  int64_t now_us = 1'000'000'000;                              // of the steady clock
+  int64_t wall_offset_us = 0;  // of the clock on the wall against it
   std::map<std::string, v1::JobRecord> records;
   CachedResults cache;
   std::vector<v1::Artifact> artifacts;

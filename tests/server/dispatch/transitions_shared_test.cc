@@ -89,7 +89,8 @@ TEST(SharedTasks, TheBestOfTheirJobsDecidesHowSoonTheyRun) {
     ASSERT_OK(s.Submit(job, s.Spec("rtn", "zd", 1000)));
   }
   const auto priority_of_first = [&] {
-    return std::get<0>(*s.state().ready().groups().begin()->second.ranks.begin());
+    return std::get<0>(
+        *s.state().ready().groups().begin()->second.lines.begin()->second.ranks.begin());
   };
   const auto update = [&](const char* job, v1::Job::Priority priority) {
     v1::UpdateJobRequest request;

@@ -15,6 +15,7 @@
 #include "server/blob/s3_blob_store.h"
 #include "server/service/deletion.h"
 #include "server/service/record_writes.h"
+#include "server/service/uploads.h"
 #include "server/store/memory_store.h"
 #include "server/store/postgres_connection.h"
 #include "server/store/postgres_store.h"
@@ -240,6 +241,55 @@ TEST_P(CollectorTest, RecordsGoWhenTheirTimeIsOver) {
   clock_.Advance(absl::Hours(24 * 30));
   EXPECT_EQ(Collect().cache_entries(), 1);
   EXPECT_FALSE(IsThere(cached.output().blobs(0).blob()));
+}
+
+// A job with no_cache shares nothing: what it leaves is of use to nobody once it has succeeded or
+// is gone. One that failed may be retried, and goes on from there.
+TEST_P(CollectorTest, ResultsThatOneJobAloneMayUseGoWithIt) {
+  PutEndedJob("done");
+  PutEndedJob("deleted");
+  v1::JobRecord failed;
+  failed.mutable_job()->set_name("jobs/failed");
+  failed.mutable_job()->set_state(v1::Job::FAILED);
+  *failed.mutable_job()->mutable_end_time() = ToTimestamp(scheduler_->NowUs());
+  Put(Table::kJobs, "jobs/failed", failed);
+  for (const char* job : {"done", "deleted", "failed", ""}) {
+    v1::CacheRecord result;
+    if (*job != 0) result.set_only_job(absl::StrCat("jobs/", job));
+    *result.mutable_output()->add_blobs()->mutable_blob() = PutBlob(absl::StrCat("of ", job));
+    Put(Table::kCache, absl::StrCat("result-", job), result);
+  }
+  ASSERT_OK(DeleteJob(*scheduler_, "jobs/deleted"));
+  clock_.Advance(absl::Seconds(1));
+  EXPECT_EQ(Collect().cache_entries(), 2);
+  EXPECT_FALSE(HasRow(Table::kCache, "result-done"));
+  EXPECT_FALSE(HasRow(Table::kCache, "result-deleted"));
+  EXPECT_TRUE(HasRow(Table::kCache, "result-failed"));
+  EXPECT_TRUE(HasRow(Table::kCache, "result-"));
+}
+
+// What a tenant sent counts for it until nothing of its own names it and nobody asked for long.
+TEST_P(CollectorTest, AnUploadIsForgottenWhenNoDatasetOfItsTenantNamesIt) {
+  const Caller anna = {.role = kClient, .tenant = "acme"};
+  const v1::BlobRef named = PutBlob("in a dataset"), loose = PutBlob("in none");
+  for (const v1::BlobRef& blob : {named, loose}) {
+    ASSERT_OK(NoteUpload(*scheduler_, anna, {blob.sha256(), blob.size_bytes()}));
+  }
+  v1::Dataset dataset;
+  dataset.set_tenant("acme");
+  *dataset.mutable_blob() = named;
+  Put(Table::kDatasets, "datasets/d", dataset);
+  EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes() + loose.size_bytes());
+  Collect();
+  EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes() + loose.size_bytes());
+  clock_.Advance(retention_.blob_grace + absl::Seconds(1));
+  Collect();
+  EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes());
+  TenantBytes counted;
+  ASSERT_OK(counted.Load(*store_));
+  EXPECT_EQ(counted.Of("acme"), named.size_bytes());
+  EXPECT_TRUE(IsThere(named));
+  EXPECT_FALSE(IsThere(loose));
 }
 
 // It is the larger part of what a job leaves, and the smaller part of its work.

@@ -65,5 +65,22 @@ TEST(GuardTest, ARoleIsAUriOfTheCertificate) {
   }
 }
 
+TEST(GuardTest, ATenantIsAUriOfTheCertificate) {
+  EXPECT_EQ(TenantOfUri("spiffe://lwq/tenant/acme"), "acme");
+  for (const char* other :
+       {"", "spiffe://lwq/tenant/", "spiffe://lwq/tenant/A", "spiffe://lwq/tenant/*",
+        "spiffe://lwq/tenant/a/b", "spiffe://lwq/client/acme", "spiffe://other/tenant/acme"}) {
+    EXPECT_EQ(TenantOfUri(other), "") << other;
+  }
+}
+
+TEST(GuardTest, AWorkersTokenMayNameItsIdOrWhatItBeginsWith) {
+  EXPECT_TRUE(MayBeWorker("", "w"));
+  EXPECT_TRUE(MayBeWorker("w", "w"));
+  EXPECT_FALSE(MayBeWorker("w", "w2"));
+  EXPECT_TRUE(MayBeWorker("gpu-*", "gpu-7"));
+  EXPECT_FALSE(MayBeWorker("gpu-*", "cpu-7"));
+}
+
 }  // namespace
 }  // namespace lwq

@@ -63,11 +63,23 @@ TEST_F(SchemaTest, ReleasedStepsAreAsTheyWere) {
   EXPECT_EQ(ChecksumOf(steps[1]).substr(0, 16), "34b20ffd2d9343db");
 }
 
+// What is there when tenants come is the default one's.
+TEST_F(SchemaTest, OldRowsBelongToTheDefaultTenant) {
+  std::vector<Migration> steps = Migrations(kDialect);
+  ASSERT_GE(steps.size(), 4);
+  ASSERT_OK(Apply({steps.begin(), steps.begin() + 3}));
+  ASSERT_OK(session_->Execute("INSERT INTO jobs VALUES ('jobs/j', 1, 2, 'm', 3, x'00')"));
+  ASSERT_OK(Apply(steps));
+  LWQ_ASSERT_OK_AND_ASSIGN(auto rows,
+                           session_->Query("SELECT key, version, ord, tenant FROM jobs"));
+  EXPECT_EQ(rows, (std::vector<std::vector<std::string>>{{"jobs/j", "1", "3", "default"}}));
+}
+
 TEST_F(SchemaTest, EveryTableOfTheStoreIsMade) {
   ASSERT_OK(Apply(Migrations(kDialect)));
   for (int t = 0; t < kNumTables; ++t) {
     const std::string name(NameOf(static_cast<Table>(t)));
-    EXPECT_OK(session_->Query("SELECT key, version, state, tag, ord, value FROM " + name));
+    EXPECT_OK(session_->Query("SELECT key, version, state, tag, ord, value, tenant FROM " + name));
   }
 }
 

@@ -207,6 +207,35 @@ TEST_P(StoreConformance, ListsFilterByStateTagAndAge) {
   EXPECT_THAT(Keys(store().List(Table::kJobs, query)), ElementsAre("b", "c"));
 }
 
+TEST_P(StoreConformance, RowsAreOfATenantAndListsOfSome) {
+  const auto of = [](const char* key, int64_t order, const char* tenant) {
+    Write write = PutRow(key, "", order);
+    write.record.tenant = tenant;
+    return write;
+  };
+  ASSERT_OK(store().Commit(
+      {PutRow("a", "", 1), of("b", 2, "acme"), of("c", 3, "*"), of("d", 4, "acme")}));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Record row, store().Get(Table::kJobs, "a"));
+  EXPECT_EQ(row.tenant, "default");
+  ListQuery query;
+  query.tenants = {"acme"};
+  EXPECT_THAT(Keys(store().List(Table::kJobs, query)), ElementsAre("b", "d"));
+  query.tenants = {"acme", "*"};
+  query.order = ListQuery::Order::kNewestFirst;
+  EXPECT_THAT(Keys(store().List(Table::kJobs, query)), ElementsAre("d", "c", "b"));
+  query.after_key = "d";
+  query.after_order = 4;
+  EXPECT_THAT(Keys(store().List(Table::kJobs, query)), ElementsAre("c", "b"));
+  // Written again it may be another's, at a version or whatever is there.
+  ASSERT_OK(store().Commit({of("a", 1, "acme")}));
+  Write moved = of("b", 2, "other");
+  moved.expected_version = 1;
+  ASSERT_OK(store().Commit({moved}));
+  query = {};
+  query.tenants = {"acme"};
+  EXPECT_THAT(Keys(store().List(Table::kJobs, query)), ElementsAre("a", "d"));
+}
+
 TEST_P(StoreConformance, RecordsSurviveAReopenAndACrash) {
   for (int round = 0; round < 3; ++round) {
     ASSERT_OK(store().Commit({PutRowAt("k", absl::StrCat(round), round), PutRow("other", "1")}));
