@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/mapping_guard.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -106,8 +107,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
   if (info.st_size > max_bytes) {
     ::close(fd);
     return absl::InvalidArgumentError(absl::StrCat("reading ", path, ": it has ", info.st_size,
-                                                   " bytes, at most ", max_bytes,
-                                                   " are accepted"));
+                                                   " bytes, at most ", max_bytes, " are accepted"));
   }
   std::string content(static_cast<size_t>(info.st_size), '\0');
   size_t done = 0;
@@ -175,11 +175,12 @@ absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& 
     }
   }
   ::close(fd);
-  return std::unique_ptr<MappedFile>(
-      new MappedFile(path, static_cast<const uint8_t*>(data), size));
+  GuardMapping(data, size);
+  return std::unique_ptr<MappedFile>(new MappedFile(path, static_cast<const uint8_t*>(data), size));
 }
 
 MappedFile::~MappedFile() {
+  UnguardMapping(data_);
   if (size_ > 0) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "absl/strings/str_cat.h"
+#include "base/mapping_guard.h"
 #include "base/memory_usage.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
@@ -70,7 +71,9 @@ absl::StatusOr<v1::TaskOutput> RunSpec(const TaskContext& context, const v1::Tas
 
 }  // namespace
 
-absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
+namespace {
+
+absl::StatusOr<v1::TaskOutput> RunWithinMemory(const TaskContext& context) {
   const CeilingWhileItRuns ceiling(CeilingOf(context));
   v1::TaskSpec spec = context.lease->spec();
   TaskContext attempt = context;
@@ -86,6 +89,20 @@ absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
     TrimHost();
     LWQ_RETURN_IF_ERROR(context.progress(0, "again with less at a time: memory ran out"));
   }
+}
+
+}  // namespace
+
+absl::StatusOr<v1::TaskOutput> RunTask(const TaskContext& context) {
+  CatchLostPages();
+  const int64_t lost = NumLostPages();
+  absl::StatusOr<v1::TaskOutput> output = RunWithinMemory(context);
+  if (NumLostPages() == lost) return output;
+  // Zeros were read in the place of what is gone; whatever came of them is of no use.
+  return Failure(reasons::kModelChanged,
+                 absl::StrCat(NumLostPages() - lost,
+                              " pages of files that the task reads could not be read: a file was "
+                              "shortened meanwhile; put the model back, or register it again"));
 }
 
 }  // namespace lwq

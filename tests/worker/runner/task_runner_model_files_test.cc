@@ -1,6 +1,7 @@
 // Tasks against model directories that are damaged, or that change behind the service's back.
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <string>
@@ -47,7 +48,10 @@ class ModelFilesTest : public ::testing::Test {
     context.device = device_.get();
     context.blobs = blobs_.get();
     context.lease = &lease;
-    context.progress = [](double, const std::string&) { return absl::OkStatus(); };
+    context.progress = [&](double, const std::string& current) {
+      if (on_progress_) on_progress_(current);
+      return absl::OkStatus();
+    };
     return RunTask(context);
   }
 
@@ -84,6 +88,7 @@ class ModelFilesTest : public ::testing::Test {
   std::unique_ptr<Device> device_;
   std::unique_ptr<testing::LocalBlobs> blobs_;
   std::vector<v1::TaskInput> inputs_;
+  std::function<void(const std::string&)> on_progress_;
 };
 
 // The tiny model with one weight in 8-bit floats.
@@ -249,6 +254,21 @@ TEST_F(ModelFilesTest, AnEvaluationOfAModelThatChangedIsRefused) {
   options_.seed = 2;
   ASSERT_OK(testing::WriteTinyModel(options_, Model()));
   EXPECT_THAT(Run(spec), FailsWith("MODEL_CHANGED", HasSubstr("changed since")));
+}
+
+// The process that reads lives on, and the next task is none the worse.
+TEST_F(ModelFilesTest, AModelThatIsShortenedInTheMiddleOfATaskFailsTheTask) {
+  const std::string weights = absl::StrCat(Model(), "/model.safetensors");
+  bool is_cut = false;
+  on_progress_ = [&](const std::string& current) {
+    if (is_cut || current.rfind("values of", 0) != 0) return;
+    is_cut = true;
+    std::filesystem::resize_file(weights, 4096);
+  };
+  EXPECT_THAT(Ingest(), FailsWith("MODEL_CHANGED", HasSubstr("was shortened meanwhile")));
+  ASSERT_TRUE(is_cut);
+  ASSERT_OK(testing::WriteTinyModel(options_, Model()));
+  EXPECT_OK(Ingest());
 }
 
 // "Per token" is of the tokens that were seen, not of those asked for.
