@@ -213,7 +213,7 @@ void AddRetention(CLI::App& app, Flags& flags) {
       ->check(CLI::Range(1.0, 1e7));
 }
 
-ServerOptions OptionsOf(const Flags& flags) {
+ServerOptions ServerOptionsOf(const Flags& flags) {
   ServerOptions options = flags.server;
   options.dispatch.lease_ttl_us = static_cast<int64_t>(flags.lease_ttl * 1e6);
   options.dispatch.heartbeat_us = static_cast<int64_t>(flags.heartbeat * 1e6);
@@ -262,5 +262,5 @@ int main(int argc, char** argv) {
   lwq::InitLogging("lwq-server",
                    flags.log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText,
                    flags.log_level);
-  return lwq::Run(lwq::OptionsOf(flags), absl::Seconds(flags.store_wait), flags.ready_file);
+  return lwq::Run(lwq::ServerOptionsOf(flags), absl::Seconds(flags.store_wait), flags.ready_file);
 }

@@ -1,4 +1,4 @@
-// Tenants: whom a job, a model, a dataset, an artifact and a task belong to (docs/decisions/0022).
+// Tenants: whom a job, a model, a dataset, an artifact and a task belong to (docs/decisions/0023).
 #pragma once
 
 #include <string>

@@ -104,13 +104,13 @@ TEST_F(PostgresStoreTest, ServersThatStartAtOnceMigrateOnce) {
   }
   for (std::thread& server : servers) server.join();
   LWQ_ASSERT_OK_AND_ASSIGN(auto steps, direct_->Query("SELECT number FROM schema_info"));
-  EXPECT_EQ(steps.size(), 3);
+  EXPECT_EQ(steps.size(), 4);
 }
 
 TEST_F(PostgresStoreTest, ASchemaThatIsNewerOrEditedIsRefused) {
   ASSERT_OK(direct_->Execute("UPDATE schema_info SET checksum='x' WHERE number=2"));
   EXPECT_THAT(PostgresStore::Open(url_), FailsWith("SCHEMA_CHANGED", HasSubstr("step 2")));
-  ASSERT_OK(direct_->Execute("INSERT INTO schema_info VALUES (4, 'y')"));
+  ASSERT_OK(direct_->Execute("INSERT INTO schema_info VALUES (5, 'y')"));
   EXPECT_THAT(PostgresStore::Open(url_), FailsWith("SCHEMA_TOO_NEW", _));
 }
 
