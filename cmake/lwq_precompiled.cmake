@@ -2,6 +2,10 @@
 # of compiler flags, because GCC takes a precompiled header under the very same flags only. Off where a
 # compiler cache is of more use (it cannot share such objects between checkouts).
 option(LWQ_PRECOMPILE "Precompile the headers that most files include" OFF)
+option(LWQ_PRECOMPILE_TESTS "Precompile the headers that most tests include" ${LWQ_PRECOMPILE})
+if(LWQ_PRECOMPILE_TESTS)
+  include(lwq_precompiled_tests)
+endif()
 if(NOT LWQ_PRECOMPILE)
   return()
 endif()

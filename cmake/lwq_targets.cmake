@@ -79,6 +79,9 @@ function(lwq_test)
   target_link_libraries(${A_NAME} PRIVATE lwq_options ${A_DEPS} lwq_testing GTest::gmock_main)
   target_compile_definitions(${A_NAME} PRIVATE LWQ_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                                LWQ_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
+  if(COMMAND lwq_precompile_test)
+    lwq_precompile_test(${A_NAME} ${A_DEPS})
+  endif()
   if(A_ONE_PROCESS)
     add_test(NAME ${A_NAME} COMMAND ${A_NAME})
     set_tests_properties(${A_NAME} PROPERTIES LABELS "${A_LABEL}" TIMEOUT ${A_TIMEOUT}

@@ -1,0 +1,30 @@
+# Precompiled headers of the tests: one for each set of compiler flags that what they link brings along.
+set(precompile_engine lwq_engine lwq_runner lwq_worker lwq_cuda_host)
+set(precompile_service lwq_proto lwq_records lwq_rpc lwq_store lwq_dispatch lwq_service lwq_backup lwq_client
+                       lwq_client_commands lwq_runner lwq_worker lwq_simulation)
+
+# lwq_precompile_test(TARGET DEPS...): the test shares the header of those that link the same kinds.
+function(lwq_precompile_test target)
+  set(kind)
+  foreach(part engine service)
+    foreach(dep ${ARGN})
+      if(dep IN_LIST precompile_${part})
+        list(APPEND kind ${part})
+        break()
+      endif()
+    endforeach()
+  endforeach()
+  string(JOIN _ owner lwq_precompiled_test ${kind})
+  if(NOT TARGET ${owner})
+    # A program as the tests are, since a program's flags are not a library's.
+    add_executable(${owner} ${CMAKE_SOURCE_DIR}/cmake/precompiled/empty.cc)
+    list(TRANSFORM kind PREPEND lwq_ OUTPUT_VARIABLE libraries)
+    target_link_libraries(${owner} PRIVATE lwq_options lwq_base ${libraries} lwq_testing GTest::gmock_main)
+    set(header test)
+    if(service IN_LIST kind)
+      set(header test_service)
+    endif()
+    target_precompile_headers(${owner} PRIVATE ${CMAKE_SOURCE_DIR}/cmake/precompiled/${header}.h)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${owner})
+endfunction()
