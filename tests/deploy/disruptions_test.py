@@ -105,8 +105,8 @@ def idle_worker_killed(pod):
     pod.worker.wait()
     pod.worker.returncode = 0
     began = time.monotonic()
-    wait_for("the worker to be shown as lost", lambda: state() == "LOST", 45)  # well below the minute of one that is silent
-    check(True, f"one that is killed as lost, after {time.monotonic() - began:.1f} s")
+    wait_for("the worker to be shown as silent", lambda: state() == "SILENT", 45)  # well below the minute after which it is LOST
+    check(True, f"one that is killed as silent, after {time.monotonic() - began:.1f} s")
 
 
 def a_task_that_kills():

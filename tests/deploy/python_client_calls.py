@@ -420,7 +420,7 @@ def options_are_lwqctls():
     for wrong in (dict(bits=(17,)), dict(group_size="wide"), dict(group_size=-1)):
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(**wrong))
     ok(list(spec(group_size=("row", 64)).group_sizes) == [0, 64] and list(spec(bits=(2, 16)).formats) == ["int2", "dense"], "widths and groups")
-    measured, none, tasks = spec(), spec(no_eval=True), spec(eval_tasks=(DIR / "x.jsonl",)).evaluation
+    measured, none, tasks = spec(), spec(no_eval=True), lwq.spec.make_spec("m", "4bpw", {"eval_tasks": (DIR / "x.jsonl",)}).evaluation
     ok(not measured.HasField("evaluation") and none.HasField("evaluation") and not none.evaluation.text_dataset
        and tasks.text_dataset == "datasets/builtin-held-out" and tasks.text_tokens == 4096, "a job is measured without being asked")
     raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: spec(no_eval=True, eval_text=DIR / "x.txt"))
