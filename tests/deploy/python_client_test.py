@@ -138,7 +138,7 @@ def main():
     unknown = [flag for flag in unknown if flag not in ("engine", "method_options", "scorer_options", "allocator_options")]
     check(len(options) > 20 and not unknown, f"each of {len(options)} options is named as a flag of lwqctl {unknown or ''}")
     of_the_job = set(re.findall(r'^    \{"([a-z-]+)"', (ROOT / "client/spec_flags.cc").read_text(), re.M))
-    given = {option.replace("_", "-") for option in options} | {"budget", "for"}  # an argument; engine
+    given = {option.replace("_", "-") for option in options} | {"budget", "preset", "for"}  # an argument, which takes presets too; engine
     missing = sorted(flag for flag in of_the_job if flag not in given and f"{flag}s" not in given)
     check(len(of_the_job) > 20 and not missing, f"and each of its {len(of_the_job)} flags for jobs is an option {missing or ''}")
 
