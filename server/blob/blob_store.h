@@ -41,7 +41,7 @@ class BlobReader {
 };
 
 // One upload. What was written stays when it is given up, as far as the medium keeps it, and a
-// later writer goes on from there; one writer of a blob at a time. Not thread-safe.
+// later writer of the same owner goes on from there. Not thread-safe.
 class BlobWriter {
  public:
   virtual ~BlobWriter() = default;
@@ -57,6 +57,13 @@ class BlobWriter {
 struct BlobStat {
   BlobId id;
   absl::Time written;
+};
+
+// An upload that is not finished.
+struct UploadStat {
+  std::string sha256;
+  std::string owner;
+  int64_t bytes = 0;  // that are there
 };
 
 // A request that whoever holds it may make at the medium itself, so that the bytes do not pass
@@ -79,11 +86,22 @@ class BlobStore {
   virtual absl::StatusOr<std::vector<BlobId>> FindMissing(absl::Span<const BlobId> ids) const;
   // NOT_FOUND "BLOB_MISSING"; DATA_LOSS "BLOB_CORRUPT", and quarantined, at another size.
   virtual absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) = 0;
-  // Reserves the space. UNAVAILABLE "UPLOAD_BUSY" while another writer of the same blob lives;
+  // Reserves the space for as long as the writer lives. What `owner` left of the blob is gone on
+  // with, and what another did is neither seen nor touched; two may write one blob at a time, and
+  // each writes all of it. An owner is a resource id; "" is the workers' and the server's own.
+  // UNAVAILABLE "UPLOAD_BUSY" while another writer of the same blob and owner lives;
   // RESOURCE_EXHAUSTED "STORAGE_FULL" when there is no room beside what other writers reserved.
-  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) = 0;
-  // Bytes that an unfinished upload has, 0 without one.
-  virtual absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const = 0;
+  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                                 const std::string& owner) = 0;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) {
+    return OpenUpload(id, "");
+  }
+  // Bytes that an owner's unfinished upload has, 0 without one.
+  virtual absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                                  const std::string& owner) const = 0;
+  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const { return UploadedBytesOf(id, ""); }
+  // All that are unfinished, in any order.
+  virtual absl::StatusOr<std::vector<UploadStat>> ListUploads() const = 0;
   // Drops unfinished uploads that were last written before `before` and have no writer; how many.
   virtual absl::StatusOr<int> ExpireUploads(absl::Time before) = 0;
   // For collection only. No error when it is not there.

@@ -156,9 +156,10 @@ absl::StatusOr<std::unique_ptr<BlobReader>> CollectableBlobStore::OpenRead(const
   return std::make_unique<UsingReader>(std::move(use), std::move(reader));
 }
 
-absl::StatusOr<std::unique_ptr<BlobWriter>> CollectableBlobStore::OpenWrite(const BlobId& id) {
+absl::StatusOr<std::unique_ptr<BlobWriter>> CollectableBlobStore::OpenUpload(
+    const BlobId& id, const std::string& owner) {
   auto use = std::make_unique<Use>(uses_, id.sha256);
-  LWQ_ASSIGN_OR_RETURN(auto writer, blobs_->OpenWrite(id));
+  LWQ_ASSIGN_OR_RETURN(auto writer, blobs_->OpenUpload(id, owner));
   use->Count();
   return std::make_unique<UsingWriter>(std::move(use), std::move(writer));
 }

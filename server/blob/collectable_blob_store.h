@@ -41,12 +41,17 @@ class CollectableBlobStore : public BlobStore {
   absl::StatusOr<bool> Has(const BlobId& id) const override;
   absl::StatusOr<std::vector<BlobId>> FindMissing(absl::Span<const BlobId> ids) const override;
   absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) override;
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) override;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                         const std::string& owner) override;
   std::optional<BlobGrant> GrantRead(const BlobId& id, absl::Duration life) override;
   std::optional<BlobGrant> GrantWrite(const BlobId& id, absl::Duration life) override;
 
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const override {
-    return blobs_->UploadedBytes(id);
+  absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                          const std::string& owner) const override {
+    return blobs_->UploadedBytesOf(id, owner);
+  }
+  absl::StatusOr<std::vector<UploadStat>> ListUploads() const override {
+    return blobs_->ListUploads();
   }
   absl::StatusOr<int> ExpireUploads(absl::Time before) override {
     return blobs_->ExpireUploads(before);

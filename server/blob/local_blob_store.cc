@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/failpoint.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -63,8 +64,8 @@ std::string LocalBlobStore::PathOf(const BlobId& id) const {
                       "/", id.sha256);
 }
 
-std::string LocalBlobStore::UploadPathOf(const BlobId& id) const {
-  return absl::StrCat(directory_, "/uploads/", id.sha256);
+std::string LocalBlobStore::UploadPathOf(const BlobId& id, const std::string& owner) const {
+  return absl::StrCat(directory_, "/uploads/", id.sha256, owner.empty() ? "" : ".", owner);
 }
 
 absl::StatusOr<bool> LocalBlobStore::Has(const BlobId& id) const {
@@ -96,9 +97,10 @@ absl::StatusOr<std::unique_ptr<BlobReader>> LocalBlobStore::OpenRead(const BlobI
   return MakeVerifyingReader(id, std::move(file), [this, id] { QuarantineIfWrong(id); });
 }
 
-absl::StatusOr<std::unique_ptr<BlobWriter>> LocalBlobStore::OpenWrite(const BlobId& id) {
+absl::StatusOr<std::unique_ptr<BlobWriter>> LocalBlobStore::OpenUpload(const BlobId& id,
+                                                                       const std::string& owner) {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
-  const std::string path = UploadPathOf(id);
+  const std::string path = UploadPathOf(id, owner);
   LWQ_ASSIGN_OR_RETURN(const int fd, OpenLockedFile(path));
   auto writer = std::make_unique<LocalBlobWriter>(this, id, path, fd);
   LWQ_RETURN_IF_ERROR(writer->Resume());
@@ -106,11 +108,25 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> LocalBlobStore::OpenWrite(const Blob
   return writer;
 }
 
-absl::StatusOr<int64_t> LocalBlobStore::UploadedBytes(const BlobId& id) const {
+absl::StatusOr<int64_t> LocalBlobStore::UploadedBytesOf(const BlobId& id,
+                                                        const std::string& owner) const {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
-  const std::string path = UploadPathOf(id);
+  const std::string path = UploadPathOf(id, owner);
   if (!FileExists(path)) return int64_t{0};
   return FileSize(path);
+}
+
+absl::StatusOr<std::vector<UploadStat>> LocalBlobStore::ListUploads() const {
+  const std::string folder = JoinPath(directory_, "uploads");
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(folder));
+  std::vector<UploadStat> uploads;
+  for (const std::string& name : names) {
+    struct stat info;
+    if (::stat(JoinPath(folder, name).c_str(), &info) != 0) continue;  // finished meanwhile
+    const std::vector<std::string> parts = absl::StrSplit(name, absl::MaxSplits('.', 1));
+    uploads.push_back({parts[0], parts.size() > 1 ? parts[1] : "", info.st_size});
+  }
+  return uploads;
 }
 
 absl::StatusOr<int> LocalBlobStore::ExpireUploads(absl::Time before) {

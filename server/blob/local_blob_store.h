@@ -1,6 +1,6 @@
-// Blobs in a local folder: DIRECTORY/sha256/ab/cd/<hex>; unfinished ones in DIRECTORY/uploads,
-// wrong ones in DIRECTORY/quarantine, for people to look at. Several processes may share the
-// folder: an upload is locked by its file.
+// Blobs in a local folder: DIRECTORY/sha256/ab/cd/<hex>; unfinished ones in DIRECTORY/uploads, as
+// <hex>.<owner>; wrong ones in DIRECTORY/quarantine, for people to look at. Several processes may
+// share the folder: an upload is locked by its file.
 #pragma once
 
 #include <atomic>
@@ -37,8 +37,11 @@ class LocalBlobStore : public BlobStore {
 
   absl::StatusOr<bool> Has(const BlobId& id) const override;
   absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) override;
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) override;
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const override;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                         const std::string& owner) override;
+  absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                          const std::string& owner) const override;
+  absl::StatusOr<std::vector<UploadStat>> ListUploads() const override;
   absl::StatusOr<int> ExpireUploads(absl::Time before) override;
   absl::Status Delete(const BlobId& id) override;
   absl::StatusOr<std::vector<BlobStat>> List(const std::string& after, int limit) const override;
@@ -53,7 +56,7 @@ class LocalBlobStore : public BlobStore {
  private:
   friend class LocalBlobWriter;  // local_blob_file.h
   LocalBlobStore(std::string directory, LocalBlobOptions options);
-  std::string UploadPathOf(const BlobId& id) const;
+  std::string UploadPathOf(const BlobId& id, const std::string& owner) const;
   // Puts the finished file `from` in place, durably, or leaves nothing.
   absl::Status Install(const BlobId& id, const std::string& from);
   absl::Status SyncDirectory(const std::string& path) const;

@@ -28,10 +28,11 @@ class MemoryReader : public BlobReader {
 
 class MemoryBlobWriter : public BlobWriter {
  public:
-  MemoryBlobWriter(MemoryBlobStore* store, BlobId id) : store_(store), id_(std::move(id)) {}
+  MemoryBlobWriter(MemoryBlobStore* store, BlobId id, const std::string& owner)
+      : store_(store), id_(std::move(id)), key_(id_.sha256, owner) {}
   ~MemoryBlobWriter() override {
     MutexLock lock(&store_->mu_);
-    auto upload = store_->uploads_.find(id_.sha256);
+    auto upload = store_->uploads_.find(key_);
     if (ended_ || upload == store_->uploads_.end()) return;
     upload->second.open = false;
     upload->second.reserved_bytes = 0;
@@ -39,7 +40,7 @@ class MemoryBlobWriter : public BlobWriter {
 
   int64_t committed_bytes() const override {
     MutexLock lock(&store_->mu_);
-    auto upload = store_->uploads_.find(id_.sha256);
+    auto upload = store_->uploads_.find(key_);
     return upload == store_->uploads_.end() ? 0
                                             : static_cast<int64_t>(upload->second.content.size());
   }
@@ -47,7 +48,7 @@ class MemoryBlobWriter : public BlobWriter {
   absl::Status Append(absl::string_view bytes) override {
     if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
     MutexLock lock(&store_->mu_);
-    auto upload = store_->uploads_.find(id_.sha256);
+    auto upload = store_->uploads_.find(key_);
     std::string& content = upload->second.content;
     if (static_cast<int64_t>(content.size() + bytes.size()) > id_.size_bytes) {
       Drop();
@@ -63,7 +64,7 @@ class MemoryBlobWriter : public BlobWriter {
   absl::Status Finish() override {
     if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
     MutexLock lock(&store_->mu_);
-    std::string content = std::move(store_->uploads_[id_.sha256].content);
+    std::string content = std::move(store_->uploads_[key_].content);
     Drop();
     const BlobId found = BlobIdOf(content);
     if (found != id_) {
@@ -80,11 +81,12 @@ class MemoryBlobWriter : public BlobWriter {
  private:
   void Drop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_->mu_) {
     ended_ = true;
-    store_->uploads_.erase(id_.sha256);
+    store_->uploads_.erase(key_);
   }
 
   MemoryBlobStore* const store_;
   const BlobId id_;
+  const MemoryBlobStore::UploadKey key_;
   bool ended_ = false;
 };
 
@@ -115,10 +117,12 @@ absl::StatusOr<std::unique_ptr<BlobReader>> MemoryBlobStore::OpenRead(const Blob
   return MakeVerifyingReader(id, std::move(reader), [this, id] { Quarantine(id); });
 }
 
-absl::StatusOr<std::unique_ptr<BlobWriter>> MemoryBlobStore::OpenWrite(const BlobId& id) {
+absl::StatusOr<std::unique_ptr<BlobWriter>> MemoryBlobStore::OpenUpload(const BlobId& id,
+                                                                        const std::string& owner) {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
   MutexLock lock(&mu_);
-  auto known = uploads_.find(id.sha256);
+  const UploadKey key(id.sha256, owner);
+  auto known = uploads_.find(key);
   if (known != uploads_.end() && known->second.open) {
     return Failure(reasons::kUploadBusy,
                    absl::StrCat("another call is uploading ", id.sha256, ": try again"));
@@ -131,27 +135,37 @@ absl::StatusOr<std::unique_ptr<BlobWriter>> MemoryBlobStore::OpenWrite(const Blo
         reasons::kStorageFull,
         absl::StrCat(free, " bytes free, ", id.size_bytes - written, " more are to be written"));
   }
-  Upload& upload = uploads_[id.sha256];
+  Upload& upload = uploads_[key];
   upload.open = true;
   upload.reserved_bytes = id.size_bytes;
   upload.written = clock_->Now();
-  return std::make_unique<MemoryBlobWriter>(this, id);
+  return std::make_unique<MemoryBlobWriter>(this, id, owner);
 }
 
 int64_t MemoryBlobStore::UsedBytes() const {
   int64_t used = 0;
   for (const auto& [digest, blob] : blobs_) used += static_cast<int64_t>(blob.content->size());
-  for (const auto& [digest, upload] : uploads_) {
+  for (const auto& [key, upload] : uploads_) {
     used += std::max(upload.reserved_bytes, static_cast<int64_t>(upload.content.size()));
   }
   return used;
 }
 
-absl::StatusOr<int64_t> MemoryBlobStore::UploadedBytes(const BlobId& id) const {
+absl::StatusOr<int64_t> MemoryBlobStore::UploadedBytesOf(const BlobId& id,
+                                                         const std::string& owner) const {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
   MutexLock lock(&mu_);
-  auto upload = uploads_.find(id.sha256);
+  auto upload = uploads_.find({id.sha256, owner});
   return upload == uploads_.end() ? 0 : static_cast<int64_t>(upload->second.content.size());
+}
+
+absl::StatusOr<std::vector<UploadStat>> MemoryBlobStore::ListUploads() const {
+  MutexLock lock(&mu_);
+  std::vector<UploadStat> uploads;
+  for (const auto& [key, upload] : uploads_) {
+    uploads.push_back({key.first, key.second, static_cast<int64_t>(upload.content.size())});
+  }
+  return uploads;
 }
 
 absl::StatusOr<int> MemoryBlobStore::ExpireUploads(absl::Time before) {

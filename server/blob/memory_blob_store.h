@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -19,8 +20,11 @@ class MemoryBlobStore : public BlobStore {
 
   absl::StatusOr<bool> Has(const BlobId& id) const override;
   absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) override;
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) override;
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const override;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                         const std::string& owner) override;
+  absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                          const std::string& owner) const override;
+  absl::StatusOr<std::vector<UploadStat>> ListUploads() const override;
   absl::StatusOr<int> ExpireUploads(absl::Time before) override;
   absl::Status Delete(const BlobId& id) override;
   absl::StatusOr<std::vector<BlobStat>> List(const std::string& after, int limit) const override;
@@ -38,6 +42,7 @@ class MemoryBlobStore : public BlobStore {
     std::shared_ptr<const std::string> content;
     absl::Time written;
   };
+  using UploadKey = std::pair<std::string, std::string>;  // digest and owner
   struct Upload {
     std::string content;
     absl::Time written;
@@ -51,7 +56,7 @@ class MemoryBlobStore : public BlobStore {
   Clock* const clock_;
   mutable Mutex mu_;
   std::map<std::string, Blob> blobs_ ABSL_GUARDED_BY(mu_);
-  std::map<std::string, Upload> uploads_ ABSL_GUARDED_BY(mu_);
+  std::map<UploadKey, Upload> uploads_ ABSL_GUARDED_BY(mu_);
   int64_t num_corrupt_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

@@ -5,7 +5,9 @@
 #include <thread>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/log.h"
 #include "base/reasons.h"
@@ -24,6 +26,13 @@ constexpr int kMaxListed = 1'000;  // S3's, of one answer
 
 absl::Status MissingError(const BlobId& id) {
   return Failure(reasons::kBlobMissing, absl::StrCat("no blob ", id.sha256));
+}
+
+// Whose state an object under uploads/ is.
+UploadStat UploadOf(const S3Object& state) {
+  const std::vector<std::string> parts =
+      absl::StrSplit(absl::StripPrefix(state.key, "uploads/"), absl::MaxSplits('.', 1));
+  return {.sha256 = parts[0], .owner = parts.size() > 1 ? parts[1] : ""};
 }
 
 // Reads by blocks, since a request costs milliseconds however little it asks for.
@@ -126,23 +135,25 @@ void S3BlobStore::DeleteIfWrong(const BlobId& id) {
   if (!deleted.ok()) spdlog::warn("{}", LogSafe(deleted.message()));
 }
 
-absl::StatusOr<std::unique_ptr<BlobWriter>> S3BlobStore::OpenWrite(const BlobId& id) {
+absl::StatusOr<std::unique_ptr<BlobWriter>> S3BlobStore::OpenUpload(const BlobId& id,
+                                                                    const std::string& owner) {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
-  LWQ_RETURN_IF_ERROR(OpenUpload(id));
-  absl::StatusOr<S3UploadState> state = LoadUploadState(s3_, id, options_.part_bytes);
+  const std::string key = S3UploadKey(id.sha256, owner);
+  LWQ_RETURN_IF_ERROR(MarkOpen(id, key));
+  absl::StatusOr<S3UploadState> state = LoadUploadState(s3_, id, key, options_.part_bytes);
   if (!state.ok()) {
-    CloseUpload(id.sha256);
+    MarkClosed(key);
     return state.status();
   }
-  return std::make_unique<S3BlobWriter>(this, id, *std::move(state));
+  return std::make_unique<S3BlobWriter>(this, id, key, *std::move(state));
 }
 
 // Each upload keeps a part in memory, so there are not as many as callers like.
-absl::Status S3BlobStore::OpenUpload(const BlobId& id) {
+absl::Status S3BlobStore::MarkOpen(const BlobId& id, const std::string& key) {
   const int64_t buffer = std::min(id.size_bytes, options_.part_bytes);
   MutexLock lock(&mu_);
   const bool full = !open_uploads_.empty() && buffer_bytes_ + buffer > kMaxBufferBytes;
-  if (full || !open_uploads_.emplace(id.sha256, buffer).second) {
+  if (full || !open_uploads_.emplace(key, buffer).second) {
     return Failure(
         reasons::kUploadBusy,
         absl::StrCat(full ? "too many calls are uploading, not yet " : "another call is uploading ",
@@ -152,39 +163,63 @@ absl::Status S3BlobStore::OpenUpload(const BlobId& id) {
   return absl::OkStatus();
 }
 
-void S3BlobStore::CloseUpload(const std::string& sha256) {
+void S3BlobStore::MarkClosed(const std::string& key) {
   MutexLock lock(&mu_);
-  auto upload = open_uploads_.find(sha256);
+  auto upload = open_uploads_.find(key);
   buffer_bytes_ -= upload->second;
   open_uploads_.erase(upload);
 }
 
 bool S3BlobStore::IsOpen(const std::string& sha256) const {
+  const std::string prefix = S3UploadKey(sha256, "");
   MutexLock lock(&mu_);
-  return open_uploads_.count(sha256) > 0;
+  const auto first = open_uploads_.lower_bound(prefix);
+  return first != open_uploads_.end() && absl::StartsWith(first->first, prefix);
 }
 
-absl::StatusOr<int64_t> S3BlobStore::UploadedBytes(const BlobId& id) const {
+absl::StatusOr<int64_t> S3BlobStore::UploadedBytesOf(const BlobId& id,
+                                                     const std::string& owner) const {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
-  LWQ_ASSIGN_OR_RETURN(const S3UploadState state, LoadUploadState(s3_, id, options_.part_bytes));
+  LWQ_ASSIGN_OR_RETURN(
+      const S3UploadState state,
+      LoadUploadState(s3_, id, S3UploadKey(id.sha256, owner), options_.part_bytes));
   return state.committed_bytes();
 }
 
+absl::StatusOr<std::vector<UploadStat>> S3BlobStore::ListUploads() const {
+  LWQ_ASSIGN_OR_RETURN(const auto states, s3_.List("uploads/", "", kMaxListed));
+  std::vector<UploadStat> uploads;
+  for (const S3Object& object : states) {
+    absl::StatusOr<std::string> text = s3_.Get(object.key, 0, object.size_bytes);
+    if (absl::IsNotFound(text.status())) continue;  // finished meanwhile
+    LWQ_RETURN_IF_ERROR(text.status());
+    const absl::StatusOr<S3UploadState> state = S3UploadState::FromText(*text);
+    UploadStat& upload = uploads.emplace_back(UploadOf(object));
+    if (state.ok()) upload.bytes = state->committed_bytes();
+  }
+  return uploads;
+}
+
+// By digest: which owner's the parts are is known to the state alone, which may be missing.
 absl::StatusOr<int> S3BlobStore::ExpireUploads(absl::Time before) {
   LWQ_ASSIGN_OR_RETURN(const auto states, s3_.List("uploads/", "", kMaxListed));
   LWQ_ASSIGN_OR_RETURN(const auto uploads, s3_.ListUploads("sha256/"));
-  std::map<std::string, absl::Time> written;  // by digest
+  std::map<std::string, absl::Time> written;
   for (const S3Upload& upload : uploads) {
-    written[std::string(absl::StripPrefix(upload.key, "sha256/"))] = upload.started;
+    const std::string sha256(absl::StripPrefix(upload.key, "sha256/"));
+    absl::Time& time = written.emplace(sha256, upload.started).first->second;
+    time = std::max(time, upload.started);
   }
   for (const S3Object& state : states) {
-    absl::Time& time = written[std::string(absl::StripPrefix(state.key, "uploads/"))];
+    absl::Time& time = written.emplace(UploadOf(state).sha256, state.written).first->second;
     time = std::max(time, state.written);
   }
   int dropped = 0;
   for (const auto& [sha256, time] : written) {
     if (time >= before || IsOpen(sha256)) continue;
-    LWQ_RETURN_IF_ERROR(s3_.Delete(S3UploadKey(sha256)));
+    for (const S3Object& state : states) {
+      if (UploadOf(state).sha256 == sha256) LWQ_RETURN_IF_ERROR(s3_.Delete(state.key));
+    }
     for (const S3Upload& upload : uploads) {
       if (upload.key == S3BlobKey(sha256)) {
         LWQ_RETURN_IF_ERROR(s3_.AbortUpload(upload.key, upload.id));

@@ -1,6 +1,7 @@
 // Blobs in a bucket of S3 or of what speaks like it: PREFIX/sha256/<hex>, immutable. Blobs larger
 // than a part are uploaded in parts and appear when the last is there and the digest of all is
-// right; PREFIX/uploads/<hex> says how far an upload is, so that another process goes on with it.
+// right; PREFIX/uploads/<hex>.<owner> says how far an upload is, so that another process goes on
+// with it.
 // docs/decisions/0020-s3-by-signed-urls.md.
 #pragma once
 
@@ -33,8 +34,11 @@ class S3BlobStore : public BlobStore {
   absl::StatusOr<bool> Has(const BlobId& id) const override;
   absl::StatusOr<std::vector<BlobId>> FindMissing(absl::Span<const BlobId> ids) const override;
   absl::StatusOr<std::unique_ptr<BlobReader>> OpenRead(const BlobId& id) override;
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) override;
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const override;
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                         const std::string& owner) override;
+  absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                          const std::string& owner) const override;
+  absl::StatusOr<std::vector<UploadStat>> ListUploads() const override;
   absl::StatusOr<int> ExpireUploads(absl::Time before) override;
   absl::Status Delete(const BlobId& id) override;
   absl::StatusOr<std::vector<BlobStat>> List(const std::string& after, int limit) const override;
@@ -51,14 +55,16 @@ class S3BlobStore : public BlobStore {
       : options_(options), s3_(options.location, options.credentials, options.clock) {}
   // S3 has no rename, so a wrong blob is deleted, after it was read once more.
   void DeleteIfWrong(const BlobId& id);
-  absl::Status OpenUpload(const BlobId& id);
-  void CloseUpload(const std::string& sha256);
+  absl::Status MarkOpen(const BlobId& id, const std::string& key);
+  void MarkClosed(const std::string& key);
+  // Whether anybody writes the blob.
   bool IsOpen(const std::string& sha256) const;
 
   const S3BlobOptions options_;
   mutable S3Client s3_;
   mutable Mutex mu_;
-  std::map<std::string, int64_t> open_uploads_ ABSL_GUARDED_BY(mu_);  // what each may buffer
+  // What each may buffer, by S3UploadKey.
+  std::map<std::string, int64_t> open_uploads_ ABSL_GUARDED_BY(mu_);
   int64_t buffer_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<int64_t> bytes_{0};
   std::atomic<int64_t> count_{0};

@@ -16,7 +16,9 @@ constexpr int64_t kMaxStateBytes = int64_t{2} << 20;  // 10,000 parts at some 12
 }  // namespace
 
 std::string S3BlobKey(const std::string& sha256) { return absl::StrCat("sha256/", sha256); }
-std::string S3UploadKey(const std::string& sha256) { return absl::StrCat("uploads/", sha256); }
+std::string S3UploadKey(const std::string& sha256, const std::string& owner) {
+  return absl::StrCat("uploads/", sha256, owner.empty() ? "" : ".", owner);
+}
 
 std::string S3UploadState::ToText() const {
   std::string text = absl::StrCat(kStateVersion, "\n", upload, "\n", size_bytes, "\n", part_bytes,
@@ -45,12 +47,12 @@ absl::StatusOr<S3UploadState> S3UploadState::FromText(absl::string_view text) {
   return state;
 }
 
-absl::StatusOr<S3UploadState> LoadUploadState(S3Client& s3, const BlobId& id, int64_t part_bytes) {
+absl::StatusOr<S3UploadState> LoadUploadState(S3Client& s3, const BlobId& id,
+                                              const std::string& key, int64_t part_bytes) {
   S3UploadState fresh;
   fresh.size_bytes = id.size_bytes;
   fresh.part_bytes = part_bytes;
   if (id.size_bytes <= part_bytes) return fresh;
-  const std::string key = S3UploadKey(id.sha256);
   absl::StatusOr<S3Object> object = s3.Head(key);
   if (absl::IsNotFound(object.status())) return fresh;
   LWQ_RETURN_IF_ERROR(object.status());
@@ -62,12 +64,12 @@ absl::StatusOr<S3UploadState> LoadUploadState(S3Client& s3, const BlobId& id, in
   return usable ? *std::move(state) : fresh;
 }
 
-S3BlobWriter::S3BlobWriter(S3BlobStore* store, BlobId id, S3UploadState state)
-    : store_(store), id_(std::move(id)), state_(std::move(state)) {
+S3BlobWriter::S3BlobWriter(S3BlobStore* store, BlobId id, std::string key, S3UploadState state)
+    : store_(store), id_(std::move(id)), key_(std::move(key)), state_(std::move(state)) {
   if (!state_.hash.empty()) hash_.Restore(state_.hash);
 }
 
-S3BlobWriter::~S3BlobWriter() { store_->CloseUpload(id_.sha256); }
+S3BlobWriter::~S3BlobWriter() { store_->MarkClosed(key_); }
 
 absl::Status S3BlobWriter::Append(absl::string_view bytes) {
   if (ended_) return Failure(reasons::kUploadEnded, "the upload has ended: start again");
@@ -88,7 +90,7 @@ absl::Status S3BlobWriter::Append(absl::string_view bytes) {
   if (status.ok() && sent > 0) {
     Failpoint("s3.part_sent");
     const std::string text = state_.ToText();
-    status = store_->s3_.Put(S3UploadKey(id_.sha256), text, S3Checksum(text));
+    status = store_->s3_.Put(key_, text, S3Checksum(text));
     Failpoint("s3.part_noted");
   }
   return status;
@@ -128,7 +130,14 @@ absl::Status S3BlobWriter::Finish() {
                      digest, " of ", size, " bytes; the upload is dropped")));
   }
   ended_ = true;
+  // Owners may send what is there: then it is stored again, and not one more.
+  bool is_new = true;
+  if (key_ != S3UploadKey(id_.sha256, "")) {
+    LWQ_ASSIGN_OR_RETURN(const bool there, store_->Has(id_));
+    is_new = !there;
+  }
   LWQ_RETURN_IF_ERROR(Store());
+  if (!is_new) return absl::OkStatus();
   store_->bytes_ += id_.size_bytes;
   ++store_->count_;
   return absl::OkStatus();
@@ -148,14 +157,14 @@ absl::Status S3BlobWriter::Store() {
   LWQ_RETURN_IF_ERROR(s3.FinishUpload(key, state_.upload, state_.parts));
   Failpoint("s3.after_finish");
   // What is left of it otherwise expires.
-  s3.Delete(S3UploadKey(id_.sha256)).IgnoreError();
+  s3.Delete(key_).IgnoreError();
   return absl::OkStatus();
 }
 
 absl::Status S3BlobWriter::Drop(absl::Status why) {
   ended_ = true;
   if (state_.upload.empty()) return why;
-  store_->s3_.Delete(S3UploadKey(id_.sha256)).IgnoreError();
+  store_->s3_.Delete(key_).IgnoreError();
   store_->s3_.AbortUpload(S3BlobKey(id_.sha256), state_.upload).IgnoreError();
   return why;
 }

@@ -10,9 +10,9 @@
 namespace lwq {
 
 std::string S3BlobKey(const std::string& sha256);
-std::string S3UploadKey(const std::string& sha256);
+std::string S3UploadKey(const std::string& sha256, const std::string& owner);
 
-// What PREFIX/uploads/<hex> says: parts that S3 has, and the hash up to their end.
+// What PREFIX/uploads/<hex>.<owner> says: parts that S3 has, and the hash up to their end.
 struct S3UploadState {
   std::string upload;
   int64_t size_bytes = 0;  // of the blob
@@ -26,13 +26,15 @@ struct S3UploadState {
   int64_t committed_bytes() const { return static_cast<int64_t>(parts.size()) * part_bytes; }
 };
 
-// The state of an unfinished upload of `id`; an empty one when there is none that can be used.
-absl::StatusOr<S3UploadState> LoadUploadState(S3Client& s3, const BlobId& id, int64_t part_bytes);
+// The state of an unfinished upload of `id`, kept under `key`; an empty one when there is none that
+// can be used.
+absl::StatusOr<S3UploadState> LoadUploadState(S3Client& s3, const BlobId& id,
+                                              const std::string& key, int64_t part_bytes);
 
 class S3BlobWriter : public BlobWriter {
  public:
   // `state` is LoadUploadState's; the store has marked the upload as open.
-  S3BlobWriter(S3BlobStore* store, BlobId id, S3UploadState state);
+  S3BlobWriter(S3BlobStore* store, BlobId id, std::string key, S3UploadState state);
   ~S3BlobWriter() override;
 
   int64_t committed_bytes() const override {
@@ -48,6 +50,7 @@ class S3BlobWriter : public BlobWriter {
 
   S3BlobStore* const store_;
   const BlobId id_;
+  const std::string key_;  // of the state
   S3UploadState state_;
   std::string buffer_;  // after the parts
   Sha256 hash_;         // of the parts

@@ -188,10 +188,11 @@ grpc::ServerUnaryReactor* BlobServiceImpl::QueryWriteStatus(
                     [=, this](const Caller& caller) -> absl::Status {
                       Scheduler& scheduler = *env_.scheduler;
                       const BlobId id = IdOf(request->blob());
-                      LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(scheduler, caller, id));
-                      response->set_complete(there);
+                      LWQ_ASSIGN_OR_RETURN(const std::vector<BlobId> missing,
+                                           MissingFor(scheduler, caller, {id}));
+                      response->set_complete(missing.empty());
                       response->set_committed_bytes(id.size_bytes);
-                      if (there) return absl::OkStatus();
+                      if (missing.empty()) return absl::OkStatus();
                       LWQ_ASSIGN_OR_RETURN(const int64_t committed,
                                            UploadedFor(scheduler, caller, id));
                       response->set_committed_bytes(committed);
@@ -296,7 +297,6 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
     scheduler.metrics().BlobIo("write", static_cast<int64_t>(message_.data().size()));
     if (!message_.finish_write()) return false;
     LWQ_RETURN_IF_ERROR(writer_->Finish());
-    LWQ_RETURN_IF_ERROR(NoteUpload(scheduler, record_.caller(), id_));
     Failpoint("upload.before_answer");
     return true;
   }

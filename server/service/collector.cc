@@ -102,7 +102,7 @@ class Pass {
     LWQ_RETURN_IF_ERROR(
         Visit<v1::UploadRecord>(Table::kUploads, [&](const Record& row, const auto& upload) {
           const bool is_named = named_.count({TenantOf(upload), upload.blob().sha256()}) > 0;
-          return is_named || !IsOver(row.order, retention_.blob_grace);
+          return is_named || !IsOver(row.order, retention_.blob_grace + kUploadNoticed);
         }));
     return Visit<v1::RequestRecord>(Table::kRequests, [&](const Record& row, const auto&) {
       return !IsOver(row.order, retention_.requests);

@@ -13,6 +13,13 @@ absl::Status Exceeded(const std::string& tenant, const std::string& how) {
   return status;
 }
 
+absl::Status NoRoom(const std::string& tenant, int64_t used, int64_t more, int64_t most) {
+  return Exceeded(tenant, absl::StrCat("has ", used,
+                                       " bytes of artifacts and of uploads, under way or done, "
+                                       "and ",
+                                       more, " more are over its ", most));
+}
+
 }  // namespace
 
 absl::Status CheckQueuedJobs(const Draft& draft, const std::string& tenant) {
@@ -26,8 +33,28 @@ absl::Status CheckBytes(const Scheduler& scheduler, const std::string& tenant, i
   const int64_t most = OptionsOf(scheduler.options().tenants, tenant).max_bytes;
   const int64_t used = scheduler.tenant_bytes().Of(tenant);
   if (most == 0 || used + more <= most) return absl::OkStatus();
-  return Exceeded(tenant, absl::StrCat("has ", used, " bytes of uploads and artifacts stored, and ",
-                                       more, " more are over its ", most));
+  return NoRoom(tenant, used, more, most);
+}
+
+absl::StatusOr<std::unique_ptr<UploadReservation>> UploadReservation::Make(
+    Scheduler& scheduler, const std::string& tenant, const BlobId& id) {
+  const int64_t most = OptionsOf(scheduler.options().tenants, tenant).max_bytes;
+  if (!scheduler.tenant_bytes().Reserve(tenant, id.sha256, id.size_bytes, most)) {
+    return NoRoom(tenant, scheduler.tenant_bytes().Of(tenant), id.size_bytes, most);
+  }
+  return std::unique_ptr<UploadReservation>(new UploadReservation(&scheduler, tenant, id));
+}
+
+UploadReservation::~UploadReservation() {
+  if (!settled_) scheduler_->tenant_bytes().Release(tenant_, id_.sha256, id_.size_bytes, left_);
+}
+
+// What is reserved is counted already.
+absl::Status UploadReservation::Check() const { return CheckBytes(*scheduler_, tenant_, 0); }
+
+void UploadReservation::Settle() {
+  settled_ = true;
+  scheduler_->tenant_bytes().Settle(tenant_, id_.sha256, id_.size_bytes);
 }
 
 }  // namespace lwq

@@ -24,6 +24,7 @@
 #include "server/service/model_directory.h"
 #include "server/service/model_service.h"
 #include "server/service/token_service.h"
+#include "server/service/uploads.h"
 #include "server/service/validation.h"
 #include "server/service/worker_service.h"
 #include "server/store/open_store.h"
@@ -148,6 +149,9 @@ absl::Status Server::State::Open() {
     LWQ_RETURN_IF_ERROR(Register(builtin, *scheduler));
   }
   LWQ_RETURN_IF_ERROR(scheduler->Start());
+  if (absl::Status status = CountUnfinished(*scheduler); !status.ok()) {
+    spdlog::warn("counting unfinished uploads: {}", LogSafe(status.ToString()));
+  }
   env.scheduler = scheduler.get();
   env.write = write.get();
   env.tasks = tasks.get();
@@ -303,6 +307,7 @@ void Server::State::Tick() {
     next_collection = clock.Steady() + kCollectEvery;
     blob->Post([this] {
       absl::Status status = blobs->ExpireUploads(options.clock->Now() - kUploadLife).status();
+      if (status.ok()) status = CountUnfinished(*scheduler);
       if (status.ok()) status = collector->Collect(/*dry_run=*/false).status();
       // One that somebody asked for by RPC does as well.
       if (status.ok() || scheduler->draining || HasReason(status, reasons::kCollectionRunning)) {

@@ -73,16 +73,21 @@ class FailingBlobStore : public BlobStore {
     };
     return CallOrFail(*plan_, BlobFault(), open);
   }
-  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenWrite(const BlobId& id) override {
+  absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(const BlobId& id,
+                                                         const std::string& owner) override {
     auto open = [&]() -> absl::StatusOr<std::unique_ptr<BlobWriter>> {
-      auto writer = inner_->OpenWrite(id);
+      auto writer = inner_->OpenUpload(id, owner);
       if (!writer.ok()) return writer;
       return std::make_unique<FailingBlobWriter>(*std::move(writer), plan_);
     };
     return CallOrFail(*plan_, BlobFault(), open);
   }
-  absl::StatusOr<int64_t> UploadedBytes(const BlobId& id) const override {
-    return CallOrFail(*plan_, BlobFault(), [&] { return inner_->UploadedBytes(id); });
+  absl::StatusOr<int64_t> UploadedBytesOf(const BlobId& id,
+                                          const std::string& owner) const override {
+    return CallOrFail(*plan_, BlobFault(), [&] { return inner_->UploadedBytesOf(id, owner); });
+  }
+  absl::StatusOr<std::vector<UploadStat>> ListUploads() const override {
+    return CallOrFail(*plan_, BlobFault(), [&] { return inner_->ListUploads(); });
   }
   absl::StatusOr<int> ExpireUploads(absl::Time before) override {
     return CallOrFail(*plan_, BlobFault(), [&] { return inner_->ExpireUploads(before); });

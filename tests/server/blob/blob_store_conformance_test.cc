@@ -178,6 +178,48 @@ TEST_P(BlobStoreConformance, UploadsWithoutAWriterExpire) {
   EXPECT_OK(Upload(blobs(), left, content));
 }
 
+// What one owner has begun, another neither sees nor goes on with; the content is one in the end.
+TEST_P(BlobStoreConformance, UploadsAreTheirOwners) {
+  const std::string content = Content(100'000);
+  const BlobId id = BlobIdOf(content);
+  {
+    LWQ_ASSERT_OK_AND_ASSIGN(auto first, blobs().OpenUpload(id, "acme"));
+    ASSERT_OK(first->Append(content.substr(0, 70'000)));
+    EXPECT_THAT(blobs().OpenUpload(id, "acme"), FailsWith("UPLOAD_BUSY", _));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto second, blobs().OpenUpload(id, "other"));
+    EXPECT_EQ(second->committed_bytes(), 0);
+    ASSERT_OK(second->Append("nothing of the kind"));
+  }
+  medium_->Reopen();
+  LWQ_ASSERT_OK_AND_ASSIGN(const int64_t left, blobs().UploadedBytesOf(id, "acme"));
+  EXPECT_GE(left, 0);
+  EXPECT_EQ(*blobs().UploadedBytes(id), 0);
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<UploadStat> uploads, blobs().ListUploads());
+  int64_t listed = 0;
+  for (const UploadStat& upload : uploads) {
+    EXPECT_EQ(upload.sha256, id.sha256);
+    if (upload.owner == "acme") listed = upload.bytes;
+  }
+  EXPECT_EQ(listed, left);
+  LWQ_ASSERT_OK_AND_ASSIGN(auto writer, blobs().OpenUpload(id, "acme"));
+  EXPECT_EQ(writer->committed_bytes(), left);
+  ASSERT_OK(writer->Append(content.substr(left)));
+  ASSERT_OK(writer->Finish());
+  writer.reset();
+  EXPECT_EQ(*blobs().UploadedBytesOf(id, "acme"), 0);
+  // The other one sends what is there.
+  EXPECT_OK(blobs().ExpireUploads(absl::Now() + absl::Hours(1)));
+  EXPECT_EQ(*blobs().UploadedBytesOf(id, "other"), 0);
+  LWQ_ASSERT_OK_AND_ASSIGN(auto again, blobs().OpenUpload(id, "other"));
+  ASSERT_OK(again->Append(content));
+  ASSERT_OK(again->Finish());
+  again.reset();
+  EXPECT_EQ(*ReadAll(blobs(), id, 4096), content);
+  EXPECT_EQ(blobs().total_count(), 1);
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::vector<UploadStat> none, blobs().ListUploads());
+  EXPECT_EQ(none.size(), 0);
+}
+
 TEST_P(BlobStoreConformance, WritersReserveWhatTheyDeclared) {
   const int64_t capacity = medium_->capacity_bytes();
   if (capacity == 0) return;  // it takes what it is given

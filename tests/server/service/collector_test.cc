@@ -282,7 +282,7 @@ TEST_P(CollectorTest, AnUploadIsForgottenWhenNoDatasetOfItsTenantNamesIt) {
   EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes() + loose.size_bytes());
   Collect();
   EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes() + loose.size_bytes());
-  clock_.Advance(retention_.blob_grace + absl::Seconds(1));
+  clock_.Advance(retention_.blob_grace + kUploadNoticed + absl::Seconds(1));
   Collect();
   EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), named.size_bytes());
   TenantBytes counted;
@@ -290,6 +290,38 @@ TEST_P(CollectorTest, AnUploadIsForgottenWhenNoDatasetOfItsTenantNamesIt) {
   EXPECT_EQ(counted.Of("acme"), named.size_bytes());
   EXPECT_TRUE(IsThere(named));
   EXPECT_FALSE(IsThere(loose));
+}
+
+// Who is told that what it sent is there has it for an hour from then, however long ago it sent it.
+TEST_P(CollectorTest, AnUploadThatIsAskedForStaysItsTenantsForTheGracePeriod) {
+  const Caller anna = {.role = kClient, .tenant = "acme"};
+  const v1::BlobRef sent = PutBlob("sent");
+  const BlobId id{sent.sha256(), sent.size_bytes()};
+  ASSERT_OK(NoteUpload(*scheduler_, anna, id));
+  const absl::Duration almost = retention_.blob_grace - absl::Seconds(1);
+  const auto is_told = [&] {
+    const absl::StatusOr<std::vector<BlobId>> missing = MissingFor(*scheduler_, anna, {id});
+    EXPECT_OK(missing);
+    return missing.ok() && missing->empty();
+  };
+  for (int i = 0; i < 3; ++i) {
+    clock_.Advance(almost);
+    EXPECT_TRUE(is_told()) << i;
+    Collect();
+  }
+  // So does one that sends it once more, or names it.
+  clock_.Advance(almost);
+  ASSERT_OK(NoteUpload(*scheduler_, anna, id));
+  blobs_->Has(id).IgnoreError();
+  clock_.Advance(almost);
+  Collect();
+  EXPECT_TRUE(HasRow(Table::kUploads, "acme/" + id.sha256));
+  EXPECT_TRUE(IsThere(sent));
+  EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), sent.size_bytes());
+  clock_.Advance(retention_.blob_grace + kUploadNoticed + absl::Seconds(1));
+  Collect();
+  EXPECT_FALSE(is_told());
+  EXPECT_EQ(scheduler_->tenant_bytes().Of("acme"), 0);
 }
 
 // It is the larger part of what a job leaves, and the smaller part of its work.
