@@ -41,8 +41,12 @@ v1::Recipe RecipeOf(const v1::QuantizeSpec& spec) {
   return recipe;
 }
 
+std::string SaltOf(const v1::JobRecord& record) {
+  return record.salt().empty() ? record.job().name() : record.salt();
+}
+
 std::string KeySaltOf(const GraphInput& input) {
-  if (input.spec.quantize().no_cache()) return input.job;
+  if (input.spec.quantize().no_cache()) return input.salt;
   const std::string tenant = TenantOf(*input.model);
   return tenant == kDefaultTenant ? "" : absl::StrCat("tenants/", tenant);
 }
@@ -94,7 +98,7 @@ JobGraph BuildEvaluationGraph(const GraphInput& input) {
     task.set_against_directory(spec.against_directory());
     task.set_compute(spec.compute().empty() ? "f32" : spec.compute());
     // What lies in a directory may change, so nothing is shared between jobs.
-    node.set_key(TaskKey(node.spec(), {}, {.salt = input.job}));
+    node.set_key(TaskKey(node.spec(), {}, {.salt = input.salt}));
     node.set_kind("evaluate");
     node.set_phase(v1::EVALUATE);
     node.set_layer(kNoLayer);

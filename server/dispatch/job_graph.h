@@ -36,7 +36,7 @@ struct JobGraph {
 };
 
 struct GraphInput {
-  std::string job;                              // jobs/{id}
+  std::string salt;                             // of what the job alone may use: SaltOf
   v1::JobSpec spec;                             // defaults filled in
   const v1::Model* model = nullptr;             // of a quantize job
   std::map<std::string, v1::Dataset> datasets;  // by name: all that the spec names
@@ -56,6 +56,8 @@ int LayersPerSegment(const v1::ModelManifest& manifest, int64_t num_tokens);
 // `spec` has all of its method's options (job_options.h).
 v1::Recipe RecipeOf(const v1::QuantizeSpec& spec);
 
+// Of what a job alone may use: no other job's, though one have the same name later.
+std::string SaltOf(const v1::JobRecord& record);
 // What keeps a quantize job's results apart from those of others (KeyScope.salt). Tenants share
 // none: that a result is there would tell one that another has the same model.
 std::string KeySaltOf(const GraphInput& input);

@@ -308,6 +308,7 @@ absl::Status SubmitJob(Draft& draft, SubmitEvent event) {
     return Failure(reasons::kAlreadyExists, absl::StrCat(name, " exists already"));
   }
   v1::JobRecord record = FreshRecord(draft, std::move(event.job), event.graph);
+  record.set_salt(event.salt);
   record.mutable_job()->set_state(v1::Job::STATE_UNSPECIFIED);
   *record.mutable_job()->mutable_create_time() = ToTimestamp(draft.now_us());
   v1::JobRecord& job = draft.PutJob(std::move(record));
@@ -338,7 +339,9 @@ absl::Status RetryJob(Draft& draft, v1::JobRecord old, const JobGraph& graph,
   job.clear_progress();
   job.clear_start_time();
   job.clear_end_time();
-  v1::JobRecord& record = draft.PutJob(FreshRecord(draft, std::move(job), graph));
+  v1::JobRecord fresh = FreshRecord(draft, std::move(job), graph);
+  fresh.set_salt(old.salt());
+  v1::JobRecord& record = draft.PutJob(std::move(fresh));
   SetState(draft, record, v1::Job::QUEUED);
   InstallAndAdvance(draft, record, graph, cached);
   return absl::OkStatus();

@@ -27,7 +27,7 @@ v1::ModelInput* MutableModelOf(v1::TaskSpec& spec);
 
 // What keeps results apart, besides what is computed and from what.
 struct KeyScope {
-  std::string salt;        // of a job that shares nothing: its name; else its tenant's
+  std::string salt;        // of a job that shares nothing: its own; else its tenant's
   v1::EngineClass engine;  // whose kernels and which versions compute it
 };
 

@@ -22,9 +22,10 @@ using CachedResults = std::map<std::string, v1::TaskOutput>;
 
 // ---- Jobs ----
 
-// `job` has name, spec, priority, labels, warnings set.
+// `job` has name, spec, priority, labels, warnings set; `salt` is that of the graph's input.
 struct SubmitEvent {
   v1::Job job;
+  std::string salt;
   JobGraph graph;
   CachedResults cached;
 };

@@ -90,10 +90,10 @@ v1::EngineClass Scheduler::EngineFor(const GraphInput& input) const {
 }
 
 absl::StatusOr<std::unique_ptr<GraphSource>> Scheduler::MakeSource(
-    const std::string& job, const v1::JobSpec& spec, const v1::EngineClass* engine) const {
+    const std::string& salt, const v1::JobSpec& spec, const v1::EngineClass* engine) const {
   auto source = std::make_unique<GraphSource>();
   GraphInput& input = source->input;
-  input.job = job;
+  input.salt = salt;
   input.spec = spec;
   for (const std::string& name : DatasetsOf(spec)) {
     LWQ_ASSIGN_OR_RETURN(input.datasets[name], GetDataset(name));
@@ -228,7 +228,7 @@ std::set<std::string> Scheduler::KeysOf(const v1::JobRecord& job) const {
 
 absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
   const std::string& name = job.job().name();
-  LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec(), &job.engine()));
+  LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(SaltOf(job), job.job().spec(), &job.engine()));
   std::vector<v1::ScoreResult> scores;
   std::vector<v1::PlanTrial> trials(job.job().trials().begin(), job.job().trials().end());
   {
@@ -335,7 +335,7 @@ void Scheduler::Rebuild(const std::string& name, int attempt) {
         return absl::OkStatus();
       });
     }
-    LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(name, job.job().spec(), &job.engine()));
+    LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(SaltOf(job), job.job().spec(), &job.engine()));
     const JobGraph graph = BuildFirst(*source);
     LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph));
     return Run([&](Draft& draft) { return RebuildJob(draft, name, graph, cached, lost); });

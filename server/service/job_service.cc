@@ -125,6 +125,7 @@ absl::Status JobServiceImpl::DoCreate(const Caller& caller, const v1::CreateJobR
   const std::string id = request.job_id().empty() ? NewJobId(scheduler.NowUs()) : request.job_id();
   event.job = JobOf(request, absl::StrCat("jobs/", id));
   event.job.set_tenant(caller.tenant);
+  event.salt = absl::StrCat(event.job.name(), "/", RandomHex(8));
   if (!request.job_id().empty() && scheduler.GetJob(event.job.name()).ok()) {
     return Failure(reasons::kAlreadyExists, absl::StrCat(event.job.name(), " exists already"));
   }
@@ -136,7 +137,7 @@ absl::Status JobServiceImpl::DoCreate(const Caller& caller, const v1::CreateJobR
   } else {
     FillDefaults(*spec.mutable_evaluate()->mutable_evaluation());
   }
-  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.job.name(), spec));
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.salt, spec));
   if (spec.has_quantize()) {
     LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
                                     *spec.mutable_quantize()));
@@ -266,7 +267,7 @@ absl::Status JobServiceImpl::DoRetry(const Caller& caller, const v1::RetryJobReq
                    absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
                                 "; only FAILED and CANCELLED jobs can be retried"));
   }
-  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(request.name(), record.job().spec()));
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(SaltOf(record), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, scheduler.LookUp(graph));
   LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) -> absl::Status {

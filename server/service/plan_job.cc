@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/status_macros.h"
 #include "server/dispatch/job_defaults.h"
 #include "server/dispatch/job_options.h"
@@ -89,7 +90,7 @@ absl::Status JobServiceImpl::DoPlan(const Caller& caller, const v1::PlanJobReque
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, SeenModel(scheduler, caller, request.spec().model()));
   LWQ_RETURN_IF_ERROR(CheckUsable(scheduler, TenantOf(model), spec));
   FillDefaults(model.manifest(), *spec.mutable_quantize());
-  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource("", spec));
+  LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(RandomHex(8), spec));
   LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
                                   *spec.mutable_quantize()));
   LWQ_ASSIGN_OR_RETURN(

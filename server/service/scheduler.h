@@ -82,7 +82,7 @@ class Scheduler {
   // Reads what `spec` names. Errors are those of CreateJob. `engine`: of the job so far; null:
   // chosen among the workers.
   absl::StatusOr<std::unique_ptr<GraphSource>> MakeSource(
-      const std::string& job, const v1::JobSpec& spec,
+      const std::string& salt, const v1::JobSpec& spec,
       const v1::EngineClass* engine = nullptr) const;
   JobGraph BuildFirst(const GraphSource& source) const;
   // Results of these tasks whose blobs are all there; entries that lost one are deleted. Counted as

@@ -26,7 +26,7 @@ GraphInput InputWith(v1::Model& model, const v1::Capability& scorer, int64_t sco
   }
   manifest.mutable_inventory()->set_num_layers(2);
   GraphInput input;
-  input.job = "jobs/a";
+  input.salt = "jobs/a";
   input.model = &model;
   v1::QuantizeSpec& spec = *input.spec.mutable_quantize();
   spec.set_model(model.name());
@@ -105,9 +105,9 @@ TEST(JobGraphTest, WhatACeilingChangesIsInTheTasksAndTheirKeys) {
   ASSERT_EQ(before.tasks.size(), after.tasks.size());
   for (size_t i = 0; i < before.tasks.size(); ++i) {
     const v1::TaskSpec &was = before.tasks[i].spec(), &is = after.tasks[i].spec();
-    EXPECT_EQ(was.calibrate().chunk_tokens() + was.score().chunk_tokens() +
-                  was.quantize().tile_weights(),
-              0)
+    EXPECT_EQ(
+        was.calibrate().chunk_tokens() + was.score().chunk_tokens() + was.quantize().tile_weights(),
+        0)
         << "of no number, so that a ceiling that is high enough changes no key";
     EXPECT_EQ(is.calibrate().chunk_tokens(), is.has_calibrate() ? 512 : 0);
     EXPECT_EQ(is.score().chunk_tokens(), is.has_score() ? 256 : 0);
@@ -245,10 +245,12 @@ TEST(JobGraphTest, AMethodsEditsGoWithTheLayersThatItQuantized) {
   input.products[0][0].add_formats(kFour);
   const v1::PlanSummary plan = PlanOf(kTwo, "dense");
   std::map<std::string, int> seen;
-  for (const JobGraph& graph : {BuildTrialStage(input, {plan}, false), BuildLastStage(input, plan)}) {
+  for (const JobGraph& graph :
+       {BuildTrialStage(input, {plan}, false), BuildLastStage(input, plan)}) {
     for (const TaskNode& task : graph.tasks) {
       for (const v1::PlanSummary& edited :
-           {task.spec().trial().plan(), task.spec().assemble().plan(), task.spec().verify().plan()}) {
+           {task.spec().trial().plan(), task.spec().assemble().plan(),
+            task.spec().verify().plan()}) {
         if (edited.units().empty()) continue;
         EXPECT_THAT(edited.edited_layers(), ElementsAre(0)) << task.kind();
         ++seen[task.kind()];

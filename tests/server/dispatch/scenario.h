@@ -161,7 +161,7 @@ class Scenario {
 
   GraphInput InputOf(const std::string& job, const v1::JobSpec& spec) const {
     GraphInput input;
-    input.job = job;
+    input.salt = absl::StrCat(job, "/salt");
     input.spec = spec;
     input.model = &model;
     MemoryForecast& memory = input.memory;
@@ -176,7 +176,10 @@ class Scenario {
       (*input.engine.mutable_versions())[std::string(kind)] = engine_version;
     }
     const auto record = records.find(job);
-    if (record != records.end()) input.engine = record->second.engine();
+    if (record != records.end()) {
+      input.engine = record->second.engine();
+      input.salt = SaltOf(record->second);
+    }
     input.datasets["datasets/builtin-mixed"] = dataset_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
@@ -214,6 +217,7 @@ class Scenario {
     *event.job.mutable_spec() = spec;
     event.job.set_tenant(model.tenant());
     event.job.set_priority(priority);
+    event.salt = absl::StrCat(job, "/salt");
     event.graph = BuildFirstStage(InputOf(job, spec));
     event.cached = cache;
     return Run([&](Draft& draft) { return SubmitJob(draft, std::move(event)); });
@@ -389,8 +393,7 @@ class Scenario {
     return SendBeat(worker, lease, beats_, busy);
   }
   v1::HeartbeatResponse SendBeat(const std::string& worker, const v1::Lease& lease,
-                                 int64_t progress, double busy,
-                                 const std::string& waits_for = "") {
+                                 int64_t progress, double busy, const std::string& waits_for = "") {
     v1::HeartbeatRequest request;
     request.set_worker_id(worker);
     request.set_incarnation(incarnations[worker]);

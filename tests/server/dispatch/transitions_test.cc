@@ -328,6 +328,30 @@ TEST(Transitions, AJobWithoutCacheSharesNothing) {
   EXPECT_EQ(Count(s.Work("w"), "quantize"), 2);
 }
 
+// It meets nothing of an earlier job of its name, and all of its own when it is retried.
+TEST(Transitions, AJobWithoutCacheGoesOnWithItsOwnResults) {
+  Scenario s(2);
+  s.Register("w", "incarnation-1");
+  v1::JobSpec spec = s.Spec("gptq", "kl", 1000);
+  spec.mutable_quantize()->set_no_cache(true);
+  ASSERT_OK(s.Submit("jobs/a", spec));
+  s.Work("w", 1);
+  s.Work("w", 1);
+  ASSERT_OK(s.Run([](Draft& draft) { return CancelJob(draft, "jobs/a"); }));
+  ASSERT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
+  ASSERT_OK(s.Run([&](Draft& draft) {
+    return RetryJob(draft, s.records["jobs/a"], BuildFirstStage(s.InputOf("jobs/a", spec)),
+                    s.cache);
+  }));
+  EXPECT_EQ(s.records["jobs/a"].salt(), "jobs/a/salt");
+  EXPECT_EQ(s.records["jobs/a"].job().progress().tasks_cached(), 2);
+  GraphInput next = s.InputOf("jobs/a", spec);
+  next.salt = "jobs/a/another";
+  for (const TaskNode& task : BuildFirstStage(next).tasks) {
+    EXPECT_EQ(s.cache.count(task.key()), 0) << task.kind();
+  }
+}
+
 TEST(Transitions, AfterARestartLiveLeasesGoOn) {
   Scenario s;
   s.Register("w", "incarnation-1");

@@ -1,5 +1,7 @@
 // Two tenants on one server: what each sees of the other, by every method; what operators see;
 // quotas; and a token that is one worker's.
+#include "server/service/tenancy.h"
+
 #include <map>
 
 #include "base/failure_details.h"
@@ -8,7 +10,6 @@
 #include "base/rpc/token.h"
 #include "gmock/gmock.h"
 #include "proto/lwq/v1/token_service.grpc.pb.h"
-#include "server/service/tenancy.h"
 #include "tests/server/service/server_fixture.h"
 
 namespace lwq::testing {
@@ -359,6 +360,38 @@ TEST_F(TenantsTest, TheSameModelTextAndRequestAreEachTheirOwn) {
   EXPECT_NE(ours.name(), theirs.name()) << "the same request id, of two tenants";
 }
 
+// A name is free again when its job is deleted, and what that job alone might use is not the next
+// one's, whoever has it.
+TEST_F(TenantsTest, AJobUnderADeletedJobsNameMeetsNothingOfIt) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Model model, AddModel(*acme_));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Model theirs, AddModel(*other_));
+  RunUntilOver();
+  const auto run = [&](Member& who, const std::string& of) -> absl::StatusOr<v1::Job> {
+    v1::CreateJobRequest request = JobOf(of);
+    request.set_job_id("same");
+    request.mutable_job()->mutable_spec()->mutable_quantize()->set_no_cache(true);
+    LWQ_RETURN_IF_ERROR(Submit(who, request).status());
+    RunUntilOver("jobs/same");
+    v1::GetJobRequest get;
+    get.set_name("jobs/same");
+    v1::Job job;
+    LWQ_RETURN_IF_ERROR(Call(*who.jobs, &v1::JobService::Stub::GetJob, get, &job));
+    v1::DeleteJobRequest remove;
+    remove.set_name("jobs/same");
+    v1::DeleteJobResponse removed;
+    LWQ_RETURN_IF_ERROR(Call(*who.jobs, &v1::JobService::Stub::DeleteJob, remove, &removed));
+    return job;
+  };
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job first, run(*acme_, model.name()));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job again, run(*acme_, model.name()));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job others, run(*other_, theirs.name()));
+  for (const v1::Job& job : {first, again, others}) {
+    EXPECT_EQ(job.state(), v1::Job::SUCCEEDED) << job.failure().message();
+    EXPECT_GT(job.progress().tasks_done(), 0);
+    EXPECT_EQ(job.progress().tasks_cached(), 0) << job.tenant();
+  }
+}
+
 TEST_F(TenantsTest, ATenantsQuotasHold) {
   options_.dispatch.tenants["acme"] = {.max_queued_jobs = 2, .max_bytes = 20};
   StartServer();
@@ -403,6 +436,76 @@ TEST_F(TenantsTest, ATenantsQuotasHold) {
                  &tenants));
   for (const v1::Tenant& tenant : tenants.tenants()) by_name[tenant.name()] = tenant;
   EXPECT_EQ(by_name["acme"].bytes(), 20);
+}
+
+// What an upload declares is its tenant's from the first message on; what it leaves is after that.
+TEST_F(TenantsTest, AnUnfinishedUploadIsItsTenantsAndReserved) {
+  options_.dispatch.tenants["acme"] = {.max_bytes = 20};
+  StartServer();
+  admin_ = std::make_unique<Member>(ChannelWith(path("admin.token")));
+  acme_ = Make(v1::Token::CLIENT, "acme");
+  other_ = Make(v1::Token::CLIENT, "other");
+  const std::string text = "a secret of 18 B..";
+  v1::BlobRef blob;
+  blob.set_sha256(Sha256Hex(text));
+  blob.set_size_bytes(static_cast<int64_t>(text.size()));
+  const auto committed = [&](Member& who) {
+    v1::QueryWriteStatusRequest query;
+    *query.mutable_blob() = blob;
+    v1::QueryWriteStatusResponse status;
+    EXPECT_OK(Call(*who.blobs, &v1::BlobService::Stub::QueryWriteStatus, query, &status));
+    EXPECT_FALSE(status.complete());
+    return status.committed_bytes();
+  };
+  const auto send = [&](Member& who, int64_t offset, const std::string& bytes) {
+    grpc::ClientContext context;
+    v1::WriteBlobResponse response;
+    auto writer = who.blobs->WriteBlob(&context, &response);
+    v1::WriteBlobRequest request;
+    *request.mutable_blob() = blob;
+    request.set_write_offset(offset);
+    request.set_data(bytes);
+    request.set_finish_write(true);
+    writer->Write(request);
+    writer->WritesDone();
+    return FromGrpcStatus(writer->Finish());
+  };
+  Stubs acme = StubsOf(*acme_);
+  {
+    grpc::ClientContext context;
+    v1::WriteBlobResponse response;
+    auto writer = acme.blobs->WriteBlob(&context, &response);
+    v1::WriteBlobRequest request;
+    *request.mutable_blob() = blob;
+    request.set_data(text.substr(0, 9));
+    ASSERT_TRUE(writer->Write(request));
+    while (committed(*acme_) < 9) absl::SleepFor(absl::Milliseconds(2));
+    EXPECT_THAT(WriteBlob(acme, "abc").status(), FailsWith("QUOTA_EXCEEDED", _)) << "18 of 20";
+    context.TryCancel();
+    writer->Finish().error_code();
+  }
+  // Nine were left.
+  const auto bytes = [&] {
+    v1::ListTenantsResponse tenants;
+    EXPECT_OK(Call(*admin_->admin, &v1::AdminService::Stub::ListTenants, v1::ListTenantsRequest(),
+                   &tenants));
+    for (const v1::Tenant& tenant : tenants.tenants()) {
+      if (tenant.name() == "acme") return tenant.bytes();
+    }
+    return int64_t{0};
+  };
+  while (bytes() != 9) absl::SleepFor(absl::Milliseconds(2));
+  EXPECT_EQ(committed(*other_), 0);
+  EXPECT_THAT(send(*other_, 9, text.substr(9)), FailsWith("OFFSET_MISMATCH", _));
+  EXPECT_EQ(committed(*acme_), 9) << "it was not touched";
+  // A server that starts again knows of it.
+  StartServer();
+  admin_ = std::make_unique<Member>(ChannelWith(path("admin.token")));
+  acme_ = std::make_unique<Member>(ChannelWith(path("token3")));
+  EXPECT_EQ(bytes(), 9);
+  EXPECT_EQ(committed(*acme_), 9);
+  ASSERT_OK(send(*acme_, 9, text.substr(9)));
+  EXPECT_EQ(bytes(), 18);
 }
 
 TEST_F(TenantsTest, AWorkersTokenIsItsOwn) {
