@@ -26,6 +26,10 @@ if(LWQ_SANITIZE)
   # For code to ask, because the compiler's own macro is undefined above.
   target_compile_definitions(lwq_options INTERFACE LWQ_SANITIZED)
 endif()
+# Feedback for libFuzzer, whose own main only the fuzzed program has (tests/fuzz).
+if(LWQ_FUZZ)
+  target_compile_options(lwq_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # What the sanitizer's run-time is told, in a test and in the programs that it starts.
 set(LWQ_TEST_ENVIRONMENT)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian 12 packages that lwq is built from. Takes well under a second when they are
-# all there. usage: scripts/install_packages.sh [--peers]   (--peers: also what the Python venv needs,
-# and the servers that tests start)
+# all there. usage: scripts/install_packages.sh [--peers] [--fuzz]   (--peers: also what the Python
+# venv needs, and the servers that tests start; --fuzz: also clang with libFuzzer, for tests/fuzz/run)
 set -euo pipefail
 
 packages=(
@@ -19,7 +19,10 @@ packages=(
   # tests and benches
   libgtest-dev libgmock-dev libbenchmark-dev
 )
-if [[ "${1:-}" == "--peers" ]]; then
+if [[ " $* " == *" --fuzz "* ]]; then
+  packages+=(clang libclang-rt-14-dev)
+fi
+if [[ " $* " == *" --peers "* ]]; then
   packages+=(python3 python3-venv python3-dev)
   # The tests of the PostgreSQL store start a server of their own; without it they are skipped.
   packages+=(postgresql-15)

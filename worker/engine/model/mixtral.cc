@@ -18,7 +18,7 @@ absl::StatusOr<DecoderSpec> ParseMixtral(const ConfigReader& config) {
   LWQ_ASSIGN_OR_RETURN(const int64_t window, ReadWindow(config, 0));
   for (AttentionSpec& attention : shape.attention) attention.sliding_window = window;
   (void)config.Has("router_jitter_noise");  // while training
-  LWQ_ASSIGN_OR_RETURN(LlamaExperts experts, ReadExperts(config, 8, 2));
+  LWQ_ASSIGN_OR_RETURN(LlamaExperts experts, ReadExperts(config, 8, 2, shape.attention.size()));
   experts.intermediate_size = shape.spec.intermediate_size;
   experts.layers.assign(shape.attention.size(), true);
   experts.block = "block_sparse_moe";

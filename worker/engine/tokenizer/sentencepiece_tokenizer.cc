@@ -123,8 +123,9 @@ absl::StatusOr<std::vector<int32_t>> SentencePieceTokenizer::Encode(absl::string
     if (!legacy_ && span.begin == 0) part.insert(0, "\u2581");
     std::vector<int> pieces;
     std::string error;
-    if (!model_.Encode(part, &pieces, &error)) {
-      return absl::InternalError(absl::StrCat("sentencepiece: ", error));
+    if (!model_.Encode(part, &pieces, &error)) {  // of a damaged model, which loads all the same
+      return Failure(reasons::kTokenizerInvalid,
+                     absl::StrCat("tokenizer.model cannot encode a text: ", error));
     }
     ids.insert(ids.end(), pieces.begin(), pieces.end());
   }

@@ -221,6 +221,19 @@ TEST(DecoderSpec, EachBadFieldIsNamedWithWhatWasFoundAndWhatIsAccepted) {
   }
 }
 
+// Each expert has a description of its own: a small file may not ask for millions.
+TEST(DecoderSpec, ExpertsOfAllLayersAreBounded) {
+  const auto read = [](int layers) {
+    return ParseDecoderSpec(
+        R"({"architectures":["MixtralForCausalLM"],"hidden_size":64,"intermediate_size":128,)"
+        R"("num_attention_heads":8,"vocab_size":96,"num_local_experts":1024,"num_hidden_layers":)" +
+        std::to_string(layers) + "}");
+  };
+  EXPECT_THAT(read(65), FailsWith("CONFIG_INVALID", AllOf(HasSubstr("num_hidden_layers"),
+                                                          HasSubstr("65536 experts in all"))));
+  EXPECT_OK(read(64).status());
+}
+
 TEST(DecoderSpec, UnknownArchitecturesListTheKnown) {
   EXPECT_THAT(Read(Config("\"architectures\":[\"GPT2LMHeadModel\"]", "architectures")),
               FailsWith("ARCH_UNSUPPORTED",
