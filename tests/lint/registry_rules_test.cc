@@ -210,6 +210,7 @@ TEST(RegistryRulesTest, NothingIsLeftForLaterOrTiedToOneMachine) {
   for (const SourceFile& file :
        SourceFiles("", {".h", ".cc", ".def", ".proto", ".py", ".sh", ".cmake", ".txt", ".md",
                         ".yml", ".yaml", ".json", ""})) {
+    if (IsUnder(file.path, "tests/fuzz/corpus")) continue;  // a fuzzer's words
     EXPECT_FALSE(std::regex_search(file.text, later)) << file.path << " leaves work for later";
     EXPECT_FALSE(std::regex_search(file.text, home)) << file.path << " names a home folder";
     // A checkout in a folder such as /src/ or / would match too much.
