@@ -1,9 +1,7 @@
 """compressed-tensors files of models with experts: every linear decompressed by the compressed-tensors library under the group
 whose targets match it, and the dense model that comes of it run by transformers, which gives lwq's own logits of the file. (transformers
 5.23 itself opens such files only where all experts of a model have one format, and rounds what it dequantizes.)"""
-import json
 import os
-import re
 import shutil
 
 import lwq
@@ -11,10 +9,7 @@ import lwq
 try:
     import torch
     import family_models
-    from compressed_tensors.compressors import BaseCompressor
-    from compressed_tensors.quantization import QuantizationConfig
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+    from decompressed import decompress
 except ImportError as error:
     lwq.skip(f"a package is missing: {error}")
 
@@ -29,41 +24,6 @@ def make(name, kind, options):
     for file in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"):
         shutil.copy(os.path.join(lwq.SAMPLE, file), directory)
     return directory
-
-
-def tensors_of(directory):
-    tensors = {}
-    for file in os.listdir(directory):
-        if file.endswith(".safetensors"):
-            with safe_open(os.path.join(directory, file), "pt") as opened:
-                tensors.update({name: opened.get_tensor(name) for name in opened.keys()})
-    return tensors
-
-
-def matches(target, module):
-    return re.match(target[3:], module) if target.startswith("re:") else target == module
-
-
-def decompress(directory, plain):
-    """Writes the model in F32; the number of formats in it."""
-    with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
-        config = json.load(f)
-    groups = QuantizationConfig.model_validate(config.pop("quantization_config")).config_groups.values()
-    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
-    tensors, dense = tensors_of(directory), {}
-    for name, value in tensors.items():
-        module, part = name.rsplit(".", 1)
-        if part == "weight_packed":
-            group, = [g for g in groups if any(matches(target, module) for target in g.targets)]
-            packed = {"weight_packed": value, "weight_scale": tensors[module + ".weight_scale"].float(), "weight_shape": tensors[module + ".weight_shape"]}
-            dense[module + ".weight"] = compressor.decompress(packed, group)["weight"].float().contiguous()
-        elif part not in ("weight_scale", "weight_shape"):
-            dense[name] = value.float().contiguous()
-    os.makedirs(plain)
-    with open(os.path.join(plain, "config.json"), "w", encoding="utf-8") as f:
-        json.dump({**config, "dtype": "float32"}, f)
-    save_file(dense, os.path.join(plain, "model.safetensors"), metadata={"format": "pt"})
-    return len(groups)
 
 
 ids = lwq.sample_ids(LENGTH)

@@ -34,7 +34,7 @@ class KeyWriter {
     SetSize("context_length", ContextLength());
     SetSize("embedding_length", spec_.hidden_size);
     SetSize("block_count", spec_.num_layers());
-    SetSize("feed_forward_length", spec_.intermediate_size);
+    SetSize("feed_forward_length", spec_.intermediate_size * (family_.first_qwen ? 2 : 1));
     SetSize("attention.head_count", spec_.num_heads);
     SetNumber("attention.layer_norm_rms_epsilon", spec_.norm_epsilon);
     SetSize("attention.head_count_kv", spec_.num_kv_heads);
@@ -123,8 +123,9 @@ absl::Status KeyWriter::CheckBiases() const {
   for (const LayerSpec& layer : spec_.layers) {
     for (const LinearSpec& linear : layer.linears) {
       const LinearRole role = linear.shape.role;
-      const bool known = family_.biases == GgufBiases::kQueryKeyValue &&
-                         (role == kQuery || role == kKey || role == kValue);
+      const bool known =
+          family_.biases == GgufBiases::kQueryKeyValue &&
+          (role == kQuery || role == kKey || role == kValue || role == kQueryKeyValue);
       if (linear.bias && !known) {
         return LlamaCppHas(absl::StrCat("no bias of ", linear.shape.name), "has one");
       }

@@ -45,6 +45,11 @@ std::string PatternOfExperts(const AllocationUnit& unit) {
   return absl::StrCat(EscapeRegex(unit.kind), "(?:\\.\\d+\\.", AnyOf(names), ")?");
 }
 
+// What the family calls its list of layers: "layers".
+absl::string_view LayersOf(const AllocationUnit& unit) {
+  return absl::string_view(unit.name).substr(0, unit.name.find('.'));
+}
+
 // What matches the linears of a unit inside its layer: shard names and the fused one.
 std::string PatternInLayer(const AllocationUnit& unit) {
   if (unit.of_experts()) return PatternOfExperts(unit);
@@ -60,9 +65,11 @@ std::string EscapeRegex(absl::string_view text) {
   return absl::StrReplaceAll(text, {{".", "\\."}});
 }
 
-ModulePatterns PatternsOf(const ModelInventory& model, absl::FunctionRef<bool(size_t unit)> wanted) {
+ModulePatterns PatternsOf(const ModelInventory& model,
+                          absl::FunctionRef<bool(size_t unit)> wanted) {
   std::vector<std::pair<std::string, std::vector<int>>> layers_of;
   ModulePatterns found;
+  absl::string_view layers_name;
   for (size_t i = 0; i < model.units.size(); ++i) {
     if (!wanted(i)) continue;
     const AllocationUnit& unit = model.units[i];
@@ -71,14 +78,15 @@ ModulePatterns PatternsOf(const ModelInventory& model, absl::FunctionRef<bool(si
       continue;
     }
     const std::string pattern = PatternInLayer(unit);
+    layers_name = LayersOf(unit);
     auto entry = std::find_if(layers_of.begin(), layers_of.end(),
                               [&](const auto& item) { return item.first == pattern; });
     if (entry == layers_of.end()) entry = layers_of.insert(layers_of.end(), {pattern, {}});
     entry->second.push_back(unit.place.layer);
   }
   for (const auto& [pattern, layers] : layers_of) {
-    found.patterns.push_back(absl::StrCat("^(?:.*\\.)?layers\\.(?:", absl::StrJoin(layers, "|"),
-                                          ")\\.", pattern, "$"));
+    found.patterns.push_back(absl::StrCat(
+        "^(?:.*\\.)?", layers_name, "\\.(?:", absl::StrJoin(layers, "|"), ")\\.", pattern, "$"));
   }
   return found;
 }

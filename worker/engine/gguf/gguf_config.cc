@@ -57,6 +57,7 @@ class ConfigWriter {
     if (family_.rope == GgufRope::kLong) LWQ_RETURN_IF_ERROR(WriteWindow());
     LWQ_RETURN_IF_ERROR(WriteRope());
     WriteTokens();
+    if (family_.first_qwen) LWQ_RETURN_IF_ERROR(RenameForQwen());
     LWQ_ASSIGN_OR_RETURN(const bool causal, keys_.Bool("attention.causal", true));
     if (!causal) return Unsupported("it says that attention is not causal");
     LWQ_RETURN_IF_ERROR(keys_.RefuseOthers());
@@ -90,6 +91,7 @@ class ConfigWriter {
   absl::Status WriteLongRope(Json& scaling);
   absl::Status WriteLlama3(Json& scaling);
   void WriteTokens();
+  absl::Status RenameForQwen();
 
   const GgufFile& file_;
   const GgufHeader& header_;
@@ -277,6 +279,25 @@ void ConfigWriter::WriteTokens() {
     const uint32_t* id = header_.metadata.Get<uint32_t>(key);
     if (id != nullptr && int64_t{*id} < config_["vocab_size"].get<int64_t>()) config_[field] = *id;
   }
+}
+
+// The first Qwen's config.json has names of its own. What it does past its training no key says,
+// and llama.cpp does not do it.
+absl::Status ConfigWriter::RenameForQwen() {
+  if (config_.contains("rope_scaling")) {
+    return Unsupported(absl::StrCat("rope scaling in ", family_.architecture));
+  }
+  for (const auto& [old_name, name] : {std::pair("rms_norm_eps", "layer_norm_epsilon"),
+                                       std::pair("rope_theta", "rotary_emb_base")}) {
+    config_[name] = config_[old_name];
+    config_.erase(old_name);
+  }
+  config_["kv_channels"] = head_dim_;
+  config_["seq_length"] = config_["max_position_embeddings"];
+  config_["use_dynamic_ntk"] = config_["use_logn_attn"] = false;
+  config_["no_bias"] = true;
+  config_.erase("hidden_act");
+  return absl::OkStatus();
 }
 
 bool IsFloats(GgufType type) {

@@ -34,6 +34,12 @@ constexpr GgufModuleName kGemma3Modules[] = {{"self_attn.q_norm", "attn_q_norm"}
                                              {"post_feedforward_layernorm", "post_ffw_norm"}};
 constexpr GgufModuleName kPhi3Modules[] = {{"self_attn.qkv_proj", "attn_qkv"},
                                            {"mlp.gate_up_proj", "ffn_up"}};
+constexpr GgufModuleName kQwenModelModules[] = {
+    {"transformer.wte", "token_embd"}, {"transformer.ln_f", "output_norm"}, {"lm_head", "output"}};
+constexpr GgufModuleName kQwenModules[] = {
+    {"ln_1", "attn_norm"},     {"attn.c_attn", "attn_qkv"}, {"attn.c_proj", "attn_output"},
+    {"ln_2", "ffn_norm"},      {"mlp.w1", "ffn_up"},        {"mlp.w2", "ffn_gate"},
+    {"mlp.c_proj", "ffn_down"}};
 constexpr GgufModuleName kMixtralModules[] = {{"block_sparse_moe.gate", "ffn_gate_inp"},
                                               {"block_sparse_moe.experts.*.w1", "ffn_gate_exps"},
                                               {"block_sparse_moe.experts.*.w2", "ffn_down_exps"},
@@ -56,6 +62,7 @@ constexpr GgufModuleName kQwen2MoeModules[] = {{"mlp.gate", "ffn_gate_inp"},
 
 constexpr absl::string_view kLlamaClasses[] = {"LlamaForCausalLM", "MistralForCausalLM"};
 constexpr absl::string_view kMixtralClasses[] = {"MixtralForCausalLM"};
+constexpr absl::string_view kQwenClasses[] = {"QWenLMHeadModel"};
 constexpr absl::string_view kQwen2Classes[] = {"Qwen2ForCausalLM"};
 constexpr absl::string_view kQwen3Classes[] = {"Qwen3ForCausalLM"};
 constexpr absl::string_view kQwen2MoeClasses[] = {"Qwen2MoeForCausalLM"};
@@ -81,6 +88,16 @@ constexpr GgufFamilyDef kFamilies[] = {
      .rope_dimension = true,
      .vocab_size = true,
      .experts = true},
+    {.name = "qwen",
+     .architecture = "qwen",
+     .model_classes = kQwenClasses,
+     .modules = kQwenModules,
+     .model_modules = kQwenModelModules,
+     .layers = "transformer.h.",
+     .biases = GgufBiases::kQueryKeyValue,
+     .head_dim_follows = true,
+     .rope_dimension = true,
+     .first_qwen = true},
     {.name = "qwen2",
      .architecture = "qwen2",
      .model_classes = kQwen2Classes,
@@ -134,6 +151,10 @@ const GgufModuleName* LookupName(absl::Span<const GgufModuleName> names, absl::s
   const auto found = std::find_if(names.begin(), names.end(),
                                   [name](const GgufModuleName& one) { return one.name == name; });
   return found == names.end() ? nullptr : &*found;
+}
+
+absl::Span<const GgufModuleName> ModelModules(const GgufFamilyDef& family) {
+  return family.model_modules.empty() ? kModelModules : family.model_modules;
 }
 
 // Cuts "3.rest" into 3 and "rest"; false when it does not begin with a plain number and a dot.
@@ -198,7 +219,7 @@ absl::StatusOr<std::string> NameOutsideGguf(const GgufFamilyDef& family, absl::s
   absl::string_view name = tensor.substr(0, dot);
   const absl::string_view kind = tensor.substr(dot + 1);
   if (kind != "weight" && kind != "bias") return unknown;
-  if (const GgufModuleName* found = LookupName(kModelModules, name)) {
+  if (const GgufModuleName* found = LookupName(ModelModules(family), name)) {
     return absl::StrCat(found->module, ".", kind);
   }
   int64_t layer = 0;
@@ -206,7 +227,7 @@ absl::StatusOr<std::string> NameOutsideGguf(const GgufFamilyDef& family, absl::s
   const GgufModuleName* found = LookupName(family.modules, name);
   if (found == nullptr) found = LookupName(kLayerModules, name);
   if (found == nullptr) return unknown;
-  return absl::StrCat("model.layers.", layer, ".", found->module, ".", kind);
+  return absl::StrCat(family.layers, layer, ".", found->module, ".", kind);
 }
 
 absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::string_view tensor) {
@@ -220,9 +241,9 @@ absl::StatusOr<GgufTensorName> NameInGguf(const GgufFamilyDef& family, absl::str
   if (kind != "weight" && kind != "bias") return unknown;
 
   GgufTensorName result;
-  const GgufModuleName* found = Lookup(kModelModules, module);
+  const GgufModuleName* found = Lookup(ModelModules(family), module);
   std::string prefix;
-  if (found == nullptr && absl::ConsumePrefix(&module, "model.layers.")) {
+  if (found == nullptr && absl::ConsumePrefix(&module, family.layers)) {
     int64_t layer = 0;
     if (!ConsumeNumber(&module, &layer)) return unknown;
     prefix = absl::StrCat("blk.", layer, ".");

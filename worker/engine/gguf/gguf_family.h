@@ -11,7 +11,8 @@
 
 namespace lwq {
 
-// A module of a decoder layer, without "model.layers.N.", and its name without "blk.N.". In a
+// A module of a decoder layer, without "model.layers.N.", and its name without "blk.N."; or one
+// outside of the layers, with its whole names. In a
 // mixture of experts "*" stands for the number of the expert, whose tensors are stacked.
 struct GgufModuleName {
   absl::string_view module;
@@ -33,6 +34,9 @@ struct GgufFamilyDef {
   absl::string_view architecture;                     // GGUF's own name
   absl::Span<const absl::string_view> model_classes;  // "architectures" of config.json
   absl::Span<const GgufModuleName> modules;           // besides those that all families have
+  // Outside of the layers; empty: as Llama's.
+  absl::Span<const GgufModuleName> model_modules;
+  absl::string_view layers = "model.layers.";
   GgufBiases biases = GgufBiases::kNone;
   GgufRope rope = GgufRope::kPlain;
   bool interleaved_rope = false;  // llama.cpp rotates adjacent rows: those of q and k are permuted
@@ -41,6 +45,8 @@ struct GgufFamilyDef {
   bool head_dim_follows = false;  // llama.cpp's graph has no other than hidden / heads
   bool rope_dimension = false;    // rope.dimension_count
   bool vocab_size = false;        // is a key
+  bool first_qwen =
+      false;  // feed_forward_length is that of gate and up together; names in config.json
   bool experts = false;           // in every layer
   bool expert_sizes = false;      // expert_feed_forward_length is a key
   bool shares_normalized = true;  // experts' shares are divided by their sum

@@ -89,10 +89,9 @@ class TensorLister {
     if (absl::EndsWith(name, "shared_expert_gate.weight") && spec.shape.size() == 1) {
       view.shape.insert(view.shape.begin(), 1);
     }
-    if (view.shape.size() != (stacked ? 3
-                              : absl::EndsWith(name, "norm.weight") || absl::EndsWith(name, ".bias")
-                                  ? 1
-                                  : 2)) {
+    const bool is_vector =
+        absl::EndsWith(spec.name, "norm.weight") || absl::EndsWith(spec.name, ".bias");
+    if (view.shape.size() != (stacked ? 3 : is_vector ? 1 : 2)) {
       return BadShape(spec,
                       stacked ? "[experts, out, in]" : "a matrix, of a norm or bias a vector");
     }

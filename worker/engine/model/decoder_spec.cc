@@ -47,7 +47,7 @@ absl::StatusOr<std::pair<const ModelFamilyDef*, std::string>> FindFamily(
 
 LayerSpec EmbeddingLayer(const DecoderSpec& spec) {
   const std::string module(absl::StripSuffix(spec.embedding.tensor, ".weight"));
-  const std::string name(absl::StripPrefix(module, "model."));
+  const std::string name = module.substr(module.find('.') + 1);  // without the model's own
   LayerSpec layer;
   layer.inputs = {
       {spec.head.tied ? spec.head.layer.inputs.front().name : "tokens", spec.hidden_size}};

@@ -23,14 +23,35 @@ struct LlamaDefaults {
   Activation activation = Activation::kSilu;
 };
 
+// Modules in checkpoints: those of Hugging Face's Llama, and what other families call them.
+struct LlamaNames {
+  const char* model = "model";  // before all but the head
+  const char* layers = "layers";
+  const char* embedding = "embed_tokens";
+  const char* final_norm = "norm";
+  const char* attention_norm = "input_layernorm";
+  const char* mlp_norm = "post_attention_layernorm";
+  // Those that engines fuse, and where the family does not, the parts.
+  const char* query_key_value = "self_attn.qkv_proj";
+  const char* query = "self_attn.q_proj";
+  const char* key = "self_attn.k_proj";
+  const char* value = "self_attn.v_proj";
+  const char* output = "self_attn.o_proj";
+  const char* gate_up = "mlp.gate_up_proj";
+  const char* gate = "mlp.gate_proj";
+  const char* up = "mlp.up_proj";
+  const char* down = "mlp.down_proj";
+};
+
 // What the layers of one family have and those of another do not.
 struct LlamaLayerOptions {
   bool attention_bias = false;         // q, k, v (Qwen2) ...
   bool attention_output_bias = false;  // ... and o
   bool mlp_bias = false;
-  bool qk_norm = false;         // Qwen3, Gemma 3
-  bool fused = false;           // Phi-3: q, k and v in one linear, and gate and up
-  bool sandwich_norms = false;  // Gemma 2 and 3: norms also behind attention and MLP
+  bool qk_norm = false;          // Qwen3, Gemma 3
+  bool fused_attention = false;  // Phi-3, Qwen: q, k and v in one linear
+  bool fused_mlp = false;        // Phi-3: gate and up in one
+  bool sandwich_norms = false;   // Gemma 2 and 3: norms also behind attention and MLP
 };
 
 // A mixture of experts in place of the MLP of some layers.
@@ -54,6 +75,7 @@ struct LlamaShapedConfig {
   DecoderSpec spec;
   bool tied_embeddings = false;
   LlamaLayerOptions options;
+  LlamaNames names;
   std::vector<AttentionSpec> attention;  // of each layer
   std::optional<LlamaExperts> experts;
 
@@ -74,7 +96,7 @@ absl::StatusOr<std::vector<bool>> SetWindows(const ConfigReader& config, int64_t
                                              const std::function<bool(int layer)>& by_default,
                                              LlamaShapedConfig& shape);
 
-// The spec with embedding, layers and head in the layout and names of Hugging Face's Llama.
+// The spec with embedding, layers and head in the layout of Hugging Face's Llama.
 DecoderSpec MakeLlamaShaped(LlamaShapedConfig config);
 
 }  // namespace lwq

@@ -1,4 +1,4 @@
-// The layers of the Llama-shaped families: names as in Hugging Face's checkpoints, fused groups as
+// The layers of the Llama-shaped families: names as in the family's checkpoints, fused groups as
 // inference engines fuse them.
 #include <string>
 #include <utility>
@@ -12,11 +12,12 @@ namespace {
 // Makes one layer.
 class LayerMaker {
  public:
-  LayerMaker(const DecoderSpec& spec, const LlamaLayerOptions& options, int layer)
+  LayerMaker(const DecoderSpec& spec, const LlamaShapedConfig& config, int layer)
       : spec_(spec),
-        options_(options),
-        unit_prefix_(absl::StrCat("layers.", layer, ".")),
-        prefix_(absl::StrCat("model.", unit_prefix_)) {}
+        options_(config.options),
+        names_(config.names),
+        unit_prefix_(absl::StrCat(names_.layers, ".", layer, ".")),
+        prefix_(absl::StrCat(names_.model, ".", unit_prefix_)) {}
 
   // `experts`: null where the layer has an MLP.
   LayerSpec Make(const AttentionSpec& attention, const LlamaExperts* experts) {
@@ -40,20 +41,20 @@ class LayerMaker {
     const int64_t keys = int64_t{spec_.num_kv_heads} * spec_.head_dim;
     const size_t input = AddInput("attention", hidden);
     const size_t attended = AddInput("attention_output", queries);
-    const size_t norm = AddNorm(NormRole::kAttention, "input_layernorm", hidden);
+    const size_t norm = AddNorm(NormRole::kAttention, names_.attention_norm, hidden);
     std::vector<size_t> readers;
-    AddUnit("self_attn.qkv_proj");
-    if (options_.fused) {
-      readers = {AddLinear(kQueryKeyValue, "self_attn.qkv_proj", queries + 2 * keys, input)};
+    AddUnit(names_.query_key_value);
+    if (options_.fused_attention) {
+      readers = {AddLinear(kQueryKeyValue, names_.query_key_value, queries + 2 * keys, input)};
     } else {
-      readers = {AddLinear(kQuery, "self_attn.q_proj", queries, input),
-                 AddLinear(kKey, "self_attn.k_proj", keys, input),
-                 AddLinear(kValue, "self_attn.v_proj", keys, input)};
+      readers = {AddLinear(kQuery, names_.query, queries, input),
+                 AddLinear(kKey, names_.key, keys, input),
+                 AddLinear(kValue, names_.value, keys, input)};
     }
-    AddUnit("self_attn.o_proj");
-    const size_t o = AddLinear(kOutput, "self_attn.o_proj", hidden, attended);
+    AddUnit(names_.output);
+    const size_t o = AddLinear(kOutput, names_.output, hidden, attended);
     layer_.edges.push_back({ScaleEdge::Source::kNorm, norm, readers, hidden});
-    if (options_.fused) return;  // an edge's source is all rows of a linear
+    if (options_.fused_attention) return;  // an edge's source is all rows of a linear
     layer_.edges.push_back({ScaleEdge::Source::kLinear,
                             readers.back(),
                             {o},
@@ -68,19 +69,19 @@ class LayerMaker {
     const size_t mlp_hidden = AddInput("mlp_hidden", inner);
     const size_t norm = options_.sandwich_norms
                             ? AddNorm(NormRole::kMlp, "pre_feedforward_layernorm", hidden)
-                            : AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
+                            : AddNorm(NormRole::kMlp, names_.mlp_norm, hidden);
     std::vector<size_t> readers;
-    AddUnit("mlp.gate_up_proj");
-    if (options_.fused) {
-      readers = {AddLinear(kGateUp, "mlp.gate_up_proj", 2 * inner, input)};
+    AddUnit(names_.gate_up);
+    if (options_.fused_mlp) {
+      readers = {AddLinear(kGateUp, names_.gate_up, 2 * inner, input)};
     } else {
-      readers = {AddLinear(kGate, "mlp.gate_proj", inner, input),
-                 AddLinear(kUp, "mlp.up_proj", inner, input)};
+      readers = {AddLinear(kGate, names_.gate, inner, input),
+                 AddLinear(kUp, names_.up, inner, input)};
     }
-    AddUnit("mlp.down_proj");
-    const size_t down = AddLinear(kDown, "mlp.down_proj", hidden, mlp_hidden);
+    AddUnit(names_.down);
+    const size_t down = AddLinear(kDown, names_.down, hidden, mlp_hidden);
     layer_.edges.push_back({ScaleEdge::Source::kNorm, norm, readers, hidden});
-    if (options_.fused) return;
+    if (options_.fused_mlp) return;
     layer_.edges.push_back({ScaleEdge::Source::kLinear, readers.back(), {down}, inner});
   }
 
@@ -91,7 +92,7 @@ class LayerMaker {
     const int64_t hidden = spec_.hidden_size;
     const std::string block = absl::StrCat(experts.block, ".");
     const size_t input = AddInput("mlp", hidden);
-    AddNorm(NormRole::kMlp, "post_attention_layernorm", hidden);
+    AddNorm(NormRole::kMlp, names_.mlp_norm, hidden);
     const std::string shared = block + "shared_expert";
     ExpertsSpec& spec = layer_.experts.emplace();
     spec = {experts.num_experts,
@@ -176,19 +177,21 @@ class LayerMaker {
 
   const DecoderSpec& spec_;
   const LlamaLayerOptions& options_;
+  const LlamaNames& names_;
   const std::string unit_prefix_, prefix_;
   LayerSpec layer_;
 };
 
-HeadSpec MakeHead(const DecoderSpec& spec, bool tied) {
+HeadSpec MakeHead(const DecoderSpec& spec, const LlamaShapedConfig& config) {
   HeadSpec head;
-  head.tied = tied;
+  head.tied = config.tied_embeddings;
   LayerSpec& layer = head.layer;
   layer.inputs = {{"head", spec.hidden_size}};
   LinearSpec& linear = layer.linears.emplace_back();
   linear.shape = {"lm_head", spec.vocab_size,   spec.hidden_size,
                   "lm_head", LinearRole::kHead, layer.inputs.front().name};
-  layer.norms = {{"model.norm.weight", spec.hidden_size, NormRole::kFinal}};
+  layer.norms = {{absl::StrCat(config.names.model, ".", config.names.final_norm, ".weight"),
+                  spec.hidden_size, NormRole::kFinal}};
   layer.units = {{"lm_head", "lm_head"}};
   layer.edges = {{ScaleEdge::Source::kNorm, 0, {0}, spec.hidden_size}};
   return head;
@@ -198,13 +201,13 @@ HeadSpec MakeHead(const DecoderSpec& spec, bool tied) {
 
 DecoderSpec MakeLlamaShaped(LlamaShapedConfig config) {
   DecoderSpec spec = std::move(config.spec);
-  spec.embedding.tensor = "model.embed_tokens.weight";
+  spec.embedding.tensor = absl::StrCat(config.names.model, ".", config.names.embedding, ".weight");
   for (const AttentionSpec& attention : config.attention) {
     const bool sparse = config.experts.has_value() && config.experts->layers[spec.layers.size()];
-    spec.layers.push_back(LayerMaker(spec, config.options, spec.num_layers())
+    spec.layers.push_back(LayerMaker(spec, config, spec.num_layers())
                               .Make(attention, sparse ? &*config.experts : nullptr));
   }
-  spec.head = MakeHead(spec, config.tied_embeddings);
+  spec.head = MakeHead(spec, config);
   return spec;
 }
 

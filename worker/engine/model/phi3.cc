@@ -21,7 +21,7 @@ absl::StatusOr<DecoderSpec> ParsePhi3(const ConfigReader& config) {
   // Of Phi-4-mini, switched off: other windows in some layers, and stretched positions.
   LWQ_RETURN_IF_ERROR(config.Int("full_attn_mod", 1, 1, 1).status());
   LWQ_RETURN_IF_ERROR(config.Int("interpolate_factor", 1, 1, 1).status());
-  shape.options.fused = true;
+  shape.options.fused_attention = shape.options.fused_mlp = true;
   return MakeLlamaShaped(std::move(shape));
 }
 

@@ -14,10 +14,9 @@
 namespace lwq {
 namespace {
 
-// "layers.3.self_attn.q_proj", "embed_tokens", "lm_head".
+// "layers.3.self_attn.q_proj", "embed_tokens", "lm_head": without the model's own name.
 std::string UnitName(absl::string_view module) {
-  absl::ConsumePrefix(&module, "model.");
-  return std::string(module);
+  return std::string(module.substr(module.find('.') + 1));
 }
 
 AllocationUnit UnitOf(const LinearShape& linear, Place place) {

@@ -108,8 +108,8 @@ TEST_P(DroppedFamily, IsProvenAndComputesWithTheLayersThatAreLeft) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, DroppedFamily,
-                         ::testing::Values("gemma2", "gemma3", "llama", "mistral", "phi3", "qwen2",
-                                           "qwen3"),
+                         ::testing::Values("gemma2", "gemma3", "llama", "mistral", "phi3", "qwen",
+                                           "qwen2", "qwen3"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

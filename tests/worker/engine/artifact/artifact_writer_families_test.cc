@@ -77,8 +77,8 @@ TEST_P(FamilyArtifact, IsProvenAndGivesTheLogitsOfItsPlan) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyArtifact,
-                         ::testing::Values("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2",
-                                           "gemma3"),
+                         ::testing::Values("llama", "mistral", "qwen", "qwen2", "qwen3", "phi3",
+                                           "gemma2", "gemma3"),
                          [](const auto& info) { return std::string(info.param); });
 
 // A target must name the module that the checkpoint has, and inference engines' own for what they
@@ -87,6 +87,8 @@ TEST(FamilyArtifactTargets, AreFusedModulesWhereTheCheckpointHasThem) {
   const std::pair<const char*, const char*> cases[] = {
       {"phi3", "layers\\\\.(?:0)\\\\.self_attn\\\\.qkv_proj$"},
       {"phi3", "layers\\\\.(?:0)\\\\.mlp\\\\.gate_up_proj$"},
+      {"qwen", "h\\\\.(?:0)\\\\.attn\\\\.c_attn$"},
+      {"qwen", "h\\\\.(?:0)\\\\.mlp\\\\.(?:w2|w1|gate_up_proj)$"},
       {"gemma3", "layers\\\\.(?:0)\\\\.self_attn\\\\.(?:q_proj|k_proj|v_proj|qkv_proj)$"}};
   for (const auto& [family, target] : cases) {
     LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory scratch, TempDirectory::Create());

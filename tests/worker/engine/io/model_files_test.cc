@@ -102,7 +102,7 @@ TEST_P(GgufSourceTest, IsTheModelItWasMadeFrom) {
 
 INSTANTIATE_TEST_SUITE_P(Families, GgufSourceTest,
                          ::testing::Values("llama", "llama-linear", "llama-llama3", "mistral",
-                                           "mixtral", "qwen2", "phi3"),
+                                           "mixtral", "qwen", "qwen2", "phi3"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');

@@ -83,10 +83,10 @@ TEST_P(FamilyGolden, GivesTheLogitsOfTransformers) {
   }
 }
 
-constexpr const char* kCases[] = {"llama",      "llama-linear", "llama-dynamic",  "llama-llama3",
-                                  "llama-yarn", "mistral",      "llama-longrope", "qwen2",
-                                  "qwen3",      "phi3",         "gemma2",         "gemma3",
-                                  "mixtral",    "qwen2_moe",    "qwen3_moe"};
+constexpr const char* kCases[] = {
+    "llama",          "llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn", "mistral",
+    "llama-longrope", "qwen2",        "qwen3",         "phi3",         "gemma2",     "gemma3",
+    "mixtral",        "qwen2_moe",    "qwen3_moe",     "qwen",         "qwen-bias"};
 
 INSTANTIATE_TEST_SUITE_P(Cases, FamilyGolden, ::testing::ValuesIn(kCases), [](const auto& info) {
   std::string name = info.param;
@@ -126,7 +126,9 @@ TEST(FamilyGoldenCases, EveryQuirkIsFelt) {
       {"gemma2", "\"hidden_activation\": \"gelu_pytorch_tanh\"", "\"hidden_activation\": \"silu\""},
       {"gemma3", "\"rope_theta\": 100.0", "\"rope_theta\": 110.0"},
       {"gemma3", "\"rope_theta\": 5000.0", "\"rope_theta\": 6000.0"},
-      {"gemma3", "\"factor\": 4.0", "\"factor\": 4.5"}};
+      {"gemma3", "\"factor\": 4.0", "\"factor\": 4.5"},
+      {"qwen", "\"rotary_emb_base\": 1000.0", "\"rotary_emb_base\": 900.0"},
+      {"qwen", "\"layer_norm_epsilon\": 1e-05", "\"layer_norm_epsilon\": 1e-02"}};
   for (const Quirk& quirk : quirks) {
     LWQ_ASSERT_OK_AND_ASSIGN(const auto file, OpenRecord(quirk.name));
     LWQ_ASSERT_OK_AND_ASSIGN(

@@ -68,7 +68,8 @@ TEST_P(MovedScales, AloneChangeNothing) {
 INSTANTIATE_TEST_SUITE_P(Families, MovedScales,
                          ::testing::Combine(::testing::Range(size_t{0}, Movers().size()),
                                             ::testing::Values("gemma2", "gemma3", "llama",
-                                                              "mistral", "phi3", "qwen2", "qwen3")),
+                                                              "mistral", "phi3", "qwen", "qwen2",
+                                                              "qwen3")),
                          [](const auto& info) {
                            return absl::StrCat(Movers()[std::get<0>(info.param)].method, "_",
                                                std::get<1>(info.param));
