@@ -9,7 +9,8 @@ absl::Span<const FuzzInput> FuzzInputs() {
                                           {"config", &TryConfig},
                                           {"quantization_config", &TryQuantizationConfig},
                                           {"tokenizer_json", &TryTokenizerJson},
-                                          {"sentencepiece", &TrySentencePiece}};
+                                          {"sentencepiece", &TrySentencePiece},
+                                          {"tiktoken", &TryTiktoken}};
   return kInputs;
 }
 

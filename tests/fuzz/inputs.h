@@ -26,6 +26,8 @@ TryInput TryQuantizationConfig;
 TryInput TryTokenizerJson;
 // tokenizer.model: as libsentencepiece reads it, and as a GGUF file would have it.
 TryInput TrySentencePiece;
+// qwen.tiktoken, which encodes a text that decodes to itself.
+TryInput TryTiktoken;
 
 struct FuzzInput {
   absl::string_view name;  // of its folder in corpus/

@@ -9,8 +9,11 @@
 #include "tests/fuzz/promise.h"
 #include "worker/engine/gguf/gguf_tokenizer.h"
 #include "worker/engine/io/json_file.h"
+#include "worker/engine/tokenizer/pipeline_tokenizer.h"
 #include "worker/engine/tokenizer/sentencepiece_tokenizer.h"
+#include "worker/engine/tokenizer/tiktoken.h"
 #include "worker/engine/tokenizer/tokenizer.h"
+#include "worker/engine/tokenizer/tokenizer_json.h"
 
 namespace lwq::testing {
 namespace {
@@ -83,6 +86,23 @@ absl::StatusOr<bool> TrySentencePiece(absl::string_view input) {
     return accepted;
   }
   LWQ_RETURN_IF_ERROR(Encode(**tokenizer, " The cat's\t12 \xe4\xb8\xad <s></s>"));
+  return true;
+}
+
+absl::StatusOr<bool> TryTiktoken(absl::string_view input) {
+  const absl::StatusOr<std::string> json = TokenizerJsonOfTiktoken(input);
+  if (!json.ok()) {
+    LWQ_RETURN_IF_ERROR(ExpectTyped(json.status()));
+    return false;
+  }
+  // Whatever is accepted has a token for each byte.
+  absl::StatusOr<TokenizerPipeline> pipeline = ReadTokenizerJson(*json, TokenizerConfig());
+  if (!pipeline.ok()) return Broken(absl::StrCat("not read: ", pipeline.status().ToString()));
+  LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                       PipelineTokenizer::Create(*std::move(pipeline), TokenizerConfig()));
+  const std::string text = "The cat's 123\n\t  \xe4\xb8\xad\xf0\x9f\x98\x80 <|im_end|>aaaaaaa";
+  LWQ_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer->Encode(text, true));
+  if (tokenizer->Decode(ids) != text) return Broken("the text is another when decoded");
   return true;
 }
 

@@ -1,39 +1,12 @@
 """lwq's tokens equal those of Hugging Face: of tokenizers (tokenizer.json) and of the slow
 LlamaTokenizer (tokenizer.model), on the bundled text and, where they are, on all of the shared texts."""
-import glob
-import json
 import os
 
 import lwq
 import tokens_of
+from shared_texts import read_texts
 
-MAX_PIECE = 20000  # characters; both sides get the same pieces, cut after a newline
 SPECIAL_EVERY = 20  # special tokens only add at the ends: these texts are enough to see it
-
-
-def read_texts():
-    texts = {"sample held-out": lwq.sample_text(500000)}
-    with open(os.path.join(lwq.SAMPLE, "choices.jsonl"), encoding="utf-8") as f:
-        items = [json.loads(line) for line in f]
-    texts["sample choices"] = [t for item in items for t in [item["context"], *item["choices"]]]
-    for path in sorted(glob.glob(os.path.join(lwq.SHARED, "*", "*.txt")) + glob.glob(os.path.join(lwq.SHARED, "*", "*.jsonl"))
-                       + glob.glob(os.path.join(lwq.SHARED, "tokenizers/vectors/*.inp.txt"))):
-        with open(path, encoding="utf-8", errors="replace") as f:
-            texts[os.path.relpath(path, lwq.SHARED)] = f.read()
-    return {name: pieces(text) for name, text in texts.items()}
-
-
-def pieces(text):
-    if isinstance(text, list):
-        return text
-    cut, now = [], ""
-    for line in text.replace("\0", "").splitlines(keepends=True):
-        if now and len(now) + len(line) > MAX_PIECE:
-            cut.append(now)
-            now = ""
-        now += line
-    return cut + ([now] if now else [])
-
 
 directories = [lwq.SAMPLE]
 for name in ("dolma2", "gpt-neox-20b", "torchtitan-test", "llama2", "mistral-v1"):

@@ -41,7 +41,7 @@ absl::StatusOr<std::string> ReadIfThere(const std::string& directory, const char
 absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directory) {
   GgufTokenizerFiles files;
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_model, ReadIfThere(directory, "tokenizer.model"));
-  LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadIfThere(directory, "tokenizer.json"));
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadTokenizerText(directory));
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadIfThere(directory, "tokenizer_config.json"));
   LWQ_ASSIGN_OR_RETURN(files.config, ReadIfThere(directory, "config.json"));
   LWQ_ASSIGN_OR_RETURN(files.chat_template, ReadIfThere(directory, "chat_template.jinja"));

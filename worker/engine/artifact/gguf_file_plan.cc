@@ -24,15 +24,13 @@ absl::StatusOr<std::string> ReadIfThere(const std::string& directory, const char
   return ReadModelFile(directory, name, kMaxTokenizerBytes);
 }
 
-absl::StatusOr<std::string> ReadJsonIfThere(const std::string& directory, const char* name) {
-  LWQ_ASSIGN_OR_RETURN(std::string text, ReadIfThere(directory, name));
-  if (!text.empty()) {
-    JsonLimits limits;
-    limits.reason = reasons::kTokenizerInvalid.name;
-    limits.max_bytes = kMaxTokenizerBytes;
-    LWQ_RETURN_IF_ERROR(CheckJson(text, limits, JoinPath(directory, name)));
-  }
-  return text;
+// Of tokenizer.json and tokenizer_config.json.
+absl::Status CheckTokenizerFile(const std::string& text, const std::string& path) {
+  if (text.empty()) return absl::OkStatus();
+  JsonLimits limits;
+  limits.reason = reasons::kTokenizerInvalid.name;
+  limits.max_bytes = kMaxTokenizerBytes;
+  return CheckJson(text, limits, path);
 }
 
 absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directory,
@@ -40,8 +38,12 @@ absl::StatusOr<GgufTokenizerFiles> ReadTokenizerFiles(const std::string& directo
   GgufTokenizerFiles files;
   files.config = std::move(config);
   LWQ_ASSIGN_OR_RETURN(files.tokenizer_model, ReadIfThere(directory, "tokenizer.model"));
-  LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadJsonIfThere(directory, "tokenizer.json"));
-  LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadJsonIfThere(directory, "tokenizer_config.json"));
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_json, ReadTokenizerText(directory));
+  LWQ_RETURN_IF_ERROR(
+      CheckTokenizerFile(files.tokenizer_json, JoinPath(directory, "tokenizer.json")));
+  constexpr char kConfig[] = "tokenizer_config.json";
+  LWQ_ASSIGN_OR_RETURN(files.tokenizer_config, ReadIfThere(directory, kConfig));
+  LWQ_RETURN_IF_ERROR(CheckTokenizerFile(files.tokenizer_config, JoinPath(directory, kConfig)));
   LWQ_ASSIGN_OR_RETURN(files.chat_template, ReadIfThere(directory, "chat_template.jinja"));
   LWQ_ASSIGN_OR_RETURN(const auto loaded, LoadTokenizer(directory));
   files.adds_bos = loaded->adds_bos();

@@ -27,9 +27,15 @@ class Tokenizer {
   virtual bool adds_bos() const = 0;  // by default
 };
 
-// From a model directory: tokenizer.json if there, else tokenizer.model; tokenizer_config.json says
-// what is added. NOT_FOUND "TOKENIZER_MISSING"; INVALID_ARGUMENT "TOKENIZER_UNSUPPORTED" names the
-// part of tokenizer.json that lwq does not know; "TOKENIZER_INVALID" for damage. At most 64 MiB.
+// From a model directory: tokenizer.json if there, else tokenizer.model, else qwen.tiktoken;
+// tokenizer_config.json says what is added. NOT_FOUND "TOKENIZER_MISSING"; INVALID_ARGUMENT
+// "TOKENIZER_UNSUPPORTED" names the part of tokenizer.json that lwq does not know;
+// "TOKENIZER_INVALID" for damage. At most 64 MiB.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_directory);
+
+// The text of the model's tokenizer.json, or what its qwen.tiktoken says in that form; "" where it
+// has neither, or tokenizer.model beside the latter. Errors: those of ReadModelFile, and
+// "TOKENIZER_INVALID" for damage.
+absl::StatusOr<std::string> ReadTokenizerText(const std::string& model_directory);
 
 }  // namespace lwq
