@@ -22,6 +22,7 @@ FAMILIES = {
     "LlamaForCausalLM": ("LLAMA", LAYER + MLP),
     "MistralForCausalLM": ("LLAMA", LAYER + MLP),
     "MixtralForCausalLM": ("LLAMA", LAYER + ["block_sparse_moe.gate"] + [f"block_sparse_moe.experts.3.w{i}" for i in (1, 2, 3)]),
+    "QWenLMHeadModel": ("QWEN", ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.w1", "mlp.w2", "mlp.c_proj"]),
     "Qwen2ForCausalLM": ("QWEN2", LAYER + MLP),
     "Qwen2MoeForCausalLM": ("QWEN2MOE", LAYER + ["mlp.gate", "mlp.shared_expert_gate"] + [m.replace("mlp.", "mlp.experts.3.") for m in MLP] + [m.replace("mlp.", "mlp.shared_expert.") for m in MLP]),
     "Qwen3ForCausalLM": ("QWEN3", LAYER + MLP + NORMS),
@@ -33,10 +34,13 @@ FAMILIES = {
 
 def check_names():
     for model_class, (architecture, modules) in FAMILIES.items():
-        tensors = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
+        first_qwen = architecture == "QWEN"
+        tensors = ["transformer.wte.weight", "transformer.ln_f.weight"] if first_qwen else ["model.embed_tokens.weight", "model.norm.weight"]
+        tensors.append("lm_head.weight")
+        layer = "transformer.h.11" if first_qwen else "model.layers.11"
         for module in modules:
-            tensors.append(f"model.layers.11.{module}.weight")
-            tensors += [f"model.layers.11.{module}.bias"] if module.startswith("self_attn") else []
+            tensors.append(f"{layer}.{module}.weight")
+            tensors += [f"{layer}.{module}.bias"] if module.startswith(("self_attn", "attn.c_attn")) else []
         table = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture], 12)
         found = [line.split() for line in lwq.run("gguf_probe", "names", model_class, *tensors).splitlines()]
         for tensor, (name, expert) in zip(tensors, found, strict=True):
