@@ -39,9 +39,39 @@ bool IsGiven(const std::vector<std::string>& words, const std::string& flag) {
   return false;
 }
 
+// CLI11 makes names and values of lines that are no TOML, which are then said to be no flags.
+absl::Status CheckForm(const SettingsSource& source) {
+  int number = 0;
+  bool in_list = false;
+  for (const absl::string_view raw : absl::StrSplit(source.file, '\n')) {
+    ++number;
+    const absl::string_view line = absl::StripAsciiWhitespace(raw.substr(0, raw.find('#')));
+    if (std::exchange(in_list, in_list && !absl::EndsWith(line, "]")) || line.empty()) continue;
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(line, absl::MaxSplits('=', 1));
+    const absl::string_view value = absl::StripAsciiWhitespace(parts.second);
+    in_list = absl::StartsWith(value, "[") && !absl::EndsWith(value, "]");
+    std::string wrong;
+    if (absl::StartsWith(line, "[")) {
+      if (!absl::EndsWith(line, "]")) wrong = "begins a section and has no ]";
+    } else if (line.size() == parts.first.size() || value.empty()) {
+      wrong = "is no KEY = VALUE";
+    } else if (value[0] == '"' && raw.find('#') == absl::string_view::npos &&
+               (value.size() < 2 || value.back() != '"')) {
+      wrong = "has a \" that does not end";
+    }
+    if (wrong.empty()) continue;
+    return Failure(reasons::kFlagInvalid,
+                   absl::StrCat("the settings ", source.file_name, ", line ", number, ": \"",
+                                LogSafe(line), "\" ", wrong));
+  }
+  return absl::OkStatus();
+}
+
 // CLI11 skips sections that nobody asks for and makes one value of a key that is there twice.
 absl::Status CheckNames(const SettingsSource& source) {
   const std::string file = absl::StrCat("the settings ", source.file_name);
+  LWQ_RETURN_IF_ERROR(CheckForm(source));
   std::string section;
   std::set<std::pair<std::string, std::string>> keys;
   bool in_list = false;

@@ -21,6 +21,7 @@
 #include "client/process.h"
 #include "client/size_text.h"
 #include "client/supervisor.h"
+#include "client/verify_artifact.h"
 #include "nlohmann/json.hpp"
 
 namespace lwq::client {
@@ -36,6 +37,30 @@ absl::StatusOr<Json> ParseAnswer(absl::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (json.is_object()) return json;
   return absl::InternalError(absl::StrCat("lwq-worker --convert said: ", LogSafe(text)));
+}
+
+// What is not as its own manifest says would otherwise become an artifact with a clean one.
+absl::Status CheckSource(const std::string& source) {
+  if (IsFileOutput(source) && FileExists(source) && !IsDirectory(source)) {
+    return Failure(reasons::kFormatUnsupported,
+                   absl::StrCat(LogSafe(source),
+                                ": of GGUF files no other kind is made; quantize the source model "
+                                "for it, or convert its compressed-tensors or gptq artifact"));
+  }
+  if (!IsDirectory(source)) {
+    return Failure(reasons::kFileNotFound,
+                   absl::StrCat("there is no artifact's directory ", LogSafe(source)));
+  }
+  if (!FileExists(ProofPath(source, "lwq-manifest.json"))) return absl::OkStatus();
+  return VerifyArtifactAt(source).status();
+}
+
+// A disk that is full, by that name and by its place: the worker names a file of its own.
+absl::Status WithPlace(const absl::Status& status, const std::string& place) {
+  if (status.code() != absl::StatusCode::kResourceExhausted) return status;
+  if (ReasonOf(status) == reasons::kHostOom.name) return status;
+  return Failure(reasons::kStorageFull,
+                 absl::StrCat("the disk of ", LogSafe(place), " is full; nothing was left there"));
 }
 
 absl::StatusOr<std::string> RunWorker(const ConvertFlags& flags, const std::string& directory,
@@ -93,22 +118,19 @@ absl::Status StatusOfConvert(absl::string_view json) {
 }
 
 absl::StatusOr<std::string> ConvertArtifactAt(const ConvertFlags& flags) {
-  if (!IsDirectory(flags.source)) {
-    return Failure(reasons::kFileNotFound,
-                   absl::StrCat("there is no artifact's directory ", LogSafe(flags.source)));
-  }
   LWQ_RETURN_IF_ERROR(CheckOutputPlace(flags.out));
   if (IsFileOutput(flags.out) != (flags.format == kOfOneFile)) {
     return Failure(reasons::kUsage,
                    "--out is a file FILE.gguf for --format gguf, and else a directory");
   }
+  LWQ_RETURN_IF_ERROR(CheckSource(flags.source));
   const std::string parent = Dirname(flags.out);
   LWQ_RETURN_IF_ERROR(MakeDirectories(parent));
   // Of a new name, which no source and no interrupted download can have, and on the disk of `out`.
   LWQ_ASSIGN_OR_RETURN(const TempDirectory scratch, TempDirectory::Create(parent));
   const std::string staging = JoinPath(scratch.path(), "artifact");
   LWQ_ASSIGN_OR_RETURN(const std::string answer, RunWorker(flags, staging, scratch.path()));
-  LWQ_RETURN_IF_ERROR(StatusOfConvert(answer));
+  LWQ_RETURN_IF_ERROR(WithPlace(StatusOfConvert(answer), parent));
   LWQ_RETURN_IF_ERROR(Publish(staging, flags.out));
   return answer;
 }

@@ -259,7 +259,11 @@ absl::Status CheckOutputPlace(const std::string& out) {
                                                  " is a folder in use; name one that is new"));
   }
   const std::string parent = ExistingParent(out);
-  if (IsDirectory(parent) && ::access(parent.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  // Rights are not all that a file system refuses by: /proc takes no folder of root's either.
+  if (IsDirectory(parent) && ::access(parent.c_str(), W_OK | X_OK) == 0) {
+    const absl::Status made = TempDirectory::Create(parent).status();
+    if (made.ok() || absl::IsResourceExhausted(made)) return absl::OkStatus();
+  }
   return Failure(reasons::kPermissionDenied,
                  absl::StrCat("--out ", LogSafe(out), " cannot be made: ", LogSafe(parent),
                               " is no folder that you may write"));

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -49,7 +50,22 @@ absl::StatusOr<std::string> ShortRuntimeDirectory(const std::string& data_direct
   return JoinPath(base, Sha256Hex(data_directory).substr(0, 16));
 }
 
+// A store and the files of a start are made within it; with less nothing is begun, since a process
+// cannot even write down why it ended.
+constexpr int64_t kFewestFreeBytes = int64_t{1} << 20;
+
+absl::Status CheckRoomToStart(const EmbeddedPaths& paths) {
+  struct statvfs disk;
+  if (::statvfs(paths.data.c_str(), &disk) != 0) return absl::OkStatus();
+  const auto room = static_cast<int64_t>(disk.f_frsize) * static_cast<int64_t>(disk.f_bavail);
+  if (room >= kFewestFreeBytes) return absl::OkStatus();
+  return Failure(reasons::kStorageFull,
+                 absl::StrCat("the disk of the data directory ", paths.data, " has ", room,
+                              " bytes free, and a server needs ", kFewestFreeBytes, " to start"));
+}
+
 absl::Status GaveUp(const EmbeddedPaths& paths) {
+  LWQ_RETURN_IF_ERROR(CheckRoomToStart(paths));  // what else is missing has room to be said
   const absl::StatusOr<std::string> why = ReadFile(paths.failed_file, 64 << 10);
   return Failure(
       reasons::kEmbeddedStopped,
@@ -60,6 +76,7 @@ absl::Status GaveUp(const EmbeddedPaths& paths) {
 
 absl::Status MakeRunDirectory(const EmbeddedPaths& paths) {
   LWQ_RETURN_IF_ERROR(MakePrivateDirectory(paths.data));
+  if (!IsEmbeddedRunning(paths)) LWQ_RETURN_IF_ERROR(CheckRoomToStart(paths));
   LWQ_RETURN_IF_ERROR(MakeDirectories(paths.run));
   if (::access(paths.run.c_str(), W_OK) == 0) return absl::OkStatus();
   return Failure(reasons::kDataDirectory,

@@ -4,10 +4,12 @@
 #include <map>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/log.h"
 #include "base/reasons.h"
+#include "client/client.h"
 #include "client/progress.h"
 #include "client/size_text.h"
 #include "client/work_text.h"
@@ -48,8 +50,10 @@ std::string Headline(const v1::Job& job) {
   std::string text = absl::StrCat(LogSafe(job.name()), " is ", StateName(job.state()));
   const v1::Progress& progress = job.progress();
   if (progress.tasks_total() > 0) {
-    absl::StrAppendFormat(&text, ", %.0f%% done, %d of %d tasks (%d of them from the cache)",
-                          100 * progress.fraction(), progress.tasks_done(), progress.tasks_total(),
+    const bool whole = HasFraction(job.state());
+    if (whole) absl::StrAppendFormat(&text, ", %.0f%% done", 100 * progress.fraction());
+    absl::StrAppendFormat(&text, ", %d of %d tasks%s (%d of them from the cache)",
+                          progress.tasks_done(), progress.tasks_total(), whole ? "" : " were done",
                           progress.tasks_cached());
   }
   absl::StrAppend(&text, "\n");
@@ -77,11 +81,12 @@ std::string FailureText(const v1::TaskStatus& task) {
   return text;
 }
 
-std::string TasksText(const std::vector<v1::TaskStatus>& tasks) {
+// Of a job that has ended nothing runs or waits, whatever the last that was heard of a task.
+std::string TasksText(const std::vector<v1::TaskStatus>& tasks, bool ended) {
   Section running("runs now:"), ready("ready to run:"), trouble("had trouble:");
   std::map<std::string, int> blocked;
   for (const v1::TaskStatus& task : tasks) {
-    if (task.state() == "LEASED") {
+    if (!ended && task.state() == "LEASED") {
       v1::RunningTask now;
       now.set_kind(task.kind());
       now.set_layer(task.layer());
@@ -93,11 +98,11 @@ std::string TasksText(const std::vector<v1::TaskStatus>& tasks) {
       running.Add(absl::StrCat(task.kind() == "plan" ? "plan on the server" : RunningText(now),
                                gets_on ? ": " : "", gets_on ? LogSafe(task.current()) : ""));
     }
-    if (task.state() == "READY") {
+    if (!ended && task.state() == "READY") {
       ready.Add(
           absl::StrCat(NameOf(task), task.detail().empty() ? "" : ": ", LogSafe(task.detail())));
     }
-    if (task.state() == "BLOCKED") ++blocked[LogSafe(task.kind())];
+    if (!ended && task.state() == "BLOCKED") ++blocked[LogSafe(task.kind())];
     if (task.state() == "FAILED" || task.attempt() > 0 || task.lost() > 0) {
       trouble.Add(FailureText(task));
     }
@@ -122,10 +127,15 @@ std::string NextText(const v1::Job& job) {
   switch (job.state()) {
     case v1::Job::FAILED: {
       const absl::StatusCode code = static_cast<absl::StatusCode>(job.failure().code());
-      return absl::StrCat("failed by ", LogSafe(job.failure().reason()), ": ",
-                          LogSafe(job.failure().message()),
-                          "\nnext: ", ReasonLine(job.failure().reason(), code).help,
-                          "; then lwqctl retry ", id, " goes on where it was\n");
+      const Reason& reason = ReasonLine(job.failure().reason(), code);
+      // A retry asks the same of the same files: what was sent stays as it was.
+      const bool asked_wrong = reason.blame == Blame::kUser || reason.blame == Blame::kModel;
+      return absl::StrCat(
+          "failed by ", LogSafe(job.failure().reason()), ": ", LogSafe(job.failure().message()),
+          "\nnext: ", reason.help,
+          asked_wrong ? absl::StrCat("; then submit it anew, since lwqctl retry ", id,
+                                     " would do the same again\n")
+                      : absl::StrCat("; then lwqctl retry ", id, " goes on where it was\n"));
     }
     case v1::Job::CANCELLED:
       return absl::StrCat("next: lwqctl retry ", id, " goes on where it was\n");
@@ -136,6 +146,11 @@ std::string NextText(const v1::Job& job) {
     case v1::Job::CANCELLING:
       return "next: nothing; it ends when its running tasks have given up\n";
     default:
+      // Its tenant's quota, not the workers, is what it waits for (WhyJobWaits).
+      if (absl::StartsWith(job.queue_detail(), "held: ")) {
+        return "next: nothing; it begins as others of its tenant end: lwqctl jobs --state "
+               "running\n";
+      }
       if (!job.queue_detail().empty() || AnyStands(job)) {
         return absl::StrCat("next: lwqctl workers, or lwqctl doctor\n");
       }
@@ -146,7 +161,7 @@ std::string NextText(const v1::Job& job) {
 }  // namespace
 
 std::string ExplainJob(const v1::Job& job, const std::vector<v1::TaskStatus>& tasks) {
-  return absl::StrCat(Headline(job), TasksText(tasks), NextText(job));
+  return absl::StrCat(Headline(job), TasksText(tasks, IsTerminal(job.state())), NextText(job));
 }
 
 }  // namespace lwq::client

@@ -5,6 +5,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -14,6 +15,7 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/suggest.h"
 
 namespace lwq::client {
 namespace {
@@ -21,6 +23,24 @@ namespace {
 absl::Status FlagInvalid(absl::string_view name, absl::string_view value, absl::string_view why) {
   return Failure(reasons::kFlagInvalid,
                  absl::StrCat("--", name, " \"", LogSafe(value), "\": ", why));
+}
+
+// Of words that were refused: the first flag that there is not, with the one that may be meant.
+absl::Status UnknownFlag(absl::Span<const absl::Span<const FlagDef>> groups,
+                         absl::Span<const std::string> words, absl::string_view why) {
+  std::vector<std::string> names = {"help"};
+  for (const absl::Span<const FlagDef> group : groups) {
+    for (const FlagDef& flag : group) names.push_back(flag.name);
+  }
+  for (const std::string& word : words) {
+    if (word == "--") break;
+    if (!absl::StartsWith(word, "--")) continue;
+    const std::string name = word.substr(2, word.find('=') - 2);
+    if (absl::c_linear_search(names, name)) continue;
+    return Failure(reasons::kUsage, absl::StrCat("there is no flag --", LogSafe(name), " here",
+                                                 DidYouMean(name, names, "--")));
+  }
+  return Failure(reasons::kUsage, LogSafe(why));
 }
 
 }  // namespace
@@ -62,7 +82,10 @@ absl::StatusOr<std::string> Flags::GetChoice(absl::string_view name,
                                              absl::Span<const absl::string_view> choices) const {
   if (!Has(name)) return std::string();
   if (!absl::c_linear_search(choices, Get(name))) {
-    return FlagInvalid(name, Get(name), absl::StrCat("expected ", absl::StrJoin(choices, ", ")));
+    return FlagInvalid(name, Get(name),
+                       absl::StrCat("expected ", absl::StrJoin(choices, ", "),
+                                    DidYouMean(Get(name), std::vector<std::string>(
+                                                              choices.begin(), choices.end()))));
   }
   return Get(name);
 }
@@ -94,6 +117,9 @@ absl::StatusOr<ParsedLine> ParseLine(absl::Span<const absl::Span<const FlagDef>>
     for (const auto& [name, value] : values) {
       if (app.count(absl::StrCat("--", name)) > 0) line.flags.Set(name, value);
     }
+  } catch (const CLI::ExtrasError& error) {
+    if (line.help) return line;
+    return UnknownFlag(groups, words, error.what());
   } catch (const CLI::Error& error) {
     if (line.help) return line;
     return Failure(reasons::kUsage, LogSafe(error.what()));

@@ -89,6 +89,17 @@ std::string StateName(v1::Job::State state) {
   return IsKnown(state) ? v1::Job::State_Name(state) : "-";
 }
 
+bool HasFraction(v1::Job::State state) {
+  return state != v1::Job::FAILED && state != v1::Job::CANCELLED;
+}
+
+std::string DoneText(const v1::Job& job) {
+  const std::string tasks =
+      absl::StrCat(job.progress().tasks_done(), "/", job.progress().tasks_total());
+  if (!HasFraction(job.state())) return tasks;
+  return absl::StrFormat("%.0f%% %s", 100 * job.progress().fraction(), tasks);
+}
+
 std::string ClockText(absl::Duration time) {
   const int64_t seconds = std::max<int64_t>(absl::ToInt64Seconds(time), 0);
   const int64_t minutes = seconds / 60;

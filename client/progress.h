@@ -15,6 +15,12 @@ namespace lwq::client {
 std::string PhaseName(v1::Phase phase);
 std::string StateName(v1::Job::State state);
 
+// Whether it ended as a whole or goes on: of a job that ended early nobody can say how much of the
+// whole its tasks would have been.
+bool HasFraction(v1::Job::State state);
+// "42% 4/10", or "4/10" without a fraction.
+std::string DoneText(const v1::Job& job);
+
 // "0:07", "12:31", "1:02:09": a clock that runs.
 std::string ClockText(absl::Duration time);
 

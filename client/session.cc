@@ -152,7 +152,10 @@ absl::Status Session::Connect(const std::string& address, const Connection& conn
     LWQ_ASSIGN_OR_RETURN(options.credentials, ClientCredentials(connection.tls));
     LWQ_ASSIGN_OR_RETURN(options.credentials,
                          WithToken(std::move(options.credentials), connection.token_file, address));
-    LWQ_RETURN_IF_ERROR(Greet(options, connection.tls));
+    const absl::Status greeted = Greet(options, connection.tls);
+    // Of a server that nobody named on the line, by what it was found.
+    const bool found = connection.origin != "--server";
+    LWQ_RETURN_IF_ERROR(found ? Annotate(greeted, connection.origin) : greeted);
   }
   client_ = std::make_unique<Client>(std::move(options));
   return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include "client/job_display.h"
 #include "client/local_artifact.h"
 #include "client/plan_diff.h"
+#include "client/progress.h"
 #include "client/report.h"
 #include "client/session.h"
 #include "client/size_text.h"
@@ -39,7 +40,14 @@ absl::StatusOr<v1::Artifact> Find(Client* client, const std::string& name) {
   if (!absl::StartsWith(name, "jobs/")) return client->GetArtifact(FullName("artifacts", name));
   LWQ_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(name));
   if (job.artifact().empty()) {
-    return Failure(reasons::kNoArtifact, absl::StrCat(name, " has no artifact (yet)"));
+    const bool yet = !IsTerminal(job.state());
+    const bool had = job.state() == v1::Job::SUCCEEDED;
+    return Failure(
+        reasons::kNoArtifact,
+        absl::StrCat(name, " is ", StateName(job.state()), " and has no artifact",
+                     yet   ? absl::StrCat(" yet: lwqctl watch ", ShortName(name), " waits for it")
+                     : had ? " any more: it was deleted"
+                           : ""));
   }
   return client->GetArtifact(job.artifact());
 }
@@ -186,8 +194,12 @@ constexpr std::array<Subcommand, 5> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
-constexpr std::array<Advice, 1> kAdvice = {
-    {{"NOT_FOUND", "lwqctl artifact list shows which there are"}}};
+constexpr std::array<Advice, 3> kAdvice = {{
+    {"NOT_FOUND", "lwqctl artifact list shows which there are"},
+    {"NO_ARTIFACT", "lwqctl explain JOB says how it stands; lwqctl artifact list, which there are"},
+    {"VERIFY_MISMATCH",
+     "the files here are not as they were made: get them again (lwqctl artifact get)"},
+}};
 
 }  // namespace
 

@@ -4,6 +4,8 @@
 #include <exception>
 #include <sstream>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -16,6 +18,7 @@
 #include "client/contexts.h"
 #include "client/errors.h"
 #include "client/output_format.h"
+#include "client/suggest.h"
 
 namespace lwq::client {
 
@@ -50,6 +53,31 @@ constexpr int64_t kMostSettingsBytes = 1 << 20;
 
 absl::Span<const FlagDef> SharedFlags(const CommandDef& command) {
   return command.more_flags == nullptr ? absl::Span<const FlagDef>() : command.more_flags();
+}
+
+// Whether errors are to be JSON: where the result would be printed as such.
+bool IsJson(absl::string_view form, bool json) {
+  return form == "json" || (json && form != "yaml" && form != "name");
+}
+
+bool IsJson(const Flags& flags) { return IsJson(flags.Get("output"), flags.Has("json")); }
+
+// The same of a line that could not be read as flags.
+bool AsksForJson(absl::Span<const std::string> words) {
+  bool json =
+      absl::c_linear_search(std::vector<std::string>{"1", "on", "true", "yes"},
+                            absl::AsciiStrToLower(EnvironmentVariable("LWQ_JSON").value_or("")));
+  std::string form = EnvironmentVariable("LWQ_OUTPUT").value_or("");
+  for (size_t i = 0; i < words.size() && words[i] != "--"; ++i) {
+    absl::string_view word = words[i];
+    if (word == "--json") json = true;
+    if ((word == "-o" || word == "--output") && i + 1 < words.size()) form = words[i + 1];
+    if (absl::ConsumePrefix(&word, "--output=") ||
+        (!absl::StartsWith(word, "--") && absl::ConsumePrefix(&word, "-o") && !word.empty())) {
+      form = std::string(absl::StripPrefix(word, "="));
+    }
+  }
+  return IsJson(form, json);
 }
 
 int PrintError(std::ostream* err, absl::string_view what, const absl::Status& status,
@@ -127,15 +155,16 @@ int RunCommand(const CommandDef& command, absl::Span<const std::string> words, s
   }
   const std::string what = absl::StrCat("cannot run `lwqctl ", command.name, "`");
   const std::string help = absl::StrCat("see: lwqctl help ", command.name);
-  if (!line.ok()) return PrintError(err, what, line.status(), false, help);
+  if (!line.ok()) return PrintError(err, what, line.status(), AsksForJson(words), help);
   const int count = static_cast<int>(line->arguments.size());
   if (count < command.fewest_arguments || count > command.most_arguments) {
     return PrintError(err, what,
                       Failure(reasons::kUsage,
                               absl::StrCat("usage: lwqctl ", command.name, " ", command.arguments,
                                            " [flags]; got ", count, " plain arguments")),
-                      false, help);
+                      IsJson(line->flags), help);
   }
+  const bool json_errors = IsJson(line->flags);
   Invocation invocation{std::move(line->flags), std::move(line->arguments), out, err};
   absl::StatusOr<int> code = kExitOk;
   try {
@@ -150,7 +179,7 @@ int RunCommand(const CommandDef& command, absl::Span<const std::string> words, s
     if (ReasonOf(code.status()) == own.reason) advice = own.text;
   }
   return PrintError(err, absl::StrCat("`", command.name, "` did not succeed"), code.status(),
-                    invocation.flags.Has("json"), advice);
+                    json_errors, advice);
 }
 
 }  // namespace
@@ -241,13 +270,26 @@ int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostrea
     *err << ProgramHelp() << std::flush;
     return kExitUsage;
   }
-  const auto unknown = [err](const std::string& name) {
-    return PrintError(err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
-                      Failure(reasons::kUsage,
-                              "the first word is the command, behind none but "
-                              "flags that every command takes"),
-                      false, "see: lwqctl help");
+  const auto unknown = [&](const std::string& name) {
+    std::vector<std::string> names;
+    for (const CommandDef* command : kCommands) {
+      if (!command->hidden) names.push_back(command->name);
+    }
+    const std::string meant = Nearest(name, names);
+    return PrintError(
+        err, absl::StrCat("there is no command \"", LogSafe(name), "\""),
+        Failure(reasons::kUsage, meant.empty() ? "the first word is the command, behind none but "
+                                                 "flags that every command takes"
+                                               : absl::StrCat("did you mean \"", meant, "\"?")),
+        AsksForJson(words), "see: lwqctl help");
   };
+  if (WordsOfFlag(words) > 0) {
+    return PrintError(err, "no command was given",
+                      Failure(reasons::kUsage, absl::StrCat(LogSafe(words[0]),
+                                                            " stands behind the command, or "
+                                                            "before one")),
+                      AsksForJson(words), "see: lwqctl help");
+  }
   if (words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
     const CommandDef* command = words.size() > 1 ? FindCommand(words[1]) : nullptr;
     if (words.size() > 1 && command == nullptr) return unknown(words[1]);
@@ -267,9 +309,9 @@ int RunProgram(absl::Span<const std::string> words, std::ostream* out, std::ostr
   out->flush();
   if (out->good() || code != kExitOk) return code;
   // A script that keeps the answer in a file has to hear that there is none.
-  return PrintError(
-      err, "writing the answer failed",
-      Failure(reasons::kStorageFull, "standard output took no more; is a disk full?"));
+  return PrintError(err, "writing the answer failed",
+                    Failure(reasons::kStorageFull, "standard output took no more; is a disk full?"),
+                    AsksForJson(words));
 }
 
 }  // namespace lwq::client

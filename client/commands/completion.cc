@@ -215,9 +215,11 @@ absl::StatusOr<int> Run(Invocation& invocation) {
 extern const CommandDef kCompletionCommand;
 constinit const CommandDef kCompletionCommand = {
     .name = "completion",
-    .arguments = "bash|zsh|fish",
+    .arguments = "bash | zsh | fish",
     .summary = "Prints a completion script for a shell.",
-    .examples = "  source <(lwqctl completion bash)\n",
+    .examples =
+        "  source <(lwqctl completion bash)         # in ~/.bashrc; zsh likewise, in ~/.zshrc\n"
+        "  lwqctl completion fish > ~/.config/fish/completions/lwqctl.fish\n",
     .flags = {},
     .more_flags = nullptr,
     .fewest_arguments = 1,

@@ -24,6 +24,9 @@ namespace {
 // The own server of --data-dir, which needs no entry.
 constexpr char kLocal[] = "local";
 
+constexpr std::array<FlagDef, 1> kFlags = {
+    {{"force", "", "add: replace the context that has this name"}}};
+
 // Changes the file while no other command does.
 absl::Status Change(const std::function<absl::Status(Contexts&)>& change) {
   const std::string path = ContextsPath();
@@ -66,7 +69,13 @@ absl::StatusOr<int> Add(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(auto credentials, ClientCredentials(context.tls));
   LWQ_RETURN_IF_ERROR(
       WithToken(std::move(credentials), context.token_file, context.server).status());
-  LWQ_RETURN_IF_ERROR(Change([&](Contexts& contexts) {
+  LWQ_RETURN_IF_ERROR(Change([&](Contexts& contexts) -> absl::Status {
+    const auto there = contexts.all.find(name);
+    if (there != contexts.all.end() && !flags.Has("force")) {
+      return Failure(reasons::kAlreadyExists,
+                     absl::StrCat("there is a context ", LogSafe(name), " already, of ",
+                                  LogSafe(there->second.server)));
+    }
     contexts.all[name] = context;
     return absl::OkStatus();
   }));
@@ -152,12 +161,16 @@ constexpr std::array<Subcommand, 5> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
+constexpr std::array<Advice, 1> kAdvice = {
+    {{"ALREADY_EXISTS", "give another name, or --force, which replaces all of it"}}};
+
 }  // namespace
 
 extern const CommandDef kContextCommand;
 constinit const CommandDef kContextCommand = {
     .name = "context",
-    .arguments = "add NAME --server ADDRESS | list | remove NAME | show [NAME] | use NAME|local",
+    .arguments =
+        "add NAME --server ADDRESS [--force] | list | remove NAME | show [NAME] | use NAME|local",
     .summary =
         "Keeps servers by name, with their certificates and tokens; one is used where none is "
         "named.",
@@ -167,11 +180,12 @@ constinit const CommandDef kContextCommand = {
         "  lwqctl context use prod\n  lwqctl jobs --context prod\n"
         "A server is found by --server, else --context, $LWQ_SERVER, $LWQ_CONTEXT, the context in\n"
         "use, and else it is the own one.\n",
-    .flags = {},
+    .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,
     .most_arguments = 2,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

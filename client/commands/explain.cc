@@ -2,6 +2,7 @@
 #include "client/explain.h"
 
 #include "base/status_macros.h"
+#include "client/commands/job_argument.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -11,7 +12,8 @@ namespace {
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  const std::string name = FullName("jobs", invocation.arguments[0]);
+  LWQ_ASSIGN_OR_RETURN(const std::string name,
+                       JobArgument(session->client(), invocation.arguments[0]));
   LWQ_ASSIGN_OR_RETURN(const v1::Job job, session->client()->GetJob(name));
   LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse tasks, AllTasks(session->client(), name));
   if (invocation.flags.Has("json")) return PrintJson(invocation, tasks);

@@ -3,8 +3,8 @@
 #include <array>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/log.h"
@@ -23,6 +23,11 @@
 namespace lwq::client {
 namespace {
 
+constexpr std::array<absl::string_view, 6> kStates = {"QUEUED",    "RUNNING", "CANCELLING",
+                                                      "SUCCEEDED", "FAILED",  "CANCELLED"};
+// What one of lwq's own clients marks its jobs with, to find them again; nothing for people.
+constexpr char kOwnLabels[] = "lwq-";
+
 constexpr std::array<FlagDef, 7> kFlags = {{
     kAllTenantsFlag,
     {"label", "KEY=VALUE", "only jobs with this label"},
@@ -39,10 +44,11 @@ absl::StatusOr<v1::ListJobsRequest> Filter(const Flags& flags) {
   SetTenants(flags, request);
   if (flags.Has("model")) request.set_model(FullName("models", flags.Get("model")));
   if (flags.Has("state")) {
-    v1::Job::State state;
-    if (!v1::Job::State_Parse(absl::AsciiStrToUpper(flags.Get("state")), &state)) {
-      return Failure(reasons::kFlagInvalid, "--state: no such state");
-    }
+    Flags upper;
+    upper.Set("state", absl::AsciiStrToUpper(flags.Get("state")));
+    LWQ_ASSIGN_OR_RETURN(const std::string name, upper.GetChoice("state", kStates));
+    v1::Job::State state = v1::Job::STATE_UNSPECIFIED;
+    v1::Job::State_Parse(name, &state);
     request.set_state(state);
   }
   if (flags.Has("label")) {
@@ -75,6 +81,7 @@ void AddWide(const v1::Job& job, std::vector<std::string>& cells) {
   const v1::Progress& progress = job.progress();
   std::vector<std::string> labels;
   for (const auto& [key, value] : job.labels()) {
+    if (absl::StartsWith(key, kOwnLabels)) continue;
     labels.push_back(LogSafe(absl::StrCat(key, "=", value)));
   }
   std::sort(labels.begin(), labels.end());
@@ -107,8 +114,7 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
         quantize ? FormatBudget(job.spec().quantize().budget()) : "evaluation",
         StateName(job.state()),
         PhaseName(job.phase()),
-        absl::StrFormat("%.0f%% %d/%d", 100 * job.progress().fraction(),
-                        job.progress().tasks_done(), job.progress().tasks_total()),
+        DoneText(job),
         AgeText(job.create_time()),
         LogSafe(job.has_failure() ? job.failure().reason() : job.queue_detail())};
     if (IsWide(invocation)) AddWide(job, cells);
@@ -118,6 +124,7 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
 }
 
 absl::StatusOr<int> Run(Invocation& invocation) {
+  LWQ_RETURN_IF_ERROR(Filter(invocation.flags).status());
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<Shown> {
     LWQ_ASSIGN_OR_RETURN(v1::ListJobsResponse jobs, List(session->client(), invocation.flags));

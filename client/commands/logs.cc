@@ -5,6 +5,7 @@
 #include "absl/time/clock.h"
 #include "base/failure.h"
 #include "base/status_macros.h"
+#include "client/commands/job_argument.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/event_text.h"
@@ -29,7 +30,8 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   constexpr int64_t kMost = int64_t{1} << 60;
   LWQ_ASSIGN_OR_RETURN(const int64_t since, flags.GetInt("since", 0, 0, kMost));
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(flags));
-  const std::string name = FullName("jobs", invocation.arguments[0]);
+  LWQ_ASSIGN_OR_RETURN(const std::string name,
+                       JobArgument(session->client(), invocation.arguments[0]));
   LWQ_ASSIGN_OR_RETURN(const v1::Job before, session->client()->GetJob(name));
   const int64_t last = before.last_event_seq();
   const bool follow = flags.Has("follow") && !IsTerminal(before.state());

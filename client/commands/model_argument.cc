@@ -18,11 +18,16 @@
 namespace lwq::client {
 
 absl::StatusOr<std::string> ModelDirectory(const Invocation& invocation, const std::string& model) {
-  if (IsModelPath(model)) return model;
-  if (absl::StartsWith(model, "/")) {
-    LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(invocation.flags));
-    if (!connection.server.empty()) return model;
+  LWQ_ASSIGN_OR_RETURN(const Connection connection, ResolveConnection(invocation.flags));
+  const bool server_elsewhere = !connection.server.empty();
+  if (IsModelPath(model)) {
+    if (server_elsewhere || !IsDirectory(model) || FileExists(JoinPath(model, "config.json"))) {
+      return model;
+    }
+    return Failure(reasons::kModelNotFound,
+                   absl::StrCat("the directory ", LogSafe(model), " has no config.json"));
   }
+  if (absl::StartsWith(model, "/") && server_elsewhere) return model;
   if (!IsHubName(model)) {
     return Failure(reasons::kModelNotFound,
                    absl::StrCat("there is no model directory or GGUF file ", LogSafe(model),

@@ -15,6 +15,7 @@
 #include "client/progress.h"
 #include "client/results.h"
 #include "client/size_text.h"
+#include "client/suggest.h"
 #include "client/table.h"
 
 namespace lwq::client {
@@ -82,9 +83,11 @@ std::string JobText(const v1::Job& job, const std::map<std::string, std::string>
   table.AddRow({"state", StateName(job.state())});
   if (job.phase() != v1::PHASE_UNSPECIFIED) table.AddRow({"phase", PhaseName(job.phase())});
   const v1::Progress& progress = job.progress();
-  table.AddRow({"progress", absl::StrFormat("%.0f%%, %d of %d tasks done, %d from the cache",
-                                            100 * progress.fraction(), progress.tasks_done(),
-                                            progress.tasks_total(), progress.tasks_cached())});
+  const std::string share =
+      HasFraction(job.state()) ? absl::StrFormat("%.0f%%, ", 100 * progress.fraction()) : "";
+  table.AddRow({"progress", absl::StrFormat("%s%d of %d tasks done, %d from the cache", share,
+                                            progress.tasks_done(), progress.tasks_total(),
+                                            progress.tasks_cached())});
   if (!job.queue_detail().empty()) table.AddRow({"waits for", LogSafe(job.queue_detail())});
   if (job.spec().has_quantize()) {
     const v1::QuantizeSpec& spec = job.spec().quantize();
@@ -135,7 +138,8 @@ absl::StatusOr<int> RunSubcommand(absl::Span<const Subcommand> subcommands,
                      subcommand.most_arguments == 1 ? " argument" : " arguments", "; got ", count));
   }
   return Failure(reasons::kUsage, absl::StrCat("there is no \"", LogSafe(invocation.arguments[0]),
-                                               "\" here; expected ", absl::StrJoin(names, ", ")));
+                                               "\" here; expected ", absl::StrJoin(names, ", "),
+                                               DidYouMean(invocation.arguments[0], names)));
 }
 
 }  // namespace lwq::client

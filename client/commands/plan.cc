@@ -22,12 +22,19 @@
 namespace lwq::client {
 namespace {
 
+// What the bytes that are held against a budget are of, which its unit decides.
+std::string CountedText(const v1::Budget& budget) {
+  if (budget.has_bits_per_weight()) return "of linears alone";
+  return budget.has_device() ? "on the device" : "of weight files";
+}
+
 std::string PlanText(const v1::QuantizeSpec& spec, const v1::PlanJobResponse& response) {
   const v1::PlanSummary& plan = response.plan();
   Table table({"", ""});
   table.AddRow({"budget", FormatBudget(spec.budget())});
-  table.AddRow({"smallest plan", absl::StrCat(FormatCount(response.smallest_bytes()), " bytes")});
-  table.AddRow({"largest plan", absl::StrCat(FormatCount(response.largest_bytes()), " bytes")});
+  const std::string bytes = absl::StrCat(" bytes ", CountedText(spec.budget()));
+  table.AddRow({"smallest plan", absl::StrCat(FormatCount(response.smallest_bytes()), bytes)});
+  table.AddRow({"largest plan", absl::StrCat(FormatCount(response.largest_bytes()), bytes)});
   if (plan.units_size() > 0) {
     table.AddRow({"weight files", absl::StrCat(FormatCount(plan.weight_file_bytes()), " bytes")});
     table.AddRow({"of the budget", FormatShare(static_cast<double>(plan.plan_bytes()),

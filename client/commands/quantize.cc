@@ -71,8 +71,8 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   const auto note = [display](const std::string& text) { display->Note(text); };
   LWQ_ASSIGN_OR_RETURN(const v1::Model model, RegisterModel(session, model_directory, note));
   spec.set_model(model.name());
-  LWQ_RETURN_IF_ERROR(CheckRoom(session, outcome.directory,
-                                ExpectedFileBytes(spec, model.manifest())));
+  LWQ_RETURN_IF_ERROR(
+      CheckRoom(session, outcome.directory, ExpectedFileBytes(spec, model.manifest())));
   LWQ_RETURN_IF_ERROR(UploadDatasets(client, flags, &spec, &outcome.names));
   v1::JobSpec job_spec;
   *job_spec.mutable_quantize() = spec;
@@ -88,6 +88,12 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
                     IsTerminal(outcome.job.state()) || forecast.empty()
                         ? ""
                         : absl::StrCat(", expected to take ", forecast)));
+  // What is better known before the work than behind it.
+  if (!IsTerminal(outcome.job.state())) {
+    for (const std::string& warning : outcome.job.warnings()) {
+      note(absl::StrCat("warning: ", LogSafe(warning)));
+    }
+  }
   LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display,
                                               following ? &*following : nullptr));
   if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
@@ -137,6 +143,11 @@ absl::StatusOr<int> Run(Invocation& invocation) {
   return kExitOk;
 }
 
+constexpr std::array<Advice, 1> kAdvice = {{{"INTERRUPTED",
+                                             "run the same command again: it goes on where it was. "
+                                             "With --no-cache that is another job, and "
+                                             "lwqctl watch JOB waits for one that goes on"}}};
+
 }  // namespace
 
 extern const CommandDef kQuantizeCommand;
@@ -157,6 +168,7 @@ constinit const CommandDef kQuantizeCommand = {
     .fewest_arguments = 1,
     .most_arguments = 1,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

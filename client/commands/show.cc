@@ -1,5 +1,6 @@
 // show: one job in full.
 #include "base/status_macros.h"
+#include "client/commands/job_argument.h"
 #include "client/commands/output.h"
 #include "client/session.h"
 
@@ -8,8 +9,9 @@ namespace {
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  LWQ_ASSIGN_OR_RETURN(const v1::Job job,
-                       session->client()->GetJob(FullName("jobs", invocation.arguments[0])));
+  LWQ_ASSIGN_OR_RETURN(const std::string name,
+                       JobArgument(session->client(), invocation.arguments[0]));
+  LWQ_ASSIGN_OR_RETURN(const v1::Job job, session->client()->GetJob(name));
   if (invocation.flags.Has("json")) return PrintJson(invocation, job);
   *invocation.out << JobText(job, DatasetNames(session->client()));
   return 0;

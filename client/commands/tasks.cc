@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/commands/job_argument.h"
 #include "client/commands/output.h"
 #include "client/commands/print_or_watch.h"
 #include "client/errors.h"
@@ -45,7 +46,8 @@ absl::StatusOr<std::string> TableText(const Invocation& invocation,
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  const std::string job = FullName("jobs", invocation.arguments[0]);
+  LWQ_ASSIGN_OR_RETURN(const std::string job,
+                       JobArgument(session->client(), invocation.arguments[0]));
   return PrintOrWatch(invocation, session.get(), [&]() -> absl::StatusOr<Shown> {
     LWQ_ASSIGN_OR_RETURN(v1::ListTasksResponse all, AllTasks(session->client(), job));
     LWQ_ASSIGN_OR_RETURN(std::string text, TableText(invocation, all));

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "client/commands/job_argument.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/job_display.h"
@@ -23,7 +24,8 @@ absl::StatusOr<v1::Job> WatchAsJson(Session* session, const std::string& name, s
 
 absl::StatusOr<int> Run(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  const std::string name = FullName("jobs", invocation.arguments[0]);
+  LWQ_ASSIGN_OR_RETURN(const std::string name,
+                       JobArgument(session->client(), invocation.arguments[0]));
   if (invocation.flags.Has("json")) {
     LWQ_ASSIGN_OR_RETURN(const v1::Job job, WatchAsJson(session.get(), name, invocation.out));
     return JobExitCode(job);

@@ -73,6 +73,18 @@ TEST(SettingsTest, AKeyThatIsNoFlagIsRefused) {
               FailsWith("FLAG_INVALID", AllOf(HasSubstr("x.toml"), HasSubstr("--data_dir"))));
 }
 
+TEST(SettingsTest, ALineThatIsNoTomlIsSaidWithItsNumber) {
+  for (const char* line :
+       {"data-dir", "data-dir /x", "data-dir =", "data-dir = \"/x", "[quantize"}) {
+    const std::string file = absl::StrCat("# mine\nbudget = \"4bpw\"\n", line, "\n");
+    EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
+                FailsWith("FLAG_INVALID", AllOf(HasSubstr("x.toml, line 3: "), HasSubstr(line))))
+        << line;
+  }
+  EXPECT_THAT(Given({}, Source({}, "data-dir = \"/a\"  # mine\n\n[quantize]\n")),
+              ElementsAre("--data-dir=/a"));
+}
+
 TEST(SettingsTest, ASectionThatIsNoCommandIsRefused) {
   for (const char* file : {"[quantise]\ndata-dir = \"/typo\"\n", "[quantise]\n"}) {
     EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
@@ -86,14 +98,14 @@ TEST(SettingsTest, ASectionThatIsNoCommandIsRefused) {
 
 TEST(SettingsTest, AKeyThatIsThereTwiceIsRefusedByItsName) {
   for (const char* between : {"", "budget = \"4bpw\"\n", "# a comment\n\n"}) {
-    const std::string file =
-        absl::StrCat("data-dir = \"/a\"\n", between, "data-dir = \"/b\"\n");
+    const std::string file = absl::StrCat("data-dir = \"/a\"\n", between, "data-dir = \"/b\"\n");
     EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
                 FailsWith("FLAG_INVALID", HasSubstr("\"data-dir\" twice")));
   }
   // Another section's is another key, and what is in a list is none.
-  EXPECT_THAT(Given({}, Source({}, "data-dir = \"/a\"\n[quantize]\ndata-dir = \"/b\"\n"
-                                   "model-root = [\"/c\",\n  \"/c\"]\n")),
+  EXPECT_THAT(Given({}, Source({},
+                               "data-dir = \"/a\"\n[quantize]\ndata-dir = \"/b\"\n"
+                               "model-root = [\"/c\",\n  \"/c\"]\n")),
               ElementsAre("--data-dir=/b", "--model-root=/c", "--model-root=/c"));
 }
 

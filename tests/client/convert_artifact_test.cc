@@ -2,8 +2,10 @@
 // both together in tests/peers/convert_test.py.
 #include "client/convert_artifact.h"
 
+#include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::client {
@@ -52,6 +54,29 @@ TEST(ConvertArtifactTest, TheSourceStaysWhateverItsName) {
   EXPECT_TRUE(FileExists(JoinPath(source, "weights")));
   LWQ_ASSERT_OK_AND_ASSIGN(const auto left, ListDirectory(directory.path()));
   EXPECT_THAT(left, ElementsAre("small.partial"));
+}
+
+TEST(ConvertArtifactTest, ASourceThatIsNotAsItsManifestSaysIsRefused) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string source = JoinPath(directory.path(), "source");
+  ASSERT_OK(MakeDirectories(source));
+  ASSERT_OK(WriteFileAtomically(JoinPath(source, "model.safetensors"), "weights"));
+  ASSERT_OK(WriteFileAtomically(
+      JoinPath(source, "lwq-manifest.json"),
+      absl::StrCat(R"({"files":[{"name":"model.safetensors","bytes":7,"sha256":")",
+                   Sha256Hex("weighty"), "\"}]}")));
+  const std::string out = JoinPath(directory.path(), "out");
+  const absl::Status status = ConvertArtifactAt({source, "gptq", out}).status();
+  EXPECT_THAT(status, FailsWith("VERIFY_MISMATCH", HasSubstr("model.safetensors")));
+  EXPECT_FALSE(FileExists(out));
+}
+
+TEST(ConvertArtifactTest, AGgufFileIsSaidToBeNone) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string source = JoinPath(directory.path(), "q4.gguf");
+  ASSERT_OK(WriteFileAtomically(source, "GGUF"));
+  EXPECT_THAT(ConvertArtifactAt({source, "gptq", JoinPath(directory.path(), "out")}),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("of GGUF files")));
 }
 
 TEST(ConvertArtifactTest, SaysWhetherItIsLossless) {

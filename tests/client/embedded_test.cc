@@ -18,6 +18,7 @@
 #include "client/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::client {
@@ -145,6 +146,15 @@ TEST_F(EmbeddedTest, APairThatCannotStartSaysWhy) {
   EXPECT_EQ(answer.code, 8);
   EXPECT_THAT(answer.err, HasSubstr("EMBEDDED_STOPPED"));
   EXPECT_THAT(answer.err, HasSubstr("the server exited with status 78"));
+}
+
+TEST_F(EmbeddedTest, WithoutRoomToStartItIsStorageThatIsMissing) {
+  ASSERT_OK(MakeDirectories(data()));
+  const lwq::testing::SmallDisk disk(data(), 256 << 10);
+  if (!disk.mounted()) GTEST_SKIP() << "no right to mount a disk of its own";
+  const Answer answer = Lwqctl("up");
+  EXPECT_EQ(answer.code, 7);
+  EXPECT_THAT(answer.err, HasSubstr("STORAGE_FULL: the disk of the data directory " + data()));
 }
 
 TEST_F(EmbeddedTest, ALongDataDirectoryGetsAShortSocket) {

@@ -1,5 +1,6 @@
 #include "client/explain.h"
 
+#include "client/progress.h"
 #include "gmock/gmock.h"
 
 namespace lwq::client {
@@ -58,6 +59,13 @@ TEST(ExplainTest, WhyNothingRuns) {
               AllOf(HasSubstr("nothing of it runs: 1 task is ready"), HasSubstr("lwqctl workers")));
 }
 
+TEST(ExplainTest, AJobThatIsHeldWaitsForNoWorker) {
+  v1::Job job = JobIn(v1::Job::QUEUED);
+  job.set_queue_detail("held: tenant blue may have 1 job at work, and has them");
+  EXPECT_THAT(ExplainJob(job, {}),
+              AllOf(HasSubstr("begins as others of its tenant end"), Not(HasSubstr("workers"))));
+}
+
 TEST(ExplainTest, WhichTaskFailedWhereAndWhatNext) {
   v1::TaskStatus failed = Task("quantize", 3, "FAILED");
   failed.set_attempt(2);
@@ -71,6 +79,29 @@ TEST(ExplainTest, WhichTaskFailedWhereAndWhatNext) {
               AllOf(HasSubstr("quantize layer 3 (task 3f2a90c1d4e5), failed 2 times, its worker "
                               "lost 1 times, last by STORAGE_FULL: no room in /data (worker w2)"),
                     HasSubstr("next: free disk space"), HasSubstr("lwqctl retry j-1")));
+}
+
+TEST(ExplainTest, OfAJobThatFailedNothingRunsAndTheTasksAreCounted) {
+  for (const v1::Job::State state : {v1::Job::FAILED, v1::Job::CANCELLED}) {
+    v1::Job job = JobIn(state);
+    job.mutable_progress()->set_fraction(0);
+    EXPECT_THAT(ExplainJob(job, {Task("plan", -2, "LEASED"), Task("score", 1, "READY"),
+                                 Task("quantize", 1, "BLOCKED")}),
+                AllOf(HasSubstr(", 4 of 10 tasks were done (0 of"), Not(HasSubstr("%")),
+                      Not(HasSubstr("runs now")), Not(HasSubstr("ready to run")),
+                      Not(HasSubstr("waits for others"))));
+    EXPECT_EQ(DoneText(job), "4/10");
+  }
+  EXPECT_EQ(DoneText(JobIn(v1::Job::RUNNING)), "42% 4/10");
+}
+
+TEST(ExplainTest, WhatWasAskedWronglyIsNotRetried) {
+  for (const char* reason : {"DATASET_INVALID", "BUDGET_INFEASIBLE", "NON_FINITE_WEIGHTS"}) {
+    v1::Job job = JobIn(v1::Job::FAILED);
+    job.mutable_failure()->set_reason(reason);
+    EXPECT_THAT(ExplainJob(job, {}),
+                AllOf(HasSubstr("; then submit it anew"), Not(HasSubstr("goes on where it was"))));
+  }
 }
 
 TEST(ExplainTest, AFinishedJobPointsToItsArtifact) {

@@ -185,6 +185,8 @@ TEST(UploadTest, RefusesWhatIsNoFile) {
 TEST(OutputPlaceTest, IsLookedAtBeforeTheWork) {
   LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
   EXPECT_OK(CheckOutputPlace(JoinPath(directory.path(), "new/deeper")));
+  // A file system that takes no folder, whatever the rights.
+  EXPECT_THAT(CheckOutputPlace("/proc/x/y"), FailsWith("PERMISSION_DENIED", HasSubstr("/proc")));
   EXPECT_THAT(CheckOutputPlace(JoinPath(directory.path(), ".")),
               ::testing::AnyOf(FailsWith("USAGE", HasSubstr("in use")),
                                FailsWith("OUTPUT_EXISTS", HasSubstr("exists"))));

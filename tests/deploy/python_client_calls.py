@@ -177,6 +177,9 @@ def wrong_requests_begin_nothing():
         raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("/m", "3,25bpw"))
         raised(lwq.InvalidArgument, "BUDGET_INVALID", lambda: client.quantize("/m", 3.25))
         raised(lwq.InvalidArgument, "USAGE", lambda: client.quantize("/m", "4bpw", out="/dev/shm"))
+        raised(lwq.InvalidArgument, "USAGE", lambda: client.quantize("/m", "4bpw", out=DIR / "late.gguf"))
+        raised(OSError, None, lambda: client.quantize("/m", "4bpw", out="/proc/x/y"))
+        ok(not list(DIR.glob("late*")) and not list(DIR.glob(".lwq-*")), "nothing lies where it was looked whether it could")
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: client.quantize("/m", "4bpw", priority="urgent"))
         raised(lwq.NotFound, "FILE_NOT_FOUND", lambda: client.quantize("/m", "4bpw", eval_text=DIR / "nowhere.txt"))
         raised(lwq.InvalidArgument, "FLAG_INVALID", lambda: client.quantize("s3://bucket/model", "4bpw"))
@@ -305,6 +308,7 @@ def gguf_is_a_file():
         raised(lwq.AlreadyExists, "OUTPUT_EXISTS", lambda: client.download("artifacts/a", DIR / "out.gguf"))
     with served(Jobs(), Models(), Artifacts("model.safetensors", "config.json")) as address, lwq.Client(address) as client:
         raised(lwq.InvalidArgument, "USAGE", lambda: client.download("artifacts/a", DIR / "other.gguf"))
+        ok(not list(DIR.glob("other*")), "and nothing of it was brought")
 
 
 def addresses_are_looked_at():

@@ -114,7 +114,7 @@ class Client:
         if priority not in _PRIORITIES:
             raise invalid("FLAG_INVALID", f'priority "{priority}": expected low, normal or high')
         began = time.monotonic()
-        spec = await self._spec(model, budget, options, timeout)
+        spec = await self._spec(model, budget, options, timeout, out)
         request = job_service_pb2.CreateJobRequest(job_id=job_id, request_id=_new_id())
         request.job.spec.quantize.CopyFrom(spec)
         request.job.labels.update(labels or {})
@@ -140,11 +140,14 @@ class Client:
         request = job_service_pb2.PlanJobRequest(spec=await self._spec(model, budget, options))
         return await self._call(self._jobs.PlanJob, request, PlanJobResponse)
 
-    async def _spec(self, model: Path, budget: str | int | Budget, options: Options, timeout: float | None = None) -> QuantizeSpec:
+    async def _spec(self, model: Path, budget: str | int | Budget, options: Options, timeout: float | None = None,
+                    out: Path | None = None) -> QuantizeSpec:
         """All that this side can refuse is refused before anything is sent."""
         options = given(options)
         spec = make_spec(str(model), budget, options)
         check_files(options)
+        if out is not None:
+            output.check_profile(out, spec.profile)
         if not spec.model.startswith("models/"):
             spec.model = (await self.add_model(model, timeout=timeout)).name
         await self._send_datasets(spec, options)
@@ -283,6 +286,7 @@ class Client:
             if not job.artifact:
                 raise NotFound("NOT_FOUND", "NOT_FOUND", f"{job.name} has no artifact: it is {Job.State.Name(job.state)}")
             job = await self.artifact(job.artifact)
+        output.check_fits(out, (file.name for file in job.files))
         with output.staged(out) as staging:
             await transfer.download(self._artifacts, job, staging, self._patience(), progress)
             await self._add_report(job, staging)

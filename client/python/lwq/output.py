@@ -6,7 +6,8 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 
 from lwq.errors import AlreadyExists, ResourceExhausted, Unavailable, invalid
 
@@ -20,13 +21,29 @@ def _absolute(out: str | os.PathLike[str]) -> pathlib.Path:
 def check(out: str | os.PathLike[str]) -> None:
     """That nothing is there that would be overwritten, and that it can be made. Raises AlreadyExists OUTPUT_EXISTS and InvalidArgument USAGE."""
     path = _absolute(out)
-    if path.exists() and (path.suffix == _GGUF or not path.is_dir() or any(path.iterdir())):
-        raise AlreadyExists("ALREADY_EXISTS", "OUTPUT_EXISTS", f"{path} exists: give another place, or remove it first")
     if path.exists() and os.path.ismount(path):
         raise invalid("USAGE", f"{path} is where a file system is mounted, and a finished directory cannot be moved there: give one below it")
+    if path.exists() and (path.suffix == _GGUF or not path.is_dir() or any(path.iterdir())):
+        raise AlreadyExists("ALREADY_EXISTS", "OUTPUT_EXISTS", f"{path} exists: give another place, or remove it first")
     parent = next(p for p in path.parents if p.exists())
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path} cannot be made: no right to write in {parent}")
+    try:  # what a file system says of rights is not all that it refuses: /proc takes no folder of root's either
+        os.rmdir(tempfile.mkdtemp(prefix=".lwq-", dir=parent))
+    except OSError as e:
+        raise OSError(e.errno, f"{path} cannot be made, because {parent} takes no new folder: {e.strerror}") from None
+
+
+def check_fits(out: str | os.PathLike[str], files: Iterable[str]) -> None:
+    """That an artifact of these files can go to `out`. Raises InvalidArgument USAGE for one of several where that names one."""
+    path = _absolute(out)
+    if path.suffix == _GGUF and sum(name.endswith(_GGUF) for name in files) != 1:
+        raise invalid("USAGE", f"{path} names a file, and this artifact is a directory of several: give a directory")
+
+
+def check_profile(out: str | os.PathLike[str], profile: str) -> None:
+    """The same of an artifact that is still to be made."""
+    path = _absolute(out)
+    if path.suffix == _GGUF and profile != "llama.cpp":
+        raise invalid("USAGE", f'{path} names a GGUF file: add engine="llama.cpp", or give a directory')
 
 
 def check_space(folder: pathlib.Path, size_bytes: int) -> None:
@@ -72,9 +89,8 @@ def publish(staging: pathlib.Path, out: str | os.PathLike[str]) -> pathlib.Path:
             path.rmdir()
         staging.rename(path)
         return path
+    check_fits(path, (file.name for file in staging.iterdir()))
     files = [file for file in staging.iterdir() if file.suffix == _GGUF]
-    if len(files) != 1:
-        raise invalid("USAGE", f"{path} names a file, and this artifact is a directory of several: give a directory")
     for file in staging.iterdir():
         if file != files[0]:
             file.rename(path.with_name(f"{path.name}.{file.name}"))

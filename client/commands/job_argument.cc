@@ -1,0 +1,45 @@
+#include "client/commands/job_argument.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/log.h"
+#include "base/reasons.h"
+#include "base/status_macros.h"
+#include "client/commands/output.h"
+
+namespace lwq::client {
+namespace {
+
+constexpr int kPageSize = 1000;
+constexpr size_t kMostNamed = 5;
+
+}  // namespace
+
+absl::StatusOr<std::string> JobArgument(Client* client, const std::string& argument) {
+  const std::string name = FullName("jobs", argument);
+  if (!absl::IsNotFound(client->GetJob(name).status())) return name;
+  std::vector<std::string> found;
+  v1::ListJobsRequest request;
+  request.set_page_size(kPageSize);
+  do {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse page, client->ListJobs(request));
+    for (const v1::Job& job : page.jobs()) {
+      if (absl::StartsWith(job.name(), name)) found.push_back(job.name());
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (found.size() == 1) return found.front();
+  if (found.empty()) return name;
+  const size_t named = std::min(found.size(), kMostNamed);
+  return Failure(
+      reasons::kNotFound,
+      absl::StrCat(found.size(), " jobs have names that begin with ", LogSafe(argument), ": ",
+                   LogSafe(absl::StrJoin(found.begin(), found.begin() + named, ", ")),
+                   found.size() > named ? ", ..." : ""));
+}
+
+}  // namespace lwq::client
