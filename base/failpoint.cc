@@ -1,5 +1,6 @@
 #include "base/failpoint.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,12 +18,12 @@ namespace {
 bool ParseAction(absl::string_view text, FailpointAction& action) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(text, absl::MaxSplits(':', 1));
-  if (text == "crash") {
-    action.crash_at = 1;
+  for (const auto& [name, at] :
+       {std::pair("crash", &action.crash_at), std::pair("segv", &action.segv_at)}) {
+    if (parts.first != name) continue;
+    if (text != name) return absl::SimpleAtoi(parts.second, at) && *at > 0;
+    *at = 1;
     return true;
-  }
-  if (parts.first == "crash") {
-    return absl::SimpleAtoi(parts.second, &action.crash_at) && action.crash_at > 0;
   }
   return parts.first == "delay" && absl::ParseDuration(parts.second, &action.delay);
 }
@@ -35,8 +36,8 @@ absl::StatusOr<std::map<std::string, FailpointAction>> ParseFailpoints(absl::str
     const std::pair<std::string, absl::string_view> parts =
         absl::StrSplit(one, absl::MaxSplits('=', 1));
     if (parts.first.empty() || !ParseAction(parts.second, actions[parts.first])) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("failpoint \"", one, "\": expected NAME=crash, crash:N or delay:DURATION"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "failpoint \"", one, "\": expected NAME=crash, crash:N, segv, segv:N or delay:DURATION"));
     }
   }
   return actions;
@@ -73,7 +74,12 @@ void Failpoint(const char* name) {
   const auto found = points.find(name);
   if (found == points.end()) return;
   Point& point = found->second;
-  if (++point.passed == point.action.crash_at) ::_exit(kFailpointExit);
+  const int passed = ++point.passed;
+  if (passed == point.action.crash_at) ::_exit(kFailpointExit);
+  if (passed == point.action.segv_at) {
+    ::signal(SIGSEGV, SIG_DFL);
+    ::raise(SIGSEGV);
+  }
   absl::SleepFor(point.action.delay);
 }
 #endif

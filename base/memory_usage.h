@@ -1,4 +1,4 @@
-// What this process holds.
+// What this process, or another one of this user, holds.
 #pragma once
 
 #include <cstdint>
@@ -8,5 +8,7 @@ namespace lwq {
 // Anonymous resident memory (RssAnon of /proc/self/status): heap and stacks, not mapped files. 0
 // where the system does not tell.
 int64_t AnonymousMemoryBytes();
+// Of another process.
+int64_t AnonymousMemoryBytesOf(int pid);
 
 }  // namespace lwq

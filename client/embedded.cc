@@ -96,15 +96,12 @@ std::vector<ChildSpec> Children(const EmbeddedPaths& paths, const std::string& b
   server.ready_file = paths.ready_file;
   ChildSpec worker;
   worker.name = "the worker";
-  worker.argv = {JoinPath(binaries, "lwq-worker"),
-                 "--server",
-                 paths.address,
-                 "--work-dir",
-                 paths.worker_data,
-                 "--worker-id",
-                 "embedded",
-                 "--server-blobs",
-                 JoinPath(paths.server_data, "blobs")};
+  worker.argv = {JoinPath(binaries, "lwq-worker"), "--server", paths.address, "--work-dir",
+                 paths.worker_data, "--worker-id", "embedded", "--server-blobs",
+                 JoinPath(paths.server_data, "blobs"),
+                 // One's own models on one's own machine; and if the worker crashes, it is started
+                 // again.
+                 "--task-isolation", "none"};
   if (!options.threads.empty()) {
     worker.argv.insert(worker.argv.end(), {"--threads", options.threads});
   }

@@ -19,13 +19,12 @@
 #include "base/rpc/token.h"
 #include "base/status_macros.h"
 #include "records/option_records.h"
-#include "worker/engine/device/device_speed.h"
 #include "worker/engine/model/families.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/engine/score/scorer.h"
 #include "worker/failure_proto.h"
+#include "worker/local_engine.h"
 #include "worker/runner/task_kinds.h"
-#include "worker/runner/task_runner.h"
 #include "worker/task_label.h"
 
 namespace lwq {
@@ -76,29 +75,32 @@ int64_t Ceiling(int64_t asked, int64_t of_device) {
 
 }  // namespace
 
-Agent::Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel)
+Agent::Agent(AgentOptions options, std::unique_ptr<TaskEngine> engine,
+             std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
-      device_(device),
+      engine_(std::move(engine)),
       incarnation_(RandomHex(16)),
       channel_(std::move(channel)),
       stub_(v1::WorkerService::NewStub(channel_)),
-      metrics_(std::string(device_->name()), options_.memory_bytes) {}
+      metrics_(engine_->device().name, options_.memory_bytes) {}
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
+  return Create(std::move(options), std::make_unique<LocalEngine>(device, /*measures=*/true));
+}
+
+absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options,
+                                                     std::unique_ptr<TaskEngine> engine) {
   LWQ_ASSIGN_OR_RETURN(auto credentials, ClientCredentials(options.tls));
   LWQ_ASSIGN_OR_RETURN(credentials,
                        WithToken(std::move(credentials), options.token_file, options.server));
   auto channel = MakeChannel(options.server, std::move(credentials));
-  options.memory_bytes = Ceiling(options.memory_bytes, device->memory_limit_bytes());
-  std::unique_ptr<Agent> agent(new Agent(std::move(options), device, std::move(channel)));
+  options.memory_bytes = Ceiling(options.memory_bytes, engine->device().memory_limit_bytes);
+  std::unique_ptr<Agent> agent(
+      new Agent(std::move(options), std::move(engine), std::move(channel)));
   LWQ_ASSIGN_OR_RETURN(agent->blobs_,
                        BlobCache::Open(agent->options_.work_directory, agent->channel_,
                                        agent->options_.cache_bytes));
   agent->blobs_->ShareFilesWith(agent->options_.server_blobs);
-  // Known to be rough, and no reason not to work where it cannot be told.
-  const absl::StatusOr<double> speed = MeasureOperationsPerSecond(device);
-  if (speed.ok()) agent->operations_per_second_ = *speed;
-  if (!speed.ok()) spdlog::warn("measuring the device: {}", LogSafe(speed.status().ToString()));
   return agent;
 }
 
@@ -106,13 +108,13 @@ v1::RegisterWorkerRequest Agent::Registration() const {
   v1::RegisterWorkerRequest request;
   request.set_worker_id(options_.worker_id);
   request.set_incarnation(incarnation_);
-  request.set_device(std::string(device_->name()));
-  request.set_device_description(device_->Description());
-  request.set_numerics_class(device_->NumericsClass());
+  request.set_device(engine_->device().name);
+  request.set_device_description(engine_->device().description);
+  request.set_numerics_class(engine_->device().numerics_class);
   request.set_build(LWQ_VERSION);
   request.set_memory_bytes(options_.memory_bytes);
   request.set_protocol(2);
-  request.set_operations_per_second(operations_per_second_);
+  request.set_operations_per_second(engine_->device().operations_per_second);
   for (const TaskKindInfo& kind : RunnableKinds()) {
     v1::TaskKindVersion* known = request.add_kinds();
     known->set_kind(std::string(kind.name));
@@ -232,19 +234,19 @@ absl::Status Agent::Run() {
     if (std::exchange(away, false)) spdlog::info("{} is back", options_.server);
     retry.Reset();
     if (polled->leases().empty()) {
-      ReleaseTaskMemory();
+      engine_->Rest();
       if (options_.clock->Steady() - last_work < options_.exit_when_idle) continue;
       spdlog::info("no work for {}: ending", absl::FormatDuration(options_.exit_when_idle));
       break;
     }
     for (const v1::Lease& lease : polled->leases()) {
-      if (stopping_ || !device_lost_.ok()) {
+      if (stopping_ || !broken_.ok()) {
         Release(lease);
       } else {
         RunLease(lease);
       }
     }
-    if (!device_lost_.ok()) return device_lost_;
+    if (!broken_.ok()) return broken_;
     last_work = options_.clock->Steady();
   }
   return absl::OkStatus();
@@ -257,34 +259,25 @@ void Agent::RunLease(const v1::Lease& lease) {
   const absl::Duration start = options_.clock->Steady();
   absl::StatusOr<v1::TaskOutput> result = absl::InternalError("not run");
   MeasuredBlobs blobs(blobs_.get(), &metrics_, options_.clock);
+  broken_ = engine_->Prepare(lease.spec());
+  if (!broken_.ok()) return Release(lease);
   metrics_.TaskStarted();
-  PrepareMemory(device_, lease.spec());
+  metrics_.SetChild(engine_->pid());
   {
     LeaseKeeper keeper(stub_.get(), options_.worker_id, incarnation_, lease, heartbeat_interval_,
-                       options_.clock);
-    TaskContext context;
-    context.device = device_;
-    context.blobs = &blobs;
-    context.memory_bytes = options_.memory_bytes;
-    context.calibration_tokens = &calibration_tokens_;
-    context.evaluation_tokens = &evaluation_tokens_;
-    context.lease = &lease;
-    context.progress = [&](double fraction, const std::string& current) {
+                       options_.clock, engine_->pid());
+    TaskRun run = {.lease = &lease, .blobs = &blobs, .memory_bytes = options_.memory_bytes};
+    run.progress = [&](double fraction, const std::string& current) {
       if (stopping_) keeper.Cancel();
       return keeper.Progress(fraction, current);
     };
     blobs_->BeginTask([&](const std::string& what) { keeper.WaitsFor(what); });
-    result = RunTask(context);
-    if (!result.ok() && device_->Lost()) {
-      device_lost_ =
-          Failure(reasons::kDeviceLost, absl::StrCat(device_->name(),
-                                                     " has a fault that only a new process "
-                                                     "gets rid of: ",
-                                                     result.status().message()));
-      result = device_lost_;
-    }
+    result = engine_->Run(run);
+    broken_ = engine_->lost();
     const double seconds = absl::ToDoubleSeconds(options_.clock->Steady() - start);
-    const int64_t peak = std::max(keeper.peak_anonymous_bytes(), AnonymousMemoryBytes());
+    const int64_t now =
+        engine_->pid() == 0 ? AnonymousMemoryBytes() : AnonymousMemoryBytesOf(engine_->pid());
+    const int64_t peak = std::max(keeper.peak_anonymous_bytes(), now);
     metrics_.TaskEnded(lease.spec(), OutcomeOf(result.status()), seconds, peak);
     if (result.ok()) {
       spdlog::info("done {} seconds={:.2f}", label, seconds);

@@ -18,8 +18,7 @@
 #include "worker/blob_cache.h"
 #include "worker/engine/device/device.h"
 #include "worker/lease_keeper.h"
-#include "worker/runner/calibration_tokens.h"
-#include "worker/runner/kept_tokens.h"
+#include "worker/task_engine.h"
 #include "worker/worker_metrics.h"
 
 namespace lwq {
@@ -30,7 +29,8 @@ struct AgentOptions {
   std::string token_file;  // of the token that it shows; empty: none
   std::string worker_id;
   std::string work_directory;
-  // Ceiling of what a task takes, of anonymous memory and of a device's own; 0: what the device has.
+  // Ceiling of what a task takes, of anonymous memory and of a device's own; 0: what the device
+  // has.
   int64_t memory_bytes = 0;
   int64_t cache_bytes = int64_t{64} << 30;
   std::string server_blobs;  // see BlobCache::ShareFilesWith; empty: blobs are copied
@@ -42,12 +42,16 @@ struct AgentOptions {
 class Agent {
  public:
   // Errors are those of the work directory and of the options' files.
+  static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options,
+                                                       std::unique_ptr<TaskEngine> engine);
+  // Tasks run in this process, on `device`, which outlives the agent.
   static absl::StatusOr<std::unique_ptr<Agent>> Create(AgentOptions options, Device* device);
 
   // Works until Stop() or until it was idle for options.exit_when_idle (OK), or until another
   // worker took over this worker's id (FAILED_PRECONDITION "INCARNATION_SUPERSEDED"), or until the
-  // device is lost (INTERNAL "DEVICE_LOST": only another process can use it again; its task is
-  // reported as failed and runs elsewhere). A server that is away is waited for.
+  // engine can run nothing any more (INTERNAL "DEVICE_LOST": only another process can use the
+  // device again; its task is reported as failed and runs elsewhere; or that no process for tasks
+  // can be started). A server that is away is waited for.
   absl::Status Run();
 
   // Asks Run to give its lease back and return; async-signal-safe.
@@ -61,7 +65,8 @@ class Agent {
   WorkerMetrics& metrics() { return metrics_; }
 
  private:
-  Agent(AgentOptions options, Device* device, std::shared_ptr<grpc::Channel> channel);
+  Agent(AgentOptions options, std::unique_ptr<TaskEngine> engine,
+        std::shared_ptr<grpc::Channel> channel);
   absl::Status Register();
   // Logs why the server gave no answer. TLS_INVALID where that is how this worker is set up.
   absl::Status WarnOfSilence(const absl::Status& status);
@@ -80,17 +85,14 @@ class Agent {
   v1::RegisterWorkerRequest Registration() const;
 
   const AgentOptions options_;
-  Device* const device_;
-  double operations_per_second_ = 0;
+  const std::unique_ptr<TaskEngine> engine_;
   const std::string incarnation_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::WorkerService::Stub> stub_;
   std::unique_ptr<BlobCache> blobs_;
-  CalibrationTokens calibration_tokens_;
-  KeptTokens evaluation_tokens_;
   absl::Duration heartbeat_interval_ = absl::Seconds(10);
   WorkerMetrics metrics_;
-  absl::Status device_lost_;  // or OK
+  absl::Status broken_;  // why no task can be run any more, or OK
   std::atomic<bool> registered_{false};
   bool was_registered_ = false;  // ever
   std::atomic<bool> stopping_{false};

@@ -30,4 +30,11 @@ v1::Failure FailureFromStatus(const absl::Status& status) {
   return failure;
 }
 
+absl::Status StatusFromFailure(const v1::Failure& failure) {
+  absl::StatusCode code = static_cast<absl::StatusCode>(failure.code());
+  if (code == absl::StatusCode::kOk) code = absl::StatusCode::kInternal;
+  if (failure.reason() == absl::StatusCodeToString(code)) return {code, failure.message()};
+  return Failure(code, failure.reason(), failure.message());
+}
+
 }  // namespace lwq

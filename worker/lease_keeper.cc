@@ -18,18 +18,25 @@ constexpr absl::Duration kMemorySampleInterval = absl::Milliseconds(100);
 // sampling is not work.
 constexpr double kBusyShare = 0.2;
 
-// Of all threads of this process.
-double CpuSeconds() {
-  timespec used;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+double SecondsOf(clockid_t clock) {
+  timespec used = {};
+  clock_gettime(clock, &used);
   return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
+}
+
+// Of all threads of this process, and of the child's.
+double CpuSeconds(int child) {
+  const double own = SecondsOf(CLOCK_PROCESS_CPUTIME_ID);
+  clockid_t of_child = 0;
+  if (child == 0 || clock_getcpuclockid(child, &of_child) != 0) return own;
+  return own + SecondsOf(of_child);
 }
 
 }  // namespace
 
 LeaseKeeper::LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id,
                          std::string incarnation, const v1::Lease& lease, absl::Duration interval,
-                         Clock* clock)
+                         Clock* clock, int child)
     : stub_(stub),
       worker_id_(std::move(worker_id)),
       incarnation_(std::move(incarnation)),
@@ -37,7 +44,8 @@ LeaseKeeper::LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id,
       epoch_(lease.epoch()),
       interval_(interval),
       clock_(clock),
-      cpu_seconds_(CpuSeconds()),
+      child_(child),
+      cpu_seconds_(CpuSeconds(child)),
       cpu_looked_(clock->Steady()),
       thread_([this] { Loop(); }) {}
 
@@ -79,7 +87,7 @@ int64_t LeaseKeeper::peak_anonymous_bytes() {
 void LeaseKeeper::Loop() {
   absl::Duration next_beat = clock_->Steady() + interval_;
   while (true) {
-    const int64_t anonymous = AnonymousMemoryBytes();
+    const int64_t anonymous = child_ == 0 ? AnonymousMemoryBytes() : AnonymousMemoryBytesOf(child_);
     {
       const absl::Duration next_sample = clock_->Steady() + kMemorySampleInterval;
       MutexLock lock(&mu_);
@@ -99,7 +107,7 @@ void LeaseKeeper::Loop() {
 }
 
 void LeaseKeeper::CountBusy() {
-  const double cpu = CpuSeconds();
+  const double cpu = CpuSeconds(child_);
   const absl::Duration now = clock_->Steady();
   const double used = cpu - cpu_seconds_;
   if (used >= kBusyShare * absl::ToDoubleSeconds(now - cpu_looked_)) busy_seconds_ += used;

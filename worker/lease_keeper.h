@@ -1,5 +1,6 @@
 // Keeps one lease alive while its task computes: a thread that sends heartbeats, takes the server's
-// directives and samples the process's anonymous memory.
+// directives and samples the anonymous memory of the process that
+// runs it.
 #pragma once
 
 #include <string>
@@ -15,9 +16,10 @@ namespace lwq {
 
 class LeaseKeeper {
  public:
-  // `stub` and `clock` must outlive it. Sends the first heartbeat after one interval.
+  // `stub` and `clock` must outlive it. Sends the first heartbeat after one interval. `child`: the
+  // process that runs the task; 0: this one.
   LeaseKeeper(v1::WorkerService::Stub* stub, std::string worker_id, std::string incarnation,
-              const v1::Lease& lease, absl::Duration interval, Clock* clock);
+              const v1::Lease& lease, absl::Duration interval, Clock* clock, int child = 0);
   ~LeaseKeeper();
 
   // Called by the task. CANCELLED when nobody wants the result any more, ABORTED "LEASE_LOST" when
@@ -42,6 +44,7 @@ class LeaseKeeper {
   const int64_t epoch_;
   const absl::Duration interval_;
   Clock* const clock_;
+  const int child_;
 
   Mutex mu_;
   CondVar wake_;

@@ -1,11 +1,12 @@
 // lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 1 a model that was only
-// looked at cannot be used or an artifact cannot be converted, 70 internal, 71 the device is lost and
-// only a new process can use it, 75 another worker has this one's name or a second signal came, 78
-// configuration.
+// looked at cannot be used or an artifact cannot be converted, 70 internal, 71 the device is lost
+// and only a new process can use it, 75 another worker has this one's name or a second signal came,
+// 78 configuration.
 #include <signal.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,10 +20,13 @@
 #include "base/settings.h"
 #include "base/status_macros.h"
 #include "worker/agent.h"
+#include "worker/child_engine.h"
 #include "worker/default_worker_id.h"
 #include "worker/engine/device/device.h"
+#include "worker/local_engine.h"
 #include "worker/runner/convert_command.h"
 #include "worker/runner/model_check.h"
+#include "worker/task_child.h"
 
 namespace {
 
@@ -51,12 +55,19 @@ int ExitCodeOf(const absl::Status& status) {
 }
 
 // With `metrics_listen` not empty it serves /metrics, /livez and /readyz there.
-absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::DeviceOptions& device_options,
-                       const std::string& metrics_listen) {
-  LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Device> device, lwq::MakeDevice(device_options));
-  spdlog::info("device {}", device->Description());
+absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::ChildOptions& child,
+                       bool isolated, const std::string& metrics_listen) {
+  std::unique_ptr<lwq::Device> device;  // of this process
+  std::unique_ptr<lwq::TaskEngine> engine;
+  if (isolated) {
+    LWQ_ASSIGN_OR_RETURN(engine, lwq::ChildEngine::Start(child));
+  } else {
+    LWQ_ASSIGN_OR_RETURN(device, lwq::MakeDevice(child.device));
+    engine = std::make_unique<lwq::LocalEngine>(device.get(), /*measures=*/true);
+  }
+  spdlog::info("device {}", engine->device().description);
   LWQ_ASSIGN_OR_RETURN(std::unique_ptr<lwq::Agent> agent,
-                       lwq::Agent::Create(options, device.get()));
+                       lwq::Agent::Create(options, std::move(engine)));
   std::unique_ptr<lwq::HttpEndpoint> http;
   if (!metrics_listen.empty()) {
     lwq::HttpEndpoint::Handlers handlers;
@@ -113,38 +124,49 @@ void AddConnection(CLI::App& app, lwq::AgentOptions& options) {
                  "file of the token to show instead of a certificate; read again when it changes");
 }
 
+void AddTasks(CLI::App& app, lwq::ChildOptions& child, std::string& isolation) {
+  app.add_option("--device", child.device.device, "auto, cpu, cuda:N or reference")
+      ->capture_default_str();
+  app.add_option("--threads", child.device.num_threads, "compute threads; 0: all cores")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--task-isolation", isolation,
+                 "process: tasks run in a process of their own, without rights that they do not "
+                 "need, and one that crashes fails alone; none: in the worker's")
+      ->check(CLI::IsMember({"process", "none"}))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], lwq::kTaskChildFlag) == 0) return lwq::RunTaskChild();
   CLI::App app("Runs lwq's tasks on one device: asks the server for work, computes, reports.");
   lwq::AgentOptions options;
-  lwq::DeviceOptions device;
-  std::string log_format = "text", log_level = "info", metrics_listen;
+  lwq::ChildOptions child;
+  std::string metrics_listen, isolation = "process";
   double exit_when_idle = 0;
   AddConnection(app, options);
   app.add_option("--work-dir", options.work_directory, "local cache and scratch space (required)");
   app.add_option("--worker-id", options.worker_id,
                  "name that stays the same over restarts (default: host name and process id)");
-  app.add_option("--device", device.device, "auto, cpu, cuda:N or reference")
-      ->capture_default_str();
-  app.add_option("--threads", device.num_threads, "compute threads; 0: all cores")
-      ->check(CLI::NonNegativeNumber);
+  AddTasks(app, child, isolation);
   app.add_option("--memory", options.memory_bytes,
                  "ceiling of a task's memory, of a GPU's too (suffixes KiB, MiB, GiB); 0: none")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));
-  app.add_option("--server-blobs", options.server_blobs,
-                 "folder of the blobs of a server that runs here as this user: files are linked, not "
-                 "copied");
+  app.add_option(
+      "--server-blobs", options.server_blobs,
+      "folder of the blobs of a server that runs here as this user: files are linked, not "
+      "copied");
   app.add_option("--exit-when-idle", exit_when_idle,
                  "seconds without work after which it ends well; 0: never")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--metrics-listen", metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
-  app.add_option("--log-format", log_format, "text or json")
+  app.add_option("--log-format", child.log_format, "text or json")
       ->check(CLI::IsMember({"text", "json"}));
-  app.add_option("--log-level", log_level, "trace, debug, info, warn or error");
+  app.add_option("--log-level", child.log_level, "trace, debug, info, warn or error");
   lwq::ConvertRequest convert;
   AddConvert(app, convert);
   std::string check_model;
@@ -162,7 +184,8 @@ int main(int argc, char** argv) {
     return kExitConfiguration;
   }
   lwq::InitLogging("lwq-worker",
-                   log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText, log_level);
+                   child.log_format == "json" ? lwq::LogFormat::kJson : lwq::LogFormat::kText,
+                   child.log_level);
   signal(SIGPIPE, SIG_IGN);
   if (exit_when_idle > 0) options.exit_when_idle = absl::Seconds(exit_when_idle);
   if (options.worker_id.empty()) {
@@ -171,7 +194,7 @@ int main(int argc, char** argv) {
     options.worker_id = lwq::DefaultWorkerId(host, getpid());
   }
   absl::Status status = lwq::CheckAddress(options.server);
-  if (status.ok()) status = RunWorker(options, device, metrics_listen);
+  if (status.ok()) status = RunWorker(options, child, isolation == "process", metrics_listen);
   if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));
   return ExitCodeOf(status);
 }

@@ -94,7 +94,9 @@ void WorkerMetrics::Moved(const std::string& stage, double seconds, int64_t byte
 
 std::string WorkerMetrics::Expose() {
   process_.Update();
-  memory_->Set({"now"}, static_cast<double>(AnonymousMemoryBytes()));
+  const int child = child_;
+  const int64_t of_child = child == 0 ? 0 : AnonymousMemoryBytesOf(child);
+  memory_->Set({"now"}, static_cast<double>(AnonymousMemoryBytes() + of_child));
   return metrics_.Expose();
 }
 

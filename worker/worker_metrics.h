@@ -1,6 +1,7 @@
 // The worker's metrics: what it runs, where the time of its tasks goes, what memory it holds.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 #include "absl/time/time.h"
@@ -23,6 +24,8 @@ class WorkerMetrics {
   // `outcome`: done, failed or released. `seconds` is the whole of it, transfers included.
   void TaskEnded(const v1::TaskSpec& spec, const std::string& outcome, double seconds,
                  int64_t peak_anonymous_bytes);
+  // The process that runs tasks; 0: this one. Its memory counts with this one's.
+  void SetChild(int pid) { child_ = pid; }
   void Moved(const std::string& stage, double seconds, int64_t bytes);  // fetch, upload
 
   std::string Expose();
@@ -36,6 +39,7 @@ class WorkerMetrics {
   CounterFamily* blob_bytes_;
   CounterFamily* tokens_;
   GaugeFamily* memory_;
+  std::atomic<int> child_{0};
   Mutex mu_;
   double moving_seconds_ ABSL_GUARDED_BY(mu_) = 0;  // of the task that runs
 };

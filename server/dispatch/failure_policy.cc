@@ -1,6 +1,5 @@
 #include "server/dispatch/failure_policy.h"
 
-
 #include "base/reasons.h"
 #include "base/retry.h"
 
@@ -33,7 +32,10 @@ int WorkersNeeded(const v1::Failure& failure) {
     if (failure.reason() == environment->name) return kAll;
   }
   if (RuleOf(failure, /*inputs_whole=*/false).remakes_inputs) return kAll;
-  if (failure.reason() == reasons::kInternal.name) return kThree;
+  // As with workers that are lost with it: after three it is the task.
+  for (const Reason* fault : {&reasons::kInternal, &reasons::kTaskCrashed}) {
+    if (failure.reason() == fault->name) return kThree;
+  }
   switch (static_cast<absl::StatusCode>(failure.code())) {
     // A file, a permission, space or a kernel that another worker may have.
     case absl::StatusCode::kNotFound:

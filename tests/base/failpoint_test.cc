@@ -17,9 +17,11 @@ TEST(FailpointTest, ATextNamesPointsAndWhatHappensThere) {
   EXPECT_EQ(actions.at("c").crash_at, 3);
   EXPECT_EQ(actions.at("d").crash_at, 0);
   EXPECT_EQ(actions.at("d").delay, absl::Milliseconds(40));
+  EXPECT_EQ(ParseFailpoints("a=segv")->at("a").segv_at, 1);
+  EXPECT_EQ(ParseFailpoints("a=segv:2")->at("a").segv_at, 2);
   EXPECT_TRUE(ParseFailpoints("")->empty());
   for (const char* bad :
-       {"a", "a=", "=crash", "a=crash:0", "a=crash:x", "a=delay:soon", "a=fail"}) {
+       {"a", "a=", "=crash", "a=crash:0", "a=crash:x", "a=segv:", "a=delay:soon", "a=fail"}) {
     EXPECT_THAT(std::string(ParseFailpoints(bad).status().message()), HasSubstr(bad));
   }
 }

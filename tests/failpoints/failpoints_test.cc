@@ -96,6 +96,8 @@ constexpr Point kOfWorker[] = {
     {"worker.before_heartbeat", 1, During::kJobOfSlowReports},
     {"worker.before_keeping_download", 1, During::kJobOfColdWorker},
 };
+// Where tasks' own processes end, and the worker goes on: tests/cluster/task_child_test.cc.
+constexpr Point kOfTaskChild[] = {{"child.task_begun"}};
 // Before there is anything to lose: of the first start of all.
 constexpr Point kOfFirstStart[] = {{"migrate.before_commit"}, {"migrate.after_commit"}};
 
@@ -309,6 +311,7 @@ TEST_F(FailpointsTest, EveryPointOfTheSourcesIsTried) {
   add(kOfFilesServer);
   add(kOfSharedServer);
   add(kOfWorker);
+  add(kOfTaskChild);
   add(kOfFirstStart);
   const std::regex call("Failpoint\\(\"([a-z0-9_.]+)\"\\)");
   for (const char* folder : {"server", "worker"}) {

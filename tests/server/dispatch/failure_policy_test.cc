@@ -33,6 +33,19 @@ TEST(FailurePolicyTest, OneWorkersWordIsNotEnough) {
   EXPECT_FALSE(DecideRetry(task, Of(reasons::kOverloaded)).exclude) << "no worker's fault";
 }
 
+// As with workers that are lost with their task.
+TEST(FailurePolicyTest, ATaskThatCrashesIsToBlameWhenItDoesOnThreeWorkers) {
+  v1::TaskRecord task;
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kTaskCrashed)).again) << "where there is one alone";
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kTaskCrashed)).exclude);
+  task.set_attempt(2);
+  task.add_excluded("one");
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kTaskCrashed)).again);
+  EXPECT_TRUE(DecideRetry(task, Of(reasons::kTaskCrashed)).elsewhere);
+  task.add_excluded("two");
+  EXPECT_FALSE(DecideRetry(task, Of(reasons::kTaskCrashed)).elsewhere);
+}
+
 TEST(FailurePolicyTest, HostMemoryThatRanOutIsTriedOnceMore) {
   v1::TaskRecord task;
   EXPECT_TRUE(DecideRetry(task, Of(reasons::kHostOom)).again);
