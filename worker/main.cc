@@ -128,7 +128,7 @@ void AddTasks(CLI::App& app, lwq::ChildOptions& child, std::string& isolation) {
   app.add_option("--device", child.device.device, "auto, cpu, cuda:N or reference")
       ->capture_default_str();
   app.add_option("--threads", child.device.num_threads, "compute threads; 0: all cores")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 4096));
   app.add_option("--task-isolation", isolation,
                  "process: tasks run in a process of their own, without rights that they do not "
                  "need, and one that crashes fails alone; none: in the worker's")
@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
       "copied");
   app.add_option("--exit-when-idle", exit_when_idle,
                  "seconds without work after which it ends well; 0: never")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e9));
   app.add_option("--metrics-listen", metrics_listen,
                  "host:port of /metrics, /livez and /readyz; none without it");
   app.add_option("--log-format", child.log_format, "text or json")

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "records/expected_size.h"
 #include "records/option_records.h"
 #include "records/plan_records.h"
 #include "server/dispatch/job_options.h"
@@ -174,6 +175,28 @@ absl::StatusOr<std::map<int, Products>> ProductsOf(const v1::QuantizeSpec& spec,
   return QuantizedFormats(menu, inventory);
 }
 
+// What a source has that holds fewer bytes than its weights take as floats: it was quantized
+// before, or is of 8-bit floats.
+void WarnOfSmallSource(const v1::QuantizeSpec& spec, const v1::ModelManifest& manifest,
+                       Feasibility& result) {
+  const int64_t stored = manifest.weight_bytes();
+  if (stored <= 0) return;
+  // Halves, 8-bit floats and less are told from headers and padding by far.
+  if (static_cast<double>(stored) < 0.75 * static_cast<double>(result.source_bytes)) {
+    result.warnings.push_back(absl::StrCat(
+        "the source stores its weights in ", stored, " bytes, which take ", result.source_bytes,
+        " as ", manifest.inventory().weight_dtype(),
+        ": it is quantized already, and what that cost is not won back; give the model that it was "
+        "made from, if there is one"));
+  }
+  const int64_t most = ExpectedFileBytes(spec, manifest);
+  if (most > stored) {
+    result.warnings.push_back(absl::StrCat("the weight files may take ", most,
+                                           " bytes, more than the source's ", stored,
+                                           ": give a smaller budget"));
+  }
+}
+
 absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
                                              const v1::ModelManifest& manifest,
                                              MemoryQuestion memory) {
@@ -201,11 +224,10 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   result.memory = ForecastUnderCeiling(prepared->model, memory, spec.memory_bytes());
   LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(result.memory, spec.memory_bytes()));
   LWQ_RETURN_IF_ERROR(CheckFeasible(problem));
-  if (result.budget_bytes > result.largest_bytes) {
-    result.warnings.push_back(
-        absl::StrCat("the budget of ", result.budget_bytes, " bytes is above the largest plan's ",
-                     result.largest_bytes, ": every linear gets its largest format"));
+  if (std::string above = AboveLargestPlan(problem); !above.empty()) {
+    result.warnings.push_back(std::move(above));
   }
+  WarnOfSmallSource(spec, manifest, result);
   return result;
 }
 

@@ -55,9 +55,12 @@ absl::Status DeleteJob(Scheduler& scheduler, const std::string& name, const Requ
     LWQ_ASSIGN_OR_RETURN(const Record row, scheduler.GetJobRow(name));
     LWQ_ASSIGN_OR_RETURN(const v1::JobRecord record, ParseRecord<v1::JobRecord>(Table::kJobs, row));
     if (!IsTerminal(record.job().state())) {
-      return Failure(reasons::kStateConflict,
-                     absl::StrCat(name, " is ", v1::Job::State_Name(record.job().state()),
-                                  "; cancel it, then delete it"));
+      return Failure(
+          reasons::kStateConflict,
+          absl::StrCat(name, " is ", v1::Job::State_Name(record.job().state()),
+                       record.job().state() == v1::Job::CANCELLING
+                           ? "; delete it when it has ended, which lwqctl watch waits for"
+                           : "; cancel it, then delete it"));
     }
     std::vector<Write> writes = RequestWrites(mark, name, scheduler.Now());
     writes.push_back(Removal(Table::kJobs, row));

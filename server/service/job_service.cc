@@ -100,6 +100,15 @@ void FitMessage(v1::Job& job) {
   job.add_warnings("the single items of the evaluations are too many for one answer; left out");
 }
 
+// How the planning stands, which is no task of its own.
+const char* PlanState(const v1::JobRecord& record) {
+  const bool planned = record.plan_state() == v1::JobRecord::PLANNED;
+  const bool begun = record.plan_state() == v1::JobRecord::RUNNING;
+  if (planned) return "DONE";
+  if (!IsTerminal(record.job().state())) return begun ? "LEASED" : "BLOCKED";
+  return begun && record.job().state() == v1::Job::FAILED ? "FAILED" : "CANCELLED";
+}
+
 }  // namespace
 
 absl::Status JobServiceImpl::ReadJob(const Caller& caller, const std::string& name,
@@ -311,9 +320,7 @@ absl::Status JobServiceImpl::DoListTasks(const Caller& caller, const v1::ListTas
     plan.set_task(absl::StrCat("plan-", request.job().substr(5)));
     plan.set_kind("plan");
     plan.set_layer(kNoLayer);
-    plan.set_state(record.plan_state() == v1::JobRecord::PLANNED   ? "DONE"
-                   : record.plan_state() == v1::JobRecord::RUNNING ? "LEASED"
-                                                                   : "BLOCKED");
+    plan.set_state(PlanState(record));
     all.push_back(std::move(plan));
   }
   int64_t first = 0;

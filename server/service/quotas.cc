@@ -16,8 +16,9 @@ absl::Status Exceeded(const std::string& tenant, const std::string& how) {
 absl::Status NoRoom(const std::string& tenant, int64_t used, int64_t more, int64_t most) {
   return Exceeded(tenant, absl::StrCat("has ", used,
                                        " bytes of artifacts and of uploads, under way or done, "
-                                       "and ",
-                                       more, " more are over its ", most));
+                                       "of the ",
+                                       most, " that it may have, and ", more,
+                                       " more do not fit: deleted artifacts make room"));
 }
 
 }  // namespace

@@ -79,6 +79,9 @@ TEST_F(CliFirstHourTest, AJobCanBeFollowedFromSubmissionToArtifact) {
   EXPECT_THAT(Lwqctl("top").out, AllOf(HasSubstr("0 jobs active"), HasSubstr("embedded")));
   EXPECT_THAT(Lwqctl("artifact diff jobs/" + job + " jobs/" + job).out,
               HasSubstr("the same format in both"));
+  ASSERT_EQ(Lwqctl("delete artifact " + job).code, 0);
+  EXPECT_THAT(Lwqctl("artifact get jobs/" + job + " --out " + File("o")).err,
+              AllOf(HasSubstr("was deleted"), Not(HasSubstr("wait"))));
   const CliAnswer shown = Lwqctl("show " + job + " --json");
   EXPECT_GT(nlohmann::json::parse(shown.out)["work"]["operations"].get<double>(), 0);
 }
@@ -110,6 +113,9 @@ TEST_F(CliFirstHourTest, WhatCannotWorkIsSaidBeforeTheWork) {
   EXPECT_EQ(Lwqctl("eval " + SampleModelPath() + " --tasks " + text).code, 2);
   EXPECT_THAT(Lwqctl("quantize no-such-dir --budget 4bpw --out " + File("o")).err,
               HasSubstr("hf://ORGANIZATION/NAME"));
+  ASSERT_OK(MakeDirectories(File("empty")));
+  EXPECT_THAT(Lwqctl("quantize " + File("empty") + " --budget 4bpw --out " + File("o")).err,
+              AllOf(HasSubstr("MODEL_NOT_FOUND"), HasSubstr("has no config.json")));
 }
 
 }  // namespace

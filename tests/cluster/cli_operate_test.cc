@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
+#include "tests/testing/small_disk.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
@@ -64,6 +65,12 @@ TEST_F(CliOperateTest, JobsTasksAndDifferencesByName) {
   EXPECT_THAT(tasks, AllOf(SizeIs(Gt(12u)), Contains(SizeIs(64))));
   EXPECT_THAT(tasks, Contains(StartsWith("plan-")));
 
+  // A name may be cut where one job alone begins so, but for what changes something.
+  EXPECT_THAT(Lwqctl("show j- --json").out, HasSubstr(job));
+  EXPECT_THAT(Lwqctl("explain " + job.substr(0, 8)).out, HasSubstr("SUCCEEDED"));
+  EXPECT_EQ(Lwqctl("show k-").code, 3);
+  EXPECT_EQ(Lwqctl("delete job j-").code, 3);
+
   EXPECT_EQ(Completed(Program() + " --data-dir " + data() + " show "), job);
   EXPECT_EQ(Completed(Program() + " worker drain --data-dir " + data() + " "), "embedded");
   EXPECT_EQ(Completed(Program() + " worker dr"), "drain");
@@ -77,6 +84,23 @@ TEST_F(CliOperateTest, JobsTasksAndDifferencesByName) {
   EXPECT_EQ(alone.code, 0) << alone.err;
   EXPECT_THAT(alone.out, HasSubstr("every unit has the same format"));
   EXPECT_THAT(Lwqctl("artifact " + here + File("out") + " --json").out, HasSubstr("\"units\""));
+  // What is damaged is not made an artifact that says it is whole.
+  const std::string convert =
+      absl::StrCat("artifact convert ", File("out"), " --format gptq --out ");
+  {
+    ASSERT_OK(MakeDirectories(File("disk")));
+    const SmallDisk disk(File("disk"), 1 << 20);
+    const CliAnswer full = Lwqctl(convert + File("disk/gptq"));
+    if (disk.mounted()) {
+      EXPECT_EQ(full.code, 7) << full.err;
+      EXPECT_THAT(full.err, HasSubstr("STORAGE_FULL: the disk of " + File("disk")));
+    }
+  }
+  std::filesystem::resize_file(File("out/model.safetensors"), 1000);
+  const CliAnswer damaged = Lwqctl(convert + File("gptq"));
+  EXPECT_EQ(damaged.code, 10);
+  EXPECT_THAT(damaged.err, AllOf(HasSubstr("VERIFY_MISMATCH"), HasSubstr("get them again")));
+  EXPECT_FALSE(FileExists(File("gptq")));
   // Nobody to ask: what a shell completes anyway.
   EXPECT_THAT(Completed(Program() + " --data-dir " + data() + " show an"), HasSubstr("answer"));
 }

@@ -16,7 +16,9 @@
 namespace lwq::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -78,7 +80,8 @@ TEST_F(CliQuantizeTest, OneCommandGivesAnArtifactAndASecondOneTheSameFromTheCach
   ASSERT_EQ(second.code, 0) << second.err;
   EXPECT_EQ(Digests("again"), Digests("out"));
   const CliAnswer quantized = Lwqctl(absl::StrCat("plan ", File("out"), " --budget 3bpw"));
-  EXPECT_THAT(quantized.err, HasSubstr("is quantized already"));
+  EXPECT_THAT(quantized.err,
+              AllOf(HasSubstr("QUANT_METHOD_UNSUPPORTED"), HasSubstr("is quantized already")));
 }
 
 TEST_F(CliQuantizeTest, AJobSaysHowGoodItsModelIsWithoutBeingAsked) {
@@ -110,6 +113,13 @@ TEST_F(CliQuantizeTest, ForLlamaCppTheArtifactIsOneFileOfTheForecastSize) {
   ASSERT_EQ(Lwqctl(absl::StrCat(call, " --no-cache --out ", File("dir"))).code, 0);
   EXPECT_EQ(*Sha256HexOfFile(File("dir/model.gguf")), *Sha256HexOfFile(File("m.gguf")));
   EXPECT_EQ(Lwqctl("artifact verify " + File("dir")).code, 0);
+  // As a source it is warned of: by its tensors' types where it lies, and by its size.
+  EXPECT_THAT(Lwqctl("doctor " + File("m.gguf")).out,
+              ContainsRegex("quantized already: tensors are [0-9]+ in Q4_0, [0-9]+ in Q8_0"));
+  EXPECT_THAT(Lwqctl("plan " + File("m.gguf") + " --budget 8bpw --method rtn").out,
+              AllOf(HasSubstr("it is quantized already"), HasSubstr("more than the source's")));
+  EXPECT_THAT(Lwqctl("artifact convert " + File("m.gguf") + " --format gptq --out o").err,
+              HasSubstr("of GGUF files no other kind is made"));
 }
 
 TEST_F(CliQuantizeTest, AFileAsOutputNeedsAFormatThatIsOne) {

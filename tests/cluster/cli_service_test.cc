@@ -11,6 +11,7 @@
 namespace lwq::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -28,7 +29,7 @@ TEST_F(CliServiceTest, AddPlanSubmitWatchGet) {
       SampleModelPath() + "/held-out.txt --calibration-tokens 512 --no-eval";
   const CliAnswer plan = Lwqctl("plan " + spec);
   EXPECT_EQ(plan.code, 0) << plan.err;
-  EXPECT_THAT(plan.out, HasSubstr("smallest plan"));
+  EXPECT_THAT(plan.out, AllOf(HasSubstr("smallest plan"), HasSubstr("bytes of linears alone")));
   const CliAnswer submitted = Lwqctl("submit " + spec);
   ASSERT_EQ(submitted.code, 0) << submitted.err;
   const std::string job(absl::StripAsciiWhitespace(submitted.out));
@@ -145,8 +146,7 @@ TEST_F(CliServiceTest, ModelAddSaysThatThereIsNoWorker) {
   EXPECT_EQ(answer.code, 6);
   EXPECT_THAT(answer.err, HasSubstr("no worker is connected"));
   // A path of the server's machine: it is the server that looks, and lets a worker look.
-  const CliAnswer elsewhere =
-      Lwqctl("model add /models/not-here --timeout 1 --server " + address);
+  const CliAnswer elsewhere = Lwqctl("model add /models/not-here --timeout 1 --server " + address);
   EXPECT_THAT(elsewhere.err, Not(HasSubstr("there is no model directory")));
   EXPECT_EQ(::kill(server, SIGTERM), 0);
   EXPECT_EQ(::waitpid(server, nullptr, 0), server);

@@ -1,14 +1,18 @@
 #include "worker/runner/model_check.h"
 
 #include <algorithm>
+#include <map>
+#include <memory>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/failure.h"
+#include "base/model_path.h"
 #include "base/reasons.h"
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/gguf_file_plan.h"
+#include "worker/engine/gguf/gguf_reader.h"
 #include "worker/runner/task_input.h"
 
 namespace lwq {
@@ -46,6 +50,26 @@ ModelCheck CheckTensors(const OpenedModel& model) {
           "nothing, if the model answers well without them; they are not in the artifact"};
 }
 
+// What a GGUF file stores in fewer bits than floats: each type with its number of tensors.
+std::string QuantizedTypes(const std::string& path) {
+  const absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(path);
+  if (!file.ok()) return "";
+  std::map<std::string, int> counts;
+  for (const GgufTensorSpec& tensor : (*file)->header().tensors) {
+    if (DefOf(tensor.type).shape != nullptr) ++counts[std::string(DefOf(tensor.type).name)];
+  }
+  std::vector<std::string> types;
+  for (const auto& [type, count] : counts) types.push_back(absl::StrCat(count, " in ", type));
+  return absl::StrJoin(types, ", ");
+}
+
+ModelCheck CheckTypes(const std::string& path) {
+  const std::string types = QuantizedTypes(path);
+  if (types.empty()) return {"types", "ok", "floats alone", ""};
+  return {"types", "warn", absl::StrCat("quantized already: tensors are ", types),
+          "give the model that it was made from: what the first time cost is not won back"};
+}
+
 ModelCheck CheckTokenizer(const std::string& directory) {
   const auto tokenizer = LoadTokenizer(directory);
   if (!tokenizer.ok()) return Failed("tokenizer", tokenizer.status());
@@ -77,6 +101,7 @@ std::vector<ModelCheck> CheckModel(const std::string& directory) {
                       ""});
     checks.push_back(CheckTensors(*model));
   }
+  if (IsGgufFile(directory)) checks.push_back(CheckTypes(directory));
   checks.push_back(CheckTokenizer(directory));
   if (!model.ok() || checks.back().state != "ok") return checks;
   if (const absl::Status gguf = DescribeForGguf(directory, &model->inventory); !gguf.ok()) {

@@ -154,6 +154,29 @@ TEST_F(JobPlannerTest, AShareIsOfTheSourcesWeightFiles) {
   EXPECT_LE(step.plan.weight_file_bytes(), 50'000);
 }
 
+TEST_F(JobPlannerTest, ASourceOfFewerBytesThanItsFloatsIsWarnedOf) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility first, CheckFeasibility(spec_, manifest_, memory_));
+  manifest_.set_weight_bytes(first.source_bytes);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility whole, CheckFeasibility(spec_, manifest_, memory_));
+  EXPECT_TRUE(whole.warnings.empty());
+  manifest_.set_weight_bytes(first.source_bytes / 2);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility half, CheckFeasibility(spec_, manifest_, memory_));
+  EXPECT_THAT(half.warnings, ::testing::ElementsAre(HasSubstr("it is quantized already")));
+  manifest_.set_weight_bytes(1000);  // less than any plan has
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility larger, CheckFeasibility(spec_, manifest_, memory_));
+  EXPECT_THAT(larger.warnings, ::testing::ElementsAre(HasSubstr("it is quantized already"),
+                                                      HasSubstr("more than the source's 1000")));
+}
+
+TEST_F(JobPlannerTest, ABudgetAboveTheLargestPlanIsSaidInItsOwnForm) {
+  spec_.mutable_budget()->set_bits_per_weight(17);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Feasibility feasible, CheckFeasibility(spec_, manifest_, memory_));
+  ASSERT_EQ(feasible.warnings.size(), 1u);
+  EXPECT_THAT(feasible.warnings[0],
+              ::testing::ContainsRegex("budget 17(\\.0+)?bpw .* is above "
+                                       "the largest plan, which .*bpw holds"));
+}
+
 TEST_F(JobPlannerTest, AJobThatWouldQuantizeNothingIsRefusedAtOnce) {
   spec_.clear_formats();
   spec_.add_formats("dense");

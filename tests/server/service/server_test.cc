@@ -130,6 +130,14 @@ TEST_F(ServerTest, AWatcherThatHasSeenMoreThanThisServerWaitsForIt) {
   cancel.set_name(job.name());
   v1::Job cancelled;
   ASSERT_OK(Call(*stubs_->jobs, &v1::JobService::Stub::CancelJob, cancel, &cancelled));
+  // Nothing of a job that has ended is on its way, the planning neither.
+  v1::ListTasksRequest ask;
+  ask.set_job(cancel.name());
+  v1::ListTasksResponse tasks;
+  ASSERT_OK(Call(*stubs_->jobs, &v1::JobService::Stub::ListTasks, ask, &tasks));
+  ASSERT_GT(tasks.tasks_size(), 0);
+  EXPECT_EQ(tasks.tasks(tasks.tasks_size() - 1).kind(), "plan");
+  for (const v1::TaskStatus& task : tasks.tasks()) EXPECT_EQ(task.state(), "CANCELLED");
   EXPECT_OK(watch.get());
 }
 

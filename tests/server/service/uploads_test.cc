@@ -55,7 +55,7 @@ TEST_F(UploadsTest, WhatIsUnderWayCountsBeforeItsBytesFlow) {
   EXPECT_EQ(Used(), 60);
   const BlobId more{Sha256Hex("more"), 41};
   EXPECT_THAT(Open(anna_, more),
-              FailsWith("QUOTA_EXCEEDED", HasSubstr("41 more are over its 100")));
+              FailsWith("QUOTA_EXCEEDED", HasSubstr("of the 100 that it may have, and 41 more do not fit")));
   EXPECT_OK(Open(otto_, more)) << "another's is its own";
   EXPECT_OK(Open(anna_, {more.sha256, 40}));
   EXPECT_EQ(Used(), 60) << "one that is given up leaves nothing";

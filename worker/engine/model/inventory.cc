@@ -80,10 +80,9 @@ class InventoryTaker {
     for (const absl::string_view stored : {".weight_packed", ".weight_scale", ".qweight"}) {
       const std::string codes = absl::StrCat(module, stored);
       if (tensors_.count(codes) == 0) continue;
-      return Failure(missing.code(), ReasonOf(missing),
-                     absl::StrCat("the model in ", where_,
-                                  " is quantized already: it has ", codes, " in place of ", name,
-                                  "; give the model that it was made from"));
+      return Failure(reasons::kQuantMethodUnsupported,
+                     absl::StrCat("the model in ", where_, " is quantized already: it has ", codes,
+                                  " in place of ", name, "; give the model that it was made from"));
     }
     return missing;
   }
@@ -152,8 +151,7 @@ class InventoryTaker {
   }
 
   absl::Status TakeRouter(const ExpertsSpec& experts, Place place) {
-    LWQ_RETURN_IF_ERROR(
-        TakeDense(experts.router, {experts.num_experts, spec_.hidden_size}, place));
+    LWQ_RETURN_IF_ERROR(TakeDense(experts.router, {experts.num_experts, spec_.hidden_size}, place));
     if (experts.shared_gate.empty()) return absl::OkStatus();
     return TakeDense(experts.shared_gate, {1, spec_.hidden_size}, place);
   }

@@ -254,6 +254,15 @@ absl::Status CheckFeasible(const AllocationProblem& problem) {
   return status;
 }
 
+std::string AboveLargestPlan(const AllocationProblem& problem) {
+  const int64_t largest = MeasurePlan(problem, LargestPlan(problem));
+  if (AllowedBytes(problem) <= largest) return "";
+  return absl::StrCat("the budget ", FormatBudget(problem.budget), " (", AllowedBytes(problem),
+                      " bytes) is above the largest plan, which ",
+                      FormatBudget(BudgetThatHolds(problem, largest)), " holds (", largest,
+                      " bytes): every linear gets its largest format");
+}
+
 void MeasureAllocation(const AllocationProblem& problem, Allocation& allocation) {
   const ModelInventory& model = *problem.model;
   allocation.budget_bytes = AllowedBytes(problem);
@@ -316,8 +325,7 @@ std::vector<std::vector<double>> UnitCosts(const AllocationProblem& problem) {
     const double weight = (unit.place.in_layer() ? importance[unit.place.layer] : 1.0) * weights;
     std::vector<double> row;
     for (const WeightFormat* format : problem.menu.units[u].formats) {
-      const double bytes =
-          static_cast<double>(UnitPayloadBytes(*problem.model, unit, format));
+      const double bytes = static_cast<double>(UnitPayloadBytes(*problem.model, unit, format));
       row.push_back(weight * std::exp2(-2 * 8 * bytes / weights));
     }
     cost.push_back(std::move(row));

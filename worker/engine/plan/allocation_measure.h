@@ -2,6 +2,7 @@
 // measured.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,6 +20,10 @@ struct AllocatorDefs {
 // INVALID_ARGUMENT: "MENU_INVALID", "COST_INVALID" (missing, wrong count, NaN or infinite),
 // "MODEL_TOO_LARGE" (sizes that do not fit 60 bits).
 absl::Status CheckProblem(const AllocationProblem& problem);
+
+// What a user should know whose budget is above the largest plan, in the budget's own form; else
+// "".
+std::string AboveLargestPlan(const AllocationProblem& problem);
 
 // INVALID_ARGUMENT "COST_INVALID" when the problem lacks the costs or scores that `def` needs.
 absl::Status CheckCosted(const AllocatorDef& def, const AllocationProblem& problem);
