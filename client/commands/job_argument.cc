@@ -21,7 +21,9 @@ constexpr size_t kMostNamed = 5;
 
 absl::StatusOr<std::string> JobArgument(Client* client, const std::string& argument) {
   const std::string name = FullName("jobs", argument);
-  if (!absl::IsNotFound(client->GetJob(name).status())) return name;
+  const absl::Status there = client->GetJob(name).status();
+  // "j-", which no job can be called, may begin a name.
+  if (!absl::IsNotFound(there) && !absl::IsInvalidArgument(there)) return name;
   std::vector<std::string> found;
   v1::ListJobsRequest request;
   request.set_page_size(kPageSize);

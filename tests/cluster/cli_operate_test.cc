@@ -68,8 +68,8 @@ TEST_F(CliOperateTest, JobsTasksAndDifferencesByName) {
   // A name may be cut where one job alone begins so, but for what changes something.
   EXPECT_THAT(Lwqctl("show j- --json").out, HasSubstr(job));
   EXPECT_THAT(Lwqctl("explain " + job.substr(0, 8)).out, HasSubstr("SUCCEEDED"));
-  EXPECT_EQ(Lwqctl("show k-").code, 3);
-  EXPECT_EQ(Lwqctl("delete job j-").code, 3);
+  EXPECT_EQ(Lwqctl("show k").code, 3);
+  EXPECT_EQ(Lwqctl("delete job j").code, 3);
 
   EXPECT_EQ(Completed(Program() + " --data-dir " + data() + " show "), job);
   EXPECT_EQ(Completed(Program() + " worker drain --data-dir " + data() + " "), "embedded");
