@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/reasons.h"
+#include "base/rpc/listener.h"
 #include "base/settings.h"
 #include "base/status_macros.h"
 #include "server/backup_command.h"
@@ -85,6 +86,7 @@ int Run(const ServerOptions& options, absl::Duration store_wait, const std::stri
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  RaiseDescriptorLimit();
   RunnerOptions runner_options{.server = options};
   runner_options.store_wait = store_wait;
   runner_options.leader.holder = HolderOf(options);

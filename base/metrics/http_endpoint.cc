@@ -59,8 +59,10 @@ int HttpEndpoint::Serve(mg_connection* connection) {
 absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(const std::string& address,
                                                                   Handlers handlers) {
   auto endpoint = std::unique_ptr<HttpEndpoint>(new HttpEndpoint(std::move(handlers)));
-  const char* options[] = {"listening_ports",    address.c_str(), "num_threads", "2",
-                           "request_timeout_ms", "5000",          nullptr};
+  // A request that comes drop by drop has a thread until its time is over: probes are to find one
+  // that is free, or to wait for no longer than they may.
+  const char* options[] = {"listening_ports",    address.c_str(), "num_threads", "64",
+                           "request_timeout_ms", "1000",          nullptr};
   // Not a handler that is set afterwards: a request that came before it would be looked for among
   // files, for which the library's threads of 100 KiB have too little stack.
   mg_callbacks callbacks = {};

@@ -14,6 +14,7 @@
 #include "base/metrics/http_endpoint.h"
 #include "base/reasons.h"
 #include "base/rpc/channel.h"
+#include "base/rpc/listener.h"
 #include "base/rpc/timeout.h"
 #include "base/status_macros.h"
 #include "server/blob/open_blob_store.h"
@@ -39,16 +40,20 @@ constexpr absl::Duration kTick = absl::Milliseconds(250);
 constexpr absl::Duration kReapInterval = absl::Seconds(1);
 constexpr absl::Duration kUploadLife = absl::Hours(24);  // of one that nobody goes on with
 constexpr absl::Duration kCollectEvery = absl::Hours(1);
+// Who has not said what a client says first by then is cut off.
+constexpr int kHandshakeTimeoutMs = 10'000;
+
+using ExternalConnections = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
 
 void ApplySettings(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
 }
 
@@ -98,8 +103,9 @@ struct Server::State {
   std::unique_ptr<AddressLock> address_lock;
   std::unique_ptr<ServerCertificates> certificates;  // null: no TLS
   std::unique_ptr<grpc::Server> grpc_server;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
+  std::unique_ptr<Listener> listener;
   std::unique_ptr<HttpEndpoint> http;
-  std::string address;
   std::string metrics_address;
 
   Mutex mu;
@@ -112,6 +118,7 @@ struct Server::State {
   absl::Status Open();
   absl::Status OpenGuard();
   absl::Status Listen();
+  void TakeConnections();
   void Tick();
   void Reload();
   void SetGauges();
@@ -211,25 +218,21 @@ absl::Status Server::State::Listen() {
       certificates == nullptr ? grpc::InsecureServerCredentials() : certificates->Credentials();
   // It does not ask who calls.
   grpc::EnableDefaultHealthCheckService(!guard->enforced());
+  LWQ_ASSIGN_OR_RETURN(listener, Listener::Open(options.listen));
   grpc::ServerBuilder builder;
   ApplySettings(builder);
-  int port = 0;
-  builder.AddListeningPort(options.listen, credentials, &port);
+  acceptor = builder.experimental().AddExternalConnectionAcceptor(ExternalConnections::FROM_FD,
+                                                                  credentials);
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{
            jobs.get(), models.get(), datasets.get(), artifacts.get(), blob_service.get(),
            workers.get(), admin.get(), token_service.get()}) {
     builder.RegisterService(service);
   }
   grpc_server = builder.BuildAndStart();
-  if (grpc_server == nullptr || port == 0) {
-    return Failure(
-        reasons::kAddressInUse,
-        absl::StrCat("listening on ", options.listen, ": the address is taken or cannot be used"));
+  if (grpc_server == nullptr) {
+    return absl::InternalError("gRPC does not start a server; its own log says why");
   }
-  address = options.listen;
-  if (!absl::StartsWith(address, "unix:")) {
-    address = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
-  }
+  TakeConnections();
   if (!options.metrics_listen.empty()) {
     HttpEndpoint::Handlers handlers;
     handlers.metrics = [this] {
@@ -242,6 +245,17 @@ absl::Status Server::State::Listen() {
   }
   ticker = std::thread([this] { Tick(); });
   return absl::OkStatus();
+}
+
+void Server::State::TakeConnections() {
+  Listener::Handlers handlers;
+  handlers.take = [this](int fd) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = fd;
+    acceptor->HandleNewConnection(&connection);
+  };
+  handlers.refuse = [this] { metrics.ConnectionRefused(); };
+  listener->Start(std::move(handlers));
 }
 
 void Server::State::SetGauges() {
@@ -351,7 +365,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   return server;
 }
 
-const std::string& Server::address() const { return state_->address; }
+const std::string& Server::address() const { return state_->listener->address(); }
 const std::string& Server::metrics_address() const { return state_->metrics_address; }
 
 void Server::WaitForDrainRequest() {
@@ -377,6 +391,7 @@ void Server::Drain() {
     if (auto* health = s.grpc_server->GetHealthCheckService()) health->SetServingStatus(false);
     s.calls.DrainAll();
     s.calls.WaitUntilNone(*s.options.clock, std::min(s.options.drain_budget, absl::Seconds(30)));
+    s.listener->Stop();
     s.grpc_server->Shutdown(AfterNow(absl::Seconds(5)));
   }
   {

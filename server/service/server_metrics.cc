@@ -160,6 +160,9 @@ void ServerMetrics::AddRpcs() {
                                        LatencyBuckets(), {"service", "method"}, ApiMethods());
   rpc_in_flight_ = metrics_.AddGauge("lwq_grpc_in_flight", "RPCs that are open.",
                                      {"service", "method"}, ApiMethods());
+  connections_refused_ = metrics_.AddCounter(
+      "lwq_connections_refused_total",
+      "Connections that were closed at once because too many descriptors are open.", {}, AllOf({}));
 }
 
 void ServerMetrics::AddCertificates() {
@@ -175,6 +178,8 @@ void ServerMetrics::AddCertificates() {
 void ServerMetrics::CertificateReloaded(const std::string& outcome) {
   certificate_reloads_->Add({outcome});
 }
+
+void ServerMetrics::ConnectionRefused() { connections_refused_->Add({}); }
 
 void ServerMetrics::SetCertificateLife(double seconds) { certificate_life_->Set({}, seconds); }
 

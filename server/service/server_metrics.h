@@ -36,6 +36,7 @@ class ServerMetrics {
   void BlobIo(const std::string& op, int64_t bytes);     // read, write
   void CertificateReloaded(const std::string& outcome);  // renewed, refused
   void SetCertificateLife(double seconds);
+  void ConnectionRefused();
   void RpcStarted(const std::string& service, const std::string& method);
   void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
                 double seconds);
@@ -85,6 +86,7 @@ class ServerMetrics {
   CounterFamily* rpc_requests_;
   HistogramFamily* rpc_seconds_;
   GaugeFamily* rpc_in_flight_;
+  CounterFamily* connections_refused_;
   CounterFamily* certificate_reloads_;
   GaugeFamily* certificate_life_;
 };

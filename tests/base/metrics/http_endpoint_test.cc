@@ -12,8 +12,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/few_descriptors.h"
 #include "tests/testing/held_port.h"
 #include "tests/testing/status_matchers.h"
 
@@ -71,6 +73,18 @@ TEST(HttpEndpointTest, AnswersToThreePathsAndToNoOther) {
   }
   EXPECT_THAT(Exchange(port, "GARBAGE\r\n\r\n"), HasSubstr(" 400 "));
   EXPECT_THAT(HttpEndpoint::Start(endpoint->address(), {}), FailsWith("ADDRESS_IN_USE", _));
+}
+
+// Whoever begins a request and does not end it has a thread of the endpoint for as long.
+TEST(HttpEndpointTest, ProbesAreAnsweredBesideManyClientsThatStall) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto endpoint, HttpEndpoint::Start("127.0.0.1:0", {}));
+  const int port = PortOf(*endpoint);
+  ManySockets stalled(40);
+  stalled.Connect(port);
+  stalled.Send("GET /metrics HTTP/1.1\r\nHost: x\r\n");
+  const absl::Time begin = absl::Now();
+  EXPECT_THAT(Get(port, "/livez"), StartsWith("HTTP/1.1 200 "));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(4));
 }
 
 // Probes ask from the first moment on, and must not be answered by the library, which looks for

@@ -1,8 +1,10 @@
 // Where a server listens, and who is let in by certificates (base/rpc/tls.h), over TCP.
 #include "server/service/listen_address.h"
 
+#include "absl/strings/numbers.h"
 #include "gmock/gmock.h"
 #include "tests/server/service/tls_fixture.h"
+#include "tests/testing/few_descriptors.h"
 
 namespace lwq::testing {
 namespace {
@@ -120,6 +122,32 @@ TEST_F(TlsTest, ARenewedAuthorityLetsItsClientsIn) {
   while (!status.ok() && absl::Now() < end) status = Ask(*server, Tls("ours", "stranger"));
   EXPECT_OK(status);
   EXPECT_OK(Ask(*server, Tls("ours", "client")));
+}
+
+// Connections of somebody who says nothing, more than there are descriptors: gRPC's own listener
+// was deaf for ever after them.
+TEST_F(TlsTest, IdleConnectionsMakeNoServerDeafForLongerThanTheyAreThere) {
+  for (const bool secure : {false, true}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto server,
+                             StartServer(secure ? Tls("ours", "server") : TlsOptions()));
+    const TlsOptions client = secure ? Tls("ours", "client") : TlsOptions();
+    LWQ_ASSERT_OK_AND_ASSIGN(const auto credentials, ClientCredentials(client));
+    const auto connected = MakeChannel(server->address(), credentials);
+    const std::string method = "/lwq.v1.JobService/ListJobs";
+    ASSERT_TRUE(CallRaw(connected, method).ok());
+    int port = 0;
+    const std::string& address = server->address();
+    ASSERT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
+    ManySockets strangers(100);
+    {
+      FewDescriptors few(20);
+      strangers.Connect(port);
+      absl::SleepFor(absl::Seconds(1));
+      EXPECT_TRUE(CallRaw(connected, method).ok()) << "who was there before is served";
+      strangers.Close();
+    }
+    EXPECT_OK(Ask(*server, client)) << (secure ? "with" : "without") << " TLS";
+  }
 }
 
 TEST_F(TlsTest, FilesThatDoNotBelongTogetherAreRefused) {
