@@ -1,5 +1,6 @@
 #include "client/local_artifact.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -12,6 +13,7 @@
 namespace lwq::client {
 namespace {
 
+constexpr char kReportName[] = "lwq-report.json";
 constexpr int64_t kMostReportBytes = int64_t{1} << 30;
 
 absl::Status NotReadable(const std::string& path, absl::string_view why) {
@@ -22,11 +24,14 @@ absl::Status NotReadable(const std::string& path, absl::string_view why) {
 }  // namespace
 
 bool IsArtifactHere(const std::string& path) {
-  return IsDirectory(path) || (IsFileOutput(path) && FileExists(path));
+  if (IsFileOutput(path)) return FileExists(path);
+  if (!IsDirectory(path)) return false;
+  // A bare word may be a server's artifact, which a folder of that name must not hide.
+  return absl::StrContains(path, '/') || FileExists(ProofPath(path, kReportName));
 }
 
 absl::StatusOr<DiffSide> ReadSideAt(const std::string& path) {
-  const std::string report = ProofPath(path, "lwq-report.json");
+  const std::string report = ProofPath(path, kReportName);
   if (!FileExists(report)) {
     return Failure(reasons::kFileNotFound,
                    absl::StrCat("there is no ", LogSafe(report),

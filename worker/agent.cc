@@ -84,6 +84,15 @@ Agent::Agent(AgentOptions options, std::unique_ptr<TaskEngine> engine,
       stub_(v1::WorkerService::NewStub(channel_)),
       metrics_(engine_->device().name, options_.memory_bytes) {}
 
+std::string Agent::ExposeMetrics() {
+  if (!options_.tls.cert_file.empty()) {
+    const absl::StatusOr<TlsFiles> files = ReadTlsFiles(options_.tls);
+    metrics_.SetCertificateLife(
+        files.ok() ? absl::ToDoubleSeconds(files->cert_expires - options_.clock->Now()) : -1);
+  }
+  return metrics_.Expose();
+}
+
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(AgentOptions options, Device* device) {
   return Create(std::move(options), std::make_unique<LocalEngine>(device, /*measures=*/true));
 }

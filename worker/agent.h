@@ -62,7 +62,8 @@ class Agent {
 
   // Whether the server takes it for a worker of its own. Thread-safe.
   bool registered() const { return registered_; }
-  WorkerMetrics& metrics() { return metrics_; }
+  // As Prometheus reads it. Thread-safe.
+  std::string ExposeMetrics();
 
  private:
   Agent(AgentOptions options, std::unique_ptr<TaskEngine> engine,

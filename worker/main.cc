@@ -71,7 +71,7 @@ absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::ChildOptions
   std::unique_ptr<lwq::HttpEndpoint> http;
   if (!metrics_listen.empty()) {
     lwq::HttpEndpoint::Handlers handlers;
-    handlers.metrics = [&] { return agent->metrics().Expose(); };
+    handlers.metrics = [&] { return agent->ExposeMetrics(); };
     handlers.ready = [&] { return agent->registered(); };
     LWQ_ASSIGN_OR_RETURN(http, lwq::HttpEndpoint::Start(metrics_listen, std::move(handlers)));
     spdlog::info("metrics on {}", http->address());

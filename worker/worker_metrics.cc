@@ -60,7 +60,12 @@ WorkerMetrics::WorkerMetrics(const std::string& device, int64_t memory_bytes)
       memory_(metrics_.AddGauge(
           "lwq_worker_memory_bytes",
           "Anonymous memory now, the most of the last task, and the ceiling (0: none).", {"kind"},
-          AllOf({{"now", "peak", "ceiling"}}))) {
+          AllOf({{"now", "peak", "ceiling"}}))),
+      certificate_life_(
+          metrics_.AddGauge("lwq_tls_certificate_life_seconds",
+                            "Until the certificate that the worker shows expires; -1 when it has, "
+                            "or cannot be read; 0 without one.",
+                            {}, {{}})) {
   memory_->Set({"ceiling"}, static_cast<double>(memory_bytes));
   metrics_
       .AddGauge("lwq_worker_info", "The worker; always 1.", {"device", "version"},
@@ -91,6 +96,8 @@ void WorkerMetrics::Moved(const std::string& stage, double seconds, int64_t byte
   MutexLock lock(&mu_);
   moving_seconds_ += seconds;
 }
+
+void WorkerMetrics::SetCertificateLife(double seconds) { certificate_life_->Set({}, seconds); }
 
 std::string WorkerMetrics::Expose() {
   process_.Update();

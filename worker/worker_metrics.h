@@ -28,6 +28,8 @@ class WorkerMetrics {
   void SetChild(int pid) { child_ = pid; }
   void Moved(const std::string& stage, double seconds, int64_t bytes);  // fetch, upload
 
+  void SetCertificateLife(double seconds);
+
   std::string Expose();
 
  private:
@@ -40,6 +42,7 @@ class WorkerMetrics {
   CounterFamily* tokens_;
   GaugeFamily* memory_;
   std::atomic<int> child_{0};
+  GaugeFamily* certificate_life_;
   Mutex mu_;
   double moving_seconds_ ABSL_GUARDED_BY(mu_) = 0;  // of the task that runs
 };

@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "grpcpp/security/tls_certificate_provider.h"
+#include "grpcpp/security/tls_credentials_options.h"
 
 namespace lwq {
 namespace {
@@ -85,14 +87,17 @@ absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(
-    const TlsOptions& options) {
+    const TlsOptions& options, absl::Duration read_again) {
   if (options.empty()) return std::shared_ptr<grpc::ChannelCredentials>();
-  LWQ_ASSIGN_OR_RETURN(const TlsFiles files, ReadTlsFiles(options));
-  grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = files.ca;
-  ssl.pem_cert_chain = files.cert;
-  ssl.pem_private_key = files.key;
-  return grpc::SslCredentials(ssl);
+  LWQ_RETURN_IF_ERROR(ReadTlsFiles(options).status());
+  grpc::experimental::TlsChannelCredentialsOptions tls;
+  // A worker's connections outlive its certificate. This reads the files again, by itself.
+  tls.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      options.key_file, options.cert_file, options.ca_file,
+      static_cast<unsigned>(absl::ToInt64Seconds(read_again))));
+  if (!options.ca_file.empty()) tls.watch_root_certs();
+  if (!options.cert_file.empty()) tls.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(tls);
 }
 
 namespace {

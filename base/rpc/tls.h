@@ -35,9 +35,10 @@ absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options);
 
 // Null, which is no security, when `options` are empty; the system's authorities when only the
 // ca_file is. INVALID_ARGUMENT "TLS_INVALID" for files that are not there, are no certificates, or
-// do not belong together.
+// do not belong together. Files that are renewed are used from the next connection on.
+// They are looked at every `read_again`.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(
-    const TlsOptions& options);
+    const TlsOptions& options, absl::Duration read_again = absl::Seconds(10));
 
 // A server's certificate, key and authority, which may be renewed while it serves: connections that
 // are made from then on see the new ones, those that are open stay. Thread-safe.

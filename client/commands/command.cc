@@ -249,6 +249,8 @@ size_t WordsOfFlag(absl::Span<const std::string> words) {
   return 0;
 }
 
+bool IsHelp(absl::string_view word) { return word == "help" || word == "--help" || word == "-h"; }
+
 // `--server A jobs --json` as `jobs --server A --json`.
 std::vector<std::string> CommandFirst(absl::Span<const std::string> words) {
   size_t before = 0;
@@ -258,7 +260,7 @@ std::vector<std::string> CommandFirst(absl::Span<const std::string> words) {
     before += count;
   }
   if (before >= words.size()) return {words.begin(), words.end()};
-  if (words[before] == "help") return {words.begin() + before, words.end()};
+  if (IsHelp(words[before])) return {words.begin() + before, words.end()};
   std::vector<std::string> ordered = {words[before]};
   ordered.insert(ordered.end(), words.begin(), words.begin() + before);
   ordered.insert(ordered.end(), words.begin() + before + 1, words.end());
@@ -290,9 +292,10 @@ int RunWords(absl::Span<const std::string> words, std::ostream* out, std::ostrea
                                                             "before one")),
                       AsksForJson(words), "see: lwqctl help");
   }
-  if (words[0] == "help" || words[0] == "--help" || words[0] == "-h") {
-    const CommandDef* command = words.size() > 1 ? FindCommand(words[1]) : nullptr;
-    if (words.size() > 1 && command == nullptr) return unknown(words[1]);
+  if (IsHelp(words[0])) {
+    const bool of_one = words.size() > 1 && !absl::StartsWith(words[1], "-");
+    const CommandDef* command = of_one ? FindCommand(words[1]) : nullptr;
+    if (of_one && command == nullptr) return unknown(words[1]);
     *out << (command != nullptr ? CommandHelp(*command) : ProgramHelp());
     return kExitOk;
   }

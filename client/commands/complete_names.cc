@@ -3,9 +3,11 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "base/status_macros.h"
 #include "client/commands/command.h"
 #include "client/commands/output.h"
@@ -67,13 +69,23 @@ absl::StatusOr<Names> NamesOfKind(const Flags& flags, const std::string& kind) {
   return Ask(session->client(), kind);
 }
 
+// A shell reads what is completed from once more: what a server calls its jobs, or a file its
+// servers, must not be a command there.
+bool IsPlain(const std::string& name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+  });
+}
+
 // Whoever presses a key does not want to wait, or to read of errors.
 absl::StatusOr<int> Run(Invocation& invocation) {
   ::signal(SIGALRM, [](int) { ::_exit(kExitOk); });
   ::alarm(kMostSeconds);
   const absl::StatusOr<Names> names = NamesOfKind(invocation.flags, invocation.arguments[0]);
   if (!names.ok()) return kExitOk;
-  for (const std::string& name : *names) *invocation.out << name << "\n";
+  for (const std::string& name : *names) {
+    if (IsPlain(name)) *invocation.out << name << "\n";
+  }
   return kExitOk;
 }
 

@@ -113,7 +113,7 @@ std::string ValuedFlags() {
 constexpr char kReadLine[] = R"sh(_lwqctl() {
   local word=${COMP_WORDS[COMP_CWORD]} words= verbs= names= command= verb= plain=0
   local line=() ask=() typed=${COMP_LINE:0:COMP_POINT} i
-  read -ra line <<< "$typed"
+  if [ -n "${ZSH_VERSION-}" ]; then read -rA line <<< "$typed"; else read -ra line <<< "$typed"; fi
   [[ $typed == *[[:space:]] ]] || unset "line[$((${#line[@]} - 1))]"
   for ((i = 1; i < ${#line[@]}; i++)); do
     case ${line[i]} in

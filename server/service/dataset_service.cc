@@ -46,7 +46,7 @@ absl::Status DatasetServiceImpl::DoCreate(const Caller& caller,
   LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(scheduler.store(), mark));
   if (!replayed.empty()) {
-    LWQ_ASSIGN_OR_RETURN(response, scheduler.GetDataset(replayed));
+    LWQ_ASSIGN_OR_RETURN(response, SeenDataset(scheduler, caller, replayed));
     return absl::OkStatus();
   }
   v1::Dataset dataset = request.dataset();

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "grpc/grpc_security_constants.h"
@@ -13,6 +14,8 @@
 
 namespace lwq {
 namespace {
+
+constexpr absl::string_view kTenantUri = "spiffe://lwq/tenant/";
 
 constexpr unsigned kAdmins = kAdmin;
 constexpr unsigned kOperators = kOperator | kAdmins;
@@ -141,15 +144,30 @@ Role RoleOfUri(absl::string_view uri) {
   return kNobody;
 }
 
-std::string TenantOfUri(absl::string_view uri) {
-  const bool names_one = absl::ConsumePrefix(&uri, "spiffe://lwq/tenant/") && IsResourceId(uri);
-  return names_one ? std::string(uri) : "";
-}
-
 bool MayBeWorker(absl::string_view pattern, absl::string_view worker_id) {
   if (pattern.empty()) return true;
   if (absl::ConsumeSuffix(&pattern, "*")) return absl::StartsWith(worker_id, pattern);
   return worker_id == pattern;
+}
+
+absl::StatusOr<std::string> TenantOfUris(absl::Span<const std::string> uris) {
+  std::string tenant;
+  for (const absl::string_view uri : uris) {
+    if (!absl::StartsWith(uri, kTenantUri)) continue;
+    const absl::string_view name = uri.substr(kTenantUri.size());
+    // Whoever made the certificate meant some tenant: not the default one.
+    if (!IsResourceId(name)) {
+      return Failure(reasons::kRoleRequired,
+                     absl::StrCat("the caller's certificate names the tenant \"", LogSafe(uri),
+                                  "\", which is no lower-case id"));
+    }
+    if (!tenant.empty()) {
+      return Failure(reasons::kRoleRequired,
+                     "the caller's certificate names several tenants; it may name one");
+    }
+    tenant = std::string(name);
+  }
+  return tenant;
 }
 
 absl::Status Guard::Identify(const grpc::ServerContextBase& context, unsigned roles,
@@ -174,24 +192,17 @@ absl::Status Guard::Identify(const grpc::ServerContextBase& context, unsigned ro
   if (identity == nullptr || !identity->IsPeerAuthenticated()) {
     return Failure(reasons::kTokenMissing, "the caller shows neither a token nor a certificate");
   }
-  const std::vector<grpc::string_ref> uris =
-      identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
-  int num_tenants = 0;
-  for (const grpc::string_ref& uri : uris) {
-    const std::string tenant = TenantOfUri(absl::string_view(uri.data(), uri.size()));
-    if (tenant.empty()) continue;
-    caller->tenant = tenant;
-    ++num_tenants;
+  std::vector<std::string> names;
+  for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
+    names.emplace_back(uri.data(), uri.size());
   }
-  if (num_tenants > 1) {
-    return Failure(reasons::kRoleRequired,
-                   "the caller's certificate names several tenants; it may name one");
-  }
+  LWQ_ASSIGN_OR_RETURN(const std::string tenant, TenantOfUris(names));
+  if (!tenant.empty()) caller->tenant = tenant;
   // Of several roles the first one that may.
-  for (const grpc::string_ref& uri : uris) {
-    const Role role = RoleOfUri(absl::string_view(uri.data(), uri.size()));
+  for (const std::string& name : names) {
+    const Role role = RoleOfUri(name);
     if (role == kNobody || (caller->known() && (roles & role) == 0)) continue;
-    caller->name = std::string(uri.data(), uri.size());
+    caller->name = name;
     caller->role = role;
     if ((roles & role) != 0) break;
   }

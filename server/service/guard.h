@@ -9,7 +9,9 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "grpcpp/grpcpp.h"
 #include "server/service/token_registry.h"
@@ -79,7 +81,8 @@ unsigned RolesFor(absl::string_view service, absl::string_view method);
 bool IsAudited(absl::string_view service, absl::string_view method, Role role);
 // The role of a URI of a certificate; kNobody for any other URI.
 Role RoleOfUri(absl::string_view uri);
-// The tenant of a URI of a certificate; "" for any other URI.
-std::string TenantOfUri(absl::string_view uri);
+// The tenant that a certificate's URIs name; "" where none does. PERMISSION_DENIED "ROLE_REQUIRED"
+// where they name several, or what can be no tenant.
+absl::StatusOr<std::string> TenantOfUris(absl::Span<const std::string> uris);
 
 }  // namespace lwq

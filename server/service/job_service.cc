@@ -276,11 +276,15 @@ absl::Status JobServiceImpl::DoRetry(const Caller& caller, const v1::RetryJobReq
                    absl::StrCat(request.name(), " is ", v1::Job::State_Name(state),
                                 "; only FAILED and CANCELLED jobs can be retried"));
   }
+  // What it names may be gone by now, and another tenant's may stand under the name.
+  const std::string tenant = TenantOf(record.job());
+  LWQ_RETURN_IF_ERROR(CheckUsable(scheduler, tenant, record.job().spec()));
+  LWQ_RETURN_IF_ERROR(CheckBytes(scheduler, tenant, 1));
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(SaltOf(record), record.job().spec()));
   const JobGraph graph = scheduler.BuildFirst(*source);
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, scheduler.LookUp(graph));
   LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) -> absl::Status {
-    LWQ_RETURN_IF_ERROR(CheckQueuedJobs(draft, TenantOf(record.job())));
+    LWQ_RETURN_IF_ERROR(CheckQueuedJobs(draft, tenant));
     RememberRequest(mark, request.name(), draft);
     draft.changes.job_versions[request.name()] = row.version;
     return lwq::RetryJob(draft, std::move(record), graph, cached);

@@ -119,6 +119,18 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
   int64_t tick_hint_ = 0;
 };
 
+// Whether another call has made the wanted model since the caller looked. ALREADY_EXISTS where the
+// name went to something else.
+absl::StatusOr<bool> StandsAlready(const Draft& draft, const v1::Model& wanted) {
+  const v1::Model* taken = draft.FindModel(wanted.name());
+  if (taken == nullptr) return false;
+  const bool own = TenantOf(*taken) == TenantOf(wanted);
+  if (own && taken->state() == v1::Model::REJECTED) return false;
+  if (own && taken->source().directory() == wanted.source().directory()) return true;
+  return Failure(reasons::kAlreadyExists,
+                 absl::StrCat(wanted.name(), " was just taken; choose another model_id"));
+}
+
 }  // namespace
 
 absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateModelRequest& request,
@@ -126,7 +138,7 @@ absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateMo
   LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(request, caller.tenant));
   LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(env_.scheduler->store(), mark));
   if (!replayed.empty()) {
-    LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(replayed));
+    LWQ_ASSIGN_OR_RETURN(response, SeenModel(*env_.scheduler, caller, replayed));
     return absl::OkStatus();
   }
   FieldErrors errors;
@@ -164,7 +176,9 @@ absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateMo
                                 "or it lies elsewhere; choose another model_id or delete it"));
   }
   const TaskNode ingest = BuildIngest(model, RandomHex(8));
-  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) {
+  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+    LWQ_ASSIGN_OR_RETURN(const bool stands, StandsAlready(draft, model));
+    if (stands) return absl::OkStatus();
     RememberRequest(mark, model.name(), draft);
     return StartModel(draft, model, ingest);
   }));

@@ -1,5 +1,7 @@
 #include "client/local_artifact.h"
 
+#include <filesystem>
+
 #include "base/file.h"
 #include "gmock/gmock.h"
 #include "tests/testing/status_matchers.h"
@@ -29,6 +31,19 @@ TEST(LocalArtifactTest, IsWhatItsReportSays) {
   ASSERT_OK(WriteFileAtomically(file + ".lwq-report.json", kReport));
   EXPECT_TRUE(IsArtifactHere(file));
   EXPECT_OK(ReadSideAt(file));
+}
+
+// "lwqctl diff mine other" means a server's artifacts, though a folder "mine" lies here.
+TEST(LocalArtifactTest, AFolderHidesNoArtifactOfAServer) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const TempDirectory directory, TempDirectory::Create());
+  const std::string before = std::filesystem::current_path();
+  std::filesystem::current_path(directory.path());
+  std::filesystem::create_directory("mine");
+  EXPECT_FALSE(IsArtifactHere("mine"));
+  EXPECT_TRUE(IsArtifactHere("./mine"));
+  EXPECT_OK(WriteFileAtomically("mine/lwq-report.json", kReport));
+  EXPECT_TRUE(IsArtifactHere("mine"));
+  std::filesystem::current_path(before);
 }
 
 TEST(LocalArtifactTest, WithoutAReportNothingIsKnown) {

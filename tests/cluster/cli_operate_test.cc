@@ -2,7 +2,9 @@
 // pipes, completion, and what is said when something is wrong.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/strings/ascii.h"
@@ -49,9 +51,24 @@ TEST_F(CliOperateTest, FlagsOfEveryCommandMayStandBeforeIt) {
   EXPECT_EQ(Lwqctl("-o name --timeout 60 workers").out, "embedded\n");
   EXPECT_THAT(Lwqctl("--json --timeout=60 workers").out, HasSubstr("\"workers\""));
   EXPECT_THAT(Lwqctl("--json help workers").out, HasSubstr("Flags of every command"));
+  EXPECT_THAT(Lwqctl("--timeout 60 --help").out, HasSubstr("Commands:"));
+  EXPECT_THAT(Lwqctl("--help --json").out, HasSubstr("Commands:"));
   const CliAnswer other = Lwqctl("--wait worker drain embedded");
   EXPECT_EQ(other.code, 2);
   EXPECT_THAT(other.err, HasSubstr("flags that every command takes"));
+}
+
+// bash expands the words that it is given to complete from.
+TEST_F(CliOperateTest, WhatIsCompletedFromSaysNothingToAShell) {
+  ASSERT_EQ(::mkdir(File("lwq").c_str(), 0700), 0);
+  ASSERT_OK(WriteFileAtomically(File("lwq/contexts.json"), R"json({"contexts": {
+    "good": {"server": "localhost:1"}, "$(touch${IFS}pwned)": {"server": "localhost:1"},
+    "`touch${IFS}pwned`": {"server": "localhost:1"}}})json"));
+  ASSERT_EQ(::setenv("XDG_CONFIG_HOME", directory_.path().c_str(), 1), 0);
+  const std::string completed = Completed(Program() + " context use ");
+  ::unsetenv("XDG_CONFIG_HOME");
+  EXPECT_EQ(completed, "local good");
+  EXPECT_FALSE(FileExists(File("pwned")));
 }
 
 TEST_F(CliOperateTest, JobsTasksAndDifferencesByName) {

@@ -145,8 +145,17 @@ def use_tls():
         raised(lwq.PermissionDenied, "ROLE_REQUIRED", client.jobs)
     with lwq.Client(SECURED, credentials=grpc.ssl_channel_credentials(authority), retry_seconds=1) as stranger:
         raised(lwq.Unavailable, "UNAVAILABLE", stranger.server_info)
-    with lwq.Client(SECURED, retry_seconds=1) as in_the_clear:
-        raised(lwq.Unavailable, "UNAVAILABLE", in_the_clear.server_info)
+    for server, given, words in (
+            (SECURED, {}, "it speaks TLS: give tls_ca"),
+            (SECURED, dict(tls_ca=CERTIFICATES / "ca.crt"), "asks for a certificate: give tls_cert and tls_key"),
+            (SECURED, dict(files, tls_ca=CERTIFICATES / "user.crt"), f"not the one of tls_ca {CERTIFICATES / 'user.crt'}"),
+            (SECURED, dict(files, tls_key=CERTIFICATES / "worker.key"), "cannot be used together"),
+            (f"127.1:{port}", files, "for another name"),
+            (BY_TOKEN, {}, "it speaks TLS")):
+        with lwq.Client(server, retry_seconds=20, **given) as wrong:
+            began = time.monotonic()
+            ok(words in raised(lwq.InvalidArgument, "TLS_INVALID", wrong.server_info).message, words)
+            ok(time.monotonic() - began < 10, f"at once: {words}")
 
 
 def use_tokens():

@@ -121,7 +121,7 @@ TEST_F(AgentTest, EndsWhenItHadNoWorkForSoLong) {
   EXPECT_OK(agent->Run());  // or hangs
   EXPECT_GE(absl::Now() - start, absl::Milliseconds(300));
   EXPECT_TRUE(agent->registered());
-  EXPECT_THAT(agent->metrics().Expose(), ::testing::HasSubstr("lwq_worker_busy 0"));
+  EXPECT_THAT(agent->ExposeMetrics(), ::testing::HasSubstr("lwq_worker_busy 0"));
 }
 
 // Where one server stops and another one is to follow, the worker being stopped at the same time.
@@ -161,7 +161,7 @@ TEST_F(AgentTest, EndsWhenItsDeviceIsLostAndItsTaskRunsElsewhere) {
                                           .work_directory = JoinPath(directory_.path(), "work"),
                                           .memory_bytes = 99'999'999},
                                          &device));
-  EXPECT_THAT(agent->metrics().Expose(),
+  EXPECT_THAT(agent->ExposeMetrics(),
               ::testing::HasSubstr("lwq_worker_memory_bytes{kind=\"ceiling\"} 12345678"));
   Offer(SomeLease());  // of no kind: it fails
   EXPECT_THAT(agent->Run(), FailsWith("DEVICE_LOST", ::testing::HasSubstr("reference")));

@@ -19,8 +19,9 @@ from lwq import output, report, transfer
 from lwq._proto.v1 import (admin_service_pb2, admin_service_pb2_grpc, artifact_service_pb2, artifact_service_pb2_grpc,
                            job_service_pb2, job_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc)
 from lwq.errors import JobCancelled, JobFailed, ModelRejected, NotFound, Timeout, Unavailable, from_rpc, invalid
+from lwq.handshake import TlsFiles
 from lwq.spec import Options, Path, check_files, given, make_spec, model_directory
-from lwq.transport import Patience, call, credentials_of, make_channel, with_token
+from lwq.transport import Patience, Server, call, credentials_of, make_channel, tls_files, with_token
 from lwq.types import Artifact, Budget, Dataset, Job, JobEvent, Model, PlanJobResponse, Progress, QuantizeSpec, ServerInfo, Worker
 
 _log = logging.getLogger("lwq")
@@ -69,8 +70,11 @@ class Client:
         self._server = server or os.environ.get("LWQ_SERVER", "")
         if not self._server:
             raise ValueError("no server: give host:port or unix:/path, or set LWQ_SERVER")
+        files = TlsFiles()
         if credentials is None and not self._server.startswith("unix:"):
-            credentials = credentials_of(tls_ca, tls_cert, tls_key)
+            files = tls_files(TlsFiles(tls_ca, tls_cert, tls_key))
+        self._contact = Server(self._server, files, own_credentials=credentials is not None)
+        credentials = credentials or credentials_of(files)
         credentials = with_token(credentials, token_file, self._server)
         self._retry_seconds = retry_seconds
         self._channel = make_channel(self._server, credentials)
@@ -92,7 +96,7 @@ class Client:
         await self.close()
 
     def _patience(self) -> Patience:
-        return Patience(self._retry_seconds, self._server)
+        return Patience(self._retry_seconds, self._contact)
 
     async def _call(self, method: Callable[..., Any], request: object, answer: type[T]) -> T:
         return await call(method, request, answer, self._patience())

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import pathlib
@@ -16,6 +17,7 @@ import grpc
 import grpc.aio
 
 from lwq.errors import InvalidArgument, LwqError, NotFound, Unavailable, from_rpc, invalid
+from lwq.handshake import TlsFiles, complaint
 
 _log = logging.getLogger("lwq")
 T = TypeVar("T")
@@ -69,15 +71,17 @@ def target(server: str) -> str:
     return "ipv4:" + ",".join(dict.fromkeys(addresses)) if addresses else server
 
 
-def credentials_of(ca: str | os.PathLike[str] | None, cert: str | os.PathLike[str] | None,
-                   key: str | os.PathLike[str] | None) -> grpc.ChannelCredentials | None:
-    """Of PEM files; of $LWQ_TLS_CA, $LWQ_TLS_CERT and $LWQ_TLS_KEY where none is given. None: no TLS."""
-    if not (ca or cert or key):
-        ca, cert, key = (os.environ.get(f"LWQ_TLS_{name}") for name in ("CA", "CERT", "KEY"))
-    if not (ca or cert or key):
+def tls_files(given: TlsFiles) -> TlsFiles:
+    """Those given; those of $LWQ_TLS_CA, $LWQ_TLS_CERT and $LWQ_TLS_KEY where none is."""
+    return given or TlsFiles(*(os.environ.get(f"LWQ_TLS_{name}") for name in ("CA", "CERT", "KEY")))
+
+
+def credentials_of(files: TlsFiles) -> grpc.ChannelCredentials | None:
+    """None without files: no TLS."""
+    if not files:
         return None
     contents = {}
-    for name, path in (("tls_ca", ca), ("tls_cert", cert), ("tls_key", key)):
+    for name, path in (("tls_ca", files.ca), ("tls_cert", files.cert), ("tls_key", files.key)):
         try:
             contents[name] = pathlib.Path(path).read_bytes() if path else None
         except OSError as e:
@@ -146,16 +150,39 @@ def make_channel(server: str, credentials: grpc.ChannelCredentials | None) -> gr
     return grpc.aio.secure_channel(target(server), credentials, options=options)
 
 
+@dataclasses.dataclass
+class Server:
+    """Whom a client calls, and whether it has ever answered."""
+    address: str
+    files: TlsFiles
+    own_credentials: bool = False  # the caller's, of which nothing is known here
+    reached: bool = False
+
+    async def check(self, error: LwqError) -> None:
+        """Raises InvalidArgument TLS_INVALID where the error is one of TLS and the server was never reached."""
+        if self.reached or self.own_credentials or not isinstance(error, Unavailable):
+            return
+        wrong = await asyncio.to_thread(complaint, self.address, self.files)
+        if wrong:
+            raise invalid("TLS_INVALID", wrong) from error
+
+
 class Patience:
     """How long calls are tried again: `seconds` since the first failure after the last sign of life."""
 
-    def __init__(self, seconds: float, server: str):
+    def __init__(self, seconds: float, server: Server):
         self._seconds = seconds
         self._server = server
-        self.sign_of_life()
+        self._end: float | None = None
+        self._pause = 0.1
+
+    def answered(self) -> None:
+        """A call went through. It may be one of a transfer that gets nowhere: that is for sign_of_life()."""
+        self._server.reached = True
 
     def sign_of_life(self) -> None:
-        self._end: float | None = None
+        self.answered()
+        self._end = None
         self._pause = 0.1
 
     async def after(self, error: LwqError) -> None:
@@ -166,9 +193,10 @@ class Patience:
         first = self._end is None
         self._end = now + self._seconds if self._end is None else self._end
         if now + self._pause > self._end:
-            raise make_unavailable(self._server, self._seconds, error) from error
+            raise make_unavailable(self._server.address, self._seconds, error) from error
         if first:
-            _log.warning("no answer from the server at %s; trying again for %g s: %s", self._server, self._seconds, error.message)
+            await self._server.check(error)
+            _log.warning("no answer from the server at %s; trying again for %g s: %s", self._server.address, self._seconds, error.message)
         await asyncio.sleep(self._pause * random.uniform(0.5, 1))
         self._pause = min(2 * self._pause, 5.0)
 
@@ -184,6 +212,7 @@ async def call(method: Callable[..., Any], request: object, answer: type[T], pat
     while True:
         try:
             found: T = await method(request, timeout=CALL_SECONDS)
+            patience.answered()
             return found
         except grpc.aio.AioRpcError as e:
             await patience.after(from_rpc(e))

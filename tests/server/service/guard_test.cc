@@ -1,6 +1,7 @@
 #include "server/service/guard.h"
 
 #include "absl/strings/match.h"
+#include "base/failure.h"
 #include "gtest/gtest.h"
 #include "proto/lwq/v1/admin_service.pb.h"
 #include "proto/lwq/v1/artifact_service.pb.h"
@@ -65,12 +66,23 @@ TEST(GuardTest, ARoleIsAUriOfTheCertificate) {
   }
 }
 
+std::string TenantOf(const std::vector<std::string>& uris) {
+  const absl::StatusOr<std::string> tenant = TenantOfUris(uris);
+  return tenant.ok() ? *tenant : ReasonOf(tenant.status());
+}
+
 TEST(GuardTest, ATenantIsAUriOfTheCertificate) {
-  EXPECT_EQ(TenantOfUri("spiffe://lwq/tenant/acme"), "acme");
-  for (const char* other :
-       {"", "spiffe://lwq/tenant/", "spiffe://lwq/tenant/A", "spiffe://lwq/tenant/*",
-        "spiffe://lwq/tenant/a/b", "spiffe://lwq/client/acme", "spiffe://other/tenant/acme"}) {
-    EXPECT_EQ(TenantOfUri(other), "") << other;
+  EXPECT_EQ(TenantOf({"spiffe://lwq/client/anna", "spiffe://lwq/tenant/acme"}), "acme");
+  EXPECT_EQ(TenantOf({}), "");
+  EXPECT_EQ(TenantOf({"spiffe://lwq/client/acme", "spiffe://other/tenant/acme"}), "");
+  EXPECT_EQ(TenantOf({"spiffe://lwq/tenant/a", "spiffe://lwq/tenant/b"}), "ROLE_REQUIRED");
+}
+
+// A slip of whoever makes certificates must not open the default tenant.
+TEST(GuardTest, WhatCanBeNoTenantIsRefused) {
+  for (const char* slip : {"spiffe://lwq/tenant/", "spiffe://lwq/tenant/A", "spiffe://lwq/tenant/*",
+                           "spiffe://lwq/tenant/a/b"}) {
+    EXPECT_EQ(TenantOf({"spiffe://lwq/client/anna", slip}), "ROLE_REQUIRED") << slip;
   }
 }
 

@@ -150,6 +150,23 @@ TEST_F(TlsTest, IdleConnectionsMakeNoServerDeafForLongerThanTheyAreThere) {
   }
 }
 
+// A worker's channel is older than its certificate.
+TEST_F(TlsTest, AClientsRenewedCertificateIsShownByTheChannelThatItHas) {
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto server, StartServer(Tls("ours", "server")));
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto credentials,
+                           ClientCredentials(Tls("ours", "stranger"), absl::Seconds(1)));
+  const auto channel = MakeChannel(server->address(), credentials);
+  const std::string method = "/lwq.v1.JobService/ListJobs";
+  EXPECT_FALSE(CallRaw(channel, method).ok());
+  for (const char* kind : {".pem", ".key"}) {
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string own, ReadFile(path("client") + kind, 1 << 20));
+    ASSERT_OK(WriteFileAtomically(path("stranger") + kind, own));
+  }
+  const absl::Time end = absl::Now() + absl::Seconds(20);
+  while (!CallRaw(channel, method).ok() && absl::Now() < end) absl::SleepFor(absl::Seconds(.1));
+  EXPECT_TRUE(CallRaw(channel, method).ok());
+}
+
 TEST_F(TlsTest, FilesThatDoNotBelongTogetherAreRefused) {
   TlsOptions tls = Tls("ours", "server");
   tls.key_file = path("client.key");

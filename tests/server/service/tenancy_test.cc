@@ -214,6 +214,62 @@ TEST_F(TenantsTest, TheSameModelTextAndRequestAreEachTheirOwn) {
   EXPECT_NE(ours.name(), theirs.name()) << "the same request id, of two tenants";
 }
 
+// Names that one tenant gave up and another took: neither a call that is sent again nor a job that
+// is tried again may open what stands there now.
+TEST_F(TenantsTest, ANameThatAnotherHasByNowOpensNothing) {
+  v1::CreateModelRequest model_request;
+  model_request.set_model_id("llama");
+  model_request.mutable_source()->set_directory(path("model"));
+  model_request.set_request_id("01234567-89ab-cdef-0123-456789abcdef");
+  v1::Model model;
+  const auto create_model = [&](Member& who) {
+    return Call(*who.models, &v1::ModelService::Stub::CreateModel, model_request, &model);
+  };
+  ASSERT_OK(create_model(*acme_));
+  RunUntilOver();
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job job, Submit(*acme_, JobOf(model.name())));
+  v1::CancelJobRequest cancel;
+  cancel.set_name(job.name());
+  v1::Job ignored;
+  ASSERT_OK(Call(*acme_->jobs, &v1::JobService::Stub::CancelJob, cancel, &ignored));
+  Stubs acme = StubsOf(*acme_), other = StubsOf(*other_);
+  v1::CreateDatasetRequest dataset_request;
+  dataset_request.set_dataset_id("text");
+  dataset_request.mutable_dataset()->set_kind(v1::Dataset::TEXT);
+  dataset_request.set_request_id("11234567-89ab-cdef-0123-456789abcdef");
+  LWQ_ASSERT_OK_AND_ASSIGN(*dataset_request.mutable_dataset()->mutable_blob(),
+                           WriteBlob(acme, "acme's text"));
+  v1::Dataset dataset;
+  const auto create_dataset = [&](Member& who) {
+    return Call(*who.datasets, &v1::DatasetService::Stub::CreateDataset, dataset_request, &dataset);
+  };
+  ASSERT_OK(create_dataset(*acme_));
+
+  v1::DeleteModelRequest delete_model;
+  delete_model.set_name("models/llama");
+  v1::DeleteModelResponse no_model;
+  ASSERT_OK(Call(*acme_->models, &v1::ModelService::Stub::DeleteModel, delete_model, &no_model));
+  ASSERT_OK(create_model(*other_));
+  RunUntilOver();
+  v1::DeleteDatasetRequest delete_dataset;
+  delete_dataset.set_name("datasets/text");
+  v1::DeleteDatasetResponse no_dataset;
+  ASSERT_OK(Call(*acme_->datasets, &v1::DatasetService::Stub::DeleteDataset, delete_dataset,
+                 &no_dataset));
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef theirs, WriteBlob(other, "the other's text"));
+  v1::CreateDatasetRequest other_dataset = dataset_request;
+  *other_dataset.mutable_dataset()->mutable_blob() = theirs;
+  ASSERT_OK(
+      Call(*other_->datasets, &v1::DatasetService::Stub::CreateDataset, other_dataset, &dataset));
+
+  EXPECT_THAT(create_model(*acme_), FailsWith("NOT_FOUND", _));
+  EXPECT_THAT(create_dataset(*acme_), FailsWith("NOT_FOUND", _));
+  v1::RetryJobRequest retry;
+  retry.set_name(job.name());
+  EXPECT_THAT(Call(*acme_->jobs, &v1::JobService::Stub::RetryJob, retry, &ignored),
+              FailsWith("NOT_FOUND", HasSubstr("models/llama")));
+}
+
 // A name is free again when its job is deleted, and what that job alone might use is not the next
 // one's, whoever has it.
 TEST_F(TenantsTest, AJobUnderADeletedJobsNameMeetsNothingOfIt) {

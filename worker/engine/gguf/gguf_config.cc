@@ -58,6 +58,10 @@ class ConfigWriter {
     LWQ_RETURN_IF_ERROR(WriteRope());
     WriteTokens();
     if (family_.first_qwen) LWQ_RETURN_IF_ERROR(RenameForQwen());
+    // Written into every phi3 file, with or without a scaling that reads it.
+    (void)keys_.Has("rope.scaling.original_context_length");
+    // 0 in files of dense models.
+    LWQ_RETURN_IF_ERROR(keys_.Whole("expert_count", 0, kMostGgufExperts, 0).status());
     LWQ_ASSIGN_OR_RETURN(const bool causal, keys_.Bool("attention.causal", true));
     if (!causal) return Unsupported("it says that attention is not causal");
     LWQ_RETURN_IF_ERROR(keys_.RefuseOthers());
@@ -141,7 +145,7 @@ absl::Status ConfigWriter::WriteHeads() {
 }
 
 absl::Status ConfigWriter::WriteExperts() {
-  LWQ_ASSIGN_OR_RETURN(const int64_t count, keys_.Whole("expert_count", 2, kMost));
+  LWQ_ASSIGN_OR_RETURN(const int64_t count, keys_.Whole("expert_count", 2, kMostGgufExperts));
   LWQ_ASSIGN_OR_RETURN(config_["num_experts_per_tok"], keys_.Whole("expert_used_count", 1, count));
   config_[family_.expert_sizes ? "num_experts" : "num_local_experts"] = count;
   // Softmax, which is all that the families here have.
@@ -312,7 +316,7 @@ absl::StatusOr<const GgufFamilyDef*> GgufFamilyOf(const GgufMetadata& metadata) 
     return Failure(reasons::kGgufMetadata, "the GGUF file has no key general.architecture");
   }
   GgufKeys keys(metadata, *architecture);
-  LWQ_ASSIGN_OR_RETURN(const int64_t experts, keys.Whole("expert_count", 0, kMost, 0));
+  LWQ_ASSIGN_OR_RETURN(const int64_t experts, keys.Whole("expert_count", 0, kMostGgufExperts, 0));
   return FindGgufFamily(*architecture, experts > 0);
 }
 

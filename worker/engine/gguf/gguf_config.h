@@ -2,6 +2,7 @@
 // lwq reads the model by, and what artifacts of other formats take along. docs/formats/gguf.md.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -10,6 +11,9 @@
 #include "worker/engine/tensor/dtype.h"
 
 namespace lwq {
+
+// Of a layer. A file may claim any number.
+constexpr int64_t kMostGgufExperts = 4096;
 
 // By general.architecture, and whether there are experts. UNIMPLEMENTED "ARCH_UNSUPPORTED";
 // DATA_LOSS "GGUF_METADATA" where the key is missing.

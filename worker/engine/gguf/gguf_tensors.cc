@@ -72,12 +72,13 @@ absl::Status BadShape(const GgufTensorSpec& spec, absl::string_view expected) {
 class TensorLister {
  public:
   TensorLister(const GgufFamilyDef& family, DType read_as, int64_t heads, int64_t kv_heads,
-               std::vector<std::unique_ptr<RowCoding>>* codings,
+               int64_t experts, std::vector<std::unique_ptr<RowCoding>>* codings,
                std::vector<std::pair<std::string, TensorView>>* tensors)
       : family_(family),
         read_as_(read_as),
         heads_(heads),
         kv_heads_(kv_heads),
+        experts_(experts),
         codings_(*codings),
         tensors_(*tensors) {}
 
@@ -97,6 +98,8 @@ class TensorLister {
     }
     if (!stacked) return AddOne(spec, name, std::move(view));
     const int64_t experts = spec.shape[0];
+    // Each becomes a tensor, and the shape may claim any number of empty ones.
+    if (experts != experts_) return BadShape(spec, absl::StrCat(experts_, " experts"));
     view.shape.erase(view.shape.begin());
     const size_t each = bytes.size() / static_cast<size_t>(experts);
     for (int64_t e = 0; e < experts; ++e) {
@@ -127,7 +130,7 @@ class TensorLister {
 
   const GgufFamilyDef& family_;
   const DType read_as_;
-  const int64_t heads_, kv_heads_;
+  const int64_t heads_, kv_heads_, experts_;
   std::vector<std::unique_ptr<RowCoding>>& codings_;
   std::vector<std::pair<std::string, TensorView>>& tensors_;
 };
@@ -157,7 +160,8 @@ absl::StatusOr<std::unique_ptr<GgufTensors>> GgufTensors::Open(const std::string
   LWQ_ASSIGN_OR_RETURN(const int64_t heads, keys.Whole("attention.head_count", 1, kMostHeads));
   LWQ_ASSIGN_OR_RETURN(const int64_t kv_heads,
                        keys.Whole("attention.head_count_kv", 1, heads, heads));
-  TensorLister lister(*family, GgufReadAs(header), heads, kv_heads, &opened->codings_,
+  LWQ_ASSIGN_OR_RETURN(const int64_t experts, keys.Whole("expert_count", 0, kMostGgufExperts, 0));
+  TensorLister lister(*family, GgufReadAs(header), heads, kv_heads, experts, &opened->codings_,
                       &opened->tensors_);
   for (size_t i = 0; i < header.tensors.size(); ++i) {
     const GgufTensorSpec& spec = header.tensors[i];

@@ -5,9 +5,13 @@
 #include <tuple>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 
 namespace lwq {
 namespace {
+
+constexpr size_t kMostCuts = size_t{1} << 21;
 
 struct Cut {
   uint32_t piece, left_bytes;          // which piece, and where it is cut
@@ -23,7 +27,7 @@ uint32_t CountCharacters(absl::string_view text) {
 
 }  // namespace
 
-std::vector<std::pair<std::string, std::string>> MergesByScore(
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> MergesByScore(
     const std::vector<ScoredPiece>& pieces) {
   absl::flat_hash_map<absl::string_view, uint32_t> ids;
   ids.reserve(pieces.size());
@@ -43,6 +47,11 @@ std::vector<std::pair<std::string, std::string>> MergesByScore(
       if (left == ids.end()) continue;
       const auto right = ids.find(text.substr(at));
       if (right == ids.end()) continue;
+      if (cuts.size() == kMostCuts) {
+        return Failure(reasons::kTokenizerInvalid,
+                       absl::StrCat("the pieces of the vocabulary can be cut in more than ",
+                                    kMostCuts, " ways"));
+      }
       cuts.push_back({static_cast<uint32_t>(id), static_cast<uint32_t>(at), left_length,
                       length - left_length, left->second, right->second});
     }

@@ -26,6 +26,8 @@ using Json = nlohmann::json;
 // What llama.cpp calls kinds of tokenizers.
 constexpr char kSentencePieceBpe[] = "llama", kByteLevelBpe[] = "gpt2";
 constexpr char kKeys[] = "tokenizer.ggml";
+constexpr size_t kMostTokenBytes = 1024;
+constexpr size_t kMostChatTemplates = 64;
 constexpr char kMark[] = "\xe2\x96\x81";
 
 absl::Status Unsupported(absl::string_view what) {
@@ -102,6 +104,10 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const GgufMetadata& metadata) {
   }
   absl::flat_hash_set<absl::string_view> seen;
   for (const std::string& token : vocabulary.texts) {
+    if (token.size() > kMostTokenBytes) {
+      return Invalid(
+          absl::StrCat("a token has ", token.size(), " bytes, at most ", kMostTokenBytes));
+    }
     if (seen.insert(token).second) continue;
     return Invalid(
         absl::StrCat("the token \"", absl::CHexEscape(token.substr(0, 64)), "\" is there twice"));
@@ -173,8 +179,9 @@ absl::StatusOr<Json> SentencePieceJson(const Vocabulary& vocabulary, GgufKeys& k
     pieces.push_back(
         {vocabulary.Text(id), score, type == kNormal || (type == kUserDefined && !prefix)});
   }
+  LWQ_ASSIGN_OR_RETURN(auto pairs, MergesByScore(pieces));
   Json merges = Json::array();
-  for (auto& [left, right] : MergesByScore(pieces)) {
+  for (auto& [left, right] : pairs) {
     merges.push_back(Json::array({std::move(left), std::move(right)}));
   }
   Json json;
@@ -277,20 +284,28 @@ absl::StatusOr<Json> PostProcessor(const Vocabulary& vocabulary, const Around& a
 }
 
 // One as a text; several, named, as transformers lists them.
-void SetChatTemplates(const GgufMetadata& metadata, Json& config) {
+absl::Status SetChatTemplates(const GgufMetadata& metadata, Json& config) {
   const std::string* chosen = metadata.Get<std::string>("tokenizer.chat_template");
   const auto* names = metadata.Get<std::vector<std::string>>("tokenizer.chat_templates");
   if (names == nullptr || names->empty()) {
     if (chosen != nullptr) config["chat_template"] = *chosen;
-    return;
+    return absl::OkStatus();
   }
+  // A name that is there again and again would bring its template each time.
+  if (names->size() > kMostChatTemplates) {
+    return Invalid(
+        absl::StrCat("it has ", names->size(), " chat templates, at most ", kMostChatTemplates));
+  }
+  absl::flat_hash_set<absl::string_view> seen;
   Json list = Json::array();
   if (chosen != nullptr) list.push_back({{"name", "default"}, {"template", *chosen}});
   for (const std::string& name : *names) {
+    if (!seen.insert(name).second) return Invalid("a chat template is there twice");
     const auto* text = metadata.Get<std::string>(absl::StrCat("tokenizer.chat_template.", name));
     if (text != nullptr) list.push_back({{"name", name}, {"template", *text}});
   }
   config["chat_template"] = std::move(list);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -328,7 +343,7 @@ absl::StatusOr<std::string> GgufTokenizerConfigJson(const GgufMetadata& metadata
     LWQ_ASSIGN_OR_RETURN(const int64_t id, IdOf(vocabulary, keys, key));
     if (id >= 0) config[field] = vocabulary.Text(static_cast<size_t>(id));
   }
-  SetChatTemplates(metadata, config);
+  LWQ_RETURN_IF_ERROR(SetChatTemplates(metadata, config));
   return Dump(config);
 }
 

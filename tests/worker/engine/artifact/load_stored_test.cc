@@ -105,13 +105,32 @@ TEST_P(LoadStoredTest, BlocksOfEveryTypeBecomeWeightsOnTheDevice) {
 }
 
 TEST_P(LoadStoredTest, EightBitFloatsBecomeWeightsOnTheDevice) {
-  constexpr int64_t kRows = 48, kCols = 64;
-  Matrix weight(kRows, kCols);
-  for (int64_t i = 0; i < weight.size(); ++i) {
-    weight.data()[i] = 0x1p-10f * static_cast<float>(i % 991 - 500);
-  }
   const Fp8RowFormat& format = *Fp8RowFormat::Find();
-  ExpectSameAsOnTheHost(Stored(format, kRows, kCols, format.Encode(weight.view(), DType::kBF16)));
+  // The second is more than crosses at once.
+  for (const auto& [rows, cols] : {std::pair(48, 64), std::pair(1500, 1000)}) {
+    Matrix weight(rows, cols);
+    for (int64_t i = 0; i < weight.size(); ++i) {
+      weight.data()[i] = 0x1p-10f * static_cast<float>((i + i / cols) % 991 - 500);
+    }
+    ExpectSameAsOnTheHost(Stored(format, rows, cols, format.Encode(weight.view(), DType::kBF16)));
+  }
+}
+
+TEST_P(LoadStoredTest, MoreBlocksThanCrossAtOnceBecomeWeightsOnTheDevice) {
+  constexpr int64_t kRows = 2100, kCols = 512;
+  const GgufTypeDef& type = DefOf(GgufType::kQ4_0);
+  const GgufFormat& format = *GgufFormat::Find(type);
+  EncodedLinear encoded = {{format.Parts(kRows, kCols, DType::kBF16)[0], {}}};
+  std::vector<float> weights(kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t c = 0; c < kCols; ++c) {
+      weights[static_cast<size_t>(c)] = 0x1p-9f * static_cast<float>((r * 31 + c * 7) % 255 - 127);
+    }
+    std::string row(static_cast<size_t>(type.RowBytes(kCols)), '\0');
+    QuantizeRow(type, GgufFit::kReference, weights, {}, reinterpret_cast<uint8_t*>(row.data()));
+    encoded[0].bytes += row;
+  }
+  ExpectSameAsOnTheHost(Stored(format, kRows, kCols, encoded));
 }
 
 // Integers of 16 bits, which no device knows.

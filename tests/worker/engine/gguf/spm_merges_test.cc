@@ -15,7 +15,7 @@ using ::testing::Pair;
 TEST(SpmMergesTest, BestScoreFirstThenTheLongerLeftPart) {
   const std::vector<ScoredPiece> pieces = {{"a", -9},  {"b", -9},   {"c", -9},    {"ab", -2},
                                            {"bc", -1}, {"abc", -3}, {"xyz", -0.5}};
-  EXPECT_THAT(MergesByScore(pieces),
+  EXPECT_THAT(*MergesByScore(pieces),
               ElementsAre(Pair("b", "c"), Pair("a", "b"), Pair("ab", "c"), Pair("a", "bc")));
 }
 
@@ -26,12 +26,12 @@ TEST(SpmMergesTest, PiecesAreCutBetweenCharacters) {
                                            {"\xe2\x96\x81\xc3\xa9", -1},
                                            {"\xe2", -5},
                                            {"\x96\x81\xc3\xa9", -5}};
-  EXPECT_THAT(MergesByScore(pieces), ElementsAre(Pair("\xe2\x96\x81", "\xc3\xa9")));
+  EXPECT_THAT(*MergesByScore(pieces), ElementsAre(Pair("\xe2\x96\x81", "\xc3\xa9")));
 }
 
 TEST(SpmMergesTest, WhatIsNotMadeIsNeitherResultNorPart) {
-  EXPECT_THAT(MergesByScore({{"<", -1}, {"s>", -1}, {"<s>", 0, false}}), IsEmpty());
-  EXPECT_THAT(MergesByScore({{"a", -1, false}, {"b", -1}, {"ab", 0}}), IsEmpty());
+  EXPECT_THAT(*MergesByScore({{"<", -1}, {"s>", -1}, {"<s>", 0, false}}), IsEmpty());
+  EXPECT_THAT(*MergesByScore({{"a", -1, false}, {"b", -1}, {"ab", 0}}), IsEmpty());
 }
 
 }  // namespace

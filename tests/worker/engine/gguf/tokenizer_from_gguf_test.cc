@@ -110,6 +110,35 @@ TEST(TokenizerFromGgufTest, WhatCannotBeMadeIsRefused) {
           "bos_token_id");
 }
 
+// What a small file could make a worker spend its memory on.
+TEST(TokenizerFromGgufTest, WhatGrowsBeyondMeasureIsRefused) {
+  GgufMetadata keys = SentencePiece();
+  std::vector<std::string> tokens = {"<unk>", "<s>", "\xe2\x96\x81", "a", std::string(1025, 'b'),
+                                     "c"};
+  keys.Set("tokenizer.ggml.tokens", tokens);
+  EXPECT_THAT(GgufTokenizerJson(keys), FailsWith("TOKENIZER_INVALID", HasSubstr("1025 bytes")));
+
+  // "a", "aa" and so on up to 1,000, with every letter: each can be cut anywhere.
+  tokens.clear();
+  for (char letter = 'a'; letter <= 'e'; ++letter) {
+    for (size_t length = 1; length <= 1000; ++length) tokens.emplace_back(length, letter);
+  }
+  keys.Set("tokenizer.ggml.token_type", std::vector<int32_t>(tokens.size(), 1));
+  keys.Set("tokenizer.ggml.scores", std::vector<float>(tokens.size(), 0));
+  keys.Set("tokenizer.ggml.tokens", tokens);
+  EXPECT_THAT(GgufTokenizerJson(keys), FailsWith("TOKENIZER_INVALID", HasSubstr("2097152 ways")));
+
+  keys = SentencePiece();
+  keys.Set("tokenizer.chat_template.x", std::string("{{ x }}"));
+  keys.Set("tokenizer.chat_templates", std::vector<std::string>{"x", "x"});
+  EXPECT_THAT(GgufTokenizerConfigJson(keys), FailsWith("TOKENIZER_INVALID", HasSubstr("twice")));
+  std::vector<std::string> names;
+  for (int i = 0; i < 65; ++i) names.push_back(std::to_string(i));
+  keys.Set("tokenizer.chat_templates", names);
+  EXPECT_THAT(GgufTokenizerConfigJson(keys),
+              FailsWith("TOKENIZER_INVALID", HasSubstr("65 chat templates")));
+}
+
 TEST(TokenizerFromGgufTest, TheConfigurationNamesTokensAndTemplates) {
   GgufMetadata keys = SentencePiece();
   keys.Set("tokenizer.chat_template", std::string("{{ one }}"));

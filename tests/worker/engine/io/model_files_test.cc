@@ -154,9 +154,8 @@ TEST_F(GgufSourceFilesTest, ATensorIsReadInTheTypeThatHoldsIt) {
 // Rewrites the file's keys, and its tensors' names, as they come.
 class HostileGgufTest : public GgufSourceTest {
  protected:
-  void SetUp() override {
-    GgufSourceTest::SetUp();
-    ASSERT_NO_FATAL_FAILURE(Write("llama"));
+  void Begin(const std::string& family) {
+    ASSERT_NO_FATAL_FAILURE(Write(family));
     LWQ_ASSERT_OK_AND_ASSIGN(file_text_, ReadFile(file_, 1 << 24));
     LWQ_ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(file_));
     metadata_ = file->header().metadata;
@@ -177,6 +176,7 @@ class HostileGgufTest : public GgufSourceTest {
 };
 
 TEST_F(HostileGgufTest, KeysThatAreMissingOrWrongAreRefused) {
+  ASSERT_NO_FATAL_FAILURE(Begin("llama"));
   ASSERT_OK(Open());
   const GgufMetadata good = metadata_;
   const auto refused = [&](const char* key, GgufValue value, const char* reason) {
@@ -199,6 +199,12 @@ TEST_F(HostileGgufTest, KeysThatAreMissingOrWrongAreRefused) {
   metadata_ = good;
   metadata_.Set("split.count", uint16_t{3});
   EXPECT_THAT(Open(), FailsWith("GGUF_UNSUPPORTED", HasSubstr("one of 3 parts")));
+  metadata_ = good;
+  metadata_.Set("llama.expert_count", uint32_t{0});  // as dense files of some writers have it
+  EXPECT_OK(Open());
+  metadata_ = good;
+  metadata_.Set("llama.rope.scaling.original_context_length", uint32_t{64});
+  EXPECT_OK(Open()) << "llama.cpp writes it without a scaling, too";
   // Heads that do not divide the rows of q.
   metadata_ = good;
   metadata_.Set("llama.attention.head_count", uint32_t{3});
@@ -206,6 +212,7 @@ TEST_F(HostileGgufTest, KeysThatAreMissingOrWrongAreRefused) {
 }
 
 TEST_F(HostileGgufTest, TensorsThatAreNotTheModelsAreRefused) {
+  ASSERT_NO_FATAL_FAILURE(Begin("llama"));
   const std::vector<GgufTensorSpec> good = tensors_;
   for (size_t i = 0; i < good.size(); ++i) {
     if (good[i].name == "token_embd.weight") continue;  // already config.json misses it
@@ -216,6 +223,19 @@ TEST_F(HostileGgufTest, TensorsThatAreNotTheModelsAreRefused) {
     tensors_[i].shape.push_back(1);  // of as many bytes
     EXPECT_FALSE(Open().ok()) << good[i].name;
   }
+}
+
+// Each expert becomes a tensor: no shape may make up their number.
+TEST_F(HostileGgufTest, ExpertsAreAsManyAsTheKeySays) {
+  ASSERT_NO_FATAL_FAILURE(Begin("mixtral"));
+  ASSERT_OK(Open());
+  const auto stacked = std::find_if(tensors_.begin(), tensors_.end(), [](const auto& tensor) {
+    return tensor.name == "blk.0.ffn_up_exps.weight";
+  });
+  ASSERT_NE(stacked, tensors_.end());
+  // Of as many bytes: rows of experts that would each have fewer.
+  stacked->shape = {stacked->shape[0] * stacked->shape[1], 1, stacked->shape[2]};
+  EXPECT_THAT(Open(), FailsWith("GGUF_TENSOR", HasSubstr("expected 5 experts")));
 }
 
 }  // namespace

@@ -146,6 +146,33 @@ TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
   }
 }
 
+// By what the papers and transformers call the modules.
+TEST(LayerSpecTest, RolesAreThoseOfTheModulesNames) {
+  const std::pair<absl::string_view, LinearRole> roles[] = {
+      {"q_proj", LinearRole::kQuery},   {"k_proj", LinearRole::kKey},
+      {"v_proj", LinearRole::kValue},   {"qkv_proj", LinearRole::kQueryKeyValue},
+      {"o_proj", LinearRole::kOutput},  {"gate_proj", LinearRole::kGate},
+      {"up_proj", LinearRole::kUp},     {"gate_up_proj", LinearRole::kGateUp},
+      {"down_proj", LinearRole::kDown}, {"w1", LinearRole::kGate},
+      {"w3", LinearRole::kUp},          {"w2", LinearRole::kDown},
+      {"lm_head", LinearRole::kHead},   {"embed_tokens", LinearRole::kEmbedding}};
+  for (const ModelFamilyDef* family : ModelFamilies()) {
+    const std::string model = absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family->name);
+    LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(model));
+    LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(model));
+    LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, TakeInventory(spec, *checkpoint));
+    for (const AllocationUnit& unit : inventory.units) {
+      for (const LinearShape& shape : unit.linears) {
+        const std::string last = shape.module.substr(shape.module.rfind('.') + 1);
+        const auto* known = std::find_if(std::begin(roles), std::end(roles),
+                                         [&](const auto& role) { return role.first == last; });
+        ASSERT_NE(known, std::end(roles)) << shape.module;
+        EXPECT_EQ(shape.role, known->second) << shape.module;
+      }
+    }
+  }
+}
+
 TEST(LayerSpecTest, IndicesStayInTheLayerAndUnitsHoldTheirLinearsInOrder) {
   LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(TinyModel()));
   for (const LayerSpec& layer : spec.layers) {
