@@ -194,7 +194,11 @@ constexpr std::array<Subcommand, 5> kSubcommands = {{
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
 
-constexpr std::array<Advice, 3> kAdvice = {{
+constexpr char kMakeItAgain[] =
+    "submit its job again: what the server has lost is made anew (lwqctl quantize does so itself)";
+constexpr std::array<Advice, 5> kAdvice = {{
+    {"BLOB_CORRUPT", kMakeItAgain},
+    {"BLOB_MISSING", kMakeItAgain},
     {"NOT_FOUND", "lwqctl artifact list shows which there are"},
     {"NO_ARTIFACT", "lwqctl explain JOB says how it stands; lwqctl artifact list, which there are"},
     {"VERIFY_MISMATCH",

@@ -76,7 +76,8 @@ absl::StatusOr<int> Restore(Invocation& invocation) {
   return Print(invocation, "restored", result);
 }
 
-constexpr std::array<Advice, 1> kBackupAdvice = {{
+constexpr std::array<Advice, 2> kBackupAdvice = {{
+    {"STORAGE_FULL", "make room, and give the same command again: what was copied stays"},
     {"OUTPUT_EXISTS", "give a directory that is new or empty: each backup has its own"},
 }};
 constexpr std::array<Advice, 2> kRestoreAdvice = {{

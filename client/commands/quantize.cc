@@ -62,6 +62,32 @@ absl::StatusOr<v1::Artifact> Fetch(Session* session, const std::string& name,
   return artifact;
 }
 
+// The same job where one is there, unless `reuse` is false; until it has ended.
+absl::Status RunJob(Session* session, const v1::JobSpec& spec, const std::string& digest,
+                    bool reuse, Following* following, JobDisplay* display,
+                    QuantizeOutcome* outcome) {
+  LWQ_ASSIGN_OR_RETURN(outcome->job, FindOrSubmit(session->client(), spec, digest, reuse));
+  const std::string forecast = ForecastText(outcome->job.work());
+  display->Note(absl::StrCat("job ", Basename(outcome->job.name()),
+                             IsTerminal(outcome->job.state()) || forecast.empty()
+                                 ? ""
+                                 : absl::StrCat(", expected to take ", forecast)));
+  // What is better known before the work than behind it.
+  if (!IsTerminal(outcome->job.state())) {
+    for (const std::string& warning : outcome->job.warnings()) {
+      display->Note(absl::StrCat("warning: ", LogSafe(warning)));
+    }
+  }
+  LWQ_ASSIGN_OR_RETURN(outcome->job, FollowJob(session, outcome->job.name(), display, following));
+  return absl::OkStatus();
+}
+
+// What a server that reads a blob for the first time since it was damaged says of it, and what it
+// says from then on.
+bool IsLost(const absl::Status& status) {
+  return HasReason(status, reasons::kBlobCorrupt) || HasReason(status, reasons::kBlobMissing);
+}
+
 absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
                                          const std::string& model_directory, JobDisplay* display,
                                          v1::QuantizeSpec spec) {
@@ -82,22 +108,19 @@ absl::StatusOr<QuantizeOutcome> Quantize(Session* session, const Flags& flags,
   }
   std::optional<Following> following;  // from before the job is looked for until it has ended
   if (session->embedded() != nullptr) following.emplace(session->embedded()->paths().run, digest);
-  LWQ_ASSIGN_OR_RETURN(outcome.job, FindOrSubmit(client, job_spec, digest, !spec.no_cache()));
-  const std::string forecast = ForecastText(outcome.job.work());
-  note(absl::StrCat("job ", Basename(outcome.job.name()),
-                    IsTerminal(outcome.job.state()) || forecast.empty()
-                        ? ""
-                        : absl::StrCat(", expected to take ", forecast)));
-  // What is better known before the work than behind it.
-  if (!IsTerminal(outcome.job.state())) {
-    for (const std::string& warning : outcome.job.warnings()) {
-      note(absl::StrCat("warning: ", LogSafe(warning)));
-    }
-  }
-  LWQ_ASSIGN_OR_RETURN(outcome.job, FollowJob(session, outcome.job.name(), display,
-                                              following ? &*following : nullptr));
+  LWQ_RETURN_IF_ERROR(RunJob(session, job_spec, digest, !spec.no_cache(),
+                             following ? &*following : nullptr, display, &outcome));
   if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
-  LWQ_ASSIGN_OR_RETURN(outcome.artifact, Fetch(session, outcome.job.artifact(), outcome.directory));
+  absl::StatusOr<v1::Artifact> fetched = Fetch(session, outcome.job.artifact(), outcome.directory);
+  if (IsLost(fetched.status())) {
+    note(absl::StrCat("the server has lost files of ", outcome.job.artifact(),
+                      ", or holds them damaged: they are made again"));
+    LWQ_RETURN_IF_ERROR(RunJob(session, job_spec, digest, /*reuse=*/false,
+                               following ? &*following : nullptr, display, &outcome));
+    if (outcome.job.state() != v1::Job::SUCCEEDED) return outcome;
+    fetched = Fetch(session, outcome.job.artifact(), outcome.directory);
+  }
+  LWQ_ASSIGN_OR_RETURN(outcome.artifact, std::move(fetched));
   return outcome;
 }
 

@@ -33,6 +33,8 @@ namespace {
 
 constexpr char kDatabase[] = "lwq.db";
 constexpr char kManifest[] = "backup.json";
+constexpr char kBegun[] =
+    "backup.begun";  // a backup that was not finished: the next goes on with it
 constexpr int64_t kMostManifestBytes = 64 << 20;
 constexpr int64_t kReadBytes = 1 << 20;
 // What jobs deleted while blobs were copied is gone from the next copy of the records.
@@ -158,7 +160,9 @@ absl::StatusOr<std::set<std::string>> CopyBlobs(const std::string& folder, BlobS
     LWQ_ASSIGN_OR_RETURN(const bool there, to.Has(id));
     if (there) continue;
     absl::Status copied = CopyBlob(*from, to, id);
-    if (HasReason(copied, reasons::kBlobMissing) || HasReason(copied, reasons::kBlobCorrupt)) {
+    // A blob that is read in parts is known to be damaged when its copy has another digest.
+    if (HasReason(copied, reasons::kBlobMissing) || HasReason(copied, reasons::kBlobCorrupt) ||
+        HasReason(copied, reasons::kDigestMismatch)) {
       missing.insert(digest);
     } else if (!copied.ok()) {
       return Annotate(copied, "copying blob ", digest);
@@ -194,6 +198,27 @@ absl::Status CheckNewOrEmpty(const std::string& directory, const char* besides =
                                                       names.front(), "; give a new directory"));
 }
 
+absl::Status Begin(const std::string& target) {
+  const std::string begun = JoinPath(target, kBegun);
+  if (FileExists(begun)) return absl::OkStatus();
+  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(target));
+  return WriteFileAtomically(begun, "");
+}
+
+// Before hours of copying.
+absl::Status CheckRoom(const BlobStore& to, const Blobs& blobs, const std::string& target) {
+  int64_t needed = 0;
+  for (const auto& [digest, id] : blobs) {
+    LWQ_ASSIGN_OR_RETURN(const bool there, to.Has(id));
+    if (!there) needed += id.size_bytes;
+  }
+  LWQ_ASSIGN_OR_RETURN(const int64_t free, to.FreeBytes());
+  if (needed <= free) return absl::OkStatus();
+  return Failure(reasons::kStorageFull,
+                 absl::StrCat("the backup needs ", needed, " bytes more, and ", target,
+                              " has room for ", free));
+}
+
 BackupReport ReportOf(const Needed& needed, const std::set<std::string>& missing) {
   BackupReport report;
   report.num_records = needed.num_records;
@@ -227,8 +252,9 @@ struct Manifest {
 absl::StatusOr<Manifest> ReadManifest(const std::string& backup) {
   const std::string path = JoinPath(backup, kManifest);
   if (!FileExists(path)) {
-    return Failure(reasons::kFileNotFound, absl::StrCat("there is no ", path, ": ", backup,
-                                                    " is no backup, or one that was not finished"));
+    return Failure(reasons::kFileNotFound,
+                   absl::StrCat("there is no ", path, ": ", backup,
+                                " is no backup, or one that was not finished"));
   }
   LWQ_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMostManifestBytes));
   const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
@@ -264,8 +290,9 @@ absl::Status CopyRecords(const std::string& backup, const std::string& digest,
 absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std::string& target,
                                     const BackupOptions& options) {
   LWQ_ASSIGN_OR_RETURN(const std::string from, FolderOf(data_directory, options.blobs));
-  LWQ_RETURN_IF_ERROR(CheckNewOrEmpty(target));
+  LWQ_RETURN_IF_ERROR(Begin(target));
   const std::string database = JoinPath(target, kDatabase);
+  LWQ_RETURN_IF_ERROR(RemoveAll(database));
   LWQ_RETURN_IF_ERROR(SnapshotSqlite(data_directory, database));
   LWQ_ASSIGN_OR_RETURN(const auto to, OpenTarget(target));
   Needed needed;
@@ -277,6 +304,7 @@ absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std
     }
     if (options.on_snapshot) options.on_snapshot();
     LWQ_ASSIGN_OR_RETURN(needed, LookAt(target));
+    LWQ_RETURN_IF_ERROR(CheckRoom(*to, needed.blobs, target));
     const std::set<std::string> missing_before = std::move(missing);
     absl::StatusOr<std::set<std::string>> copied = CopyBlobs(from, *to, needed.blobs);
     if (HasReason(copied.status(), reasons::kFileNotFound)) {
@@ -290,6 +318,7 @@ absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std
   const BackupReport report = ReportOf(needed, missing);
   LWQ_RETURN_IF_ERROR(FlushAll(target));
   LWQ_RETURN_IF_ERROR(WriteManifest(target, report));
+  LWQ_RETURN_IF_ERROR(RemoveAll(JoinPath(target, kBegun)));
   return report;
 }
 

@@ -279,7 +279,7 @@ class WriteCall final : public grpc::ServerReadReactor<v1::WriteBlobRequest>, pu
       LWQ_ASSIGN_OR_RETURN(const bool there, HasFor(scheduler, record_.caller(), id_));
       response_->set_committed_bytes(id_.size_bytes);
       if (there) {
-        LWQ_RETURN_IF_ERROR(NoteUpload(scheduler, record_.caller(), id_));
+        LWQ_RETURN_IF_ERROR(NoteUploadFound(scheduler, record_.caller(), id_));
         return true;
       }
       LWQ_ASSIGN_OR_RETURN(writer_, OpenUpload(scheduler, record_.caller(), id_));

@@ -37,6 +37,7 @@ struct Caller {
   std::shared_ptr<const LiveToken> token;  // null: none was shown
   std::string tenant = kDefaultTenant;     // whose is what it makes
   std::string worker;                      // of a worker: Token.worker
+  bool anonymous = false;                  // nobody is asked: a worker may be called so, too
 
   bool known() const { return role != kNobody; }
   // Operators see every tenant's; workers are given what their tasks read.

@@ -22,6 +22,10 @@ std::string KeyOf(const std::string& tenant, const std::string& sha256) {
   return absl::StrCat(tenant, "/", sha256);
 }
 
+// Whether what the caller sends may be the result of a task, which no tenant's quota counts. Where
+// nobody is asked, a client's uploads count from the moment at which a dataset names them.
+bool MayBeATasks(const Caller& caller) { return caller.role == kWorker || caller.anonymous; }
+
 // Whose unfinished uploads a caller goes on with.
 std::string OwnerOf(const Caller& caller) { return caller.sees_all() ? "" : caller.tenant; }
 
@@ -179,7 +183,7 @@ absl::StatusOr<int64_t> UploadedFor(Scheduler& scheduler, const Caller& caller, 
 absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(Scheduler& scheduler, const Caller& caller,
                                                        const BlobId& id) {
   LWQ_RETURN_IF_ERROR(CheckBlobId(id));
-  if (caller.role == kWorker) return scheduler.blobs().OpenWrite(id);
+  if (MayBeATasks(caller)) return scheduler.blobs().OpenWrite(id);
   // One whose row is there, its content lost, is counted.
   LWQ_ASSIGN_OR_RETURN(
       const std::vector<Record> known,
@@ -204,8 +208,12 @@ int64_t UploadedBytes(const Record& row) {
   return absl::SimpleAtoi(row.tag, &bytes) ? bytes : 0;
 }
 
+absl::Status NoteUploadFound(Scheduler& scheduler, const Caller& caller, const BlobId& id) {
+  if (MayBeATasks(caller)) return absl::OkStatus();
+  return NoteUpload(scheduler, caller, id);
+}
+
 absl::Status NoteUpload(Scheduler& scheduler, const Caller& caller, const BlobId& id) {
-  if (caller.role == kWorker) return absl::OkStatus();
   return Note(scheduler, caller.tenant, id, nullptr);
 }
 

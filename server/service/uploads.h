@@ -36,9 +36,10 @@ absl::StatusOr<int64_t> UploadedFor(Scheduler& scheduler, const Caller& caller, 
 // room for it, here or at the end; otherwise as BlobStore::OpenUpload.
 absl::StatusOr<std::unique_ptr<BlobWriter>> OpenUpload(Scheduler& scheduler, const Caller& caller,
                                                        const BlobId& id);
-// Notes that the tenant has sent what was found to be there, or has it in use again. Nothing for a
-// worker's. QUOTA_EXCEEDED as above.
+// Notes that the tenant has sent what is there, or has it in use again. QUOTA_EXCEEDED as above.
 absl::Status NoteUpload(Scheduler& scheduler, const Caller& caller, const BlobId& id);
+// The same where an upload was found to be there already. Nothing for what may be a task's.
+absl::Status NoteUploadFound(Scheduler& scheduler, const Caller& caller, const BlobId& id);
 
 // Tells the tenants' bytes what the blob store has of unfinished uploads. After a start, and after
 // some have expired.

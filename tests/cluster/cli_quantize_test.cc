@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_replace.h"
@@ -143,6 +144,32 @@ TEST_F(CliQuantizeTest, AKilledWorkerAndAKilledServerChangeNothing) {
 }
 
 // Two commands that ask for the same share a job. Ctrl-C in one is not the end of the other's.
+// The job of before stands, and its artifact does not: the command makes it again.
+TEST_F(CliQuantizeTest, AnArtifactThatTheServerHasLostIsMadeAgain) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  ASSERT_EQ(Lwqctl(QuickQuantize("first")).code, 0);
+  int damaged = 0;
+  const int64_t size = FileSize(File("first/model.safetensors")).value_or(0);
+  for (const auto& file : std::filesystem::recursive_directory_iterator(data() + "/server/blobs")) {
+    if (!file.is_regular_file() || static_cast<int64_t>(file.file_size()) != size) continue;
+    std::filesystem::permissions(file, std::filesystem::perms::owner_write,
+                                 std::filesystem::perm_options::add);
+    std::fstream blob(file.path(), std::ios::in | std::ios::out | std::ios::binary);
+    blob.seekp(size / 2);
+    blob.write("damaged", 7);
+    ++damaged;
+  }
+  ASSERT_EQ(damaged, 1);
+  const CliAnswer again = Lwqctl(QuickQuantize("second"));
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("made again"));
+  EXPECT_EQ(Digests("second"), Digests("first"));
+  // From then on it is there as ever.
+  const CliAnswer third = Lwqctl(QuickQuantize("third"));
+  EXPECT_EQ(third.code, 0) << third.err;
+  EXPECT_THAT(third.err, Not(HasSubstr("made again")));
+}
+
 TEST_F(CliQuantizeTest, AJobThatAnotherCommandWaitsForGoesOn) {
   const auto start = [&](const std::string& name) {
     std::string words = QuickQuantize(name);

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <stdexcept>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -137,6 +138,45 @@ TEST_F(BackupTest, BlobsThatTheServerHasLostOrDamagedAreNamed) {
   EXPECT_EQ(back.num_blobs, 2);
 }
 
+// One that is read in parts.
+TEST_F(BackupTest, ALargeBlobThatIsDamagedIsNamedToo) {
+  ASSERT_OK(Put(0));
+  const std::string large(5 << 20, 'x');
+  LWQ_ASSERT_OK_AND_ASSIGN(const BlobId id, blobs_->Put(large));
+  v1::CacheRecord record;
+  v1::BlobRef& blob = *record.mutable_output()->add_blobs()->mutable_blob();
+  blob.set_sha256(id.sha256);
+  blob.set_size_bytes(id.size_bytes);
+  Write write{.table = Table::kCache};
+  write.record.key = "large";
+  write.record.value = record.SerializeAsString();
+  ASSERT_OK(store_->Commit({write}));
+  {
+    std::fstream file(FileOf(data(), id), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(4 << 20);
+    file.put('!');
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const BackupReport report, BackUp(data(), backup()));
+  EXPECT_THAT(report.missing, ElementsAre(id.sha256));
+}
+
+// A backup that was stopped, by a full disk say, is taken up by the next one; nobody else's
+// directory is.
+TEST_F(BackupTest, ABackupThatWasNotFinishedGoesOn) {
+  for (int i = 0; i < 3; ++i) ASSERT_OK(Put(i));
+  BackupOptions stopped;
+  stopped.on_snapshot = [] { throw std::runtime_error("stopped"); };
+  EXPECT_THROW(BackUp(data(), backup(), stopped).status().IgnoreError(), std::runtime_error);
+  EXPECT_THAT(Restore(backup(), restored()),
+              FailsWith("FILE_NOT_FOUND", HasSubstr("not finished")));
+  ASSERT_OK(Put(3));
+  LWQ_ASSERT_OK_AND_ASSIGN(const BackupReport report, BackUp(data(), backup()));
+  EXPECT_EQ(report.num_blobs, 4);
+  EXPECT_FALSE(FileExists(JoinPath(backup(), "backup.begun")));
+  EXPECT_THAT(BackUp(data(), backup()), FailsWith("OUTPUT_EXISTS", _));
+  EXPECT_OK(Restore(backup(), restored()).status());
+}
+
 // The server's --blobs is elsewhere: the folder in the data directory is not made, and not taken
 // for one whose blobs are lost.
 TEST_F(BackupTest, BlobsThatAreElsewhereAreAskedFor) {
@@ -220,7 +260,8 @@ TEST_F(BackupTest, ABackupThatIsDamagedOrUnfinishedIsNotRestored) {
   };
   const std::string unfinished = copy("unfinished");
   ASSERT_OK(RemoveAll(JoinPath(unfinished, "backup.json")));
-  EXPECT_THAT(Restore(unfinished, Place("r1")), FailsWith("FILE_NOT_FOUND", HasSubstr("not finished")));
+  EXPECT_THAT(Restore(unfinished, Place("r1")),
+              FailsWith("FILE_NOT_FOUND", HasSubstr("not finished")));
 
   const std::string records = copy("records");
   {

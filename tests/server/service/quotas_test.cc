@@ -129,5 +129,33 @@ TEST_F(TenantsTest, AnUnfinishedUploadIsItsTenantsAndReserved) {
   EXPECT_EQ(bytes(), 18);
 }
 
+// Where nobody is asked who calls, what a worker sends looks as what a client sends: only what a
+// dataset names is a tenant's.
+class OpenServerQuotas : public ServerTest {};
+
+TEST_F(OpenServerQuotas, ResultsOfTasksAreNoTenants) {
+  options_.dispatch.tenants["default"] = {.max_bytes = 20};
+  StartServer();
+  LWQ_ASSERT_OK_AND_ASSIGN(const v1::BlobRef blob, WriteBlob(*stubs_, std::string(30, 'x')));
+  ASSERT_OK(WriteBlob(*stubs_, std::string(30, 'x')).status()) << "what is there is there";
+  const auto bytes = [&] {
+    v1::ListTenantsResponse tenants;
+    EXPECT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::ListTenants, v1::ListTenantsRequest(),
+                   &tenants));
+    return tenants.tenants_size() == 1 ? tenants.tenants(0).bytes() : -1;
+  };
+  EXPECT_EQ(bytes(), 0);
+  v1::CreateDatasetRequest request;
+  *request.mutable_dataset()->mutable_blob() = blob;
+  request.mutable_dataset()->set_kind(v1::Dataset::TEXT);
+  v1::Dataset dataset;
+  EXPECT_THAT(Call(*stubs_->datasets, &v1::DatasetService::Stub::CreateDataset, request, &dataset),
+              FailsWith("QUOTA_EXCEEDED", _));
+  LWQ_ASSERT_OK_AND_ASSIGN(*request.mutable_dataset()->mutable_blob(),
+                           WriteBlob(*stubs_, "some text"));
+  ASSERT_OK(Call(*stubs_->datasets, &v1::DatasetService::Stub::CreateDataset, request, &dataset));
+  EXPECT_EQ(bytes(), 9);
+}
+
 }  // namespace
 }  // namespace lwq::testing
