@@ -20,6 +20,9 @@
 namespace lwq {
 namespace {
 
+// A pipe without a writer would be waited for at its opening, before anybody sees what it is.
+constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+
 absl::Status PosixError(int error, absl::string_view doing, absl::string_view path) {
   return absl::ErrnoToStatus(error, absl::StrCat(doing, " ", path));
 }
@@ -97,7 +100,7 @@ absl::Status RenameFile(const std::string& from, const std::string& to) {
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  int fd = ::open(path.c_str(), kReadFlags);
   if (fd < 0) return PosixError(errno, "opening", path);
   struct stat info;
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -157,7 +160,7 @@ bool IsPlainFileName(absl::string_view name) {
 }
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  int fd = ::open(path.c_str(), kReadFlags);
   if (fd < 0) return PosixError(errno, "opening", path);
   struct stat info;
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {

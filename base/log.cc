@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/utf8.h"
 #include "spdlog/pattern_formatter.h"
 #include "spdlog/sinks/stdout_sinks.h"
 
@@ -25,6 +26,21 @@ void AppendEscaped(absl::string_view text, std::string& line) {
       line.push_back(c);
     }
   }
+}
+
+// How many bytes of a character that a terminal takes for an order, or that changes in which order
+// the others are read, `text` begins with; 0: another character.
+size_t ControlBytes(absl::string_view text) {
+  const unsigned char first = static_cast<unsigned char>(text[0]);
+  if (first < 0x20 || first == 0x7f) return 1;
+  // U+0080 to U+009F.
+  if (first == 0xc2 && text.size() > 1 && static_cast<unsigned char>(text[1]) < 0xa0) return 2;
+  for (const absl::string_view mark :
+       {"\u061c", "\u200e", "\u200f", "\u2028", "\u2029", "\u202a", "\u202b", "\u202c", "\u202d",
+        "\u202e", "\u2066", "\u2067", "\u2068", "\u2069"}) {
+    if (absl::StartsWith(text, mark)) return mark.size();
+  }
+  return 0;
 }
 
 bool IsFieldName(absl::string_view name) {
@@ -65,9 +81,10 @@ class JsonFormatter : public spdlog::formatter {
                      absl::string_view(level.data(), level.size()), "\",\"process\":\"", process_,
                      "\",\"message\":\"");
     const absl::string_view payload(message.payload.data(), message.payload.size());
-    AppendEscaped(payload, line);
+    const std::string text = RepairUtf8(payload);
+    AppendEscaped(text, line);
     line.push_back('"');
-    AppendFields(payload, line);
+    AppendFields(text, line);
     line.append("}\n");
     out.append(line.data(), line.data() + line.size());
   }
@@ -96,17 +113,24 @@ void InitLogging(absl::string_view process, LogFormat format, absl::string_view 
   spdlog::set_default_logger(std::move(logger));
 }
 
+std::string WithoutControls(absl::string_view text) {
+  std::string safe;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const unsigned char byte = static_cast<unsigned char>(text[at]);
+    const size_t control = ControlBytes(text.substr(at));
+    for (size_t i = 0; i < control; ++i) {
+      absl::StrAppend(&safe, "\\x",
+                      absl::Hex(static_cast<unsigned char>(text[at + i]), absl::kZeroPad2));
+    }
+    if (control == 0) safe.push_back(static_cast<char>(byte));
+    if (control > 1) at += control - 1;
+  }
+  return safe;
+}
+
 std::string LogSafe(absl::string_view text) {
   constexpr size_t kMaxBytes = 2000;
-  std::string safe;
-  for (char c : text.substr(0, kMaxBytes)) {
-    const unsigned char byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      absl::StrAppend(&safe, "\\x", absl::Hex(byte, absl::kZeroPad2));
-    } else {
-      safe.push_back(c);
-    }
-  }
+  std::string safe = WithoutControls(CutToCharacters(text, kMaxBytes));
   if (text.size() > kMaxBytes) safe.append("...");
   return safe;
 }

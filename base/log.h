@@ -15,7 +15,10 @@ enum class LogFormat { kText, kJson };
 // error, off.
 void InitLogging(absl::string_view process, LogFormat format, absl::string_view level);
 
-// `text` with control characters as \xNN, at most 2,000 bytes: whatever came from outside is logged and
+// `text` with control characters as \xNN, those of C1 and those that turn the direction of text
+// among them: what terminals may take for orders.
+std::string WithoutControls(absl::string_view text);
+// The same, at most 2,000 bytes of it: whatever came from outside is logged and
 // shown through this. Doing it twice changes nothing.
 std::string LogSafe(absl::string_view text);
 

@@ -61,4 +61,14 @@ std::string RepairUtf8(absl::string_view text) {
   return out;
 }
 
+absl::string_view CutToCharacters(absl::string_view text, size_t most) {
+  if (text.size() <= most) return text;
+  size_t end = most;
+  // At most three bytes may follow the first one of a character.
+  for (int i = 0; i < 3 && end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80; ++i) {
+    --end;
+  }
+  return text.substr(0, end);
+}
+
 }  // namespace lwq

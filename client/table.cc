@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 
 namespace lwq::client {
 namespace {
@@ -28,6 +29,10 @@ std::string Table::Text() const {
   std::vector<std::vector<std::string>> lines;
   if (titled) lines.push_back(titles);
   lines.insert(lines.end(), rows_.begin(), rows_.end());
+  // Cells hold what servers, workers and other users have written.
+  for (std::vector<std::string>& line : lines) {
+    for (std::string& cell : line) cell = WithoutControls(cell);
+  }
   std::vector<size_t> widths(headings_.size(), 0);
   for (std::vector<std::string>& line : lines) {
     line.resize(headings_.size());

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "records/canonical.h"
 #include "server/dispatch/engine_choice.h"
 #include "server/dispatch/failure_policy.h"
@@ -21,6 +23,15 @@ namespace {
 
 // A step that keeps the worker's cores busy is at work, but not for ever: so many stall times.
 constexpr int kBusyStalls = 12;
+constexpr size_t kMostMessageBytes = 4096;
+
+// As base/failure.def has them; what a worker of another version has may be none of these.
+bool IsReasonsForm(absl::string_view reason) {
+  return !reason.empty() && reason.size() <= 64 &&
+         std::all_of(reason.begin(), reason.end(), [](unsigned char c) {
+           return absl::ascii_isupper(c) || absl::ascii_isdigit(c) || c == '_';
+         });
+}
 
 v1::Failure ServiceFailure(absl::string_view reason, absl::StatusCode code, std::string message) {
   v1::Failure failure;
@@ -234,7 +245,9 @@ absl::Status FailTask(Draft& draft, const v1::FailTaskRequest& request) {
   v1::Failure failure = request.failure();
   failure.set_task(request.task());
   failure.set_worker(request.worker_id());
-  if (failure.reason().empty()) failure.set_reason(std::string(reasons::kInternal.name));
+  if (!IsReasonsForm(failure.reason())) failure.set_reason(std::string(reasons::kInternal.name));
+  // It is in lists, events and the records of whatever waits for the task.
+  failure.set_message(RepairUtf8(CutToCharacters(failure.message(), kMostMessageBytes)));
   if (failure.blame() == v1::Failure::BLAME_UNSPECIFIED) {
     failure.set_blame(BlameOf(failure.reason(), failure.code()));
   }

@@ -97,9 +97,18 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
     std::vector<v1::Capability> quantizers, scorers;
     std::vector<std::string> families;
     scheduler.Capabilities(quantizers, scorers, families);
-    for (const auto& c : quantizers) *response->add_quantizers() = c;
-    for (const auto& c : scorers) *response->add_scorers() = c;
-    for (const auto& f : families) response->add_families(f);
+    // Every client asks for this first, so workers that make up methods must not make it too long.
+    size_t bytes = 0;
+    const auto fits = [&bytes](size_t more) { return (bytes += more) <= kMaxPageBytes; };
+    for (const auto& c : quantizers) {
+      if (fits(c.ByteSizeLong())) *response->add_quantizers() = c;
+    }
+    for (const auto& c : scorers) {
+      if (fits(c.ByteSizeLong())) *response->add_scorers() = c;
+    }
+    for (const auto& f : families) {
+      if (fits(f.size())) response->add_families(f);
+    }
     for (const AllocatorDef* a : Allocators()) {
       response->add_allocators(std::string(a->name));
       v1::Capability& details = *response->add_allocator_details();
@@ -138,13 +147,16 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
                         workers = WorkersOf(state, env_.scheduler->Now());
                         for (v1::Worker& worker : workers) LeaveOutUnseen(state, caller, worker);
                       });
+                      size_t bytes = 0;
                       for (v1::Worker& worker : workers) {
                         if (worker.name() <= after.after_key) continue;
-                        if (response->workers_size() == page) {
+                        const int listed = response->workers_size();
+                        if (listed == page || bytes > kMaxPageBytes) {
                           response->set_next_page_token(MakePageToken(
-                              {.key = response->workers(page - 1).name()}, "workers"));
+                              {.key = response->workers(listed - 1).name()}, "workers"));
                           break;
                         }
+                        bytes += worker.ByteSizeLong();
                         *response->add_workers() = std::move(worker);
                       }
                       return absl::OkStatus();

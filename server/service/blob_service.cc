@@ -379,11 +379,14 @@ grpc::ServerUnaryReactor* ArtifactServiceImpl::ListArtifacts(
         LWQ_RETURN_IF_ERROR(ApplyPageToken(request->page_token(), "artifacts", query));
         LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
                              env_.scheduler->store().List(Table::kArtifacts, query));
+        size_t bytes = 0;
         for (const Record& row : rows) {
           response->add_artifacts()->ParseFromString(row.value);
-        }
-        if (static_cast<int>(rows.size()) == query.limit) {
-          response->set_next_page_token(MakePageToken(rows.back(), "artifacts"));
+          bytes += row.value.size();
+          const bool full = response->artifacts_size() == query.limit || bytes > kMaxPageBytes;
+          if (!full) continue;
+          response->set_next_page_token(MakePageToken(row, "artifacts"));
+          break;
         }
         return absl::OkStatus();
       });

@@ -102,9 +102,14 @@ absl::Status DatasetServiceImpl::DoList(const Caller& caller,
   LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "datasets", query));
   LWQ_ASSIGN_OR_RETURN(const std::vector<Record> rows,
                        env_.scheduler->store().List(Table::kDatasets, query));
-  for (const Record& row : rows) response.add_datasets()->ParseFromString(row.value);
-  if (static_cast<int>(rows.size()) == query.limit) {
-    response.set_next_page_token(MakePageToken(rows.back(), "datasets"));
+  size_t bytes = 0;
+  for (const Record& row : rows) {
+    response.add_datasets()->ParseFromString(row.value);
+    bytes += row.value.size();
+    const bool full = response.datasets_size() == query.limit || bytes > kMaxPageBytes;
+    if (!full) continue;
+    response.set_next_page_token(MakePageToken(row, "datasets"));
+    break;
   }
   return absl::OkStatus();
 }

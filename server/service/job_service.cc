@@ -29,9 +29,6 @@ namespace {
 
 constexpr char kService[] = "JobService";
 constexpr int64_t kMaxQueuedJobs = 20'000;
-// A page ends here though it has room for more jobs: the largest message is 4 MiB, and one more job
-// may come on top.
-constexpr size_t kMaxPageBytes = 2 << 20;
 
 // Sorts by time of creation, and no two are equal.
 std::string NewJobId(int64_t now_us) { return absl::StrFormat("j-%013x%s", now_us, RandomHex(5)); }

@@ -11,6 +11,7 @@
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "server/service/model_directory.h"
+#include "server/service/quotas.h"
 #include "server/service/record_writes.h"
 #include "server/service/request_log.h"
 #include "server/service/tenancy.h"
@@ -179,6 +180,7 @@ absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateMo
   LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const bool stands, StandsAlready(draft, model));
     if (stands) return absl::OkStatus();
+    LWQ_RETURN_IF_ERROR(CheckModels(draft, caller.tenant));
     RememberRequest(mark, model.name(), draft);
     return StartModel(draft, model, ingest);
   }));
@@ -193,12 +195,14 @@ absl::Status ModelServiceImpl::DoList(const Caller& caller, const v1::ListModels
   LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request.page_size(), 50));
   ListQuery after;
   LWQ_RETURN_IF_ERROR(ApplyPageToken(request.page_token(), "models", after));
+  size_t bytes = 0;
   env_.scheduler->View([&](const DispatchState& state) {
     for (auto it = state.models().upper_bound(after.after_key); it != state.models().end(); ++it) {
       if (!tenants.empty() && TenantOf(it->second) != tenants[0]) continue;
-      if (response.models_size() == page) {
+      const int listed = response.models_size();
+      if (listed == page || bytes > kMaxPageBytes) {
         response.set_next_page_token(
-            MakePageToken({.key = response.models(page - 1).name()}, "models"));
+            MakePageToken({.key = response.models(listed - 1).name()}, "models"));
         return;
       }
       *response.add_models() = it->second;
@@ -208,6 +212,7 @@ absl::Status ModelServiceImpl::DoList(const Caller& caller, const v1::ListModels
       manifest.clear_layer_digests();
       manifest.mutable_inventory()->clear_units();
       manifest.mutable_inventory()->clear_dense();
+      bytes += response.models(listed).ByteSizeLong();
     }
   });
   return absl::OkStatus();

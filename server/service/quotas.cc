@@ -7,6 +7,11 @@
 namespace lwq {
 namespace {
 
+// A dense model's inventory has some 20 to 200 KB, the largest mixture's of experts 3 MB; in memory
+// it takes some twenty times that.
+constexpr int kMostModels = 1000;
+constexpr int64_t kMostInventoryBytes = 64 << 20;
+
 absl::Status Exceeded(const std::string& tenant, const std::string& how) {
   absl::Status status = Failure(reasons::kQuotaExceeded, absl::StrCat("tenant ", tenant, " ", how));
   AddQuotaViolation(absl::StrCat("tenants/", tenant), how, &status);
@@ -28,6 +33,20 @@ absl::Status CheckQueuedJobs(const Draft& draft, const std::string& tenant) {
   const int waiting = draft.state().CountsOf(tenant).queued;
   if (most == 0 || waiting < most) return absl::OkStatus();
   return Exceeded(tenant, absl::StrCat("has ", waiting, " jobs waiting, at most ", most));
+}
+
+absl::Status CheckModels(const Draft& draft, const std::string& tenant) {
+  int64_t bytes = 0;
+  int models = 0;
+  for (const auto& [name, model] : draft.state().models()) {
+    if (TenantOf(model) != tenant) continue;
+    ++models;
+    bytes += static_cast<int64_t>(model.manifest().ByteSizeLong());
+  }
+  if (models < kMostModels && bytes < kMostInventoryBytes) return absl::OkStatus();
+  return Exceeded(
+      tenant, absl::StrCat("has ", models, " models, of ", bytes, " bytes of inventories: at most ",
+                           kMostModels, " and ", kMostInventoryBytes));
 }
 
 absl::Status CheckBytes(const Scheduler& scheduler, const std::string& tenant, int64_t more) {

@@ -18,6 +18,8 @@ namespace lwq {
 
 // One more job that waits. RESOURCE_EXHAUSTED "QUOTA_EXCEEDED". In the transaction that adds it.
 absl::Status CheckQueuedJobs(const Draft& draft, const std::string& tenant);
+// One more model. Their inventories lie in the server's memory, of whatever size models may have.
+absl::Status CheckModels(const Draft& draft, const std::string& tenant);
 // So many bytes more.
 absl::Status CheckBytes(const Scheduler& scheduler, const std::string& tenant, int64_t more);
 

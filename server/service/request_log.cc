@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/hash.h"
 #include "base/reasons.h"
@@ -20,6 +21,7 @@ absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request,
   RequestMark mark;
   mark.id = request.GetReflection()->GetString(request, field);
   LWQ_RETURN_IF_ERROR(CheckRequestId(mark.id));
+  mark.id = absl::AsciiStrToLower(mark.id);  // a UUID is one however it is spelt
   if (!mark.id.empty() && tenant != kDefaultTenant) mark.id = absl::StrCat(tenant, "/", mark.id);
   rest->GetReflection()->ClearField(rest.get(), field);
   // With the type, because many requests are a name and nothing else.

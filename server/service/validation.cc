@@ -11,7 +11,9 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/reasons.h"
+#include "base/utf8.h"
 #include "records/canonical.h"
 #include "server/dispatch/transitions.h"
 
@@ -123,7 +125,7 @@ absl::Status CheckName(absl::string_view name, absl::string_view collection) {
   const std::string prefix = absl::StrCat(collection, "/");
   if (!absl::StartsWith(name, prefix) || !IsResourceId(name.substr(prefix.size()))) {
     return Failure(reasons::kNameInvalid,
-                   absl::StrCat("\"", name.substr(0, 200), "\" is not ", collection,
+                   absl::StrCat("\"", LogSafe(CutToCharacters(name, 200)), "\" is not ", collection,
                                 "/{id}; ids are lower-case "
                                 "letters, digits and dashes"));
   }

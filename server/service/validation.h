@@ -45,6 +45,10 @@ void CheckSpec(const v1::JobSpec& spec, FieldErrors& errors);
 // SHA-256 of the deterministic serialization.
 std::string Fingerprint(const google::protobuf::Message& message);
 
+// A page ends here though it has room for more: the largest message is 4 MiB, and one more item may
+// come on top.
+constexpr size_t kMaxPageBytes = 2 << 20;
+
 // Keyset paging. The token holds where the page ended and what was asked for.
 absl::StatusOr<int> PageSize(int requested, int standard);
 std::string MakePageToken(const Record& last, absl::string_view filter);

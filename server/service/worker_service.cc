@@ -1,6 +1,7 @@
 #include "server/service/worker_service.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,8 @@ namespace {
 constexpr char kService[] = "WorkerService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr int kProtocol = 2;
+// It is kept for as long as the worker is known. Those of today have some 20 KiB.
+constexpr size_t kMostRegistrationBytes = 256 << 10;
 static_assert(kMaxLeaseBytes < kMaxMessageBytes);
 
 google::protobuf::Duration ToDuration(int64_t us) {
@@ -38,7 +41,7 @@ void CountRejected(ServerMetrics& metrics, const absl::Status& status) {
 absl::Status CheckWorkerId(const Caller& caller, const std::string& worker_id) {
   if (MayBeWorker(caller.worker, worker_id)) return absl::OkStatus();
   return Failure(reasons::kRoleRequired, absl::StrCat("the token is of worker ", caller.worker,
-                                                        ", not of ", worker_id.substr(0, 64)));
+                                                      ", not of ", worker_id.substr(0, 64)));
 }
 
 // A long poll: tries, and tries again when a task may be ready, until its time is over.
@@ -206,6 +209,14 @@ absl::Status WorkerServiceImpl::DoRegister(const v1::RegisterWorkerRequest& requ
   if (request.incarnation().size() < 16 || request.incarnation().size() > 64) {
     errors.Add("incarnation", "has to be 16 to 64 characters");
   }
+  if (request.ByteSizeLong() > kMostRegistrationBytes) {
+    errors.Add("", absl::StrCat("the registration has ", request.ByteSizeLong(), " bytes, at most ",
+                                kMostRegistrationBytes));
+  }
+  if (!std::isfinite(request.operations_per_second()) || request.operations_per_second() < 0) {
+    errors.Add("operations_per_second", "is no speed");
+  }
+  if (request.memory_bytes() < 0) errors.Add("memory_bytes", "is negative");
   LWQ_RETURN_IF_ERROR(errors.status());
   if (request.protocol() < kProtocol) {
     return Failure(reasons::kWorkerTooOld,

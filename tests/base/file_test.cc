@@ -1,5 +1,7 @@
 #include "base/file.h"
 
+#include <sys/stat.h>
+
 #include "base/hash.h"
 #include "base/thread_pool.h"
 #include "tests/testing/status_matchers.h"
@@ -7,8 +9,8 @@
 namespace lwq {
 namespace {
 
-using testing::StatusIs;
 using ::testing::HasSubstr;
+using testing::StatusIs;
 
 TEST(FileTest, AtomicWriteReplacesTheWholeContent) {
   LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory dir, TempDirectory::Create());
@@ -27,6 +29,17 @@ TEST(FileTest, ReadRefusesALargerFileThanAllowed) {
   ASSERT_OK(WriteFileAtomically(path, "12345"));
   EXPECT_THAT(ReadFile(path, 4),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at most 4")));
+}
+
+// Who could put a pipe into a model's directory would stop every worker for good.
+TEST(FileTest, APipeIsRefusedAndNotWaitedFor) {
+  LWQ_ASSERT_OK_AND_ASSIGN(TempDirectory dir, TempDirectory::Create());
+  const std::string path = JoinPath(dir.path(), "pipe");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THAT(ReadFile(path, 100),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
+  EXPECT_THAT(MappedFile::Open(path).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
 }
 
 TEST(FileTest, ReadOfAMissingFileIsNotFound) {
@@ -58,9 +71,8 @@ TEST(ThreadPoolTest, RunsEachIndexExactlyOnce) {
 TEST(ThreadPoolTest, NestedLoopsRunInline) {
   ThreadPool pool(2);
   std::vector<int> hits(64, 0);
-  pool.ParallelFor(8, [&](int64_t i) {
-    pool.ParallelFor(8, [&](int64_t j) { ++hits[i * 8 + j]; });
-  });
+  pool.ParallelFor(8,
+                   [&](int64_t i) { pool.ParallelFor(8, [&](int64_t j) { ++hits[i * 8 + j]; }); });
   EXPECT_EQ(hits, std::vector<int>(64, 1));
 }
 

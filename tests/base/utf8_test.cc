@@ -25,5 +25,13 @@ TEST(Utf8Test, ReplacesMaximalDamagedSequences) {
             "d");
 }
 
+TEST(Utf8Test, CutsBetweenCharacters) {
+  EXPECT_EQ(CutToCharacters("abc", 3), "abc");
+  EXPECT_EQ(CutToCharacters("abcd", 3), "abc");
+  EXPECT_EQ(CutToCharacters("a\u20acb", 3), "a");
+  EXPECT_EQ(CutToCharacters("a\u20acb", 4), "a\u20ac");
+  EXPECT_EQ(CutToCharacters("\U0001f600", 3), "");
+}
+
 }  // namespace
 }  // namespace lwq

@@ -22,5 +22,12 @@ TEST(TableTest, NoHeadingLineWithoutHeadingsAndUtf8CountsOnce) {
   EXPECT_EQ(table.Text(), "\xC3\xA9   x\nab  y\n");
 }
 
+// Whoever names a job, and a server besides, writes into its readers' terminals.
+TEST(TableTest, CellsGiveATerminalNoOrders) {
+  Table table({"", ""});
+  table.AddRow({"failure", "\x1b]0;pwned\x07"});
+  EXPECT_EQ(table.Text(), "failure  \\x1b]0;pwned\\x07\n");
+}
+
 }  // namespace
 }  // namespace lwq::client

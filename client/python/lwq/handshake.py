@@ -5,10 +5,12 @@ import dataclasses
 import os
 import socket
 import ssl
+from collections.abc import Callable
 
 _SECONDS = 5.0
 # How a client of HTTP/2 begins, with settings that change none.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+_CERTIFICATE_REQUEST = 13  # of TLS' handshake messages
 _NAME_MISMATCH = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _NOT_VALID_NOW = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
@@ -65,6 +67,7 @@ def _over_tls(connection: socket.socket, host: str, files: TlsFiles) -> str:
     except ssl.SSLError as e:
         return f"tls_cert {files.cert} and tls_key {files.key} cannot be used together ({e.reason})"
     context.set_alpn_protocols(["h2"])
+    asked = _notices_request(context)
     try:
         with context.wrap_socket(connection, server_hostname=host) as channel:
             # Whether it takes this side's certificate a server of TLS 1.3 says after the handshake.
@@ -74,16 +77,30 @@ def _over_tls(connection: socket.socket, host: str, files: TlsFiles) -> str:
                     return ""
             except ConnectionError:
                 pass
-            return _refused_by_server(files)
+            return _refused_by_server(files) if asked() else ""
     except ssl.SSLCertVerificationError as e:
         return _not_taken(e, files)
     except ssl.SSLError as e:
         reason = e.reason or ""
         if "ALERT" in reason:
-            return _refused_by_server(files)
+            return _refused_by_server(files) if asked() else ""
         if reason in ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"):
             return "it does not speak TLS: leave out tls_ca, tls_cert and tls_key"
     return ""
+
+
+def _notices_request(context: ssl.SSLContext) -> Callable[[], bool]:
+    """Whether the server has asked for this side's certificate by then: what it ends without having asked is no complaint of one."""
+    seen: list[int] = []
+
+    def on_message(connection: object, direction: str, version: object, content: object, kind: object, data: object) -> None:
+        if direction == "read" and kind == _CERTIFICATE_REQUEST:
+            seen.append(1)
+
+    # Python has no public way to tell; where this one is gone nobody is told to give a certificate.
+    if hasattr(context, "_msg_callback"):
+        setattr(context, "_msg_callback", on_message)
+    return lambda: bool(seen)
 
 
 def _not_taken(error: ssl.SSLCertVerificationError, files: TlsFiles) -> str:

@@ -453,5 +453,27 @@ TEST(Counts, AreThoseOfTheRecords) {
   }
 }
 
+// What it says is in records, lists and terminals.
+TEST(BadWorkers, OneThatTalksIsCutShort) {
+  Scenario s(3);
+  s.Register("bad", "incarnation-bad");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const std::vector<v1::Lease> leases = s.Lease("bad");
+  ASSERT_FALSE(leases.empty());
+  v1::FailTaskRequest request;
+  request.set_worker_id("bad");
+  request.set_incarnation("incarnation-bad");
+  request.set_task(leases[0].task());
+  request.set_epoch(leases[0].epoch());
+  request.mutable_failure()->set_reason("\x1b[31mred");
+  request.mutable_failure()->set_message("a\xff" + std::string(3 << 20, 'x'));
+  request.mutable_failure()->set_code(static_cast<int>(absl::StatusCode::kInternal));
+  ASSERT_OK(s.Run([&](Draft& draft) { return FailTask(draft, request); }));
+  const v1::Failure& kept = s.state().tasks().at(leases[0].task()).failure();
+  EXPECT_EQ(kept.reason(), "INTERNAL");
+  EXPECT_LE(kept.message().size(), 4096u + 3u);
+  EXPECT_EQ(kept.message().substr(0, 4), "a\xef\xbf\xbd");
+}
+
 }  // namespace
 }  // namespace lwq

@@ -129,6 +129,22 @@ TEST_F(TenantsTest, AnUnfinishedUploadIsItsTenantsAndReserved) {
   EXPECT_EQ(bytes(), 18);
 }
 
+// Models cost the server's memory, and nobody collects them.
+TEST(ModelQuotas, InventoriesAreNotWithoutNumber) {
+  DispatchState state{DispatchOptions()};
+  v1::Model large;
+  large.set_tenant("acme");
+  for (int i = 0; i < 40'000; ++i) {
+    large.mutable_manifest()->add_layer_digests(std::string(64, 'x'));
+  }
+  Changes changes;
+  for (int i = 0; i < 30; ++i) changes.models[absl::StrCat("models/m", i)] = large;
+  state.Apply(std::move(changes), Moment());
+  EXPECT_THAT(CheckModels(Draft(state, Moment()), "acme"),
+              FailsWith("QUOTA_EXCEEDED", HasSubstr("30 models")));
+  EXPECT_OK(CheckModels(Draft(state, Moment()), "other"));
+}
+
 // Where nobody is asked who calls, what a worker sends looks as what a client sends: only what a
 // dataset names is a tenant's.
 class OpenServerQuotas : public ServerTest {};

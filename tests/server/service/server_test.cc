@@ -1,4 +1,5 @@
 // A whole server, its jobs, watchers and restarts.
+#include <cmath>
 #include <future>
 
 #include "tests/server/service/server_fixture.h"
@@ -206,6 +207,70 @@ TEST_F(ServerTest, BadRequestsGetTypedErrors) {
   v1::ServerInfo info;
   EXPECT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::GetServerInfo, v1::GetServerInfoRequest(),
                  &info));
+}
+
+// What workers say of themselves is kept, and told to every client that asks for the server's
+// methods.
+TEST_F(ServerTest, AWorkerSaysNoMoreOfItselfThanThereIsToSay) {
+  v1::RegisterWorkerResponse registered;
+  const auto registers = [&](const v1::RegisterWorkerRequest& request) {
+    return Call(*stubs_->workers, &v1::WorkerService::Stub::RegisterWorker, request, &registered);
+  };
+  v1::RegisterWorkerRequest request = Registration("talker", "0123456789abcdef");
+  for (int i = 0; i < 3000; ++i) {
+    v1::Capability& made_up = *request.add_quantizers();
+    made_up.set_name(absl::StrCat("q", i));
+    made_up.set_help(std::string(500, 'x'));
+  }
+  EXPECT_THAT(registers(request), FailsWith("FIELD_INVALID", HasSubstr("at most 262144")));
+  request = Registration("w", "0123456789abcdef");
+  request.set_operations_per_second(std::nan(""));
+  EXPECT_THAT(registers(request), FailsWith("FIELD_INVALID", HasSubstr("operations_per_second")));
+  request.set_operations_per_second(1);
+  request.set_memory_bytes(-1);
+  EXPECT_THAT(registers(request), FailsWith("FIELD_INVALID", HasSubstr("memory_bytes")));
+  // As many as it takes, each within its bounds.
+  for (int w = 0; w < 20; ++w) {
+    request = Registration(absl::StrCat("w", w), "0123456789abcdef");
+    for (int i = 0; i < 400; ++i) {
+      v1::Capability& made_up = *request.add_quantizers();
+      made_up.set_name(absl::StrCat("q", w, "-", i));
+      made_up.set_help(std::string(550, 'x'));
+    }
+    ASSERT_OK(registers(request));
+  }
+  v1::ServerInfo info;
+  EXPECT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::GetServerInfo, v1::GetServerInfoRequest(),
+                 &info));
+  v1::ListWorkersRequest list;
+  list.set_page_size(1000);
+  int workers = 0;
+  do {
+    v1::ListWorkersResponse page;
+    ASSERT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::ListWorkers, list, &page));
+    workers += page.workers_size();
+    list.set_page_token(page.next_page_token());
+  } while (!list.page_token().empty());
+  EXPECT_EQ(workers, 20);
+}
+
+// A UUID is one in capitals too.
+TEST_F(ServerTest, ARequestIdIsTheSameInCapitals) {
+  AddModel();
+  v1::CreateDatasetRequest request;
+  request.set_request_id("01234567-89ab-cdef-0123-456789abcdef");
+  LWQ_ASSERT_OK_AND_ASSIGN(*request.mutable_dataset()->mutable_blob(),
+                           WriteBlob(*stubs_, "some other text"));
+  request.mutable_dataset()->set_kind(v1::Dataset::TEXT);
+  request.set_dataset_id("first");
+  v1::Dataset first, again;
+  using Datasets = v1::DatasetService::Stub;
+  ASSERT_OK(Call(*stubs_->datasets, &Datasets::CreateDataset, request, &first));
+  request.set_request_id("01234567-89AB-CDEF-0123-456789ABCDEF");
+  ASSERT_OK(Call(*stubs_->datasets, &Datasets::CreateDataset, request, &again));
+  request.set_dataset_id("second");
+  EXPECT_THAT(Call(*stubs_->datasets, &Datasets::CreateDataset, request, &again),
+              FailsWith("REQUEST_ID_REUSED", ::testing::_));
 }
 
 TEST_F(ServerTest, AForeignAddressIsRefusedWithoutAuthentication) {
