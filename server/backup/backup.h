@@ -31,9 +31,10 @@ struct BackupOptions {
 
 // The server may run: its jobs go on, and what is deleted meanwhile is not in the backup. `target`
 // is made, or empty, or has a backup that was not finished, which goes on. ALREADY_EXISTS
-// "OUTPUT_EXISTS"; RESOURCE_EXHAUSTED "STORAGE_FULL" before anything is copied; NOT_FOUND when `data_directory` holds no
-// records, or the folder of the blobs that they name is not there; INVALID_ARGUMENT
-// "BLOB_URL_INVALID" for blobs that are not in a folder. A backup that lacks blobs is OK here.
+// "OUTPUT_EXISTS"; RESOURCE_EXHAUSTED "STORAGE_FULL" before anything is copied; NOT_FOUND when
+// `data_directory` holds no records, or the folder of the blobs that they name is not there;
+// INVALID_ARGUMENT "BLOB_URL_INVALID" for blobs that are not in a folder. A backup that lacks blobs
+// is OK here.
 absl::StatusOr<BackupReport> BackUp(const std::string& data_directory, const std::string& target,
                                     const BackupOptions& options = {});
 

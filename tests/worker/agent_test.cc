@@ -83,8 +83,7 @@ TEST_F(AgentTest, AServerThatHasNoRoomForTheReportHearsThatTheTaskWaitsForIt) {
   // Its heartbeats are ten seconds apart, and this took less; that it waits is told at once.
   MutexLock lock(&server_.workers.mu);
   ASSERT_FALSE(server_.workers.beats.empty());
-  EXPECT_EQ(server_.workers.beats[0].beats(0).waits_for(),
-            "the server's storage is full: refused");
+  EXPECT_EQ(server_.workers.beats[0].beats(0).waits_for(), "the server's storage is full: refused");
 }
 
 TEST_F(AgentTest, AServerThatHasNoRoomToRegisterItIsAskedAgain) {

@@ -256,7 +256,6 @@ TEST_F(ServerTest, AWorkerSaysNoMoreOfItselfThanThereIsToSay) {
 
 // A UUID is one in capitals too.
 TEST_F(ServerTest, ARequestIdIsTheSameInCapitals) {
-  AddModel();
   v1::CreateDatasetRequest request;
   request.set_request_id("01234567-89ab-cdef-0123-456789abcdef");
   LWQ_ASSERT_OK_AND_ASSIGN(*request.mutable_dataset()->mutable_blob(),
