@@ -1,5 +1,5 @@
 # Precompiled headers of the tests: one for each set of compiler flags that what they link brings along.
-set(precompile_engine lwq_engine lwq_runner lwq_worker lwq_cuda_host)
+set(precompile_engine lwq_engine lwq_runner lwq_worker lwq_cuda_host lwq_fuzz_inputs)
 set(precompile_service lwq_proto lwq_records lwq_rpc lwq_store lwq_dispatch lwq_service lwq_backup lwq_client
                        lwq_client_commands lwq_runner lwq_worker lwq_simulation)
 
