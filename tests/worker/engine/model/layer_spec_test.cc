@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
@@ -148,14 +149,28 @@ TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
 
 // By what the papers and transformers call the modules.
 TEST(LayerSpecTest, RolesAreThoseOfTheModulesNames) {
+  // The first that ends a module's name; w1 and w2 of the first Qwen are not Mixtral's.
   const std::pair<absl::string_view, LinearRole> roles[] = {
-      {"q_proj", LinearRole::kQuery},   {"k_proj", LinearRole::kKey},
-      {"v_proj", LinearRole::kValue},   {"qkv_proj", LinearRole::kQueryKeyValue},
-      {"o_proj", LinearRole::kOutput},  {"gate_proj", LinearRole::kGate},
-      {"up_proj", LinearRole::kUp},     {"gate_up_proj", LinearRole::kGateUp},
-      {"down_proj", LinearRole::kDown}, {"w1", LinearRole::kGate},
-      {"w3", LinearRole::kUp},          {"w2", LinearRole::kDown},
-      {"lm_head", LinearRole::kHead},   {"embed_tokens", LinearRole::kEmbedding}};
+      {"mlp.w1", LinearRole::kUp},
+      {"mlp.w2", LinearRole::kGate},
+      {"mlp.c_proj", LinearRole::kDown},
+      {"attn.c_proj", LinearRole::kOutput},
+      {"c_attn", LinearRole::kQueryKeyValue},
+      {"wte", LinearRole::kEmbedding},
+      {"gate_up_proj", LinearRole::kGateUp},
+      {"qkv_proj", LinearRole::kQueryKeyValue},
+      {"q_proj", LinearRole::kQuery},
+      {"k_proj", LinearRole::kKey},
+      {"v_proj", LinearRole::kValue},
+      {"o_proj", LinearRole::kOutput},
+      {"gate_proj", LinearRole::kGate},
+      {"up_proj", LinearRole::kUp},
+      {"down_proj", LinearRole::kDown},
+      {".w1", LinearRole::kGate},
+      {".w3", LinearRole::kUp},
+      {".w2", LinearRole::kDown},
+      {"lm_head", LinearRole::kHead},
+      {"embed_tokens", LinearRole::kEmbedding}};
   for (const ModelFamilyDef* family : ModelFamilies()) {
     const std::string model = absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family->name);
     LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(model));
@@ -163,9 +178,9 @@ TEST(LayerSpecTest, RolesAreThoseOfTheModulesNames) {
     LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, TakeInventory(spec, *checkpoint));
     for (const AllocationUnit& unit : inventory.units) {
       for (const LinearShape& shape : unit.linears) {
-        const std::string last = shape.module.substr(shape.module.rfind('.') + 1);
-        const auto* known = std::find_if(std::begin(roles), std::end(roles),
-                                         [&](const auto& role) { return role.first == last; });
+        const auto* known = std::find_if(
+            std::begin(roles), std::end(roles),
+            [&shape](const auto& role) { return absl::EndsWith(shape.module, role.first); });
         ASSERT_NE(known, std::end(roles)) << shape.module;
         EXPECT_EQ(shape.role, known->second) << shape.module;
       }
