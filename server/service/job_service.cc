@@ -89,11 +89,15 @@ v1::Job JobOf(const v1::CreateJobRequest& request, const std::string& name) {
   return job;
 }
 
-// Leaves out what a message has no room for: the single items of evaluations.
+// Leaves out what a message has no room for.
 void FitMessage(v1::Job& job) {
   constexpr size_t kRoom = size_t{3} << 20;
   if (job.ByteSizeLong() <= kRoom) return;
+  const bool has_items = std::any_of(
+      job.evaluations().begin(), job.evaluations().end(),
+      [](const v1::EvaluationResult& result) { return result.choice().items_size() > 0; });
   job = WithoutItems(job);
+  if (!has_items) return;
   job.add_warnings("the single items of the evaluations are too many for one answer; left out");
 }
 
