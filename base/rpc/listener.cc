@@ -100,6 +100,25 @@ socklen_t SizeOf(const sockaddr_storage& address) {
   return address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
 }
 
+// Whether it is a connection from another machine.
+bool IsOther(const sockaddr_storage& peer) {
+  if (peer.ss_family == AF_INET) {
+    return *reinterpret_cast<const uint8_t*>(
+               &reinterpret_cast<const sockaddr_in&>(peer).sin_addr) != IN_LOOPBACKNET;
+  }
+  if (peer.ss_family != AF_INET6) return false;
+  const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(&address)) return address.s6_addr[12] != IN_LOOPBACKNET;
+  return !IN6_IS_ADDR_LOOPBACK(&address);
+}
+
+std::string Text(const sockaddr_storage& peer) {
+  char text[NI_MAXHOST] = "";
+  ::getnameinfo(reinterpret_cast<const sockaddr*>(&peer), SizeOf(peer), text, sizeof text, nullptr,
+                0, NI_NUMERICHOST);
+  return text;
+}
+
 void UnlinkSocket(const std::string& path) {
   struct stat info = {};
   if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) ::unlink(path.c_str());
@@ -200,24 +219,37 @@ void Listener::Run() {
 // False where the kernel gives none for now; that is never for good.
 bool Listener::TakeFrom(int listener) {
   for (int i = 0; i < kAtOnce; ++i) {
-    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    sockaddr_storage peer = {};
+    socklen_t size = sizeof peer;
+    const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size,
+                             SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
     if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
     if (fd < 0) {
       Warn(absl::StrCat("new connections wait: ", std::strerror(errno)));
       return false;
     }
-    if (const int limit = DescriptorLimit(); fd >= limit) {
-      ::close(fd);
-      ++refused_;
-      handlers_.refuse();
-      Warn(absl::StrCat("new connections are closed, as more than ", limit,
-                        " descriptors are open"));
-      continue;
-    }
-    handlers_.take(fd);
+    Take(fd, peer);
   }
   return true;
+}
+
+void Listener::Take(int fd, const sockaddr_storage& peer) {
+  const int limit = DescriptorLimit();
+  if (fd >= limit) {
+    return Refuse(fd, "all", absl::StrCat("more than ", limit, " descriptors are open"));
+  }
+  if (IsOther(peer) && !peers_.Add(fd, peer, limit / 4)) {
+    return Refuse(fd, "one", absl::StrCat(Text(peer), " has ", limit / 4, " open"));
+  }
+  handlers_.take(fd);
+}
+
+void Listener::Refuse(int fd, const std::string& who, const std::string& why) {
+  ::close(fd);
+  ++refused_;
+  handlers_.refuse(who);
+  Warn(absl::StrCat("new connections are closed, as ", why));
 }
 
 void Listener::Warn(const std::string& why) {

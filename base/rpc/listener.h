@@ -3,7 +3,8 @@
 // whoever opens enough connections would make a server deaf until it is started anew.
 #pragma once
 
-#include <atomic>
+#include <sys/socket.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/rpc/peer_counts.h"
 
 namespace lwq {
 
@@ -22,7 +24,10 @@ class Listener {
  public:
   struct Handlers {
     std::function<void(int fd)> take;  // a new connection that does not block; it owns the fd
-    std::function<void()> refuse;      // after one was closed at once, for want of descriptors
+    // After one was closed at once, as "all" have too many descriptors, or "one" machine too many
+    // connections: a quarter of what there may be. Many on this machine may be others' that
+    // something hands on.
+    std::function<void(const std::string& who)> refuse;
   };
   // "unix:/path", where a socket that is there is replaced, or "host:port": all addresses of the
   // host that can be had; port 0 takes a free one, and any address of IPv4 or IPv6 takes both.
@@ -45,6 +50,8 @@ class Listener {
   bool OpenAll(const std::string& host, const std::string& port);
   void Run();
   bool TakeFrom(int listener);
+  void Take(int fd, const sockaddr_storage& peer);
+  void Refuse(int fd, const std::string& who, const std::string& why);
   void Warn(const std::string& why);
 
   std::string address_;
@@ -53,8 +60,10 @@ class Listener {
   int wake_ = -1;  // readable once the thread is to end
   Handlers handlers_;
   std::thread thread_;
-  absl::Time next_warning_ = absl::InfinitePast();  // of the thread alone, as is
-  int refused_ = 0;                                 // since the last warning
+  // Of the thread alone:
+  PeerCounts peers_;
+  absl::Time next_warning_ = absl::InfinitePast();
+  int refused_ = 0;  // since the last warning
 };
 
 }  // namespace lwq

@@ -254,7 +254,7 @@ void Server::State::TakeConnections() {
     connection.fd = fd;
     acceptor->HandleNewConnection(&connection);
   };
-  handlers.refuse = [this] { metrics.ConnectionRefused(); };
+  handlers.refuse = [this](const std::string& who) { metrics.ConnectionRefused(who); };
   listener->Start(std::move(handlers));
 }
 

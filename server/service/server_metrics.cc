@@ -162,7 +162,9 @@ void ServerMetrics::AddRpcs() {
                                      {"service", "method"}, ApiMethods());
   connections_refused_ = metrics_.AddCounter(
       "lwq_connections_refused_total",
-      "Connections that were closed at once because too many descriptors are open.", {}, AllOf({}));
+      "Connections that were closed at once: all have too many descriptors, or one machine has too "
+      "many connections.",
+      {"limit_of"}, AllOf({{"all", "one"}}));
 }
 
 void ServerMetrics::AddCertificates() {
@@ -179,7 +181,7 @@ void ServerMetrics::CertificateReloaded(const std::string& outcome) {
   certificate_reloads_->Add({outcome});
 }
 
-void ServerMetrics::ConnectionRefused() { connections_refused_->Add({}); }
+void ServerMetrics::ConnectionRefused(const std::string& who) { connections_refused_->Add({who}); }
 
 void ServerMetrics::SetCertificateLife(double seconds) { certificate_life_->Set({}, seconds); }
 

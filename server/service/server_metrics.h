@@ -36,7 +36,7 @@ class ServerMetrics {
   void BlobIo(const std::string& op, int64_t bytes);     // read, write
   void CertificateReloaded(const std::string& outcome);  // renewed, refused
   void SetCertificateLife(double seconds);
-  void ConnectionRefused();
+  void ConnectionRefused(const std::string& who);  // all, one: as Listener says
   void RpcStarted(const std::string& service, const std::string& method);
   void RpcEnded(const std::string& service, const std::string& method, absl::StatusCode code,
                 double seconds);

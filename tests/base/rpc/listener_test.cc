@@ -40,7 +40,10 @@ class Taken {
       ::close(fd);
       ++taken;
     };
-    handlers.refuse = [this] { ++refused; };
+    handlers.refuse = [this](const std::string& who) {
+      EXPECT_EQ(who, "all");
+      ++refused;
+    };
     return handlers;
   }
   std::atomic<int> taken{0}, refused{0};

@@ -2,6 +2,7 @@
 #include "server/service/listen_address.h"
 
 #include "absl/strings/numbers.h"
+#include "base/rpc/connection_check.h"
 #include "gmock/gmock.h"
 #include "tests/server/service/tls_fixture.h"
 #include "tests/testing/few_descriptors.h"
@@ -146,6 +147,8 @@ TEST_F(TlsTest, IdleConnectionsMakeNoServerDeafForLongerThanTheyAreThere) {
       EXPECT_TRUE(CallRaw(connected, method).ok()) << "who was there before is served";
       strangers.Close();
     }
+    // Without TLS gRPC would give the call the connection that is there.
+    EXPECT_OK(CheckConnection(server->address(), client, absl::Seconds(5)));
     EXPECT_OK(Ask(*server, client)) << (secure ? "with" : "without") << " TLS";
   }
 }
