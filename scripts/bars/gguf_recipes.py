@@ -7,8 +7,8 @@ with the Python of scripts/make_peers_venv.sh and the release binaries (or LWQ_B
 
 Three columns: the recipe as llama-quantize makes it with the importance matrix; with --floor llama.cpp's own types placed by measured KL
 (every matrix at every type alone, on --floor-windows windows of the calibration text; exact dynamic programme over bytes; no file is written); lwq's
-job at a budget of the recipe's bytes. Judged: mean KL to the source in F32 over 96 windows of 256 tokens of the held-out text. OUT keeps
-all files and is used again."""
+job at a budget of the recipe's bytes. Judged: mean KL to the source in F32 over 96 windows of 256 tokens of each held-out text, behind what
+the model's tokenizer puts before a text. OUT keeps all files and is used again."""
 import argparse
 import json
 import os
@@ -68,6 +68,7 @@ class Judge:
     """A model of the source whose matrices are exchanged. Norms are the same F32 in every file."""
 
     def __init__(self, options):
+        self.stored = os.path.join(options.out, "judged.json")
         self.model = peer_quality.open_directory(options.model)
         self.config = self.model.config
         self.state = self.model.state_dict()
@@ -77,9 +78,11 @@ class Judge:
 
     def windows(self, model_dir, path, count, seed):
         with open(path, encoding="utf-8") as f:
-            ids = np.array(peer_quality.Tokenizer.from_file(os.path.join(model_dir, "tokenizer.json")).encode(f.read(), add_special_tokens=False).ids)
+            tokenizer = peer_quality.Tokenizer.from_file(os.path.join(model_dir, "tokenizer.json"))
+            ids = np.array(tokenizer.encode(f.read(), add_special_tokens=False).ids)
+        before = tokenizer.encode("").ids  # Gemma is no language model without its BOS
         begins = np.random.default_rng(seed).integers(0, len(ids) - WINDOW - 1, count)
-        batches = torch.from_numpy(np.stack([ids[i:i + WINDOW] for i in begins])).split(BATCH)
+        batches = torch.from_numpy(np.stack([np.concatenate([before, ids[i:i + WINDOW]]).astype(np.int64) for i in begins])).split(BATCH)
         with torch.no_grad():
             return [(batch, self.model.model(batch).last_hidden_state.clone()) for batch in batches]
 
@@ -140,11 +143,20 @@ class Judge:
             print(f"{key}: {costs[key]}", file=sys.stderr, flush=True)
         return costs
 
-    def kl_of(self, path, text):
-        self.put({key: w for key, (w, _, _) in self.tensors(path).items()})
-        answer = self.kl(text)
-        self.put(self.own)
-        return answer
+    def kl_of(self, path, name, text):
+        """As kl(); what was once judged is not judged again. `name` is the text's."""
+        judged = {}
+        if os.path.exists(self.stored):
+            with open(self.stored) as f:
+                judged = json.load(f)
+        key = f"{os.path.basename(path)}, {name}, {sum(len(batch) for batch, _ in text)} windows"
+        if key not in judged:
+            self.put({key: w for key, (w, _, _) in self.tensors(path).items()})
+            judged[key] = self.kl(text)
+            self.put(self.own)
+            with open(self.stored, "w") as f:
+                json.dump(judged, f, indent=1)
+        return judged[key]
 
 
 class Floor:
@@ -208,7 +220,7 @@ def main():
     parser.add_argument("--llama-bin", required=True)
     parser.add_argument("--model", default=bars.SAMPLE)
     parser.add_argument("--text", default=os.path.join(bars.ROOT, "examples/calibration/books.txt"), help="calibration")
-    parser.add_argument("--held-out", default=bars.HELD_OUT)
+    parser.add_argument("--held-out", nargs="+", default=[bars.HELD_OUT])
     parser.add_argument("--recipes", default=RECIPES)
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--floor", action="store_true")
@@ -216,27 +228,27 @@ def main():
     parser.add_argument("--name", default="default", help="of lwq's files, where several sets of options are tried in one OUT")
     parser.add_argument("more", nargs="*", help="options of lwqctl quantize")
     options = parser.parse_args()
-    for name in ("out", "model", "text", "held_out", "llama", "llama_bin"):
+    for name in ("out", "model", "text", "llama", "llama_bin"):
         setattr(options, name, os.path.abspath(getattr(options, name)))
     os.makedirs(options.out, exist_ok=True)
     llama, judge = LlamaCpp(options), Judge(options)
-    text = judge.windows(options.model, options.held_out, options.windows, 5)
+    texts = {os.path.basename(path): judge.windows(options.model, path, options.windows, 5) for path in options.held_out}
     floor = Floor(judge, llama, options) if options.floor else None
-    bars.header("recipe", "bytes", "its KL", *(["floor's bytes", "floor's KL"] if floor else []), "lwq's bytes", "lwq's KL", "of the recipe's",
+    bars.header("recipe", "text", "bytes", "its KL", *(["floor's bytes", "floor's KL"] if floor else []), "lwq's bytes", "lwq's KL", "of the recipe's",
                 *(["of the floor's"] if floor else []))
     for recipe in options.recipes.split(","):
         path = llama.recipe(recipe)
         size = os.path.getsize(path)
-        theirs, error = judge.kl_of(path, text)
-        row = [recipe, f"{size:,}", f"{theirs:.5f} ± {error:.5f}"]
-        if floor:
-            floor_size, (placed, error) = floor.kl(size, text)
-            row += [f"{floor_size:,}", f"{placed:.5f} ± {error:.5f}"]
         ours_path = lwq_file(options, recipe, size, options.more)
-        ours, error = judge.kl_of(ours_path, text)
-        row += [f"{os.path.getsize(ours_path):,}", f"{ours:.5f} ± {error:.5f}", f"{ours / theirs:.2f}"]
-        bars.row(*row, *([f"{ours / placed:.2f}"] if floor else []))
-        sys.stdout.flush()
+        for name, text in texts.items():
+            theirs, error = judge.kl_of(path, name, text)
+            row = [recipe, name, f"{size:,}", f"{theirs:.5f} ± {error:.5f}"]
+            if floor:
+                floor_size, (placed, error) = floor.kl(size, text)
+                row += [f"{floor_size:,}", f"{placed:.5f} ± {error:.5f}"]
+            ours, error = judge.kl_of(ours_path, name, text)
+            row += [f"{os.path.getsize(ours_path):,}", f"{ours:.5f} ± {error:.5f}", f"{ours / theirs:.2f}"]
+            bars.row(*row, *([f"{ours / placed:.2f}"] if floor else []))
 
 
 if __name__ == "__main__":
