@@ -17,9 +17,9 @@ inline void StoreU16(uint16_t value, uint8_t* bytes) {
 
 // Evenly spaced levels first, first + 1, ...
 template <int kFirst, int kCount>
-constexpr std::array<int8_t, kCount> EvenLevels() {
-  std::array<int8_t, kCount> levels{};
-  for (int i = 0; i < kCount; ++i) levels[static_cast<size_t>(i)] = static_cast<int8_t>(kFirst + i);
+constexpr std::array<float, kCount> EvenLevels() {
+  std::array<float, kCount> levels{};
+  for (int i = 0; i < kCount; ++i) levels[static_cast<size_t>(i)] = static_cast<float>(kFirst + i);
   return levels;
 }
 

@@ -60,6 +60,14 @@ BlockGrid::BlockGrid(const GgufTypeDef& type, const GgufBlock& block)
   }
 }
 
+void BlockGrid::RoundCell(int first, const float* values, const float* weights,
+                          uint8_t* codes) const {
+  const float inverse = inverse_steps_[first / sub_block_size_];
+  float v[Codebook::kMaxCell];
+  for (int i = 0; i < cell_size(); ++i) v[i] = values[i] * inverse;
+  levels_.codebook()->Round(v, weights, codes);
+}
+
 void QuantizeRow(const GgufTypeDef& type, GgufFit fit, absl::Span<const float> values,
                  absl::Span<const float> importance, uint8_t* bytes) {
   if (type.shape == nullptr) {

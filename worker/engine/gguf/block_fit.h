@@ -53,7 +53,18 @@ class BlockGrid {
   // Reads `block`'s scales and minima, not its codes.
   BlockGrid(const GgufTypeDef& type, const GgufBlock& block);
 
-  // `value` as the i-th of the block; any float is fine.
+  // Values whose codes are chosen together: a cell of the type's codebook, without one a value.
+  int cell_size() const {
+    return levels_.codebook() == nullptr ? 1 : levels_.codebook()->cell_size();
+  }
+  // The codes of the cell that begins at the block's value `first`, of least error by `weights`;
+  // [cell_size()] each. Only with a codebook.
+  void RoundCell(int first, const float* values, const float* weights, uint8_t* codes) const;
+  float ValueOf(int i, uint8_t code) const {
+    const int j = i / sub_block_size_;
+    return steps_[j] * shape_.levels[code] - offsets_[j];
+  }
+  // Without a codebook: `value` as the i-th of the block; any float is fine.
   Rounded Round(int i, float value) const {
     const int j = i / sub_block_size_;
     const int code = levels_.NearestCode((value + offsets_[j]) * inverse_steps_[j]);

@@ -28,10 +28,17 @@ enum class GgufType : uint32_t {
   kQ4_K = 12,
   kQ5_K = 13,
   kQ6_K = 14,
+  kIQ2_XXS = 16,
+  kIQ2_XS = 17,
+  kIQ3_XXS = 18,
   kIQ4_NL = 20,
+  kIQ3_S = 21,
+  kIQ2_S = 22,
   kIQ4_XS = 23,
   kBF16 = 30
 };
+
+class Codebook;
 
 inline constexpr int kMaxGgufBlock = 256;
 inline constexpr int kMaxGgufSubBlocks = 16;
@@ -56,18 +63,21 @@ struct GgufBlock {
 
 // What a block of an integer type may hold.
 struct GgufBlockShape {
-  int sub_blocks = 1;               // of equal size
-  absl::Span<const int8_t> levels;  // of each code, ascending
+  int sub_blocks = 1;              // of equal size
+  absl::Span<const float> levels;  // of each code, ascending
   // Where levels are not evenly spaced: the code of the one nearest to all of
   // [levels[0] + k / 2, levels[0] + (k + 1) / 2), up to the last level.
   absl::Span<const uint8_t> nearest_codes;
   int min_sub_scale = 1;  // sub-block scales are whole multiples in this range
   int max_sub_scale = 1;
+  int sub_scale_step = 1;     // 2: only odd ones
   int max_sub_min = 0;        // 0: no minima
   bool min_has_sign = false;  // Q4_1, Q5_1: the minimum may be of either sign
   // `bytes` has the type's block_bytes; the parts are in range.
   void (*pack)(const GgufBlock& block, uint8_t* bytes) = nullptr;
   const BlockLayout* layout = nullptr;  // where they lie
+  // Where not every row of codes is one that the type has (codebook.h); null elsewhere.
+  const Codebook& (*codebook)() = nullptr;
 };
 
 struct GgufTypeDef {

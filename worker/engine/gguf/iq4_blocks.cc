@@ -12,6 +12,13 @@ namespace {
 constexpr int8_t kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                 1,    13,   25,  38,  53,  69,  89,  113};
 
+constexpr auto FloatLevels() {
+  std::array<float, 16> levels{};
+  for (size_t i = 0; i < 16; ++i) levels[i] = kLevels[i];
+  return levels;
+}
+constexpr auto kFloatLevels = FloatLevels();
+
 constexpr auto NearestCodes() {
   std::array<uint8_t, 2 * (kLevels[15] - kLevels[0]) + 1> codes{};
   int code = 0;
@@ -63,10 +70,12 @@ constexpr BlockLayout kXsLayout = WithLevels({.block_size = 256,
                                               .sub_scale_high = {.bits = 2, .at = 2},
                                               .sub_scale_offset = -32});
 
-constexpr GgufBlockShape kIQ4_NL = {
-    .levels = kLevels, .nearest_codes = kNearestCodes, .pack = &PackIQ4_NL, .layout = &kNlLayout};
+constexpr GgufBlockShape kIQ4_NL = {.levels = kFloatLevels,
+                                    .nearest_codes = kNearestCodes,
+                                    .pack = &PackIQ4_NL,
+                                    .layout = &kNlLayout};
 constexpr GgufBlockShape kIQ4_XS = {.sub_blocks = 8,
-                                    .levels = kLevels,
+                                    .levels = kFloatLevels,
                                     .nearest_codes = kNearestCodes,
                                     .min_sub_scale = -32,
                                     .max_sub_scale = 31,

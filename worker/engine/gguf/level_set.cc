@@ -2,8 +2,19 @@
 
 namespace lwq {
 
-void LevelSet::Round(const float* values, int count, float inverse_step, float offset,
-                     float* levels) const {
+void LevelSet::Round(const float* values, const float* weights, int count, float inverse_step,
+                     float offset, float* levels) const {
+  if (codebook_ != nullptr) {
+    const int size = codebook_->cell_size();
+    for (int begin = 0; begin < count; begin += size) {
+      float v[Codebook::kMaxCell];
+      uint8_t codes[Codebook::kMaxCell];
+      for (int i = 0; i < size; ++i) v[i] = values[begin + i] * inverse_step;
+      codebook_->Round(v, weights + begin, codes);
+      for (int i = 0; i < size; ++i) levels[begin + i] = shape_.levels[codes[i]];
+    }
+    return;
+  }
   if (even()) {
     for (int i = 0; i < count; ++i) {
       const float v = Clamped((values[i] + offset) * inverse_step);

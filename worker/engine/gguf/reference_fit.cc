@@ -18,10 +18,12 @@ float LargestMagnitude(const float* values, int count) {
 }
 
 // The scale that takes the largest magnitude to the lowest level, which has no counterpart above
-// zero; with 256 levels that one is not used.
+// zero; with 256 levels that one is not used. Of a codebook, whose signs are apart, to the last
+// one.
 float ExtremeScale(const LevelSet& levels, const float* values, int count) {
   const float largest = LargestMagnitude(values, count);
-  if (levels.size() == 256) return std::abs(largest) / levels.last();
+  if (levels.size() == 256 || levels.codebook() != nullptr)
+    return std::abs(largest) / levels.last();
   return largest / levels.first();
 }
 
@@ -70,13 +72,39 @@ void FitSmallBlock(const GgufTypeDef& type, const LevelSet& levels, const float*
 }  // namespace
 
 void RoundCodes(const GgufTypeDef& type, const LevelSet& levels, const float* values,
-                GgufBlock* block) {
+                const float* importance, GgufBlock* block) {
   const int size = type.sub_block_size();
+  if (const Codebook* codebook = levels.codebook(); codebook != nullptr) {
+    const int cell = codebook->cell_size();
+    for (int begin = 0; begin < type.block_size; begin += cell) {
+      const float inverse = InverseStep(block->Step(begin / size));
+      float v[Codebook::kMaxCell], w[Codebook::kMaxCell];
+      for (int i = 0; i < cell; ++i) {
+        v[i] = values[begin + i] * inverse;
+        w[i] = importance == nullptr ? 1.0f : importance[begin + i];
+      }
+      codebook->Round(v, w, block->codes + begin);
+    }
+    return;
+  }
   for (int i = 0; i < type.block_size; ++i) {
     const int j = i / size;
     const float v = (values[i] + block->Offset(j)) * InverseStep(block->Step(j));
     block->codes[i] = static_cast<uint8_t>(levels.NearestCode(v));
   }
+}
+
+int NearestSubScale(const GgufBlockShape& shape, float value, float unit) {
+  const float low = static_cast<float>(shape.min_sub_scale);
+  const float high = static_cast<float>(shape.max_sub_scale);
+  float multiple = value * InverseStep(unit);
+  if (shape.sub_scale_step == 1) {
+    multiple = std::nearbyint(multiple);
+  } else {
+    const float step = static_cast<float>(shape.sub_scale_step);
+    multiple = low + step * std::nearbyint((multiple - low) / step);
+  }
+  return static_cast<int>(std::clamp(multiple, low, high));
 }
 
 void FitByExtremes(const GgufTypeDef& type, const LevelSet& levels, const float* values,
@@ -100,7 +128,6 @@ void FitByExtremes(const GgufTypeDef& type, const LevelSet& levels, const float*
   const float reach =
       static_cast<float>(shape.min_sub_scale < 0 ? shape.min_sub_scale : shape.max_sub_scale);
   block->scale = ToFiniteF16(LargestMagnitude(steps, shape.sub_blocks) / reach);
-  const float inverse = InverseStep(F16ToFloat(block->scale));
   float inverse_min = 0;
   if (shape.max_sub_min > 0) {
     block->min = ToFiniteF16(*std::max_element(offsets, offsets + shape.sub_blocks) /
@@ -108,13 +135,12 @@ void FitByExtremes(const GgufTypeDef& type, const LevelSet& levels, const float*
     inverse_min = InverseStep(F16ToFloat(block->min));
   }
   for (int j = 0; j < shape.sub_blocks; ++j) {
-    block->sub_scales[j] = static_cast<int8_t>(std::clamp(std::nearbyint(steps[j] * inverse),
-                                                          static_cast<float>(shape.min_sub_scale),
-                                                          static_cast<float>(shape.max_sub_scale)));
+    block->sub_scales[j] =
+        static_cast<int8_t>(NearestSubScale(shape, steps[j], F16ToFloat(block->scale)));
     block->sub_mins[j] = static_cast<uint8_t>(std::clamp(
         std::nearbyint(offsets[j] * inverse_min), 0.0f, static_cast<float>(shape.max_sub_min)));
   }
-  RoundCodes(type, levels, values, block);
+  RoundCodes(type, levels, values, nullptr, block);
 }
 
 }  // namespace lwq

@@ -10,8 +10,12 @@ namespace lwq {
 void FitByExtremes(const GgufTypeDef& type, const LevelSet& levels, const float* values,
                    GgufBlock* block);
 
-// The codes of every value under the block's scales and minima.
+// The codes of every value under the block's scales and minima; with a codebook those of least
+// error by `importance` [block_size], null: equal.
 void RoundCodes(const GgufTypeDef& type, const LevelSet& levels, const float* values,
-                GgufBlock* block);
+                const float* importance, GgufBlock* block);
+
+// The multiple of `unit` nearest to `value` that a sub-block's scale may be.
+int NearestSubScale(const GgufBlockShape& shape, float value, float unit);
 
 }  // namespace lwq

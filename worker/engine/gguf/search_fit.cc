@@ -86,7 +86,7 @@ BlockSearch::BlockSearch(const GgufTypeDef& type, const LevelSet& levels, const 
 Moments BlockSearch::RoundedMoments(const SubBlock& sub, float step, float offset) const {
   constexpr int kLanes = 4;  // partial sums, in a fixed order
   float levels[kMaxGgufBlock];
-  levels_.Round(sub.x, size_, InverseStep(step), offset, levels);
+  levels_.Round(sub.x, sub.w, size_, InverseStep(step), offset, levels);
   float l[kLanes] = {}, ll[kLanes] = {}, xl[kLanes] = {};
   for (int i = 0; i < size_; i += kLanes) {
     for (int k = 0; k < kLanes; ++k) {
@@ -147,8 +147,13 @@ void BlockSearch::SearchSymmetric(SubBlock* sub) const {
   if (largest == 0) return;
   const float unit = (levels_.last() - levels_.first()) / static_cast<float>(levels_.size() - 1);
   double best = std::numeric_limits<double>::infinity();
+  // Rounding to a codebook takes long, and a quarter of the lines leaves an error .2 % higher.
+  const bool has_codebook = levels_.codebook() != nullptr;
+  const int apart = has_codebook ? 3 : 1, last = has_codebook ? 9 : 16;
   for (const float side : {levels_.first(), levels_.last()}) {
-    for (int k = -3; k <= 16; ++k) {
+    // Its signs are apart, and its steps all above zero.
+    if (has_codebook && (side < 0) != (largest < 0)) continue;
+    for (int k = -3; k <= last; k += apart) {
       const float beyond =
           k <= 8 ? 0.25f * static_cast<float>(k) : 0.5f * static_cast<float>(k - 4);
       const float level = side + (side < 0 ? -beyond : beyond) * unit;
@@ -189,10 +194,9 @@ void BlockSearch::SearchRange(SubBlock* sub) const {
   }
 }
 
-int8_t NearestMultiple(float value, float unit, int min, int max) {
+int NearestMultiple(float value, float unit, int max) {
   const float multiple = std::nearbyint(value * InverseStep(unit));
-  return static_cast<int8_t>(
-      std::clamp(multiple, static_cast<float>(min), static_cast<float>(max)));
+  return static_cast<int>(std::clamp(multiple, 0.0f, static_cast<float>(max)));
 }
 
 // The best offset under `step`, for the codes of `m`.
@@ -215,8 +219,8 @@ void BlockSearch::ChooseScale(GgufBlock* block) const {
     double error = 0;
     for (int j = 0; j < shape_.sub_blocks; ++j) {
       const SubBlock& sub = subs_[j];
-      tried.sub_scales[j] = NearestMultiple(sub.step, F16ToFloat(tried.scale), shape_.min_sub_scale,
-                                            shape_.max_sub_scale);
+      tried.sub_scales[j] =
+          static_cast<int8_t>(NearestSubScale(shape_, sub.step, F16ToFloat(tried.scale)));
       error += sub.moments.Error(tried.Step(j), OffsetFor(sub.moments, tried.Step(j)));
     }
     if (error >= best) return;
@@ -251,7 +255,7 @@ void BlockSearch::ChooseMin(GgufBlock* block) const {
     double error = 0;
     for (int j = 0; j < shape_.sub_blocks; ++j) {
       tried.sub_mins[j] = static_cast<uint8_t>(
-          NearestMultiple(offsets[j], F16ToFloat(tried.min), 0, shape_.max_sub_min));
+          NearestMultiple(offsets[j], F16ToFloat(tried.min), shape_.max_sub_min));
       error += subs_[j].moments.Error(tried.Step(j), tried.Offset(j));
     }
     if (error >= best) continue;
@@ -272,8 +276,9 @@ double BlockSearch::ChooseMultiples(GgufBlock* block) {
     double best = std::numeric_limits<double>::infinity();
     for (int a = -reach; a <= reach; ++a) {
       for (int b = -min_reach; b <= min_reach; ++b) {
-        tried.sub_scales[j] = static_cast<int8_t>(
-            std::clamp(block->sub_scales[j] + a, shape_.min_sub_scale, shape_.max_sub_scale));
+        tried.sub_scales[j] =
+            static_cast<int8_t>(std::clamp(block->sub_scales[j] + a * shape_.sub_scale_step,
+                                           shape_.min_sub_scale, shape_.max_sub_scale));
         tried.sub_mins[j] =
             static_cast<uint8_t>(std::clamp(block->sub_mins[j] + b, 0, shape_.max_sub_min));
         const Moments m = RoundedMoments(subs_[j], tried.Step(j), tried.Offset(j));
@@ -339,7 +344,7 @@ void BlockSearch::Run(GgufBlock* block) {
 void FitBySearch(const GgufTypeDef& type, const LevelSet& levels, const float* values,
                  const float* importance, GgufBlock* block) {
   BlockSearch(type, levels, values, importance).Run(block);
-  RoundCodes(type, levels, values, block);
+  RoundCodes(type, levels, values, importance, block);
 }
 
 }  // namespace lwq

@@ -16,10 +16,13 @@ namespace {
 
 constexpr int kPasses = 2;
 constexpr size_t kTriedLines = 4;
+constexpr size_t kTriedLinesOfCells = 2;
 
-int NearestWhole(double value, int min, int max) {
+// The nearest of min, min + step, ... max.
+int NearestWhole(double value, int min, int max, int step = 1) {
   if (!(std::abs(value) < 1e6)) return value > 0 ? max : min;
-  return std::clamp(static_cast<int>(std::lround(value)), min, max);
+  if (step == 1) return std::clamp(static_cast<int>(std::lround(value)), min, max);
+  return std::clamp(min + step * static_cast<int>(std::lround((value - min) / step)), min, max);
 }
 
 }  // namespace
@@ -45,6 +48,7 @@ void BlockRefinement::SetValue(int i, float value) {
 }
 
 double BlockRefinement::MoveCodes() {
+  if (levels_.codebook() != nullptr) return MoveCells();
   const BlockGrid grid(type_, block_);
   double total = 0;
   for (int i = 0; i < type_.block_size; ++i) {
@@ -58,6 +62,24 @@ double BlockRefinement::MoveCodes() {
     total += gain;
     block_.codes[i] = best.code;
     SetValue(i, best.value);
+  }
+  return total;
+}
+
+double BlockRefinement::MoveCells() {
+  const Codebook& codebook = *levels_.codebook();
+  const int cell = codebook.cell_size();
+  double total = 0;
+  for (int begin = 0; begin < type_.block_size; begin += cell) {
+    const int64_t at = first_ + begin;
+    const double gain = codebook.Move(block_.Step(begin / size_), h_.Row(at) + at, h_.stride,
+                                      residual_ + at, block_.codes + begin);
+    if (!(gain > 0)) continue;
+    total += gain;
+    for (int i = begin; i < begin + cell; ++i) {
+      const float value = StoredValue(type_, block_, i);
+      if (value != values_[i]) SetValue(i, value);
+    }
   }
   return total;
 }
@@ -91,6 +113,8 @@ BlockRefinement::Quadratic BlockRefinement::QuadraticOf(int sub_block) const {
 
 // Replaces `best` where the line gains more.
 void BlockRefinement::TryLine(int sub_block, const Line& line, Trial* best) const {
+  // Cells move from the codes that they have: there is no nearest one to begin with.
+  if (levels_.codebook() != nullptr) return TryLineFrom(sub_block, line, true, best);
   for (const bool keep_codes : {true, false}) TryLineFrom(sub_block, line, keep_codes, best);
 }
 
@@ -105,6 +129,10 @@ void BlockRefinement::TryLineFrom(int sub_block, const Line& line, bool keep_cod
   std::copy_n(residual_ + first_ + begin, size_, residual);
   std::copy_n(values_ + begin, size_, trial.values);
   for (int pass = 0; pass < kPasses; ++pass) {
+    if (pass > 0 && levels_.codebook() != nullptr) {
+      MoveCellsOnto(begin, step, residual, &trial);
+      break;
+    }
     for (int i = 0; i < size_; ++i) {
       const float* row = h_.Row(first_ + begin + i) + first_ + begin;
       const float wanted = row[i] > 0 ? residual[i] / row[i] : 0;
@@ -124,17 +152,37 @@ void BlockRefinement::TryLineFrom(int sub_block, const Line& line, bool keep_cod
   if (trial.gain > best->gain) *best = trial;
 }
 
+// The cells of the sub-block that begins at value `begin`, once.
+void BlockRefinement::MoveCellsOnto(int begin, float step, float* residual, Trial* trial) const {
+  const Codebook& codebook = *levels_.codebook();
+  const int cell = codebook.cell_size();
+  for (int at = 0; at < size_; at += cell) {
+    const float* h = h_.Row(first_ + begin + at) + first_ + begin + at;
+    const double gain = codebook.Move(step, h, h_.stride, residual + at, trial->codes + at);
+    if (!(gain > 0)) continue;
+    trial->gain += gain;
+    for (int i = at; i < at + cell; ++i) {
+      const float value = step * shape_.levels[trial->codes[i]];
+      const float change = value - trial->values[i];
+      if (change == 0) continue;
+      trial->values[i] = value;
+      const float* row = h_.Row(first_ + begin + i) + first_ + begin;
+      for (int k = 0; k < size_; ++k) residual[k] -= change * row[k];
+    }
+  }
+}
+
 // Whole multiples around those that are and those that would be best.
 std::vector<BlockRefinement::Line> BlockRefinement::MultiplesAround(int sub_block,
                                                                     const Quadratic& q) const {
   std::vector<Line> lines;
   const float scale = F16ToFloat(block_.scale), min = F16ToFloat(block_.min);
   const int now = block_.sub_scales[sub_block];
-  const int low = shape_.min_sub_scale, high = shape_.max_sub_scale;
-  const int wanted = NearestWhole(now + q.BestStep(has_min()) / scale, low, high);
-  for (int s = std::max(std::min(now, wanted) - 1, low);
-       s <= std::min(std::max(now, wanted) + 1, high); ++s) {
-    if (std::abs(s - now) > 1 && std::abs(s - wanted) > 1) continue;
+  const int low = shape_.min_sub_scale, high = shape_.max_sub_scale, apart = shape_.sub_scale_step;
+  const int wanted = NearestWhole(now + q.BestStep(has_min()) / scale, low, high, apart);
+  for (int s = std::max(std::min(now, wanted) - apart, low);
+       s <= std::min(std::max(now, wanted) + apart, high); s += apart) {
+    if (std::abs(s - now) > apart && std::abs(s - wanted) > apart) continue;
     Line line{block_.scale, block_.min, s, block_.sub_mins[sub_block]};
     lines.push_back(line);
     if (!has_min() || min == 0 || !(q.one > 0)) continue;
@@ -161,7 +209,8 @@ void BlockRefinement::TryMultiples(int sub_block, Trial* best) const {
   std::vector<Line> lines = MultiplesAround(sub_block, q);
   std::stable_sort(lines.begin(), lines.end(),
                    [&](const Line& a, const Line& b) { return gain(a) > gain(b); });
-  if (lines.size() > kTriedLines) lines.resize(kTriedLines);
+  const size_t tried = levels_.codebook() == nullptr ? kTriedLines : kTriedLinesOfCells;
+  if (lines.size() > tried) lines.resize(tried);
   for (const Line& line : lines) TryLine(sub_block, line, best);
 }
 

@@ -28,7 +28,8 @@ class BlockRefinement {
                   GgufBlock* block);
 
   // Each returns what the error fell by.
-  // Every code once, in order, to its best place under the scales as they are.
+  // Every code once, in order, to its best place under the scales as they are; with a codebook
+  // every cell.
   double MoveCodes();
   // The scale and minimum of every sub-block with all its codes, and then what multiplies them: F16
   // scale and minimum of the block.
@@ -64,6 +65,8 @@ class BlockRefinement {
   bool has_min() const { return shape_.max_sub_min > 0; }
   float H(int i, int k) const { return h_.Row(first_ + i)[first_ + k]; }
   void SetValue(int i, float value);
+  double MoveCells();
+  void MoveCellsOnto(int begin, float step, float* residual, Trial* trial) const;
   Quadratic QuadraticOf(int sub_block) const;
   void TryLine(int sub_block, const Line& line, Trial* best) const;
   void TryLineFrom(int sub_block, const Line& line, bool keep_codes, Trial* best) const;

@@ -58,7 +58,8 @@ class BlockRun {
         fitter_(type, fit),
         fit_(fit),
         row_bytes_(type.RowBytes(weight.cols)),
-        blocks_per_row_(weight.cols / type.block_size) {}
+        blocks_per_row_(weight.cols / type.block_size),
+        cell_size_(type.shape->codebook == nullptr ? 1 : type.shape->codebook().cell_size()) {}
 
   // `statistics` null: to nearest.
   absl::StatusOr<BlockLinear> Run(DeviceSpan<const float> column_weight,
@@ -145,6 +146,10 @@ class BlockRun {
   // Columns in the order of processing.
   absl::Status FeedBack(DeviceView<const float> rows, const InputStatistics& statistics) {
     const int64_t cols = rows.cols;
+    places_.resize(static_cast<size_t>(cols));
+    for (size_t j = 0; j < places_.size(); ++j) {
+      places_[static_cast<size_t>(statistics.order()[j])] = static_cast<int32_t>(j);
+    }
     LWQ_ASSIGN_OR_RETURN(const auto work, device_->NewMatrix(rows.rows, cols));
     LWQ_ASSIGN_OR_RETURN(const auto error,
                          device_->NewMatrix(rows.rows, std::min(kLargeBlock, cols)));
@@ -152,17 +157,18 @@ class BlockRun {
     const BlockedFactor& factor = *statistics.factor();
     for (int64_t begin = 0; begin < cols; begin += kLargeBlock) {
       const int64_t count = std::min(kLargeBlock, cols - begin);
-      Matrix columns(rows.rows, count), u(count, count);
-      LWQ_RETURN_IF_ERROR(device_->Download(work->view().Cols(begin, count), columns.view()));
+      // With act-order the rest of a cell may be anywhere behind.
+      const int64_t read = has_cells() ? cols - begin : count;
+      Matrix columns(rows.rows, read), u(count, count);
+      LWQ_RETURN_IF_ERROR(device_->Download(work->view().Cols(begin, read), columns.view()));
       LWQ_RETURN_IF_ERROR(
           device_->Download(factor.u->view().Rows(begin, count).Cols(begin, count), u.view()));
       const absl::Span<const int32_t> order =
-          absl::MakeConstSpan(statistics.order())
-              .subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+          absl::MakeConstSpan(statistics.order()).subspan(static_cast<size_t>(begin));
       ForEachRow([&](int64_t r) { RoundColumns(r, order, u, statistics.act_order(), columns); });
       if (begin + count == cols) break;
       const DeviceView<float> errors = error->view().Cols(0, count);
-      LWQ_RETURN_IF_ERROR(device_->Upload(columns.view(), errors));
+      LWQ_RETURN_IF_ERROR(device_->Upload(columns.view().Cols(0, count), errors));
       LWQ_RETURN_IF_ERROR(device_->SubtractLinear(
           errors, factor.RowsFrom(begin), work->view().Cols(begin + count, cols - begin - count)));
     }
@@ -170,10 +176,11 @@ class BlockRun {
   }
 
   // Rounds a row's columns of one large block, whose values `columns` has; it has their errors
-  // afterwards, scaled as U wants them. `order`: where each column stands in the weight.
+  // afterwards, scaled as U wants them. `order`: where each column stands in the weight. Both go on
+  // to the row's end where cells may lie there.
   void RoundColumns(int64_t r, absl::Span<const int32_t> order, const Matrix& u, bool fitted,
                     Matrix& columns) {
-    const int64_t count = columns.cols();
+    const int64_t count = u.cols();
     float* values = columns.Row(r);
     std::vector<std::optional<BlockGrid>> grids(static_cast<size_t>(blocks_per_row_));
     double loss = 0;
@@ -189,17 +196,50 @@ class BlockRun {
         }
         grid.emplace(type_, BlockAt(r, b));
       }
-      const int in_block = static_cast<int>(column - b * type_.block_size);
-      const BlockGrid::Rounded rounded = grid->Round(in_block, values[j]);
-      BlockAt(r, b).codes[in_block] = rounded.code;
+      const float stored = has_cells() ? RoundInCell(r, column, *grid, columns)
+                                       : RoundAlone(r, column, *grid, values[j]);
       const float* row = u.Row(j);
-      const float error = (values[j] - rounded.value) / row[j];
+      const float error = (values[j] - stored) / row[j];
       loss += double{error} * error;
       for (int64_t k = j + 1; k < count; ++k) values[k] -= error * row[k];
       values[j] = error;
     }
     sums_[static_cast<size_t>(r)].loss += loss;
   }
+
+  float RoundAlone(int64_t r, int64_t column, const BlockGrid& grid, float value) {
+    const int in_block = static_cast<int>(column % type_.block_size);
+    const BlockGrid::Rounded rounded = grid.Round(in_block, value);
+    BlockAt(r, column / type_.block_size).codes[in_block] = rounded.code;
+    return rounded.value;
+  }
+
+  // When the first of a cell's columns has its turn all its codes are chosen, on the values as they
+  // are then; the others' turn makes up for what is left of their errors. `columns`: the row's
+  // values from the large block's first on.
+  float RoundInCell(int64_t r, int64_t column, const BlockGrid& grid, const Matrix& columns) {
+    GgufBlock& block = BlockAt(r, column / type_.block_size);
+    const int64_t first = column - column % cell_size_;
+    const int in_block = static_cast<int>(column % type_.block_size);
+    int64_t earliest = places_[static_cast<size_t>(first)];
+    for (int64_t k = 1; k < cell_size_; ++k) {
+      earliest = std::min<int64_t>(earliest, places_[static_cast<size_t>(first + k)]);
+    }
+    if (earliest == places_[static_cast<size_t>(column)]) {
+      const int64_t begin = earliest / kLargeBlock * kLargeBlock;
+      float values[Codebook::kMaxCell], weights[Codebook::kMaxCell];
+      for (int64_t k = 0; k < cell_size_; ++k) {
+        const size_t at = static_cast<size_t>(first + k);
+        values[k] = columns.Row(r)[places_[at] - begin];
+        weights[k] = importance_.empty() ? 1.0f : importance_[at];
+      }
+      const int at = in_block - static_cast<int>(column - first);
+      grid.RoundCell(at, values, weights, block.codes + at);
+    }
+    return grid.ValueOf(in_block, block.codes[in_block]);
+  }
+
+  bool has_cells() const { return cell_size_ > 1; }
 
   void FitBlock(int64_t r, int64_t b, absl::Span<const float> row) {
     const size_t size = static_cast<size_t>(type_.block_size);
@@ -231,7 +271,9 @@ class BlockRun {
   const GgufFit fit_;
   const int64_t row_bytes_;
   const int64_t blocks_per_row_;
+  const int64_t cell_size_;        // values whose codes are chosen together
   std::vector<float> importance_;  // of columns; empty: equal
+  std::vector<int32_t> places_;    // of columns: when each has its turn
   // Of the slab in work.
   Matrix slab_;  // its weights
   std::vector<RowSums> sums_;

@@ -31,6 +31,65 @@ constexpr int NumberAt(const BitField& field, const uint8_t* block, int i) {
 
 inline constexpr int kMaxBlockSize = 256;
 
+// Numbers of up to 9 bits, several to a word: number i lies in word i / per_word, from its bit
+// first + step * (i mod per_word) on, the lowest first; a word begins every `stride` bytes.
+struct WordField {
+  int bits = 0;  // 0: there is none, all are zero
+  int at = 0;
+  int stride = 1;
+  int per_word = 1;
+  int first = 0, step = 0;
+
+  constexpr int BitOf(int i) const {
+    return 8 * (at + i / per_word * stride) + first + step * (i % per_word);
+  }
+};
+
+constexpr int NumberAt(const WordField& field, const uint8_t* block, int i) {
+  if (field.bits == 0) return 0;
+  const int bit = field.BitOf(i), shift = bit % 8;
+  int word = block[bit / 8];
+  if (shift + field.bits > 8) word |= block[bit / 8 + 1] << 8;
+  return word >> shift & ((1 << field.bits) - 1);
+}
+
+// A block whose values come in points of a table, so many at a time, each with a sign.
+struct CodebookLayout {
+  static constexpr int kMaxPoints = 1024;
+  int point_size = 0;   // 4 or 8; 0: no such block
+  int magnitudes = 0;   // that a value of a point has
+  WordField index_low;  // of points: which one, as two parts of a number
+  WordField index_high;
+  WordField signs;      // 1 bit: of values. 7 bits: of 8 values, whose number of signs is even
+  WordField sub_scale;  // of sub-blocks: s of the multiple 1 + 2 s
+  int num_points = 0;
+  // 16 / point_size bits say which magnitude a value has, the first value's lowest.
+  uint16_t points[kMaxPoints] = {};
+
+  constexpr int Magnitude(int point, int i) const {
+    const int bits = 16 / point_size;
+    return points[point] >> (i * bits) & ((1 << bits) - 1);
+  }
+  constexpr int PointAt(const uint8_t* block, int point) const {
+    return NumberAt(index_low, block, point) | NumberAt(index_high, block, point) << index_low.bits;
+  }
+  constexpr bool IsNegative(const uint8_t* block, int i) const {
+    if (signs.bits == 1) return NumberAt(signs, block, i) != 0;
+    const int seven = NumberAt(signs, block, i / 8);
+    if (i % 8 < 7) return (seven >> (i % 8) & 1) != 0;
+    const int half = seven ^ seven >> 4;
+    return (0x6996 >> (half & 15) & 1) != 0;  // whether the number of the other signs is odd
+  }
+  // Codes go up with their levels: from the largest magnitude below zero to that above.
+  constexpr int CodeOf(int magnitude, bool negative) const {
+    return negative ? magnitudes - 1 - magnitude : magnitudes + magnitude;
+  }
+  constexpr int Code(const uint8_t* block, int i) const {
+    const int point = PointAt(block, i / point_size);
+    return CodeOf(Magnitude(point, i % point_size), IsNegative(block, i));
+  }
+};
+
 // Value i of a block, of sub-block j:
 //   (scale * sub_scale[j]) * level - min * sub_min[j]
 // each product and the difference rounded to F32; scale and min are F16.
@@ -47,7 +106,8 @@ struct BlockLayout {
   int flipped = 0;  // the bits of a code that are stored the other way round
   int first_level = 0;
   bool uneven = false;
-  int8_t levels[16] = {};
+  float levels[16] = {};
+  CodebookLayout codebook;  // where there is one, codes and sub-scales are its
   // Of sub-blocks: as codes, with `sub_scale_offset` added; where there are none, 1.
   BitField sub_scale_low, sub_scale_high;
   int sub_scale_offset = 0;
@@ -55,11 +115,15 @@ struct BlockLayout {
   BitField sub_min_low, sub_min_high;
 
   constexpr int Code(const uint8_t* block, int i) const {
+    if (codebook.point_size > 0) return codebook.Code(block, i);
     const int code = NumberAt(low, block, i) | NumberAt(high, block, i) << low.bits;
     return code ^ flipped;
   }
-  constexpr int Level(int code) const { return uneven ? levels[code] : first_level + code; }
+  constexpr float Level(int code) const {
+    return uneven ? levels[code] : static_cast<float>(first_level + code);
+  }
   constexpr int SubScale(const uint8_t* block, int j) const {
+    if (codebook.point_size > 0) return 1 + 2 * NumberAt(codebook.sub_scale, block, j);
     if (sub_scale_low.bits == 0) return 1;
     const int stored = NumberAt(sub_scale_low, block, j) | NumberAt(sub_scale_high, block, j) << 4;
     if (sub_scales_have_signs) return stored < 128 ? stored : stored - 256;
@@ -76,6 +140,17 @@ struct BlockLayout {
 
 // Codes 0 to layout.block_size - 1, as layout.Code gives them one by one.
 inline void UnpackBlockCodes(const BlockLayout& layout, const uint8_t* block, uint8_t* codes) {
+  if (layout.codebook.point_size > 0) {
+    const CodebookLayout& book = layout.codebook;
+    for (int i = 0; i < layout.block_size;) {
+      const int point = book.PointAt(block, i / book.point_size);
+      for (int k = 0; k < book.point_size; ++k, ++i) {
+        const int code = book.CodeOf(book.Magnitude(point, k), book.IsNegative(block, i));
+        codes[i] = static_cast<uint8_t>(code);
+      }
+    }
+    return;
+  }
   const auto add = [&](const BitField& field, int shift, auto put) {
     if (field.bits == 0) return;
     const int in_byte = 8 / field.bits, mask = (1 << field.bits) - 1;

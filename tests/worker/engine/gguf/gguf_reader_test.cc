@@ -134,10 +134,10 @@ TEST(GgufReaderTest, DamageIsNamed) {
               FailsWith("GGUF_TENSOR", HasSubstr("\"blk.0.attn_q.weight\" is there twice")));
   const std::string attn = "blk.0.attn_q.weight";
   const std::string dimensions = Raw(uint32_t{2}) + Raw(int64_t{32}) + Raw(int64_t{2});
-  EXPECT_THAT(Parse(After(file, attn + dimensions, Raw(uint32_t{16}))),
-              FailsWith("GGUF_TYPE", HasSubstr("ggml type 16, lwq reads BF16")));
+  EXPECT_THAT(Parse(After(file, attn + dimensions, Raw(uint32_t{19}))),
+              FailsWith("GGUF_TYPE", HasSubstr("ggml type 19, lwq reads BF16")));
   EXPECT_TRUE(
-      absl::IsUnimplemented(Parse(After(file, attn + dimensions, Raw(uint32_t{16}))).status()));
+      absl::IsUnimplemented(Parse(After(file, attn + dimensions, Raw(uint32_t{19}))).status()));
   EXPECT_THAT(Parse(After(file, attn + Raw(uint32_t{2}), Raw(int64_t{33}))),
               FailsWith("GGUF_TENSOR", HasSubstr("rows of 33 values")));
   EXPECT_THAT(Parse(After(file, attn + Raw(uint32_t{2}), Raw(int64_t{-32}))),

@@ -46,7 +46,7 @@ double ErrorOf(const BlockLinear& linear, ConstMatrixView weight, const char* na
 // Columns in several large blocks, the last one short.
 TEST(BlockDescentTest, GainIsWhatTheErrorFellBy) {
   CpuDevice device(2);
-  for (const auto& [type, cols] : {std::pair("Q2_K", 768), {"Q4_K", 512}, {"Q4_1", 352}}) {
+  for (const auto& [type, cols] : {std::pair("Q2_K", 768), {"Q4_K", 512}, {"Q4_1", 352}, {"IQ3_XXS", 768}}) {
     const Problem p = RandomProblem(10, cols, 1);
     const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
     const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
@@ -93,7 +93,7 @@ TEST(BlockDescentTest, RefinementOfScalesGainsBesidesThatOfCodes) {
   const Problem p = RandomProblem(16, 512, 2);
   const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
   const auto statistics = StatisticsOf(&device, p.inputs.view(), {.damping = kDamping});
-  for (const char* type : {"Q2_K", "Q3_K", "Q4_K", "IQ4_XS", "Q4_0"}) {
+  for (const char* type : {"Q2_K", "Q3_K", "Q4_K", "IQ4_XS", "Q4_0", "IQ3_S", "IQ2_XS"}) {
     const auto error = [&](const BlockMethod& method) {
       return ErrorOf(Round(&device, p.weight.view(), *statistics, type, method), p.weight.view(),
                      type, h);

@@ -85,9 +85,18 @@ struct Case {
 constexpr Case kCases[] = {{"Q2_K", 0},   {"Q3_K", 0},  {"Q4_K", 0},   {"Q5_K", 0},
                            {"Q6_K", 0},   {"Q4_0", 96}, {"Q4_1", 32},  {"Q5_0", 224},
                            {"IQ4_NL", 0}, {"Q8_0", 64}, {"IQ4_XS", 0}, {"Q5_1", 160}};
+// Types with codebooks, which have no single codes (tests/worker/engine/gguf/codebook_test.cc).
+constexpr Case kCellCases[] = {
+    {"IQ2_XXS", 0}, {"IQ2_XS", 0}, {"IQ2_S", 0}, {"IQ3_XXS", 0}, {"IQ3_S", 0}};
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases(std::begin(kCases), std::end(kCases));
+  cases.insert(cases.end(), std::begin(kCellCases), std::end(kCellCases));
+  return cases;
+}
 
 TEST(BlockRefinementTest, GainIsWhatTheErrorFellByAndTheResidualFollows) {
-  for (const auto& [type, first] : kCases) {
+  for (const auto& [type, first] : AllCases()) {
     Row row(type, first, 1);
     for (const bool scales : {false, true}) {
       const double before = row.Error(row.block_);
@@ -108,7 +117,7 @@ TEST(BlockRefinementTest, GainIsWhatTheErrorFellByAndTheResidualFollows) {
 }
 
 TEST(BlockRefinementTest, WhatItLeavesCanBeStored) {
-  for (const auto& [type, first] : kCases) {
+  for (const auto& [type, first] : AllCases()) {
     Row row(type, first, 2);
     row.Move([](BlockRefinement& r) { return r.MoveCodes() + r.MoveScales() + r.MoveCodes(); });
     std::vector<uint8_t> bytes(static_cast<size_t>(row.type_.block_bytes));
@@ -183,11 +192,13 @@ TEST(BlockRefinementTest, EndsWhereNoScaleBesideCanImprove) {
 // Weights that a block stores without error, met by a block of which a scale is off: the
 // first one, so that no other makes up for it before its turn.
 TEST(BlockRefinementTest, FindsScalesThatAreKnown) {
-  for (const char* type : {"Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "Q4_0", "Q8_0"}) {
+  for (const char* type : {"Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_XS", "Q4_0", "Q8_0", "IQ3_S"}) {
     Row row(type, 0, 5);
     row.SetWeights(row.block_);
     if (row.type_.shape->sub_blocks > 1) {
-      row.block_.sub_scales[0] = static_cast<int8_t>(row.block_.sub_scales[0] * 3 / 4);
+      // An odd multiple stays one.
+      const int odd = row.type_.shape->sub_scale_step == 2 ? 1 : 0;
+      row.block_.sub_scales[0] = static_cast<int8_t>(row.block_.sub_scales[0] * 3 / 4 | odd);
     } else {
       row.block_.scale = FloatToF16(F16ToFloat(row.block_.scale) * (1 + 1.0f / 15));
     }

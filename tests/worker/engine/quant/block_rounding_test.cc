@@ -146,7 +146,7 @@ TEST(BlockRoundingTest, FeedbackHalvesTheErrorOfCorrelatedInputs) {
   const std::vector<double> h = DampedHessian(p.inputs.view(), kDamping);
   for (const bool act_order : {true, false}) {
     const auto statistics = StatisticsOf(&device, p.inputs.view(), {kDamping, act_order, false});
-    for (const char* name : {"Q2_K", "Q4_K", "IQ4_NL", "Q8_0"}) {
+    for (const char* name : {"Q2_K", "Q4_K", "IQ4_NL", "Q8_0", "IQ3_S", "IQ2_XS"}) {
       LWQ_ASSERT_OK_AND_ASSIGN(const BlockLinear rtn,
                                Quantize("rtn", &device, p.weight.view(), nullptr, name));
       LWQ_ASSERT_OK_AND_ASSIGN(const BlockLinear gptq,
