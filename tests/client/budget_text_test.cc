@@ -37,7 +37,7 @@ TEST(BudgetTextTest, DeviceMemoryAtContextAndBatch) {
 }
 
 TEST(BudgetTextTest, RecipesOfLlamaCpp) {
-  for (const char* text : {"Q4_K_M", "q4_k_m", "Q6_K", "IQ4_XS", "Q8_0"}) {
+  for (const char* text : {"Q4_K_M", "q4_k_m", "Q6_K", "IQ3_S", "IQ4_XS", "Q8_0"}) {
     LWQ_ASSERT_OK_AND_ASSIGN(const v1::Budget budget, ParseBudget(text));
     EXPECT_EQ(budget.recipe(), absl::AsciiStrToUpper(text));
   }

@@ -42,6 +42,7 @@ GgufType Down2(const Tensor&) { return kQ3_K; }
 GgufType Value3M(const Tensor& t) { return t.layer < 2 ? kQ5_K : kQ4_K; }
 GgufType Down3M(const Tensor& t) { return t.layer < t.num_layers / 16 ? kQ5_K : kQ4_K; }
 GgufType Always5(const Tensor&) { return kQ5_K; }
+GgufType ValueIq3(const Tensor& t) { return t.queries_per_key >= 4 ? kQ4_K : kIQ3_S; }
 GgufType ValueIq4(const Tensor& t) { return t.queries_per_key >= 4 ? kQ5_K : kIQ4_XS; }
 GgufType Value4S(const Tensor& t) { return t.layer < 4 ? kQ5_K : kQ4_K; }
 GgufType Down4S(const Tensor& t) { return t.layer < t.num_layers / 8 ? kQ5_K : kQ4_K; }
@@ -49,6 +50,7 @@ GgufType More4(const Tensor& t) { return GetsMore(t.layer, t.num_layers) ? kQ6_K
 GgufType More5(const Tensor& t) { return GetsMore(t.layer, t.num_layers) ? kQ6_K : kQ5_K; }
 
 constexpr Recipe kRecipes[] = {
+    {.name = "IQ3_S", .most = kIQ3_S, .value = &ValueIq3},
     {.name = "IQ4_XS", .most = kIQ4_XS, .value = &ValueIq4},
     {.name = "Q2_K", .most = kQ2_K, .value = &Value2, .down = &Down2, .output_projection = kQ3_K},
     {.name = "Q3_K_L",

@@ -25,8 +25,8 @@ int64_t Bytes(const ModelInventory& model, const std::string& recipe) {
 TEST(GgufRecipeTest, FilesOfTheBundledModelHaveLlamaCppsSizes) {
   const ModelInventory model = testing::LlamaInventory({});
   const std::map<std::string, int64_t> files = {
-      {"Q2_K", 4'440'832},   {"Q3_K_M", 5'518'080}, {"IQ4_XS", 5'998'336}, {"Q4_K_S", 6'334'208},
-      {"Q4_K_M", 6'648'064}, {"Q5_K_M", 7'655'680}, {"Q6_K", 8'726'272}};
+      {"Q2_K", 4'440'832},   {"IQ3_S", 5'039'872},  {"Q3_K_M", 5'518'080}, {"IQ4_XS", 5'998'336},
+      {"Q4_K_S", 6'334'208}, {"Q4_K_M", 6'648'064}, {"Q5_K_M", 7'655'680}, {"Q6_K", 8'726'272}};
   for (const auto& [recipe, bytes] : files)
     EXPECT_EQ(bytes - Bytes(model, recipe), 124'672) << recipe;
 }
