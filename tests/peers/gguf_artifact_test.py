@@ -40,7 +40,7 @@ small = os.path.join(lwq.TMP, "smollm2-shaped")
 lwq.run("make_model", small, *SMOLLM2_SHAPE)
 cases = [
     ("sample", lwq.SAMPLE, ["--budget", "Q4_K_M", "--formats", "gguf-q3_k,gguf-q4_k,gguf-q6_k", "--calibration-tokens", "4096", "--allocator", "knapsack"]),
-    ("sample-codebooks", lwq.SAMPLE, ["--budget", "3.1bpw", "--formats", "gguf-iq2_xxs,gguf-iq2_xs,gguf-iq2_s,gguf-iq3_xxs,gguf-iq3_s", "--calibration-tokens", "4096",
+    ("sample-codebooks", lwq.SAMPLE, ["--budget", "2.8bpw", "--formats", "gguf-iq2_xxs,gguf-iq2_xs,gguf-iq2_s,gguf-iq3_xxs,gguf-iq3_s", "--method", "rtn", "--scorer", "random",
                                       "--allocator", "knapsack"]),
     ("smollm2-shaped", small, ["--budget", "5.4bpw", "--method", "rtn", "--scorer", "random", "--allocator", "knapsack"]),
 ]
