@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "records/blob_names.h"
 #include "server/dispatch/evaluation_work.h"
 #include "server/dispatch/progress.h"
@@ -34,6 +35,18 @@ v1::TaskOutput EditsOf(const v1::TaskRecord& task) {
   }
   edits.mutable_quantize()->mutable_report()->set_layer(task.layer());
   return edits;
+}
+
+// A task knows its text by its content, so what is wrong with it has no name yet; the job has.
+v1::Failure WithDataset(const Draft& draft, const std::string& job, const v1::TaskSpec& task,
+                        v1::Failure failure) {
+  const v1::JobRecord* record = draft.FindJob(job);
+  if (record == nullptr || failure.reason() != reasons::kDatasetInvalid.name) return failure;
+  const std::string& name = task.has_evaluate()
+                                ? task.evaluate().dataset_name()
+                                : record->job().spec().quantize().calibration().dataset();
+  failure.set_message(absl::StrCat(name, ": ", failure.message()));
+  return failure;
 }
 
 void CacheTask(Draft& draft, const v1::TaskRecord& task) {
@@ -196,7 +209,9 @@ void GiveUpTask(Draft& draft, const std::string& key, const v1::Failure& failure
     if (job != nullptr) PushTaskEvent(draft, *job, task, v1::TaskEvent::FAILED, failure.message());
   }
   // The task goes with the last job that wanted it.
-  for (const std::string& name : jobs) FailJob(draft, name, failure);
+  const v1::TaskSpec spec = task.spec();
+  for (const std::string& name : jobs)
+    FailJob(draft, name, WithDataset(draft, name, spec, failure));
   ForgetUnwanted(draft, key);
 }
 

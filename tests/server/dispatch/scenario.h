@@ -65,9 +65,14 @@ class Scenario {
   explicit Scenario(int layers = 3, const DispatchOptions& options = Options())
       : model(SmallModel(layers)), state_(options) {
     state_.Load(model);
-    dataset_.set_name("datasets/builtin-mixed");
-    dataset_.mutable_blob()->set_sha256(Sha256Hex("books"));
-    dataset_.set_kind(v1::Dataset::TEXT);
+    AddDataset("datasets/builtin-mixed");
+  }
+
+  void AddDataset(const std::string& name) {
+    v1::Dataset& dataset = datasets_[name];
+    dataset.set_name(name);
+    dataset.mutable_blob()->set_sha256(Sha256Hex("books"));
+    dataset.set_kind(v1::Dataset::TEXT);
   }
 
   static DispatchOptions Options() { return {}; }
@@ -85,6 +90,7 @@ class Scenario {
     woken += draft.effects.tasks_ready;
     for (auto& [job, event] : draft.changes.events) events[job].push_back(event);
     jobs_written = draft.changes.jobs.size();
+    tasks_written = draft.changes.tasks.size();
     state_.Apply(std::move(draft.changes), Now());
     untold_.insert(draft.effects.untold_tasks.begin(), draft.effects.untold_tasks.end());
     for (const std::string& job : draft.effects.plan_jobs) Plan(job);
@@ -180,7 +186,7 @@ class Scenario {
       input.engine = record->second.engine();
       input.salt = SaltOf(record->second);
     }
-    input.datasets["datasets/builtin-mixed"] = dataset_;
+    input.datasets = datasets_;
     input.method =
         MakeCapability(spec.quantize().method(), spec.quantize().method() == "gptq", false, false);
     input.method.set_edits_tensors(spec.quantize().method() == "edits");
@@ -455,11 +461,11 @@ class Scenario {
   bool rebuild_later = false;        // only when RebuildAll is called
   int num_rebuilds = 0;
   bool tell_later = false;  // only when TellAll is called
-  size_t jobs_written = 0;  // by the last transition
+  size_t jobs_written = 0, tasks_written = 0;  // by the last transition
 
  private:
   DispatchState state_;
-  v1::Dataset dataset_;
+  std::map<std::string, v1::Dataset> datasets_;
   std::set<std::string> to_rebuild_, untold_;
   int64_t ticked_us_ = 1'000'000'000;
   int64_t beats_ = 0;
