@@ -191,6 +191,34 @@ TEST(Tenants, AHeldJobMayShareTasksWithOneAtWork) {
   EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
 }
 
+// A task that was ready for a job at work is left to one that is held: it waits with that one.
+TEST(Tenants, OfAHeldJobAloneNothingIsHandedOut) {
+  Scenario s(3, WithTenants({{kEverybody, {.max_running_jobs = 1}}}));
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("rtn", "kl", 1000)));
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("rtn", "kl", 1000)));
+  v1::JobSpec own = s.Spec("rtn", "kl", 1000);
+  own.mutable_quantize()->set_no_cache(true);
+  s.priority = v1::Job::HIGH;
+  ASSERT_OK(s.Submit("jobs/c", own));
+  ASSERT_OK(s.Run([&](Draft& draft) { return CancelJob(draft, "jobs/a"); }));
+  ASSERT_TRUE(s.records["jobs/b"].held());
+  ASSERT_FALSE(s.records["jobs/c"].held());
+  int left = 0;
+  for (const std::string& key : s.records["jobs/b"].tasks()) {
+    if (s.state().tasks().at(key).state() == v1::TaskRecord::READY) ++left;
+  }
+  ASSERT_GT(left, 0);
+  const std::vector<v1::Lease> leases = s.Lease("w", 20);
+  ASSERT_FALSE(leases.empty());
+  for (const v1::Lease& lease : leases) {
+    EXPECT_EQ(s.state().tasks().at(lease.task()).only_job(), "jobs/c");
+  }
+  for (const v1::Lease& lease : leases) ASSERT_OK(s.Complete("w", lease));
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
 TEST(Tenants, AHeldJobIsAdmittedByPriorityAndMayBeCancelled) {
   Scenario s(3, WithTenants({{kEverybody, {.max_running_jobs = 1}}}));
   s.Register("w", "incarnation-1");
