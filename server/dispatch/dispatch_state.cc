@@ -57,12 +57,19 @@ void DispatchState::Load(v1::JobRecord job) {
   // The planner of a server that died did not finish: it is asked again.
   if (job.plan_state() == v1::JobRecord::RUNNING) job.set_plan_state(v1::JobRecord::WAITING);
   const std::string name = job.job().name();
+  for (const std::string& key : job.tasks()) wanted_by_[key].push_back(name);
   jobs_[name] = std::move(job);
   CountJob(name, 1);
 }
 
 void DispatchState::Load(v1::TaskRecord task, Moment now) {
   const std::string key = task.key();
+  // A row has the jobs of when it was last written.
+  const std::set<std::string> known(task.jobs().begin(), task.jobs().end());
+  for (const std::string& job : wanted_by_[key]) {
+    if (known.count(job) == 0) task.add_jobs(job);
+  }
+  wanted_by_.erase(key);
   if (task.state() == v1::TaskRecord::LEASED) BeginLease(task, now);
   tasks_[key] = std::move(task);
   Index(key, now);
@@ -112,12 +119,16 @@ void DispatchState::AdvanceTo(Moment now) {
 void DispatchState::Apply(Changes changes, Moment now) {
   std::set<std::string> tasks;  // whose place in what is derived may be another
   for (const auto& [key, task] : changes.tasks) tasks.insert(key);
+  for (const auto& [key, jobs] : changes.joined) tasks.insert(key);
   for (const std::string& key : tasks) Unindex(key);
   ApplyLeases(changes.tasks, now);
   for (const auto& [id, worker] : changes.workers) {
     if (!worker) seen_us_.erase(id);
   }
   ApplyEdits(changes.tasks, tasks_);
+  for (const auto& [key, jobs] : changes.joined) {
+    for (const std::string& job : jobs) tasks_.at(key).add_jobs(job);
+  }
   ApplyEdits(changes.workers, workers_);
   ApplyEdits(changes.models, models_);
   ApplyJobs(changes.jobs, tasks);
@@ -335,7 +346,19 @@ v1::JobRecord* Draft::EditJob(const std::string& name) {
   return Edit(state_.jobs(), changes.jobs, name);
 }
 v1::TaskRecord* Draft::EditTask(const std::string& key) {
-  return Edit(state_.tasks(), changes.tasks, key);
+  v1::TaskRecord* task = Edit(state_.tasks(), changes.tasks, key);
+  const auto joined = changes.joined.find(key);
+  if (joined == changes.joined.end()) return task;
+  for (const std::string& job : joined->second) task->add_jobs(job);
+  changes.joined.erase(joined);
+  return task;
+}
+void Draft::JoinTask(const std::string& key, const std::string& job) {
+  if (changes.tasks.count(key) > 0) {
+    EditTask(key)->add_jobs(job);
+  } else {
+    changes.joined[key].push_back(job);
+  }
 }
 v1::WorkerRecord* Draft::EditWorker(const std::string& id) {
   return Edit(state_.workers(), changes.workers, id);
@@ -350,6 +373,8 @@ v1::JobRecord& Draft::PutJob(v1::JobRecord job) {
 }
 v1::TaskRecord& Draft::PutTask(v1::TaskRecord task) {
   const std::string key = task.key();
+  for (const std::string& job : changes.joined[key]) task.add_jobs(job);
+  changes.joined.erase(key);
   return *(changes.tasks[key] = std::move(task));
 }
 v1::WorkerRecord& Draft::PutWorker(v1::WorkerRecord worker) {

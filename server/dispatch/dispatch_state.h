@@ -66,8 +66,8 @@ inline int64_t LostAfterUs(const DispatchOptions& options) {
   return 2 * std::max<int64_t>(options.lease_ttl_us, 30'000'000);
 }
 
-// A worker that is silent for so long is said to be: for so long it may be between its tasks and its
-// next call, and one with a task is heard of at each heartbeat.
+// A worker that is silent for so long is said to be: for so long it may be between its tasks and
+// its next call, and one with a task is heard of at each heartbeat.
 inline constexpr int64_t kBetweenCallsUs = 10'000'000;
 inline int64_t SilentAfterUs(const DispatchOptions& options) {
   return std::max<int64_t>(2 * options.heartbeat_us, 5'000'000);
@@ -84,6 +84,9 @@ struct Changes {
   Edits<v1::JobRecord> jobs;
   std::map<std::string, int64_t> job_versions;  // that an edited job's row must have
   Edits<v1::TaskRecord> tasks;
+  // Jobs that want a task which is there, by task. A task that thousands want is neither copied nor
+  // written for one more: the job's own record names its tasks, and that is what a start goes by.
+  std::map<std::string, std::vector<std::string>> joined;
   Edits<v1::WorkerRecord> workers;
   Edits<v1::Model> models;
   std::optional<v1::ServerRecord> server;
@@ -93,8 +96,8 @@ struct Changes {
   std::vector<std::pair<std::string, v1::RequestRecord>> requests;  // new
 
   bool empty() const {
-    return jobs.empty() && tasks.empty() && workers.empty() && models.empty() && !server &&
-           events.empty() && cache_puts.empty() && artifacts.empty() && requests.empty();
+    return jobs.empty() && tasks.empty() && joined.empty() && workers.empty() && models.empty() &&
+           !server && events.empty() && cache_puts.empty() && artifacts.empty() && requests.empty();
   }
 };
 
@@ -207,7 +210,8 @@ class DispatchState {
   // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a
   // task.
   void CountPoll(const std::string& worker, int by);
-  // How people see it: LOST, SILENT (on the way there), BUSY or READY. Nothing is decided by SILENT.
+  // How people see it: LOST, SILENT (on the way there), BUSY or READY. Nothing is decided by
+  // SILENT.
   v1::Worker::State StateOf(const std::string& worker, int64_t steady_us) const;
 
  private:
@@ -226,6 +230,8 @@ class DispatchState {
   const DispatchOptions options_;
   std::map<std::string, v1::JobRecord> jobs_;  // by name, not terminal
   std::map<std::string, v1::TaskRecord> tasks_;
+  // While records are loaded: by task, the jobs that want it.
+  std::map<std::string, std::vector<std::string>> wanted_by_;
   std::map<std::string, v1::WorkerRecord> workers_;  // by worker id
   std::map<std::string, v1::Model> models_;          // by name
   std::map<std::string, LeaseStatus> leases_;        // by task
@@ -282,7 +288,12 @@ class Draft {
   v1::TaskRecord& PutTask(v1::TaskRecord task);
   v1::WorkerRecord& PutWorker(v1::WorkerRecord worker);
   v1::Model& PutModel(v1::Model model);
-  void DeleteTask(const std::string& key) { changes.tasks[key] = std::nullopt; }
+  void DeleteTask(const std::string& key) {
+    changes.tasks[key] = std::nullopt;
+    changes.joined.erase(key);
+  }
+  // The job wants the task, which is there. FindTask does not show it before the task is edited.
+  void JoinTask(const std::string& key, const std::string& job);
   void DeleteWorker(const std::string& id) { changes.workers[id] = std::nullopt; }
   void DeleteModel(const std::string& name) { changes.models[name] = std::nullopt; }
 

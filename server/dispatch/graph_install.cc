@@ -111,13 +111,13 @@ class Installation {
     auto it = new_.find(key);
     return it != new_.end() ? &it->second : draft_.FindTask(key);
   }
-  // The task in the draft.
-  v1::TaskRecord& Put(const std::string& key) {
+  // The task, in the draft if it is new.
+  const v1::TaskRecord& Put(const std::string& key) {
     if (auto it = new_.find(key); it != new_.end()) {
       draft_.PutTask(std::move(it->second));
       new_.erase(it);
     }
-    return *draft_.EditTask(key);
+    return *draft_.FindTask(key);
   }
 
  private:
@@ -172,12 +172,12 @@ void InstallGraph(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
   for (const std::string& key : needed) keys.push_back(key);
   for (const std::string& key : keys) {
     if (Contains(job.tasks(), key)) continue;
-    v1::TaskRecord& task = tasks.Put(key);
+    const v1::TaskRecord& task = tasks.Put(key);
     // Nobody was to have it while it was only a cancelled job's, or one's that is held.
     if (task.state() == v1::TaskRecord::READY && !IsWantedNow(draft, task)) {
       ++draft.effects.tasks_ready;
     }
-    task.add_jobs(job.job().name());
+    draft.JoinTask(key, job.job().name());
     job.add_tasks(key);
     if (task.state() == v1::TaskRecord::DONE) {
       job.add_cached(key);

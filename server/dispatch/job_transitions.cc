@@ -170,9 +170,12 @@ void InstallAndAdvance(Draft& draft, v1::JobRecord& job, const JobGraph& graph,
                        const CachedResults& cached) {
   InstallGraph(draft, job, graph, cached);
   // A job that was being cancelled has no more to wait for once another wants its running tasks.
-  const std::vector<std::string> keys(job.tasks().begin(), job.tasks().end());
-  for (const std::string& key : keys) {
-    if (draft.FindTask(key)->jobs_size() > 1) ForgetUnwanted(draft, key);
+  if (AnyIsCancelled(draft)) {
+    const std::vector<std::string> keys(job.tasks().begin(), job.tasks().end());
+    for (const std::string& key : keys) {
+      if (draft.changes.joined.count(key) > 0) draft.EditTask(key);  // with this job
+      if (draft.FindTask(key)->jobs_size() > 1) ForgetUnwanted(draft, key);
+    }
   }
   CollectEvaluations(draft, job);
   AdvanceJob(draft, job.job().name());

@@ -37,6 +37,12 @@ bool SameCounts(std::map<K, int> a, std::map<K, int> b) {
   return a == b;
 }
 
+// With its jobs in an order that is the same after a start, too.
+std::string InOrder(v1::TaskRecord task) {
+  std::sort(task.mutable_jobs()->begin(), task.mutable_jobs()->end());
+  return CanonicalBytes(task);
+}
+
 template <typename T>
 std::set<std::string> KeysOf(const std::map<std::string, T>& records) {
   std::set<std::string> keys;
@@ -246,6 +252,18 @@ void Promises::CheckJob(const std::string& name) {
   }
 }
 
+// A task's row is not written for one more job that wants it: the job's has the task.
+void Promises::NoteJoined(const std::string& name) {
+  const auto job = jobs_.find(name);
+  if (job == jobs_.end()) return;
+  for (const std::string& key : job->second.tasks()) {
+    const auto task = tasks_.find(key);
+    if (task == tasks_.end()) continue;
+    const auto& jobs = task->second.jobs();
+    if (std::find(jobs.begin(), jobs.end(), name) == jobs.end()) task->second.add_jobs(name);
+  }
+}
+
 void Promises::CheckTask(const std::string& key) {
   auto task = tasks_.find(key);
   if (task == tasks_.end()) return;
@@ -312,6 +330,7 @@ void Promises::Committed(const std::vector<Write>& writes) {
       if (row.ok()) last_term_ = row->version;
     }
   }
+  for (const std::string& name : touched_jobs) NoteJoined(name);
   for (const int64_t epoch : epochs_) last_epoch_ = std::max(last_epoch_, epoch);
   epochs_.clear();
   CheckQuotas();
@@ -373,7 +392,7 @@ void Promises::CheckMemory(const DispatchState& state, Moment now) {
     fresh.Load(job);
   }
   for (const auto& [key, task] : tasks_) {
-    if (CanonicalBytes(task) != CanonicalBytes(state.tasks().at(key))) return differs(key);
+    if (InOrder(task) != InOrder(state.tasks().at(key))) return differs(key);
     fresh.Load(task, now);
   }
   if (!SameCounts(fresh.counts().jobs, state.counts().jobs) ||

@@ -80,6 +80,7 @@ class Promises {
   void SawDone(const v1::TaskRecord& before, const v1::TaskRecord& task);
   // What one commit leaves, as a whole.
   void CheckJob(const std::string& name);
+  void NoteJoined(const std::string& job);
   void CheckTask(const std::string& key);
   void CheckQuotas();
   void LeaseEnds(const v1::TaskRecord& task);

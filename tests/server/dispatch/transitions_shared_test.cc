@@ -1,4 +1,5 @@
 // Tasks that many jobs share: what one transition may cost, and that every job hears of them.
+#include "records/canonical.h"
 #include "tests/server/dispatch/scenario.h"
 
 namespace lwq {
@@ -77,6 +78,35 @@ TEST(SharedTasks, EveryJobEndsWithItsEvaluations) {
   }
   for (int i = 0; i < kJobs; ++i) {
     EXPECT_EQ(s.records[NameOf(i)].job().evaluations_size(), 2) << i;
+  }
+}
+
+// Nor is what a transition writes, however many jobs want the same.
+TEST(SharedTasks, OneMoreJobWritesNoTaskThatOthersWant) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit(NameOf(0), s.Spec("rtn", "kl", 1000)));
+  EXPECT_GT(s.tasks_written, 0u);
+  for (int i = 1; i < 4; ++i) {
+    ASSERT_OK(s.Submit(NameOf(i), s.Spec("rtn", "kl", 1000)));
+    EXPECT_EQ(s.tasks_written, 0u) << i;
+  }
+  for (const auto& [key, task] : s.state().tasks()) EXPECT_EQ(task.jobs_size(), 4);
+}
+
+// The rows of tasks are of before jobs joined them; jobs' own rows say what they want.
+TEST(SharedTasks, AStartFindsTheJobsThatJoinedATaskLater) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit(NameOf(0), s.Spec("rtn", "kl", 1000)));
+  const std::map<std::string, v1::TaskRecord> rows = s.state().tasks();
+  ASSERT_OK(s.Submit(NameOf(1), s.Spec("rtn", "kl", 1000)));
+  DispatchState fresh(Scenario::Options());
+  for (const auto& [name, job] : s.state().jobs()) fresh.Load(job);
+  for (const auto& [key, task] : rows) fresh.Load(task, s.Now());
+  ASSERT_FALSE(rows.empty());
+  for (const auto& [key, task] : s.state().tasks()) {
+    EXPECT_EQ(CanonicalBytes(fresh.tasks().at(key)), CanonicalBytes(task));
   }
 }
 
