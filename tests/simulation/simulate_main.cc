@@ -28,7 +28,9 @@ int Main(int argc, char** argv) {
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, Plant>{{"split-commits", Plant::kSplitCommits},
                                        {"no-fence", Plant::kNoFence},
-                                       {"lost-wake-up", Plant::kLostWakeUp}}));
+                                       {"lost-wake-up", Plant::kLostWakeUp},
+                                       {"no-quota", Plant::kNoQuota},
+                                       {"starving", Plant::kStarving}}));
   CLI11_PARSE(app, argc, argv);
   spdlog::set_level(log ? spdlog::level::debug : spdlog::level::off);
   const bool tells = one->count() > 0;

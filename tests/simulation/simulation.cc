@@ -67,7 +67,7 @@ class Simulation {
         faults_(Faults::Of(world_)),
         network_faults_(faults_.network),
         worker_faults_(faults_.worker),
-        promises_(&world_, &rows_, &blobs_, &medium_.dispatch) {
+        promises_(&world_, &rows_, &blobs_, &promised_) {
     medium_.rows = &rows_;
     medium_.blobs = &blobs_;
     medium_.store_faults = faults_.store;
@@ -77,7 +77,11 @@ class Simulation {
     medium_.retention.blob_grace = absl::Seconds(60);
     medium_.plant = options.plant;
     // One has the half of the other's share and may have few jobs at work.
-    medium_.dispatch.tenants["b"] = {.weight = 0.5, .max_running_jobs = 1 + world_.Below(2)};
+    TenantOptions& b = promised_.tenants["b"];
+    b = {.weight = 0.5, .max_running_jobs = 1 + world_.Below(2)};
+    medium_.dispatch = promised_;
+    if (options.plant == Plant::kNoQuota) medium_.dispatch.tenants["b"].max_running_jobs = 0;
+    if (options.plant == Plant::kStarving) medium_.dispatch.tenants["b"].weight = 1e-9;
     AddModel();
     AddMachines();
     AddWorkers();
@@ -357,6 +361,7 @@ class Simulation {
   NetworkFaults network_faults_;
   WorkerFaults worker_faults_;
   Medium medium_;
+  DispatchOptions promised_;  // what servers are to be given, and are but for a planted bug
   Promises promises_;
   std::vector<std::unique_ptr<Machine>> machines_;
   std::unique_ptr<Network> network_;

@@ -11,6 +11,7 @@ namespace lwq::simulation {
 namespace {
 
 using ::testing::Contains;
+using ::testing::HasSubstr;
 using ::testing::Key;
 
 constexpr uint64_t kSeeds = 300;
@@ -91,6 +92,14 @@ TEST_F(SimulationTest, ALateCommitOfALeaderThatWasReplacedIsFound) {
 
 TEST_F(SimulationTest, APollThatIsNotWokenIsFound) {
   EXPECT_NE(HowFound(Plant::kLostWakeUp, 100), "");
+}
+
+TEST_F(SimulationTest, AQuotaThatIsNotKeptIsFound) {
+  EXPECT_THAT(HowFound(Plant::kNoQuota, 100), HasSubstr("I9"));
+}
+
+TEST_F(SimulationTest, ATenantThatStarvesIsFound) {
+  EXPECT_THAT(HowFound(Plant::kStarving, 300), HasSubstr("I11"));
 }
 
 }  // namespace
