@@ -75,9 +75,29 @@ absl::Status Register(const BuiltinDataset& builtin, Scheduler& scheduler) {
   return PutDataset(scheduler, dataset);
 }
 
+std::map<std::string, TenantUse> UseOfTenants(const Scheduler& scheduler) {
+  std::map<std::string, TenantUse> tenants;
+  for (const auto& [name, bytes] : scheduler.tenant_bytes().All()) {
+    tenants[name].stored_bytes = bytes;
+  }
+  scheduler.View([&](const DispatchState& state) {
+    for (const auto& [name, counts] : state.tenants()) {
+      TenantUse& use = tenants[name];
+      use.running_jobs = counts.at_work + counts.held - counts.queued;
+      use.queued_jobs = counts.queued;
+      use.ready_tasks = state.ready().NumOf(name);
+      use.leased_tasks = counts.leased;
+    }
+  });
+  tenants.erase(kEverybody);  // what the server brings along
+  return tenants;
+}
+
 }  // namespace
 
 struct Server::State {
+  explicit State(const ServerOptions& given) : options(given), metrics(given.dispatch.tenants) {}
+
   ServerOptions options;
   ServerMetrics metrics;
   std::unique_ptr<Store> store;
@@ -274,6 +294,7 @@ void Server::State::SetGauges() {
   });
   metrics.SetCounts(counts);
   metrics.SetWorkers(by_state);
+  metrics.SetTenants(UseOfTenants(*scheduler));
   if (certificates != nullptr) {
     metrics.SetCertificateLife(
         absl::ToDoubleSeconds(certificates->expire_time() - options.clock->Now()));
@@ -356,8 +377,7 @@ Server::~Server() { Drain(); }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       ServerParts parts) {
-  auto server = std::unique_ptr<Server>(new Server(std::make_unique<State>()));
-  server->state_->options = options;
+  auto server = std::unique_ptr<Server>(new Server(std::make_unique<State>(options)));
   server->state_->store = std::move(parts.store);
   server->state_->given_blobs = std::move(parts.blobs);
   LWQ_RETURN_IF_ERROR(server->state_->Open());

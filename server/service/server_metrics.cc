@@ -1,6 +1,7 @@
 #include "server/service/server_metrics.h"
 
 #include <limits>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,8 @@
 
 namespace lwq {
 namespace {
+
+constexpr char kOtherTenants[] = "(other)";  // no tenant can be called so
 
 std::string Lower(const std::string& text) { return absl::AsciiStrToLower(text); }
 
@@ -75,10 +78,11 @@ std::vector<std::vector<std::string>> ApiMethods() {
   return methods;
 }
 
-ServerMetrics::ServerMetrics() {
+ServerMetrics::ServerMetrics(const TenantSettings& tenants) {
   AddJobs();
   AddQuality();
   AddTasks();
+  AddTenants(tenants);
   AddStorage();
   AddRpcs();
   AddCertificates();
@@ -126,6 +130,24 @@ void ServerMetrics::AddTasks() {
       AllOf({{"lease_lost", "superseded", "unknown"}}));
   workers_ = metrics_.AddGauge("lwq_workers", "Registered workers.", {"state"},
                                AllOf({{"ready", "busy", "cordoned", "silent", "lost"}}));
+}
+
+void ServerMetrics::AddTenants(const TenantSettings& tenants) {
+  std::set<std::string> named = {kDefaultTenant};
+  for (const auto& [name, settings] : tenants) named.insert(name);
+  named.erase(kEverybody);
+  tenants_.assign(named.begin(), named.end());
+  tenants_.push_back(kOtherTenants);
+  tenant_jobs_ = metrics_.AddGauge(
+      "lwq_tenant_jobs", "Jobs that are not finished, by tenant: those that run and the queue.",
+      {"tenant", "state"}, AllOf({tenants_, {"running", "queued"}}));
+  tenant_tasks_ =
+      metrics_.AddGauge("lwq_tenant_tasks", "Tasks that wait for a worker or that one has.",
+                        {"tenant", "state"}, AllOf({tenants_, {"ready", "leased"}}));
+  tenant_bytes_ =
+      metrics_.AddGauge("lwq_tenant_stored_bytes",
+                        "What a tenant has sent and of artifacts, as its quota of bytes counts it.",
+                        {"tenant"}, AllOf({tenants_}));
 }
 
 void ServerMetrics::AddStorage() {
@@ -225,6 +247,26 @@ void ServerMetrics::SetWorkers(const std::map<std::string, int>& by_state) {
   }
 }
 
+void ServerMetrics::SetTenants(const std::map<std::string, TenantUse>& by_tenant) {
+  std::map<std::string, TenantUse> told;
+  for (const std::string& name : tenants_) told[name];
+  for (const auto& [name, use] : by_tenant) {
+    TenantUse& sum = told[told.count(name) > 0 ? name : kOtherTenants];
+    sum.running_jobs += use.running_jobs;
+    sum.queued_jobs += use.queued_jobs;
+    sum.ready_tasks += use.ready_tasks;
+    sum.leased_tasks += use.leased_tasks;
+    sum.stored_bytes += use.stored_bytes;
+  }
+  for (const auto& [name, use] : told) {
+    tenant_jobs_->Set({name, "running"}, use.running_jobs);
+    tenant_jobs_->Set({name, "queued"}, use.queued_jobs);
+    tenant_tasks_->Set({name, "ready"}, static_cast<double>(use.ready_tasks));
+    tenant_tasks_->Set({name, "leased"}, static_cast<double>(use.leased_tasks));
+    tenant_bytes_->Set({name}, static_cast<double>(use.stored_bytes));
+  }
+}
+
 void ServerMetrics::SetBlobs(int64_t bytes, int64_t count) {
   blob_bytes_->Set({}, static_cast<double>(bytes));
   blob_objects_->Set({}, static_cast<double>(count));
@@ -232,8 +274,8 @@ void ServerMetrics::SetBlobs(int64_t bytes, int64_t count) {
 
 void ServerMetrics::SetFreeBlobBytes(int64_t bytes) {
   const bool limited = bytes != std::numeric_limits<int64_t>::max();
-  blob_free_->Set({}, limited ? static_cast<double>(bytes)
-                              : std::numeric_limits<double>::infinity());
+  blob_free_->Set({},
+                  limited ? static_cast<double>(bytes) : std::numeric_limits<double>::infinity());
 }
 
 void ServerMetrics::SetQueued(const std::string& executor, int queued) {

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/metrics/metrics.h"
@@ -11,16 +12,27 @@
 #include "proto/lwq/v1/event.pb.h"
 #include "proto/lwq/v1/job.pb.h"
 #include "server/dispatch/dispatch_state.h"
+#include "server/dispatch/tenant_options.h"
 
 namespace lwq {
+
+// What a tenant has at a time.
+struct TenantUse {
+  int running_jobs = 0, queued_jobs = 0;
+  int64_t ready_tasks = 0, leased_tasks = 0;
+  int64_t stored_bytes = 0;
+};
 
 // Thread-safe.
 class ServerMetrics {
  public:
-  ServerMetrics();
+  // Of tenants those have labels of their own that the operator named, and the default one; all
+  // others are one, "(other)": whoever makes tenants makes no series.
+  explicit ServerMetrics(const TenantSettings& tenants = {});
 
   void SetCounts(const DispatchCounts& counts);
   void SetWorkers(const std::map<std::string, int>& by_state);
+  void SetTenants(const std::map<std::string, TenantUse>& by_tenant);
   void SetBlobs(int64_t bytes, int64_t count);
   void SetFreeBlobBytes(int64_t bytes);  // as BlobStore::FreeBytes says
   void SetQueued(const std::string& executor, int queued);
@@ -47,6 +59,7 @@ class ServerMetrics {
   void AddJobs();
   void AddQuality();
   void AddTasks();
+  void AddTenants(const TenantSettings& tenants);
   void AddStorage();
   void AddRpcs();
   void AddCertificates();
@@ -74,6 +87,10 @@ class ServerMetrics {
   CounterFamily* leases_expired_;
   CounterFamily* leases_rejected_;
   GaugeFamily* workers_;
+  std::vector<std::string> tenants_;  // that have labels, kOtherTenants the last
+  GaugeFamily* tenant_jobs_;
+  GaugeFamily* tenant_tasks_;
+  GaugeFamily* tenant_bytes_;
   GaugeFamily* blob_bytes_;
   GaugeFamily* blob_objects_;
   GaugeFamily* blob_free_;

@@ -1,6 +1,7 @@
 // What the server counts of a job that ended.
 #include "server/service/server_metrics.h"
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -54,6 +55,33 @@ TEST(ServerMetricsTest, AJobThatFailedShowsItsBlameAndNoQuality) {
               AllOf(HasSubstr("lwq_jobs_finished_total{blame=\"capacity\",state=\"failed\"} 1"),
                     HasSubstr("lwq_job_kl_nats_count 0"),
                     Not(HasSubstr("lwq_jobs_finished_total{blame=\"none\",state=\"running\"}"))));
+}
+
+// Whoever makes tenants makes no series.
+TEST(ServerMetricsTest, OnlyTenantsThatTheOperatorNamedHaveSeriesOfTheirOwn) {
+  ServerMetrics metrics({{"acme", {}}, {kEverybody, {}}});
+  std::map<std::string, TenantUse> use;
+  use["acme"] = {.running_jobs = 1, .queued_jobs = 2, .ready_tasks = 3, .leased_tasks = 4};
+  use["default"].stored_bytes = 5;
+  for (int i = 0; i < 100; ++i) {
+    use[absl::StrCat("t", i)] = {.queued_jobs = 1, .stored_bytes = 10};
+  }
+  metrics.SetTenants(use);
+  const std::string text = metrics.Expose();
+  for (const char* line : {"lwq_tenant_jobs{state=\"running\",tenant=\"acme\"} 1",
+                           "lwq_tenant_jobs{state=\"queued\",tenant=\"acme\"} 2",
+                           "lwq_tenant_tasks{state=\"ready\",tenant=\"acme\"} 3",
+                           "lwq_tenant_tasks{state=\"leased\",tenant=\"acme\"} 4",
+                           "lwq_tenant_stored_bytes{tenant=\"default\"} 5",
+                           "lwq_tenant_stored_bytes{tenant=\"(other)\"} 1000",
+                           "lwq_tenant_jobs{state=\"queued\",tenant=\"(other)\"} 100"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("t7")));
+  EXPECT_THAT(text, Not(HasSubstr("\"*\"")));
+  // What is gone is 0, and not what it was.
+  metrics.SetTenants({});
+  EXPECT_THAT(metrics.Expose(), HasSubstr("lwq_tenant_stored_bytes{tenant=\"(other)\"} 0"));
 }
 
 TEST(ServerMetricsTest, WhatTheCacheSparedIsCountedInSeconds) {
