@@ -13,7 +13,18 @@ namespace {
 
 using ::testing::_;
 
-using DeletionTest = ServerTest;
+class DeletionTest : public ServerTest {
+ protected:
+  // The server's own, which is due by then, may be on its way.
+  absl::Status Collect(v1::CollectGarbageResponse* collected) {
+    for (;;) {
+      absl::Status status = Call(*stubs_->admin, &v1::AdminService::Stub::CollectGarbage,
+                                 v1::CollectGarbageRequest(), collected);
+      if (ReasonOf(status) != "COLLECTION_RUNNING") return status;
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  }
+};
 
 class SlowBlobs : public FailingBlobStore {
  public:
@@ -54,8 +65,7 @@ TEST_F(DeletionTest, ADeletedJobIsGoneForEverybody) {
   // Its blobs go, but not what another job finds in the cache.
   clock_.Advance(absl::Hours(2));
   v1::CollectGarbageResponse collected;
-  ASSERT_OK(Call(*stubs_->admin, &v1::AdminService::Stub::CollectGarbage,
-                 v1::CollectGarbageRequest(), &collected));
+  EXPECT_OK(Collect(&collected));
   EXPECT_GT(collected.kept_blobs(), 0);
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::Job again, Submit(JobRequest(5.0)));
   EXPECT_GT(again.progress().tasks_cached(), 0);
