@@ -4,9 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
-#include <set>
-#include <sstream>
 #include <utility>
 
 #include "CLI/CLI.hpp"
@@ -19,6 +16,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/reasons.h"
+#include "base/settings_file.h"
 #include "base/status_macros.h"
 
 namespace lwq {
@@ -27,8 +25,6 @@ namespace {
 constexpr int64_t kMostFileBytes = 1 << 20;
 constexpr char kConfigFlag[] = "config";
 constexpr char kPrintFlag[] = "print-config";
-
-using Values = std::map<std::string, std::vector<std::string>>;
 
 bool IsGiven(const std::vector<std::string>& words, const std::string& flag) {
   const std::string name = absl::StrCat("--", flag);
@@ -39,99 +35,43 @@ bool IsGiven(const std::vector<std::string>& words, const std::string& flag) {
   return false;
 }
 
-// CLI11 makes names and values of lines that are no TOML, which are then said to be no flags.
-absl::Status CheckForm(const SettingsSource& source) {
-  int number = 0;
-  bool in_list = false;
-  for (const absl::string_view raw : absl::StrSplit(source.file, '\n')) {
-    ++number;
-    const absl::string_view line = absl::StripAsciiWhitespace(raw.substr(0, raw.find('#')));
-    if (std::exchange(in_list, in_list && !absl::EndsWith(line, "]")) || line.empty()) continue;
-    const std::pair<absl::string_view, absl::string_view> parts =
-        absl::StrSplit(line, absl::MaxSplits('=', 1));
-    const absl::string_view value = absl::StripAsciiWhitespace(parts.second);
-    in_list = absl::StartsWith(value, "[") && !absl::EndsWith(value, "]");
-    std::string wrong;
-    if (absl::StartsWith(line, "[")) {
-      if (!absl::EndsWith(line, "]")) wrong = "begins a section and has no ]";
-    } else if (line.size() == parts.first.size() || value.empty()) {
-      wrong = "is no KEY = VALUE";
-    } else if (value[0] == '"' && raw.find('#') == absl::string_view::npos &&
-               (value.size() < 2 || value.back() != '"')) {
-      wrong = "has a \" that does not end";
-    }
-    if (wrong.empty()) continue;
-    return Failure(reasons::kFlagInvalid,
-                   absl::StrCat("the settings ", source.file_name, ", line ", number, ": \"",
-                                LogSafe(line), "\" ", wrong));
-  }
-  return absl::OkStatus();
-}
-
-// CLI11 skips sections that nobody asks for and makes one value of a key that is there twice.
-absl::Status CheckNames(const SettingsSource& source) {
-  const std::string file = absl::StrCat("the settings ", source.file_name);
-  LWQ_RETURN_IF_ERROR(CheckForm(source));
-  std::string section;
-  std::set<std::pair<std::string, std::string>> keys;
-  bool in_list = false;
-  for (const absl::string_view raw : absl::StrSplit(source.file, '\n')) {
-    const absl::string_view line = absl::StripAsciiWhitespace(raw.substr(0, raw.find('#')));
-    if (std::exchange(in_list, in_list && !absl::EndsWith(line, "]"))) continue;
-    if (absl::StartsWith(line, "[") && absl::EndsWith(line, "]")) {
-      section = std::string(line.substr(1, line.size() - 2));
-      if (std::count(source.sections.begin(), source.sections.end(), section) > 0) continue;
-      return Failure(reasons::kFlagInvalid,
-                     absl::StrCat(file, " have a section [", LogSafe(section), "]; ",
-                                  source.sections.empty()
-                                      ? "there are none here: put its keys at the top"
-                                      : absl::StrCat("sections are commands: ",
-                                                     absl::StrJoin(source.sections, ", "))));
-    }
-    const std::pair<absl::string_view, absl::string_view> parts =
-        absl::StrSplit(line, absl::MaxSplits('=', 1));
-    const std::string key(absl::StripAsciiWhitespace(parts.first));
-    if (key.empty()) continue;
-    const absl::string_view value = absl::StripAsciiWhitespace(parts.second);
-    in_list = absl::StartsWith(value, "[") && !absl::EndsWith(value, "]");
-    if (keys.insert({section, key}).second) continue;
-    return Failure(reasons::kFlagInvalid,
-                   absl::StrCat(file, " name \"", LogSafe(key), "\" twice",
-                                section.empty() ? "" : absl::StrCat(" in [", section, "]")));
+absl::Status CheckSections(const SettingsFile& file, const SettingsSource& source) {
+  for (const auto& [section, values] : file.sections) {
+    if (std::count(source.sections.begin(), source.sections.end(), section) > 0) continue;
+    return Failure(
+        reasons::kFlagInvalid,
+        absl::StrCat(
+            "the settings ", source.file_name, " have a section [", LogSafe(section), "]; ",
+            source.sections.empty()
+                ? "there are none here: put its keys at the top"
+                : absl::StrCat("sections are commands: ", absl::StrJoin(source.sections, ", "))));
   }
   return absl::OkStatus();
 }
 
 // By key: those of the section before those outside of all.
-absl::StatusOr<Values> ReadFileValues(absl::Span<const SettableFlag> flags,
-                                      const SettingsSource& source) {
-  LWQ_RETURN_IF_ERROR(CheckNames(source));
-  Values values, of_section;
-  std::vector<CLI::ConfigItem> items;
-  try {
-    std::istringstream text(source.file);
-    items = CLI::ConfigTOML().from_config(text);
-  } catch (const CLI::Error& error) {
-    return Failure(reasons::kFlagInvalid, absl::StrCat("reading the settings ", source.file_name,
-                                                       ": ", LogSafe(error.what())));
-  }
-  for (const CLI::ConfigItem& item : items) {
-    // CLI11 marks the beginning and end of sections so.
-    if (item.name == "++" || item.name == "--") continue;
-    const bool top = item.parents.empty();
-    if (!top && item.parents != std::vector<std::string>{source.section}) continue;
-    const bool own = std::any_of(flags.begin(), flags.end(),
-                                 [&](const SettableFlag& flag) { return flag.name == item.name; });
-    const bool others =
-        top && std::count(source.other_flags.begin(), source.other_flags.end(), item.name) > 0;
-    if (!own && !others) {
-      return Failure(reasons::kFlagInvalid,
-                     absl::StrCat("the settings ", source.file_name, " name \"", LogSafe(item.name),
-                                  "\", but there is no flag --", LogSafe(item.name)));
+absl::StatusOr<SettingsValues> ReadFileValues(absl::Span<const SettableFlag> flags,
+                                              const SettingsSource& source) {
+  LWQ_ASSIGN_OR_RETURN(SettingsFile file, ParseSettingsFile(source.file, source.file_name));
+  LWQ_RETURN_IF_ERROR(CheckSections(file, source));
+  SettingsValues values;
+  const auto take = [&](SettingsValues& from, bool top) -> absl::Status {
+    for (auto& [name, inputs] : from) {
+      const bool own = std::any_of(flags.begin(), flags.end(),
+                                   [&name = name](const auto& flag) { return flag.name == name; });
+      const bool others =
+          top && std::count(source.other_flags.begin(), source.other_flags.end(), name) > 0;
+      if (!own && !others) {
+        return Failure(reasons::kFlagInvalid,
+                       absl::StrCat("the settings ", source.file_name, " name \"", LogSafe(name),
+                                    "\", but there is no flag --", LogSafe(name)));
+      }
+      if (own) values[name] = std::move(inputs);
     }
-    if (own) (top ? values : of_section)[item.name] = item.inputs;
-  }
-  for (auto& [name, inputs] : of_section) values[name] = std::move(inputs);
+    return absl::OkStatus();
+  };
+  LWQ_RETURN_IF_ERROR(take(file.top, /*top=*/true));
+  LWQ_RETURN_IF_ERROR(take(file.sections[source.section], /*top=*/false));
   return values;
 }
 
@@ -219,7 +159,7 @@ std::optional<std::string> EnvironmentVariable(const std::string& name) {
 absl::StatusOr<std::vector<std::string>> WithSettings(std::vector<std::string> words,
                                                       absl::Span<const SettableFlag> flags,
                                                       const SettingsSource& source) {
-  LWQ_ASSIGN_OR_RETURN(const Values in_file, ReadFileValues(flags, source));
+  LWQ_ASSIGN_OR_RETURN(const SettingsValues in_file, ReadFileValues(flags, source));
   std::vector<std::string> added;
   for (const SettableFlag& flag : flags) {
     if (IsGiven(words, flag.name)) continue;

@@ -139,6 +139,11 @@ absl::StatusOr<v1::ListDatasetsResponse> Client::ListDatasets(
     const v1::ListDatasetsRequest& request) {
   return Call(options_, stubs_->dataset.get(), &DatasetStub::ListDatasets, request);
 }
+absl::Status Client::DeleteDataset(const std::string& name) {
+  return Call(options_, stubs_->dataset.get(), &DatasetStub::DeleteDataset,
+              WithRequestId(Named<v1::DeleteDatasetRequest>(name)))
+      .status();
+}
 
 absl::StatusOr<v1::Artifact> Client::GetArtifact(const std::string& name) {
   return Call(options_, stubs_->artifact.get(), &ArtifactStub::GetArtifact,

@@ -83,6 +83,7 @@ class Client {
 
   absl::StatusOr<v1::Dataset> CreateDataset(v1::CreateDatasetRequest request);
   absl::StatusOr<v1::ListDatasetsResponse> ListDatasets(const v1::ListDatasetsRequest& request);
+  absl::Status DeleteDataset(const std::string& name);
 
   absl::StatusOr<v1::Artifact> GetArtifact(const std::string& name);
   absl::StatusOr<v1::ListArtifactsResponse> ListArtifacts(const v1::ListArtifactsRequest& request);

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/model_card.h"
 #include "client/results.h"
 
@@ -27,15 +28,12 @@ std::map<std::string, std::string> TitlesOf(Client* client, const v1::Job& job) 
   if (const absl::StatusOr<v1::Model> model = client->GetModel(ask); model.ok()) {
     titles[model->name()] = Basename(model->source().directory());
   }
-  v1::ListDatasetsRequest request;
-  do {
-    const absl::StatusOr<v1::ListDatasetsResponse> page = client->ListDatasets(request);
-    if (!page.ok()) return titles;
-    for (const v1::Dataset& dataset : page->datasets()) {
-      if (!dataset.display_name().empty()) titles[dataset.name()] = dataset.display_name();
-    }
-    request.set_page_token(page->next_page_token());
-  } while (!request.page_token().empty());
+  const absl::StatusOr<v1::ListDatasetsResponse> all =
+      AllPages(client, &Client::ListDatasets, v1::ListDatasetsRequest());
+  if (!all.ok()) return titles;
+  for (const v1::Dataset& dataset : all->datasets()) {
+    if (!dataset.display_name().empty()) titles[dataset.name()] = dataset.display_name();
+  }
   return titles;
 }
 

@@ -10,7 +10,7 @@ packages=(
   # RPC and messages (gRPC's CMake files also ask for re2 and c-ares)
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libre2-dev libc-ares-dev
   libabsl-dev libspdlog-dev prometheus-cpp-dev
-  libcli11-dev nlohmann-json3-dev
+  libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   # numerics (oneDNN's CMake files also ask for OpenCL)
   libdnnl-dev ocl-icd-opencl-dev opencl-headers libopenblas-dev libhwy-dev libgomp1
   # tokenizers, state, hashes, S3

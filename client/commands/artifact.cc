@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/convert_artifact.h"
 #include "client/download.h"
@@ -82,15 +83,10 @@ absl::StatusOr<int> Get(Invocation& invocation) {
 
 absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::ListArtifactsResponse all;
   v1::ListArtifactsRequest request;
   SetTenants(invocation.flags, request);
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListArtifactsResponse page,
-                         session->client()->ListArtifacts(request));
-    all.mutable_artifacts()->MergeFrom(page.artifacts());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListArtifactsResponse all,
+                       AllPages(session->client(), &Client::ListArtifacts, request));
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
   Table table({"NAME", "JOB", ">FILES", ">WEIGHTS", ">AGE", "TENANT"});
   for (const v1::Artifact& artifact : all.artifacts()) {

@@ -47,6 +47,10 @@ absl::StatusOr<Names> Ask(Client* client, const std::string& kind) {
     LWQ_ASSIGN_OR_RETURN(const v1::ListModelsResponse page, client->ListModels({}));
     return NamesOf(page.models());
   }
+  if (kind == "datasets") {
+    LWQ_ASSIGN_OR_RETURN(const v1::ListDatasetsResponse page, client->ListDatasets({}));
+    return NamesOf(page.datasets());
+  }
   if (kind == "workers") {
     LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page, client->ListWorkers({}));
     return NamesOf(page.workers());

@@ -75,6 +75,7 @@ std::string NamesIn(absl::string_view form) {
   constexpr std::pair<absl::string_view, const char*> kKinds[] = {
       {"ARTIFACT", "artifacts"}, {"A B", "artifacts"}, {"JOB", "jobs"},
       {"WORKER", "workers"},     {"TOKEN", "tokens"},  {"NAME|local", "contexts"},
+      {"DATASET", "datasets"},
   };
   for (const auto& [word, kind] : kKinds) {
     if (absl::StrContains(form, word)) return kind;

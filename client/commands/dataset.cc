@@ -1,8 +1,9 @@
-// dataset add|list: texts and multiple-choice items.
+// dataset add|list|remove: texts and multiple-choice items.
 #include <array>
 
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -31,15 +32,10 @@ absl::StatusOr<int> Add(Invocation& invocation) {
 
 absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::ListDatasetsResponse all;
   v1::ListDatasetsRequest request;
   SetTenants(invocation.flags, request);
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListDatasetsResponse page,
-                         session->client()->ListDatasets(request));
-    all.mutable_datasets()->MergeFrom(page.datasets());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListDatasetsResponse all,
+                       AllPages(session->client(), &Client::ListDatasets, request));
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
   Table table({"NAME", "KIND", ">SIZE", "FILE", "DESCRIPTION", "TENANT"});
   for (const v1::Dataset& dataset : all.datasets()) {
@@ -51,26 +47,39 @@ absl::StatusOr<int> List(Invocation& invocation) {
   return kExitOk;
 }
 
-constexpr std::array<Subcommand, 2> kSubcommands = {{
+absl::StatusOr<int> Remove(Invocation& invocation) {
+  LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
+  LWQ_RETURN_IF_ERROR(
+      session->client()->DeleteDataset(FullName("datasets", invocation.arguments[1])));
+  *invocation.out << (invocation.flags.Has("json") ? "{\"removed\": true}\n" : "removed\n");
+  return kExitOk;
+}
+
+constexpr std::array<Subcommand, 3> kSubcommands = {{
     {"add", 1, 1, Add},
     {"list", 0, 0, List},
+    {"remove", 1, 1, Remove},
 }};
 
 absl::StatusOr<int> Run(Invocation& invocation) { return RunSubcommand(kSubcommands, invocation); }
+
+constexpr std::array<Advice, 1> kAdvice = {
+    {{"NOT_FOUND", "lwqctl dataset list shows which there are"}}};
 
 }  // namespace
 
 extern const CommandDef kDatasetCommand;
 constinit const CommandDef kDatasetCommand = {
     .name = "dataset",
-    .arguments = "add FILE | list",
-    .summary = "Uploads and lists texts (.txt) and items (.jsonl).",
-    .examples = "  lwqctl dataset add held-out.txt\n",
+    .arguments = "add FILE | list | remove DATASET",
+    .summary = "Uploads, lists and removes texts (.txt) and items (.jsonl).",
+    .examples = "  lwqctl dataset add held-out.txt\n  lwqctl dataset remove held-out\n",
     .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 1,
     .most_arguments = 2,
     .run = Run,
+    .advice = kAdvice,
 };
 
 }  // namespace lwq::client

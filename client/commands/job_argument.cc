@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 
 namespace lwq::client {
@@ -27,13 +28,12 @@ absl::StatusOr<std::string> JobArgument(Client* client, const std::string& argum
   std::vector<std::string> found;
   v1::ListJobsRequest request;
   request.set_page_size(kPageSize);
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse page, client->ListJobs(request));
-    for (const v1::Job& job : page.jobs()) {
-      if (absl::StartsWith(job.name(), name)) found.push_back(job.name());
-    }
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_RETURN_IF_ERROR(
+      EachPage(client, &Client::ListJobs, request, [&](const v1::ListJobsResponse& page) {
+        for (const v1::Job& job : page.jobs()) {
+          if (absl::StartsWith(job.name(), name)) found.push_back(job.name());
+        }
+      }));
   if (found.size() == 1) return found.front();
   if (found.empty()) return name;
   const size_t named = std::min(found.size(), kMostNamed);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/budget_text.h"
 #include "client/commands/output.h"
 #include "client/commands/print_or_watch.h"
@@ -67,13 +68,14 @@ absl::StatusOr<v1::ListJobsResponse> List(Client* client, const Flags& flags) {
   constexpr int64_t kMostOnAPage = 1000;
   LWQ_ASSIGN_OR_RETURN(const int64_t limit, flags.GetInt("limit", 50, 1, kMostJobs));
   v1::ListJobsResponse all;
+  int pages = 0;
   do {
     request.set_page_size(static_cast<int32_t>(std::min(kMostOnAPage, limit - all.jobs_size())));
     request.set_page_token(all.next_page_token());
     LWQ_ASSIGN_OR_RETURN(const v1::ListJobsResponse page, client->ListJobs(request));
     all.mutable_jobs()->MergeFrom(page.jobs());
     all.set_next_page_token(page.next_page_token());
-  } while (!all.next_page_token().empty() && all.jobs_size() < limit);
+  } while (!all.next_page_token().empty() && all.jobs_size() < limit && ++pages < kMostPages);
   return all;
 }
 

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/model_argument.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
@@ -59,14 +60,10 @@ absl::StatusOr<int> Add(Invocation& invocation) {
 
 absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::ListModelsResponse all;
   v1::ListModelsRequest request;
   SetTenants(invocation.flags, request);
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListModelsResponse page, session->client()->ListModels(request));
-    all.mutable_models()->MergeFrom(page.models());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListModelsResponse all,
+                       AllPages(session->client(), &Client::ListModels, request));
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
   Table table({"NAME", "STATE", "ARCHITECTURE", ">WEIGHTS", "DIRECTORY", "TENANT"});
   for (const v1::Model& model : all.models()) {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/budget_text.h"
 #include "client/errors.h"
 #include "client/progress.h"
@@ -39,15 +40,9 @@ absl::StatusOr<int> PrintJson(const Invocation& invocation,
 }
 
 absl::StatusOr<v1::ListTasksResponse> AllTasks(Client* client, const std::string& job) {
-  v1::ListTasksResponse all;
   v1::ListTasksRequest request;
   request.set_job(job);
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListTasksResponse page, client->ListTasks(request));
-    all.mutable_tasks()->MergeFrom(page.tasks());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return all;
+  return AllPages(client, &Client::ListTasks, request);
 }
 
 std::string AgeText(const google::protobuf::Timestamp& time) {
@@ -63,17 +58,12 @@ int JobExitCode(const v1::Job& job) {
 
 std::map<std::string, std::string> DatasetNames(Client* client) {
   std::map<std::string, std::string> names;
-  v1::ListDatasetsRequest request;
-  do {
-    const absl::StatusOr<v1::ListDatasetsResponse> page = client->ListDatasets(request);
-    if (!page.ok()) return names;
-    for (const v1::Dataset& dataset : page->datasets()) {
-      if (!dataset.display_name().empty()) {
-        names[dataset.name()] = LogSafe(dataset.display_name());
-      }
-    }
-    request.set_page_token(page->next_page_token());
-  } while (!request.page_token().empty());
+  const absl::StatusOr<v1::ListDatasetsResponse> all =
+      AllPages(client, &Client::ListDatasets, v1::ListDatasetsRequest());
+  if (!all.ok()) return names;
+  for (const v1::Dataset& dataset : all->datasets()) {
+    if (!dataset.display_name().empty()) names[dataset.name()] = LogSafe(dataset.display_name());
+  }
   return names;
 }
 

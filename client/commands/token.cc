@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -67,13 +68,9 @@ absl::StatusOr<int> Create(Invocation& invocation) {
 
 absl::StatusOr<int> List(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
-  v1::ListTokensResponse all;
   v1::ListTokensRequest request;
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListTokensResponse page, session->client()->ListTokens(request));
-    all.mutable_tokens()->MergeFrom(page.tokens());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListTokensResponse all,
+                       AllPages(session->client(), &Client::ListTokens, request));
   if (invocation.flags.Has("json")) return PrintJson(invocation, all);
   Table table({"NAME", "FOR", "ROLE", "TENANT", "WORKER", "STATE", ">MADE", "BY"});
   for (const v1::Token& token : all.tokens()) {

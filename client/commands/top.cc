@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -22,14 +23,9 @@ constexpr std::array<FlagDef, 1> kFlags = {{
 }};
 
 absl::StatusOr<std::vector<v1::Worker>> Workers(Client* client) {
-  std::vector<v1::Worker> all;
-  v1::ListWorkersRequest request;
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page, client->ListWorkers(request));
-    all.insert(all.end(), page.workers().begin(), page.workers().end());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return all;
+  LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse all,
+                       AllPages(client, &Client::ListWorkers, v1::ListWorkersRequest()));
+  return std::vector<v1::Worker>(all.workers().begin(), all.workers().end());
 }
 
 // Those that run first, then those that wait.

@@ -6,6 +6,7 @@
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/errors.h"
 #include "client/session.h"
@@ -27,14 +28,11 @@ absl::StatusOr<v1::Worker> Send(Session& session, const std::string& name, bool 
 }
 
 absl::StatusOr<v1::Worker> Find(Client* client, const std::string& name) {
-  v1::ListWorkersRequest request;
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page, client->ListWorkers(request));
-    for (const v1::Worker& worker : page.workers()) {
-      if (worker.name() == name) return worker;
-    }
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse all,
+                       AllPages(client, &Client::ListWorkers, v1::ListWorkersRequest()));
+  for (const v1::Worker& worker : all.workers()) {
+    if (worker.name() == name) return worker;
+  }
   return Failure(reasons::kNotFound, absl::StrCat("no worker ", name));
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "client/all_pages.h"
 #include "client/commands/output.h"
 #include "client/commands/print_or_watch.h"
 #include "client/errors.h"
@@ -20,14 +21,7 @@ namespace {
 constexpr std::array<FlagDef, 1> kFlags = {{kWatchFlag}};
 
 absl::StatusOr<v1::ListWorkersResponse> List(Client* client) {
-  v1::ListWorkersResponse all;
-  v1::ListWorkersRequest request;
-  do {
-    LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse page, client->ListWorkers(request));
-    all.mutable_workers()->MergeFrom(page.workers());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return all;
+  return AllPages(client, &Client::ListWorkers, v1::ListWorkersRequest());
 }
 
 absl::StatusOr<std::string> TableText(const Invocation& invocation,

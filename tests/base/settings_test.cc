@@ -96,11 +96,12 @@ TEST(SettingsTest, ASectionThatIsNoCommandIsRefused) {
               FailsWith("FLAG_INVALID", HasSubstr("put its keys at the top")));
 }
 
-TEST(SettingsTest, AKeyThatIsThereTwiceIsRefusedByItsName) {
+TEST(SettingsTest, AKeyThatIsThereTwiceIsRefusedWithItsLine) {
   for (const char* between : {"", "budget = \"4bpw\"\n", "# a comment\n\n"}) {
     const std::string file = absl::StrCat("data-dir = \"/a\"\n", between, "data-dir = \"/b\"\n");
     EXPECT_THAT(WithSettings({}, kFlags, Source({}, file)),
-                FailsWith("FLAG_INVALID", HasSubstr("\"data-dir\" twice")));
+                FailsWith("FLAG_INVALID",
+                          AllOf(HasSubstr("x.toml, line "), HasSubstr("data-dir = \"/b\""))));
   }
   // Another section's is another key, and what is in a list is none.
   EXPECT_THAT(Given({}, Source({},

@@ -48,8 +48,9 @@ class FakeJobs : public v1::JobService::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*,
+  grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest* request,
                         v1::ListJobsResponse* response) override {
+    if (on_list) return on_list(*request, response);
     for (const v1::Job& one : listed) *response->add_jobs() = one;
     return grpc::Status::OK;
   }
@@ -61,6 +62,7 @@ class FakeJobs : public v1::JobService::Service {
 
   std::function<grpc::Status(const v1::WatchJobRequest&, grpc::ServerWriter<v1::JobEvent>*)>
       on_watch;
+  std::function<grpc::Status(const v1::ListJobsRequest&, v1::ListJobsResponse*)> on_list;
   std::vector<v1::Job> listed;
   std::vector<std::string> cancelled;
   std::vector<int64_t> resumed_from;

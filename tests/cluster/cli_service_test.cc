@@ -169,6 +169,27 @@ TEST_F(CliServiceTest, UnknownNamesHaveTheirExitCode) {
   EXPECT_EQ(Lwqctl("model add " + File("nowhere")).code, 3);
 }
 
+TEST_F(CliServiceTest, ADatasetIsSentListedUsedAndRemoved) {
+  ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
+  ASSERT_EQ(Lwqctl("dataset add " + SampleModelPath() + "/held-out.txt --id mine").out, "mine\n");
+  EXPECT_THAT(Lwqctl("dataset list").out, AllOf(HasSubstr("mine"), HasSubstr("held-out.txt")));
+  const CliAnswer submitted = Lwqctl("submit " + SampleModelPath() +
+                                     " --budget 4.5bpw --method rtn --scorer lim --allocator "
+                                     "two-level --calibration datasets/mine --calibration-tokens "
+                                     "512 --no-eval");
+  ASSERT_EQ(submitted.code, 0) << submitted.err;
+  const std::string job(absl::StripAsciiWhitespace(submitted.out));
+  const CliAnswer refused = Lwqctl("dataset remove mine");
+  EXPECT_EQ(refused.code, 8) << refused.err;
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("DATASET_IN_USE"), HasSubstr(job)));
+  EXPECT_EQ(Lwqctl("watch " + job).code, 0);
+  EXPECT_EQ(Lwqctl("dataset remove mine").out, "removed\n");
+  EXPECT_THAT(Lwqctl("dataset list").out, Not(HasSubstr("mine")));
+  const CliAnswer again = Lwqctl("dataset remove mine");
+  EXPECT_EQ(again.code, 3);
+  EXPECT_THAT(again.err, HasSubstr("lwqctl dataset list"));
+}
+
 TEST_F(CliServiceTest, EvaluatesAModelWhereItLies) {
   const CliAnswer answer = Lwqctl("eval " + SampleModelPath() + " --text " + SampleModelPath() +
                                   "/held-out.txt --tasks " + SampleModelPath() +

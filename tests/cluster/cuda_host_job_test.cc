@@ -1,9 +1,10 @@
 // Whole jobs on the CUDA device as host C++ (tests/testing/cuda_host): a real server, a worker
-// whose cuda:0 is that device, and the same jobs by the CPU beside them.
+// whose cuda:0 is that device, and one of the CPU that joins them.
 #include <signal.h>
 
 #include <functional>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -18,7 +19,8 @@
 namespace lwq::testing {
 namespace {
 
-using ::testing::HasSubstr;
+using ::testing::AnyOf;
+using ::testing::ElementsAre;
 
 class CudaHostJobTest : public CliTest {
  protected:
@@ -71,17 +73,34 @@ class CudaHostJobTest : public CliTest {
     return done();
   }
 
-  // Statistics, costs by KL, GPTQ with refinement, proof, evaluation. By the embedded pair unless
-  // `more` names a server.
+  std::string OfServer() const { return "--server " + Address(); }
+  // Statistics, costs by KL, GPTQ with refinement, proof, evaluation. By the server of StartServer.
   std::string Quantize(const std::string& out, const std::string& more) const {
     const std::string text = SampleModelPath() + "/held-out.txt";
     return absl::StrCat("quantize ", File("model"),
                         " --budget 6bpw --bits 4,8 --group-size 32 --allocator knapsack"
                         " --compute f32 --calibration ",
                         text, " --calibration-tokens 256 --score-tokens 64 --eval-text ", text,
-                        " --eval-tokens 128 --json --out ", File(out), " ", more);
+                        " --eval-tokens 128 --json --out ", File(out), " ", OfServer(), " ", more);
   }
-  std::string ByGpu() const { return "--server " + Address(); }
+  // Who computed the tasks of the job whose artifact is `out`, those from the cache as "cache";
+  // without those that copy and compare, which anybody may do.
+  std::set<std::string> ComputedBy(const CliAnswer& job) const {
+    const google::protobuf::Struct answer = Json(job.out);
+    const std::string name =
+        answer.fields().at("job").struct_value().fields().at("name").string_value();
+    const google::protobuf::Struct all =
+        Json(Lwqctl("tasks " + name + " --json " + OfServer()).out);
+    std::set<std::string> by;
+    for (const auto& value : all.fields().at("tasks").list_value().values()) {
+      const auto& task = value.struct_value().fields();
+      const std::string kind = task.at("kind").string_value();
+      if (kind == "assemble" || kind == "verify") continue;
+      const bool cached = task.count("cached") > 0 && task.at("cached").bool_value();
+      by.insert(cached ? "cache" : task.at("worker").string_value());
+    }
+    return by;
+  }
   std::string LogOf(const std::string& name) const {
     return ReadFile(File(name + ".log"), 16 << 20).value_or("");
   }
@@ -116,14 +135,14 @@ Difference Compare(const std::string& one, const std::string& other) {
   return difference;
 }
 
-TEST_F(CudaHostJobTest, AJobIsTheSameAfterAKillAndTheCpusOwn) {
+TEST_F(CudaHostJobTest, AJobIsTheSameAfterAKillAndNobodysResultsMix) {
   StartServer();
   StartWorker("gpu", CudaWorker(), "cuda:0");
-  const CliAnswer whole = Lwqctl(Quantize("whole", ByGpu()));
+  const CliAnswer whole = Lwqctl(Quantize("whole", ""));
   ASSERT_EQ(whole.code, 0) << whole.err << LogOf("gpu");
 
   CliAnswer killed;
-  std::thread quantize([&] { killed = Lwqctl(Quantize("killed", ByGpu() + " --no-cache")); });
+  std::thread quantize([&] { killed = Lwqctl(Quantize("killed", "--no-cache")); });
   const auto quantizes = [&, before = LogOf("gpu").size()] {
     return LogOf("gpu").find("kind=quantize", before) != std::string::npos;
   };
@@ -135,9 +154,23 @@ TEST_F(CudaHostJobTest, AJobIsTheSameAfterAKillAndTheCpusOwn) {
   EXPECT_EQ(Weights("killed").size(), Weights("whole").size());
   EXPECT_TRUE(Weights("killed") == Weights("whole"));
 
-  // By a server and a worker of their own, so nothing that the GPU made is at hand.
-  const CliAnswer by_cpu = Lwqctl(Quantize("by-cpu", "--threads 1"));
+  StartWorker("cpu", LWQ_BIN_DIR "/lwq-worker", "cpu");
+  const auto are_two = [&] {
+    const google::protobuf::Struct all = Json(Lwqctl("workers --json " + OfServer()).out);
+    return all.fields().count("workers") > 0 &&
+           all.fields().at("workers").list_value().values_size() == 2;
+  };
+  ASSERT_TRUE(WaitFor(are_two)) << LogOf("cpu");
+  // Either may have a job, and then has all of it.
+  const CliAnswer either = Lwqctl(Quantize("either", "--no-cache"));
+  ASSERT_EQ(either.code, 0) << either.err;
+  EXPECT_THAT(ComputedBy(either), AnyOf(ElementsAre("cpu"), ElementsAre("gpu")));
+
+  // The server has all results of this very job, of another class of numerics.
+  ASSERT_EQ(Lwqctl("worker cordon gpu " + OfServer()).code, 0);
+  const CliAnswer by_cpu = Lwqctl(Quantize("by-cpu", ""));
   ASSERT_EQ(by_cpu.code, 0) << by_cpu.err;
+  EXPECT_THAT(ComputedBy(by_cpu), ElementsAre("cpu"));
   const Difference difference =
       Compare(File("whole/model.safetensors"), File("by-cpu/model.safetensors"));
   EXPECT_GT(difference.all, 0);
