@@ -173,10 +173,10 @@ TEST_F(CliServiceTest, ADatasetIsSentListedUsedAndRemoved) {
   ASSERT_EQ(Lwqctl("up --threads 1").code, 0);
   ASSERT_EQ(Lwqctl("dataset add " + SampleModelPath() + "/held-out.txt --id mine").out, "mine\n");
   EXPECT_THAT(Lwqctl("dataset list").out, AllOf(HasSubstr("mine"), HasSubstr("held-out.txt")));
-  const CliAnswer submitted = Lwqctl("submit " + SampleModelPath() +
-                                     " --budget 4.5bpw --method rtn --scorer lim --allocator "
-                                     "two-level --calibration datasets/mine --calibration-tokens "
-                                     "512 --no-eval");
+  ASSERT_EQ(Lwqctl("model add " + SampleModelPath() + " --id sample").code, 0);
+  const CliAnswer submitted = Lwqctl(
+      "submit sample --budget 4.5bpw --method rtn --scorer lim --allocator two-level"
+      " --calibration datasets/mine --calibration-tokens 512 --no-eval");
   ASSERT_EQ(submitted.code, 0) << submitted.err;
   const std::string job(absl::StripAsciiWhitespace(submitted.out));
   const CliAnswer refused = Lwqctl("dataset remove mine");
