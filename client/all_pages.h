@@ -17,11 +17,11 @@ inline constexpr int kMostPages = 10'000;
 
 // Asks for page after page, from request's own on, and calls take(Response page) with each. Page
 // size and filters are the request's. PAGE_TOKEN_INVALID where the server gives a page's own token
-// again, or more than kMostPages pages.
+// again, or more than most_pages pages.
 template <typename Request, typename Response, typename Take>
 absl::Status EachPage(Client* client, absl::StatusOr<Response> (Client::*list)(const Request&),
-                      Request request, const Take& take) {
-  for (int pages = 1; pages <= kMostPages; ++pages) {
+                      Request request, const Take& take, int most_pages = kMostPages) {
+  for (int pages = 1; pages <= most_pages; ++pages) {
     LWQ_ASSIGN_OR_RETURN(Response page, (client->*list)(request));
     const std::string next = page.next_page_token();
     take(std::move(page));

@@ -165,7 +165,7 @@ TEST_F(CudaHostJobTest, AJobIsTheSameAfterAKillAndNobodysResultsMix) {
   };
   ASSERT_TRUE(WaitFor(are_two)) << LogOf("cpu");
   // Either may have a job, and then has all of it.
-  const CliAnswer either = Lwqctl(Quantize("either", "--no-cache"));
+  const CliAnswer either = Lwqctl(Quantize("either", "--no-cache --method rtn --scorer lim"));
   ASSERT_EQ(either.code, 0) << either.err;
   EXPECT_THAT(ComputedBy(either), AnyOf(ElementsAre("cpu"), ElementsAre("gpu")));
 
