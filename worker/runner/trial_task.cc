@@ -9,6 +9,7 @@
 #include "base/status_macros.h"
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/eval/perplexity.h"
+#include "worker/engine/model/checkpoint_weights.h"
 #include "worker/engine/model/head_reading.h"
 #include "worker/engine/tensor/mapped_matrix.h"
 #include "worker/runner/artifact_input.h"
@@ -47,9 +48,9 @@ absl::StatusOr<v1::TaskOutput> RunTrial(const TaskContext& context, const v1::Tr
   LWQ_ASSIGN_OR_RETURN(ComputeType compute, ParseComputeType(task.compute()));
   LWQ_ASSIGN_OR_RETURN(auto planned, OpenPlannedArtifact(context, task.model(), task.plan()));
   const OpenedModel& model = planned->model;
-  LWQ_ASSIGN_OR_RETURN(auto weights,
-                       MakePlanWeights(model.weights.get(), model.inventory, planned->plan,
-                                       planned->blob_set, planned->edits_or_null()));
+  const auto kept = MakeKeptWeights(model.checkpoint.get());
+  LWQ_ASSIGN_OR_RETURN(auto weights, MakePlanWeights(kept.get(), model.inventory, planned->plan,
+                                                     planned->blob_set, planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(auto source, OpenDecoder(context, model.spec, model.weights.get(), compute,
                                                 task.chunk_tokens()));
   LWQ_ASSIGN_OR_RETURN(auto candidate, OpenDecoder(context, planned->spec(), weights.get(), compute,

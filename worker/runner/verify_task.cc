@@ -17,6 +17,7 @@
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/io/stored_rows.h"
+#include "worker/engine/model/checkpoint_weights.h"
 #include "worker/engine/model/head_pass.h"
 #include "worker/runner/artifact_input.h"
 #include "worker/runner/task_memory.h"
@@ -158,9 +159,10 @@ absl::StatusOr<v1::TaskOutput> RunVerify(const TaskContext& context, const v1::V
   LWQ_ASSIGN_OR_RETURN(const ReadableArtifact artifact,
                        OpenArtifact(directory, planned->model.checkpoint->directory()));
   LWQ_ASSIGN_OR_RETURN(DecoderSpec spec, ReadDecoderSpec(artifact.described_in));
+  const auto kept = MakeKeptWeights(planned->model.checkpoint.get());
   LWQ_ASSIGN_OR_RETURN(auto planned_weights,
-                       MakePlanWeights(planned->model.weights.get(), planned->model.inventory,
-                                       planned->plan, planned->blob_set, planned->edits_or_null()));
+                       MakePlanWeights(kept.get(), planned->model.inventory, planned->plan,
+                                       planned->blob_set, planned->edits_or_null()));
   LWQ_ASSIGN_OR_RETURN(const RanModel stored,
                        RunModel(context, spec, *artifact.weights, compute, "artifact"));
   LWQ_ASSIGN_OR_RETURN(const RanModel expected, RunModel(context, planned->spec(), *planned_weights,

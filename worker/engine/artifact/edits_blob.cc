@@ -47,7 +47,7 @@ void Append(DType dtype, ConstMatrixView values, std::string& bytes) {
   }
 }
 
-// A coded weight as what it is read as: `view` gets its type and the bytes, which lie in `bytes`.
+// A coded weight as what it is kept as: `view` gets its type and the bytes, which lie in `bytes`.
 absl::Status ReadCoded(const Checkpoint& source, const std::string& name, TensorView& view,
                        std::string& bytes) {
   if (view.shape.size() != 2 && view.coding == nullptr) {
@@ -55,15 +55,16 @@ absl::Status ReadCoded(const Checkpoint& source, const std::string& name, Tensor
                    absl::StrCat("tensor ", name, " is F8_E4M3 and no matrix"));
   }
   const int64_t rows = view.shape.size() == 1 ? 1 : view.shape[0];
-  const DType read_as = ReadAs(view);
-  bytes.reserve(static_cast<size_t>(view.num_elements() * SizeOf(read_as)));
+  const DType kept_as = KeptAs(source, view);
+  bytes.reserve(static_cast<size_t>(view.num_elements() * SizeOf(kept_as)));
   Matrix some(std::min(kFp8Block, rows), view.shape.back());
   for (int64_t r = 0; r < rows; r += kFp8Block) {
     const MatrixView part = some.view().Rows(0, std::min(kFp8Block, rows - r));
     LWQ_RETURN_IF_ERROR(ReadCodedRows(source, name, r, part));
-    Append(read_as, part, bytes);
+    LWQ_RETURN_IF_ERROR(RoundTo(kept_as, name, part));
+    Append(kept_as, part, bytes);
   }
-  view.dtype = read_as;
+  view.dtype = kept_as;
   view.coding = nullptr;
   view.bytes = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
   return absl::OkStatus();

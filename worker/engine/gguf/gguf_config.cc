@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/reasons.h"
@@ -45,7 +46,7 @@ class ConfigWriter {
   absl::StatusOr<std::string> Write() {
     config_["architectures"] = Json::array({family_.model_classes.front()});
     config_["model_type"] = ModelType(family_);
-    config_["torch_dtype"] = TorchName(GgufReadAs(header_));
+    config_["torch_dtype"] = TorchName(GgufKeptAs(header_));
     LWQ_RETURN_IF_ERROR(WriteSizes());
     LWQ_RETURN_IF_ERROR(WriteHeads());
     if (family_.biases == GgufBiases::kAll) {
@@ -308,6 +309,22 @@ bool IsFloats(GgufType type) {
   return type == GgufType::kF32 || type == GgufType::kF16 || type == GgufType::kBF16;
 }
 
+DType FloatsOf(GgufType type) {
+  return type == GgufType::kF16    ? DType::kF16
+         : type == GgufType::kBF16 ? DType::kBF16
+                                   : DType::kF32;
+}
+
+// The types of linears and embeddings. Routers are F32 in every file.
+absl::btree_set<GgufType> TypesOfMatrices(const GgufHeader& header) {
+  absl::btree_set<GgufType> types;
+  for (const GgufTensorSpec& tensor : header.tensors) {
+    if (tensor.shape.size() < 2 || absl::StrContains(tensor.name, "ffn_gate_inp")) continue;
+    types.insert(tensor.type);
+  }
+  return types;
+}
+
 }  // namespace
 
 absl::StatusOr<const GgufFamilyDef*> GgufFamilyOf(const GgufMetadata& metadata) {
@@ -321,16 +338,16 @@ absl::StatusOr<const GgufFamilyDef*> GgufFamilyOf(const GgufMetadata& metadata) 
 }
 
 DType GgufReadAs(const GgufHeader& header) {
-  std::optional<GgufType> found;
-  for (const GgufTensorSpec& tensor : header.tensors) {
-    // Routers are F32 in every file.
-    if (tensor.shape.size() < 2 || absl::StrContains(tensor.name, "ffn_gate_inp")) continue;
-    if (!IsFloats(tensor.type) || (found.has_value() && *found != tensor.type)) return DType::kF32;
-    found = tensor.type;
-  }
-  return found == GgufType::kF16    ? DType::kF16
-         : found == GgufType::kBF16 ? DType::kBF16
-                                    : DType::kF32;
+  const auto types = TypesOfMatrices(header);
+  return types.size() == 1 ? FloatsOf(*types.begin()) : DType::kF32;
+}
+
+DType GgufKeptAs(const GgufHeader& header) {
+  const auto types = TypesOfMatrices(header);
+  if (std::all_of(types.begin(), types.end(), IsFloats)) return GgufReadAs(header);
+  const bool f16 = types.contains(GgufType::kF16), bf16 = types.contains(GgufType::kBF16);
+  if (types.contains(GgufType::kF32) || (f16 && bf16)) return DType::kF32;
+  return f16 ? DType::kF16 : DType::kBF16;
 }
 
 absl::StatusOr<std::string> GgufConfigJson(const GgufFile& file) {

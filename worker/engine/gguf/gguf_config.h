@@ -22,6 +22,12 @@ absl::StatusOr<const GgufFamilyDef*> GgufFamilyOf(const GgufMetadata& metadata);
 // What the weights of linears and embeddings are read as: the type that all of them are stored in,
 // where that is F32, F16 or BF16; F32 where they are in blocks or of several types.
 DType GgufReadAs(const GgufHeader& header);
+// What such a weight is kept as where it stays dense in an artifact of another format, and the type
+// that config.json names. That which it is read as, but where there are blocks: then a type of 16
+// bits, F32 being twice the bytes and more than they have to say. It is F16 where one weight is
+// stored so, else BF16, whose range no block leaves; F32 where one weight is F32 or both of the
+// others occur.
+DType GgufKeptAs(const GgufHeader& header);
 
 // Errors: those of GgufFamilyOf; DATA_LOSS "GGUF_METADATA" for a key that is missing, out of range
 // or of another type; UNIMPLEMENTED "GGUF_UNSUPPORTED" for what the family's config.json cannot

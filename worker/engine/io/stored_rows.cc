@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "worker/engine/gguf/gguf_config.h"
 #include "worker/engine/tensor/row_coding.h"
 
 namespace lwq {
@@ -33,6 +34,14 @@ absl::Status ReadCodedRows(const Checkpoint& source, absl::string_view name, int
     }
   }
   return absl::OkStatus();
+}
+
+DType KeptAs(const Checkpoint& source, const TensorView& tensor) {
+  if (IsFp8(tensor.dtype)) return kFp8ReadAs;
+  // Norms and biases are coded too, for the order or the 1 that is added; they stay what they are.
+  const bool matrix = tensor.coding != nullptr && tensor.shape.size() > 1;
+  if (!matrix || tensor.dtype != DType::kF32 || source.gguf() == nullptr) return tensor.dtype;
+  return GgufKeptAs(source.gguf()->file().header());
 }
 
 std::string DescribeCoding(const Checkpoint& source) {

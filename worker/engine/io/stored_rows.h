@@ -16,10 +16,9 @@ namespace lwq {
 inline bool IsCoded(const TensorView& tensor) {
   return tensor.coding != nullptr || IsFp8(tensor.dtype);
 }
-// The type that has all its numbers: the tensor's own where it is not coded.
-inline DType ReadAs(const TensorView& tensor) {
-  return IsFp8(tensor.dtype) ? kFp8ReadAs : tensor.dtype;
-}
+// What an artifact keeps a tensor of `source` as where it stays dense: its own type where it is not
+// coded. Of blocks, which are read as F32, it is narrower than the numbers may be (GgufKeptAs).
+DType KeptAs(const Checkpoint& source, const TensorView& tensor);
 
 // Rows [first_row, first_row + out.rows) of a tensor of `source` that IsCoded; a vector is one row.
 // Errors: those of ReadFp8Rows.

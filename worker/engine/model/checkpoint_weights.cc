@@ -1,10 +1,13 @@
 // A dense checkpoint, of floats of 16 or 32 bits or of what is read as such, as a WeightSource.
+#include "worker/engine/model/checkpoint_weights.h"
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/stored_rows.h"
+#include "worker/engine/model/layer_edits.h"
 #include "worker/engine/model/upload_tensor.h"
 #include "worker/engine/model/weight_source.h"
 #include "worker/engine/tensor/widen.h"
@@ -14,7 +17,8 @@ namespace {
 
 class CheckpointWeights : public WeightSource {
  public:
-  explicit CheckpointWeights(const Checkpoint* checkpoint) : checkpoint_(checkpoint) {}
+  CheckpointWeights(const Checkpoint* checkpoint, bool as_kept)
+      : checkpoint_(checkpoint), as_kept_(as_kept) {}
 
   absl::Status ReadLinear(absl::string_view module, MatrixView out) const override {
     const std::string name = absl::StrCat(module, ".weight");
@@ -25,7 +29,7 @@ class CheckpointWeights : public WeightSource {
 
   absl::Status ReadDense(absl::string_view tensor, int64_t first_row,
                          MatrixView out) const override {
-    if (HoldsCoded(tensor)) return ReadCodedRows(*checkpoint_, tensor, first_row, out);
+    if (HoldsCoded(tensor)) return ReadRows(tensor, first_row, out);
     LWQ_ASSIGN_OR_RETURN(const TensorView rows, RowsOf(tensor, first_row, out.rows));
     return WidenToFloat(tensor, rows, /*refuse_non_finite=*/true, out);
   }
@@ -58,7 +62,14 @@ class CheckpointWeights : public WeightSource {
                      absl::StrCat("tensor ", name, " does not have the shape [", out.rows, ", ",
                                   out.cols, "]"));
     }
-    return ReadCodedRows(*checkpoint_, name, 0, out);
+    return ReadRows(name, 0, out);
+  }
+  // Of a tensor that is coded.
+  absl::Status ReadRows(absl::string_view name, int64_t first_row, MatrixView out) const {
+    LWQ_RETURN_IF_ERROR(ReadCodedRows(*checkpoint_, name, first_row, out));
+    if (!as_kept_) return absl::OkStatus();
+    LWQ_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint_->Get(name));
+    return RoundTo(KeptAs(*checkpoint_, tensor), name, out);
   }
 
   // Rows [first_row, first_row + count) of a tensor; [n] counts as one row.
@@ -82,12 +93,17 @@ class CheckpointWeights : public WeightSource {
   }
 
   const Checkpoint* const checkpoint_;
+  const bool as_kept_;
 };
 
 }  // namespace
 
 std::unique_ptr<WeightSource> MakeCheckpointWeights(const Checkpoint* checkpoint) {
-  return std::make_unique<CheckpointWeights>(checkpoint);
+  return std::make_unique<CheckpointWeights>(checkpoint, /*as_kept=*/false);
+}
+
+std::unique_ptr<WeightSource> MakeKeptWeights(const Checkpoint* checkpoint) {
+  return std::make_unique<CheckpointWeights>(checkpoint, /*as_kept=*/true);
 }
 
 }  // namespace lwq

@@ -14,6 +14,7 @@
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "worker/engine/io/fp8_blocks.h"
+#include "worker/engine/io/stored_rows.h"
 
 namespace lwq {
 namespace {
@@ -199,7 +200,9 @@ absl::StatusOr<ModelInventory> TakeInventory(const DecoderSpec& spec,
   std::vector<TensorSpec> tensors;
   for (const std::string& name : checkpoint.tensor_names()) {
     LWQ_ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name));
-    tensors.push_back({name, tensor.dtype, std::move(tensor.shape)});
+    // 8-bit floats are known by their type, and what they are kept as is seen to with their scales.
+    const DType dtype = IsFp8(tensor.dtype) ? tensor.dtype : KeptAs(checkpoint, tensor);
+    tensors.push_back({name, dtype, std::move(tensor.shape)});
   }
   return TakeInventoryOf(spec, tensors, checkpoint.directory());
 }

@@ -47,9 +47,9 @@ class EditedWeights : public WeightSource {
     if (found == edits_.tensors.end()) return base_->ReadDense(tensor, first_row, out);
     // Norms and biases are vectors: one row.
     if (first_row != 0 || out.rows != 1 || out.cols != static_cast<int64_t>(found->second.size())) {
-      return absl::InternalError(absl::StrCat("edited tensor ", tensor, " has ",
-                                              found->second.size(), " values, [", out.rows, ", ",
-                                              out.cols, "] from row ", first_row, " are asked for"));
+      return absl::InternalError(
+          absl::StrCat("edited tensor ", tensor, " has ", found->second.size(), " values, [",
+                       out.rows, ", ", out.cols, "] from row ", first_row, " are asked for"));
     }
     std::copy(found->second.begin(), found->second.end(), out.Row(0));
     return absl::OkStatus();
@@ -98,7 +98,8 @@ absl::Status ScaleRows(const LinearScales& scales, int64_t first_row, MatrixView
   }
   for (int64_t r = 0; r < weight.rows; ++r) {
     float* row = weight.Row(r);
-    const float scale = scales.rows.empty() ? 1.0f : scales.rows[static_cast<size_t>(first_row + r)];
+    const float scale =
+        scales.rows.empty() ? 1.0f : scales.rows[static_cast<size_t>(first_row + r)];
     for (int64_t c = 0; c < weight.cols; ++c) row[c] *= scale;
     if (scales.columns.empty()) continue;
     for (int64_t c = 0; c < weight.cols; ++c) row[c] *= scales.columns[static_cast<size_t>(c)];
@@ -113,9 +114,8 @@ absl::Status RoundTo(DType dtype, absl::string_view what, MatrixView values) {
       const float rounded = Rounded(dtype, row[c]);
       if (!std::isfinite(rounded)) {
         return Failure(reasons::kNonFiniteWeights,
-                       absl::StrCat(what, ": row ", r, ", column ", c, " is ", row[c],
-                                    " after a scale was moved into it, which ", NameOf(dtype),
-                                    " does not hold"));
+                       absl::StrCat(what, ": row ", r, ", column ", c, " is ", row[c], ", which ",
+                                    NameOf(dtype), " does not hold"));
       }
       row[c] = rounded;
     }

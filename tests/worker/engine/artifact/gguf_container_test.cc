@@ -10,9 +10,11 @@
 #include "worker/engine/artifact/artifact_weights.h"
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
+#include "worker/engine/artifact/verify.h"
 #include "worker/engine/format/gguf.h"
 #include "worker/engine/gguf/block_fit.h"
 #include "worker/engine/gguf/gguf_reader.h"
+#include "worker/engine/model/checkpoint_weights.h"
 #include "worker/engine/tensor/widen.h"
 
 namespace lwq {
@@ -161,6 +163,40 @@ TEST_P(GgufContainerTest, TheFileIsTheForecastAndOpensWithThePlansWeights) {
     EXPECT_EQ(alone.described_in, out);
     ExpectSameWeights(*planned, *alone.weights);
   }
+}
+
+// As a source, for an artifact of safetensors that is dense throughout: blocks are read as F32 and
+// kept as what the model's other matrices are.
+TEST_P(GgufContainerTest, BlocksOfASourceAreKeptAsItsFloatsAre) {
+  ASSERT_NO_FATAL_FAILURE(Make(/*tied=*/false));
+  ASSERT_OK(ContainerDefs::gguf.write(made_.Parts(), made_.Directory("out"), nullptr));
+  const std::string file = made_.Directory("out/model.gguf");
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto source, Checkpoint::Open(file));
+  LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(file));
+  LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory model, TakeInventory(spec, *source));
+  EXPECT_EQ(model.weight_dtype, GetParam());
+  const Plan plan(model.units.size(), DenseFormat());
+  ArtifactPlan parts = {&model, &plan, source.get(), &made_.blob_set};
+  const std::string out = made_.Directory("dense");
+  ASSERT_OK(WriteArtifact(parts, out));
+  EXPECT_OK(VerifyArtifact(parts, out));
+
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto written, OpenWeights(out));
+  const auto kept = MakeKeptWeights(source.get());
+  const auto stored = MakeCheckpointWeights(source.get());
+  made_.model = model;
+  ExpectSameWeights(*kept, *written);
+  LWQ_ASSERT_OK_AND_ASSIGN(const AllocationUnit unit,
+                           FindUnit(model, "layers.0.self_attn.qkv_proj"));
+  const LinearShape& shape = unit.linears[0];
+  Matrix was(shape.out_features, shape.in_features), is(shape.out_features, shape.in_features);
+  ASSERT_OK(stored->ReadLinear(shape.module, was.view()));
+  ASSERT_OK(written->ReadLinear(shape.module, is.view()));
+  const bool same =
+      std::memcmp(was.data(), is.data(), sizeof(float) * static_cast<size_t>(is.size())) == 0;
+  EXPECT_EQ(same, GetParam() == DType::kF32) << "no number of a block was rounded";
+  ASSERT_OK(RoundTo(GetParam(), "what was stored", was.view()));
+  EXPECT_EQ(std::memcmp(was.data(), is.data(), sizeof(float) * static_cast<size_t>(is.size())), 0);
 }
 
 // A model as others wrote it, with a tokenizer of two letters.
