@@ -24,7 +24,7 @@ namespace {
 // One call moves what it can in this time; the next goes on from there.
 constexpr absl::Duration kCallTimeout = absl::Minutes(2);
 
-bool IsFull(const absl::Status& status) {
+bool IsStoreFull(const absl::Status& status) {
   const std::string reason = ReasonOf(status);
   return reason == reasons::kStorageFull.name || reason == reasons::kStoreFull.name;
 }
@@ -36,7 +36,7 @@ RetryPolicy UntilRoom(absl::Duration computed_for) {
   return {.first_wait = absl::Seconds(5),
           .longest_wait = absl::Seconds(5),
           .time = std::clamp(computed_for, absl::Seconds(30), absl::Minutes(5)),
-          .is_transient = IsFull};
+          .is_transient = IsStoreFull};
 }
 
 // Whether the rest may come later: the connection was cut, the server is away or busy.
@@ -224,7 +224,7 @@ absl::Status BlobCache::UploadWhole(const v1::BlobRef& blob, const std::string& 
       status = UploadFrom(blob, path, *committed);
     }
     if (status.ok()) return status;
-    LWQ_RETURN_IF_ERROR(IsFull(status) ? full.BeforeRetry(status) : cut.BeforeRetry(status));
+    LWQ_RETURN_IF_ERROR(IsStoreFull(status) ? full.BeforeRetry(status) : cut.BeforeRetry(status));
   }
 }
 

@@ -15,7 +15,7 @@ std::vector<std::string> Kinds() {
   return kinds;
 }
 
-std::string KindOf(const v1::TaskSpec& spec) {
+std::string TaskKind(const v1::TaskSpec& spec) {
   const auto* kinds = v1::TaskSpec::descriptor()->FindOneofByName("kind");
   const auto* set = spec.GetReflection()->GetOneofFieldDescriptor(spec, kinds);
   return set == nullptr ? "" : set->name();
@@ -82,9 +82,9 @@ void WorkerMetrics::TaskStarted() {
 void WorkerMetrics::TaskEnded(const v1::TaskSpec& spec, const std::string& outcome, double seconds,
                               int64_t peak_anonymous_bytes) {
   busy_->Set({}, 0);
-  tasks_->Add({KindOf(spec), outcome});
+  tasks_->Add({TaskKind(spec), outcome});
   const int64_t tokens = outcome == "done" ? TokensOf(spec) : 0;
-  if (tokens > 0) tokens_->Add({KindOf(spec)}, static_cast<double>(tokens));
+  if (tokens > 0) tokens_->Add({TaskKind(spec)}, static_cast<double>(tokens));
   memory_->Set({"peak"}, static_cast<double>(peak_anonymous_bytes));
   MutexLock lock(&mu_);
   stage_seconds_->Add({"compute"}, std::max(0.0, seconds - moving_seconds_));

@@ -18,14 +18,14 @@ namespace {
 
 constexpr int64_t kMaxPemBytes = 1 << 20;
 
-absl::Status Invalid(absl::string_view file, absl::string_view why) {
+absl::Status InvalidFile(absl::string_view file, absl::string_view why) {
   return Failure(reasons::kTlsInvalid, absl::StrCat("reading ", file, ": ", why));
 }
 
 absl::StatusOr<std::string> ReadPem(const std::string& file) {
   if (file.empty()) return std::string();
   absl::StatusOr<std::string> pem = ReadFile(file, kMaxPemBytes);
-  if (!pem.ok()) return Invalid(file, pem.status().message());
+  if (!pem.ok()) return InvalidFile(file, pem.status().message());
   return pem;
 }
 
@@ -41,7 +41,7 @@ Bio Open(const std::string& pem) {
 absl::StatusOr<Certificate> ParseCertificate(const std::string& file, const std::string& pem) {
   Certificate certificate(PEM_read_bio_X509(Open(pem).get(), nullptr, nullptr, nullptr),
                           &X509_free);
-  if (certificate == nullptr) return Invalid(file, "there is no PEM certificate in it");
+  if (certificate == nullptr) return InvalidFile(file, "there is no PEM certificate in it");
   return certificate;
 }
 
@@ -52,15 +52,15 @@ absl::StatusOr<absl::Time> CheckPair(const TlsOptions& options, const std::strin
   LWQ_ASSIGN_OR_RETURN(const Certificate certificate, ParseCertificate(options.cert_file, cert));
   const Key parsed(PEM_read_bio_PrivateKey(Open(key).get(), nullptr, nullptr, nullptr),
                    &EVP_PKEY_free);
-  if (parsed == nullptr) return Invalid(options.key_file, "there is no PEM key in it");
+  if (parsed == nullptr) return InvalidFile(options.key_file, "there is no PEM key in it");
   if (X509_check_private_key(certificate.get(), parsed.get()) != 1) {
-    return Invalid(options.key_file, absl::StrCat("it is not the key of ", options.cert_file));
+    return InvalidFile(options.key_file, absl::StrCat("it is not the key of ", options.cert_file));
   }
   if (X509_cmp_current_time(X509_get0_notBefore(certificate.get())) > 0) {
-    return Invalid(options.cert_file, "the certificate is not valid yet");
+    return InvalidFile(options.cert_file, "the certificate is not valid yet");
   }
   if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0) {
-    return Invalid(options.cert_file, "the certificate has expired");
+    return InvalidFile(options.cert_file, "the certificate has expired");
   }
   tm end = {};
   ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end);

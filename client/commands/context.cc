@@ -48,7 +48,7 @@ std::string Absolute(const std::string& path) {
   return error ? path : absolute.lexically_normal().string();
 }
 
-absl::StatusOr<int> Add(Invocation& invocation) {
+absl::StatusOr<int> AddContext(Invocation& invocation) {
   const Flags& flags = invocation.flags;
   const std::string& name = invocation.arguments[1];
   if (name == kLocal || name.empty() || LogSafe(name) != name) {
@@ -152,7 +152,7 @@ absl::StatusOr<int> Show(Invocation& invocation) {
 }
 
 constexpr std::array<Subcommand, 5> kSubcommands = {{
-    {"add", 1, 1, Add},
+    {"add", 1, 1, AddContext},
     {"list", 0, 0, List},
     {"remove", 1, 1, Remove},
     {"show", 0, 1, Show},

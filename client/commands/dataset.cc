@@ -20,7 +20,7 @@ constexpr std::array<FlagDef, 3> kFlags = {{
     kTenantFlag,
 }};
 
-absl::StatusOr<int> Add(Invocation& invocation) {
+absl::StatusOr<int> AddDataset(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   LWQ_ASSIGN_OR_RETURN(
       const v1::Dataset dataset,
@@ -56,7 +56,7 @@ absl::StatusOr<int> Remove(Invocation& invocation) {
 }
 
 constexpr std::array<Subcommand, 3> kSubcommands = {{
-    {"add", 1, 1, Add},
+    {"add", 1, 1, AddDataset},
     {"list", 0, 0, List},
     {"remove", 1, 1, Remove},
 }};

@@ -48,7 +48,7 @@ absl::StatusOr<int> Print(const Invocation& invocation, const v1::Model& model) 
   return kExitOk;
 }
 
-absl::StatusOr<int> Add(Invocation& invocation) {
+absl::StatusOr<int> AddModel(Invocation& invocation) {
   LWQ_ASSIGN_OR_RETURN(const auto session, Session::OpenService(invocation.flags));
   const auto note = [&](const std::string& text) { *invocation.err << text << "\n"; };
   LWQ_ASSIGN_OR_RETURN(const std::string directory,
@@ -92,7 +92,7 @@ absl::StatusOr<int> Show(Invocation& invocation) {
 }
 
 constexpr std::array<Subcommand, 4> kSubcommands = {{
-    {"add", 1, 1, Add},
+    {"add", 1, 1, AddModel},
     {"list", 0, 0, List},
     {"remove", 1, 1, Remove},
     {"show", 1, 1, Show},

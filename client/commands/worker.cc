@@ -27,7 +27,7 @@ absl::StatusOr<v1::Worker> Send(Session& session, const std::string& name, bool 
   return session.client()->CordonWorker(std::move(request));
 }
 
-absl::StatusOr<v1::Worker> Find(Client* client, const std::string& name) {
+absl::StatusOr<v1::Worker> FindWorker(Client* client, const std::string& name) {
   LWQ_ASSIGN_OR_RETURN(const v1::ListWorkersResponse all,
                        AllPages(client, &Client::ListWorkers, v1::ListWorkersRequest()));
   for (const v1::Worker& worker : all.workers()) {
@@ -41,7 +41,7 @@ absl::StatusOr<v1::Worker> WaitUntilIdle(Session& session, v1::Worker worker) {
   while (worker.tasks_size() > 0) {
     LWQ_RETURN_IF_ERROR(session.MayGoOn());
     absl::SleepFor(kPoll);
-    LWQ_ASSIGN_OR_RETURN(worker, Find(session.client(), worker.name()));
+    LWQ_ASSIGN_OR_RETURN(worker, FindWorker(session.client(), worker.name()));
     if (!worker.cordoned()) {
       return Failure(reasons::kStateConflict,
                      absl::StrCat("worker ", ShortName(worker.name()),

@@ -20,7 +20,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "AdminService";
+constexpr char kServiceName[] = "AdminService";
 
 // Of what a worker does, a client sees its tenant's tasks.
 void LeaveOutUnseen(const DispatchState& state, const Caller& caller, v1::Worker& worker) {
@@ -88,7 +88,7 @@ std::vector<v1::Worker> WorkersOf(const DispatchState& state, Moment now) {
 grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerContext* context,
                                                           const v1::GetServerInfoRequest*,
                                                           v1::ServerInfo* response) {
-  return RunUnary(env_, context, kService, "GetServerInfo", *env_.read, [=, this] {
+  return RunUnary(env_, context, kServiceName, "GetServerInfo", *env_.read, [=, this] {
     Scheduler& scheduler = *env_.scheduler;
     response->set_version(LWQ_VERSION);
     response->set_store(std::string(scheduler.store().name()));
@@ -137,7 +137,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::GetServerInfo(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerContext* context,
                                                         const v1::ListWorkersRequest* request,
                                                         v1::ListWorkersResponse* response) {
-  return RunUnaryAs(env_, context, kService, "ListWorkers", *env_.read,
+  return RunUnaryAs(env_, context, kServiceName, "ListWorkers", *env_.read,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_ASSIGN_OR_RETURN(const int page, PageSize(request->page_size(), 50));
                       ListQuery after;
@@ -166,7 +166,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListWorkers(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* AdminServiceImpl::ListTenants(grpc::CallbackServerContext* context,
                                                         const v1::ListTenantsRequest*,
                                                         v1::ListTenantsResponse* response) {
-  return RunUnary(env_, context, kService, "ListTenants", *env_.read, [=, this] {
+  return RunUnary(env_, context, kServiceName, "ListTenants", *env_.read, [=, this] {
     *response = TenantsOf(*env_.scheduler);
     return absl::OkStatus();
   });
@@ -175,7 +175,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::ListTenants(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerContext* context,
                                                          const v1::CordonWorkerRequest* request,
                                                          v1::Worker* response) {
-  return RunUnaryAs(env_, context, kService, "CordonWorker", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "CordonWorker", *env_.write,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckName(request->name(), "workers"));
                       const std::string id = request->name().substr(sizeof("workers/") - 1);
@@ -210,7 +210,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(grpc::CallbackServerCon
 grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerContext* context,
                                                            const v1::CollectGarbageRequest* request,
                                                            v1::CollectGarbageResponse* response) {
-  return RunUnary(env_, context, kService, "CollectGarbage", *env_.blob,
+  return RunUnary(env_, context, kServiceName, "CollectGarbage", *env_.blob,
                   [=, this]() -> absl::Status {
                     LWQ_ASSIGN_OR_RETURN(*response, collector_->Collect(request->dry_run()));
                     return absl::OkStatus();
@@ -221,7 +221,7 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CollectGarbage(grpc::CallbackServerC
 grpc::ServerUnaryReactor* AdminServiceImpl::DrainServer(grpc::CallbackServerContext* context,
                                                         const v1::DrainServerRequest* request,
                                                         v1::DrainServerResponse*) {
-  return RunUnary(env_, context, kService, "DrainServer", *env_.read,
+  return RunUnary(env_, context, kServiceName, "DrainServer", *env_.read,
                   [this] {
                     spdlog::info("drain was asked for");
                     if (env_.request_drain) env_.request_drain();

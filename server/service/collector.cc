@@ -34,9 +34,9 @@ constexpr absl::Duration kTermIsGood = absl::Seconds(1);
 
 // Whether a collection may go on. Another leader on the same blobs may need what this one found
 // that nobody does, and a server that is to end does not wait for the rest.
-class Permission {
+class DeletePermission {
  public:
-  explicit Permission(Scheduler* scheduler) : scheduler_(scheduler) {}
+  explicit DeletePermission(Scheduler* scheduler) : scheduler_(scheduler) {}
   // Before each step.
   absl::Status Check() {
     if (scheduler_->draining) return DrainingError();
@@ -57,7 +57,7 @@ class Permission {
 // One pass over the records: which stay, and which blobs those need.
 class Pass {
  public:
-  Pass(Store* store, const Retention& retention, int64_t now_us, Permission* permission)
+  Pass(Store* store, const Retention& retention, int64_t now_us, DeletePermission* permission)
       : store_(store), retention_(retention), now_us_(now_us), permission_(permission) {}
 
   absl::Status Look() {
@@ -150,7 +150,7 @@ class Pass {
   Store* const store_;
   const Retention& retention_;
   const int64_t now_us_;
-  Permission* const permission_;
+  DeletePermission* const permission_;
   int64_t oldest_lease_us_ = now_us_;
   std::unordered_set<std::string> needed_;  // by digest
   std::vector<Record> over_[kNumTables];    // past their time, without their values
@@ -171,7 +171,7 @@ absl::Status Unless(const absl::Status& status) {
 // What goes besides blobs.
 class Removal {
  public:
-  Removal(Scheduler* scheduler, Permission* permission)
+  Removal(Scheduler* scheduler, DeletePermission* permission)
       : scheduler_(*scheduler), store_(scheduler->store()), permission_(*permission) {}
 
   absl::Status Run(const Pass& pass) {
@@ -248,7 +248,7 @@ class Removal {
 
   Scheduler& scheduler_;
   Store& store_;
-  Permission& permission_;
+  DeletePermission& permission_;
 };
 
 // Deletes what no record needs, but for what somebody wrote or used less than the grace period
@@ -256,7 +256,7 @@ class Removal {
 class Sweep {
  public:
   Sweep(CollectableBlobStore* blobs, const Pass* pass, absl::Duration grace, Moment since,
-        bool dry_run, Permission* permission)
+        bool dry_run, DeletePermission* permission)
       : blobs_(*blobs),
         pass_(*pass),
         kept_if_written_after_(absl::FromUnixMicros(since.wall_us) - grace),
@@ -308,7 +308,7 @@ class Sweep {
   const absl::Time kept_if_written_after_;
   const absl::Duration since_;
   const bool dry_run_;
-  Permission& permission_;
+  DeletePermission& permission_;
 };
 
 }  // namespace
@@ -324,7 +324,7 @@ absl::StatusOr<v1::CollectGarbageResponse> Collector::Collect(bool dry_run) {
 
 absl::StatusOr<v1::CollectGarbageResponse> Collector::CollectAlone(bool dry_run) {
   const Moment now = scheduler_->Now();
-  Permission permission(scheduler_);
+  DeletePermission permission(scheduler_);
   Pass pass(&scheduler_->store(), retention_, now.wall_us, &permission);
   LWQ_RETURN_IF_ERROR(pass.Look());
   v1::CollectGarbageResponse result;

@@ -12,7 +12,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "DatasetService";
+constexpr char kServiceName[] = "DatasetService";
 
 // Of its content and whose it is: no tenant's is another's, or would tell that the other has it.
 std::string IdOf(const v1::Dataset& dataset, const std::string& tenant) {
@@ -147,7 +147,7 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServer
                                                             const v1::CreateDatasetRequest* request,
                                                             v1::Dataset* response) {
   return RunUnaryAs(
-      env_, context, kService, "CreateDataset", *env_.write,
+      env_, context, kServiceName, "CreateDataset", *env_.write,
       [=, this](const Caller& caller) { return DoCreate(caller, *request, *response); },
       {request, response});
 }
@@ -155,7 +155,7 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::CreateDataset(grpc::CallbackServer
 grpc::ServerUnaryReactor* DatasetServiceImpl::GetDataset(grpc::CallbackServerContext* context,
                                                          const v1::GetDatasetRequest* request,
                                                          v1::Dataset* response) {
-  return RunUnaryAs(env_, context, kService, "GetDataset", *env_.read,
+  return RunUnaryAs(env_, context, kServiceName, "GetDataset", *env_.read,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_ASSIGN_OR_RETURN(*response,
                                            SeenDataset(*env_.scheduler, caller, request->name()));
@@ -167,14 +167,14 @@ grpc::ServerUnaryReactor* DatasetServiceImpl::ListDatasets(grpc::CallbackServerC
                                                            const v1::ListDatasetsRequest* request,
                                                            v1::ListDatasetsResponse* response) {
   return RunUnaryAs(
-      env_, context, kService, "ListDatasets", *env_.read,
+      env_, context, kServiceName, "ListDatasets", *env_.read,
       [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* DatasetServiceImpl::DeleteDataset(grpc::CallbackServerContext* context,
                                                             const v1::DeleteDatasetRequest* request,
                                                             v1::DeleteDatasetResponse*) {
-  return RunUnaryAs(env_, context, kService, "DeleteDataset", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "DeleteDataset", *env_.write,
                     [=, this](const Caller& caller) { return DoDelete(caller, *request); },
                     {request});
 }

@@ -27,7 +27,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "JobService";
+constexpr char kServiceName[] = "JobService";
 constexpr int64_t kMaxQueuedJobs = 20'000;
 
 // Sorts by time of creation, and no two are equal.
@@ -348,7 +348,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
                                                     v1::Job* response) {
   // Looking at directories may hang, on a mount that does: then the writers must not.
   Executor& executor = request->job().spec().has_evaluate() ? *env_.files : *env_.write;
-  return RunUnaryAs(env_, context, kService, "CreateJob", executor,
+  return RunUnaryAs(env_, context, kServiceName, "CreateJob", executor,
                     [=, this](const Caller& caller) {
                       absl::Status status = DoCreate(caller, *request, *response);
                       if (!status.ok()) env_.scheduler->metrics().JobCreated("rejected");
@@ -360,7 +360,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
-  return RunUnaryAs(env_, context, kService, "GetJob", *env_.read, [=, this](const Caller& caller) {
+  return RunUnaryAs(env_, context, kServiceName, "GetJob", *env_.read, [=, this](const Caller& caller) {
     return ReadJob(caller, request->name(), *response);
   });
 }
@@ -369,7 +369,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* 
                                                    const v1::ListJobsRequest* request,
                                                    v1::ListJobsResponse* response) {
   return RunUnaryAs(
-      env_, context, kService, "ListJobs", *env_.read,
+      env_, context, kServiceName, "ListJobs", *env_.read,
       [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
@@ -377,7 +377,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::UpdateJob(grpc::CallbackServerContext*
                                                     const v1::UpdateJobRequest* request,
                                                     v1::Job* response) {
   return RunUnaryAs(
-      env_, context, kService, "UpdateJob", *env_.write,
+      env_, context, kServiceName, "UpdateJob", *env_.write,
       [=, this](const Caller& caller) { return DoUpdate(caller, *request, *response); },
       {request, response});
 }
@@ -386,7 +386,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::CancelJob(grpc::CallbackServerContext*
                                                     const v1::CancelJobRequest* request,
                                                     v1::Job* response) {
   return RunUnaryAs(
-      env_, context, kService, "CancelJob", *env_.write,
+      env_, context, kServiceName, "CancelJob", *env_.write,
       [=, this](const Caller& caller) { return DoCancel(caller, *request, *response); },
       {request, response});
 }
@@ -395,7 +395,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* 
                                                    const v1::RetryJobRequest* request,
                                                    v1::Job* response) {
   return RunUnaryAs(
-      env_, context, kService, "RetryJob", *env_.write,
+      env_, context, kServiceName, "RetryJob", *env_.write,
       [=, this](const Caller& caller) { return DoRetry(caller, *request, *response); },
       {request, response});
 }
@@ -403,7 +403,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::RetryJob(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* JobServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
                                                     const v1::DeleteJobRequest* request,
                                                     v1::DeleteJobResponse*) {
-  return RunUnaryAs(env_, context, kService, "DeleteJob", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "DeleteJob", *env_.write,
                     [=, this](const Caller& caller) { return DoDelete(caller, *request); },
                     {request});
 }
@@ -417,7 +417,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::PlanJob(grpc::CallbackServerContext* c
                                                   const v1::PlanJobRequest* request,
                                                   v1::PlanJobResponse* response) {
   return RunUnaryAs(
-      env_, context, kService, "PlanJob", *env_.read,
+      env_, context, kServiceName, "PlanJob", *env_.read,
       [=, this](const Caller& caller) { return DoPlan(caller, *request, *response); });
 }
 
@@ -425,7 +425,7 @@ grpc::ServerUnaryReactor* JobServiceImpl::ListTasks(grpc::CallbackServerContext*
                                                     const v1::ListTasksRequest* request,
                                                     v1::ListTasksResponse* response) {
   return RunUnaryAs(
-      env_, context, kService, "ListTasks", *env_.read,
+      env_, context, kServiceName, "ListTasks", *env_.read,
       [=, this](const Caller& caller) { return DoListTasks(caller, *request, *response); });
 }
 

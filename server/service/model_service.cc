@@ -20,7 +20,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "ModelService";
+constexpr char kServiceName[] = "ModelService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr size_t kIdPrefix = 40;
 // Of what an inventory holds. Raised when that grows, so that a directory that was registered
@@ -78,7 +78,7 @@ class ModelWait final : public grpc::ServerUnaryReactor, public LongCall {
         response_(response),
         deadline_(env.scheduler->clock().Steady() +
                   absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
-        record_(env, context, kService, "GetModel", this) {}
+        record_(env, context, kServiceName, "GetModel", this) {}
 
   void Begin() {
     if (absl::Status admitted = record_.Admit(); !admitted.ok()) return End(admitted);
@@ -222,7 +222,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::CreateModel(grpc::CallbackServerCont
                                                         const v1::CreateModelRequest* request,
                                                         v1::Model* response) {
   return RunUnaryAs(
-      env_, context, kService, "CreateModel", *env_.files,
+      env_, context, kServiceName, "CreateModel", *env_.files,
       [=, this](const Caller& caller) { return DoCreate(caller, *request, *response); },
       {request, response});
 }
@@ -239,7 +239,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::ListModels(grpc::CallbackServerConte
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
   return RunUnaryAs(
-      env_, context, kService, "ListModels", *env_.read,
+      env_, context, kServiceName, "ListModels", *env_.read,
       [=, this](const Caller& caller) { return DoList(caller, *request, *response); });
 }
 
@@ -247,7 +247,7 @@ grpc::ServerUnaryReactor* ModelServiceImpl::DeleteModel(grpc::CallbackServerCont
                                                         const v1::DeleteModelRequest* request,
                                                         v1::DeleteModelResponse*) {
   return RunUnaryAs(
-      env_, context, kService, "DeleteModel", *env_.write,
+      env_, context, kServiceName, "DeleteModel", *env_.write,
       [=, this](const Caller& caller) -> absl::Status {
         LWQ_RETURN_IF_ERROR(CheckName(request->name(), "models"));
         LWQ_ASSIGN_OR_RETURN(const RequestMark mark, MarkOf(*request, caller.tenant));

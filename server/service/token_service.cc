@@ -6,7 +6,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "TokenService";
+constexpr char kServiceName[] = "TokenService";
 
 }  // namespace
 
@@ -19,7 +19,7 @@ absl::Status TokenServiceImpl::CheckTaken() const {
 grpc::ServerUnaryReactor* TokenServiceImpl::CreateToken(grpc::CallbackServerContext* context,
                                                         const v1::CreateTokenRequest* request,
                                                         v1::CreateTokenResponse* response) {
-  return RunUnaryAs(env_, context, kService, "CreateToken", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "CreateToken", *env_.write,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckTaken());
                       LWQ_ASSIGN_OR_RETURN(*response, tokens_->Create(*request, caller.name));
@@ -31,7 +31,7 @@ grpc::ServerUnaryReactor* TokenServiceImpl::CreateToken(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* TokenServiceImpl::ListTokens(grpc::CallbackServerContext* context,
                                                        const v1::ListTokensRequest* request,
                                                        v1::ListTokensResponse* response) {
-  return RunUnary(env_, context, kService, "ListTokens", *env_.read, [=, this]() -> absl::Status {
+  return RunUnary(env_, context, kServiceName, "ListTokens", *env_.read, [=, this]() -> absl::Status {
     LWQ_RETURN_IF_ERROR(CheckTaken());
     LWQ_ASSIGN_OR_RETURN(*response, tokens_->List(*request));
     return absl::OkStatus();
@@ -41,7 +41,7 @@ grpc::ServerUnaryReactor* TokenServiceImpl::ListTokens(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* TokenServiceImpl::RevokeToken(grpc::CallbackServerContext* context,
                                                         const v1::RevokeTokenRequest* request,
                                                         v1::Token* response) {
-  return RunUnary(env_, context, kService, "RevokeToken", *env_.write,
+  return RunUnary(env_, context, kServiceName, "RevokeToken", *env_.write,
                   [=, this]() -> absl::Status {
                     LWQ_RETURN_IF_ERROR(CheckTaken());
                     LWQ_ASSIGN_OR_RETURN(*response, tokens_->Revoke(*request));

@@ -16,7 +16,7 @@
 namespace lwq {
 namespace {
 
-constexpr char kService[] = "WorkerService";
+constexpr char kServiceName[] = "WorkerService";
 constexpr int kMaxWaitSeconds = 20;
 constexpr int kProtocol = 2;
 // It is kept for as long as the worker is known. Those of today have some 20 KiB.
@@ -54,7 +54,7 @@ class LeaseCall final : public grpc::ServerUnaryReactor, public LongCall {
         response_(response),
         deadline_(env.scheduler->clock().Steady() +
                   absl::Seconds(std::clamp(request.wait_seconds(), 0, kMaxWaitSeconds))),
-        record_(env, context, kService, "LeaseTasks", this) {}
+        record_(env, context, kServiceName, "LeaseTasks", this) {}
 
   void Begin() {
     absl::Status admitted = record_.Admit();
@@ -277,7 +277,7 @@ absl::Status WorkerServiceImpl::DoComplete(const v1::CompleteTaskRequest& reques
 grpc::ServerUnaryReactor* WorkerServiceImpl::RegisterWorker(
     grpc::CallbackServerContext* context, const v1::RegisterWorkerRequest* request,
     v1::RegisterWorkerResponse* response) {
-  return RunUnaryAs(env_, context, kService, "RegisterWorker", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "RegisterWorker", *env_.write,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
                       return DoRegister(*request, *response);
@@ -296,7 +296,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::LeaseTasks(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerContext* context,
                                                        const v1::HeartbeatRequest* request,
                                                        v1::HeartbeatResponse* response) {
-  return RunUnaryAs(env_, context, kService, "Heartbeat", *env_.beat,
+  return RunUnaryAs(env_, context, kServiceName, "Heartbeat", *env_.beat,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
                       absl::StatusOr<v1::HeartbeatResponse> answer = env_.scheduler->Beat(*request);
@@ -310,7 +310,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::Heartbeat(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* WorkerServiceImpl::CompleteTask(grpc::CallbackServerContext* context,
                                                           const v1::CompleteTaskRequest* request,
                                                           v1::CompleteTaskResponse*) {
-  return RunUnaryAs(env_, context, kService, "CompleteTask", *env_.tasks,
+  return RunUnaryAs(env_, context, kServiceName, "CompleteTask", *env_.tasks,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
                       absl::Status status = DoComplete(*request);
@@ -323,7 +323,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
                                                       const v1::FailTaskRequest* request,
                                                       v1::FailTaskResponse*) {
   return RunUnaryAs(
-      env_, context, kService, "FailTask", *env_.write,
+      env_, context, kServiceName, "FailTask", *env_.write,
       [=, this](const Caller& caller) -> absl::Status {
         LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
         spdlog::warn("failed task={} worker={}: {} {}", LogSafe(request->task().substr(0, 12)),
@@ -340,7 +340,7 @@ grpc::ServerUnaryReactor* WorkerServiceImpl::FailTask(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* WorkerServiceImpl::ReleaseTasks(grpc::CallbackServerContext* context,
                                                           const v1::ReleaseTasksRequest* request,
                                                           v1::ReleaseTasksResponse*) {
-  return RunUnaryAs(env_, context, kService, "ReleaseTasks", *env_.write,
+  return RunUnaryAs(env_, context, kServiceName, "ReleaseTasks", *env_.write,
                     [=, this](const Caller& caller) -> absl::Status {
                       LWQ_RETURN_IF_ERROR(CheckWorkerId(caller, request->worker_id()));
                       absl::Status status = env_.scheduler->Run(

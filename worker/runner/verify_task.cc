@@ -27,7 +27,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kTokens = 128;
+constexpr int64_t kProofTokens = 128;
 
 // A model with what its last layer makes of some tokens.
 struct RanModel {
@@ -41,7 +41,7 @@ absl::StatusOr<RanModel> RunModel(const TaskContext& context, const DecoderSpec&
   RanModel model;
   LWQ_ASSIGN_OR_RETURN(model.decoder,
                        OpenDecoder(context, spec, &weights, compute, /*chunk_tokens=*/0));
-  std::vector<int32_t> tokens(std::min(kTokens, spec.max_positions));
+  std::vector<int32_t> tokens(std::min(kProofTokens, spec.max_positions));
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = static_cast<int32_t>((i * 7919 + 1) % spec.vocab_size);
   }

@@ -13,7 +13,7 @@
 namespace lwq {
 namespace {
 
-absl::Status Unsupported(absl::string_view what) {
+absl::Status UnsupportedModel(absl::string_view what) {
   return Failure(reasons::kGgufUnsupported, absl::StrCat("a GGUF file of this model: ", what));
 }
 
@@ -59,7 +59,7 @@ class KeyWriter {
   void SetNumber(absl::string_view key, double value) { Set(key, static_cast<float>(value)); }
 
   absl::Status LlamaCppHas(absl::string_view has, absl::string_view here) const {
-    return Unsupported(
+    return UnsupportedModel(
         absl::StrCat("llama.cpp's ", family_.architecture, " has ", has, ", the model ", here));
   }
 

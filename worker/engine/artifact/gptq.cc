@@ -21,8 +21,8 @@ namespace {
 // Whole words in both dimensions, as every reader of these files wants.
 constexpr int64_t kFeatureMultiple = 32;
 
-absl::Status PackedShape(absl::string_view module, absl::string_view suffix,
-                         const TensorView& found, absl::string_view expected) {
+absl::Status WrongShape(absl::string_view module, absl::string_view suffix, const TensorView& found,
+                        absl::string_view expected) {
   return Failure(reasons::kPackedShape,
                  absl::StrCat("tensor ", module, suffix, " is ", NameOf(found.dtype), " [",
                               absl::StrJoin(found.shape, ", "), "], expected ", expected));
@@ -66,7 +66,7 @@ std::string Transposed(const TensorView& tensor, int64_t first, int64_t count) {
 
 std::string Transposed(const TensorView& tensor) { return Transposed(tensor, 0, tensor.shape[1]); }
 
-TensorView ViewOf(DType dtype, std::vector<int64_t> shape, const std::string& bytes) {
+TensorView ViewOfPart(DType dtype, std::vector<int64_t> shape, const std::string& bytes) {
   return {dtype, std::move(shape), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}};
 }
 
@@ -83,30 +83,29 @@ absl::StatusOr<Shapes> ReadShapes(absl::string_view module, FoundLinear& found) 
                       weight.shape[0] > 0 && weight.shape[1] > 0 &&
                       weight.shape[1] % kFeatureMultiple == 0;
   if (!matrix) {
-    return PackedShape(
-        module, ".qweight", weight,
-        "I32 [in_features * bits / 32, out_features], out_features a multiple of 32");
+    return WrongShape(module, ".qweight", weight,
+                      "I32 [in_features * bits / 32, out_features], out_features a multiple of 32");
   }
   const int64_t outs = weight.shape[1];
   if (scales.shape.size() != 2 || scales.shape[0] <= 0 || scales.shape[1] != outs ||
       !IsWeightFloat(scales.dtype)) {
-    return PackedShape(module, ".scales", scales,
-                       absl::StrCat("F16, BF16 or F32 [groups, ", outs, "]"));
+    return WrongShape(module, ".scales", scales,
+                      absl::StrCat("F16, BF16 or F32 [groups, ", outs, "]"));
   }
   Shapes shapes{0, scales.shape[0]};
   const int64_t per_bit = outs / kFeatureMultiple;
   if (zeros.dtype != DType::kI32 || zeros.shape.size() != 2 || zeros.shape[0] != shapes.groups ||
       zeros.shape[1] <= 0 || zeros.shape[1] % per_bit != 0 ||
       zeros.shape[1] / per_bit > GridFormat::kMaxBits) {
-    return PackedShape(module, ".qzeros", zeros,
-                       absl::StrCat("I32 [", shapes.groups, ", bits * ", outs,
-                                    " / 32] for a width of 1 to 8 bits"));
+    return WrongShape(module, ".qzeros", zeros,
+                      absl::StrCat("I32 [", shapes.groups, ", bits * ", outs,
+                                   " / 32] for a width of 1 to 8 bits"));
   }
   shapes.bits = static_cast<int>(zeros.shape[1] / per_bit);
   // 32 codes are `bits` words; no more words than a file has bytes, so that this cannot overflow.
   const int64_t ins = weight.shape[0] / shapes.bits * kFeatureMultiple;
   if (weight.shape[0] % shapes.bits != 0 || ins % shapes.groups != 0) {
-    return PackedShape(
+    return WrongShape(
         module, ".qweight", weight,
         absl::StrCat("rows of ", shapes.bits, " bits in ", shapes.groups, " equal groups"));
   }
@@ -119,7 +118,7 @@ absl::StatusOr<Shapes> ReadShapes(absl::string_view module, FoundLinear& found) 
 absl::StatusOr<std::vector<int32_t>> ReadOrder(absl::string_view module, const TensorView& order,
                                                int64_t ins, int64_t groups) {
   if (order.dtype != DType::kI32 || order.shape != std::vector<int64_t>{ins}) {
-    return PackedShape(module, ".g_idx", order, absl::StrCat("I32 [", ins, "]"));
+    return WrongShape(module, ".g_idx", order, absl::StrCat("I32 [", ins, "]"));
   }
   const int64_t size = ins / groups;
   std::vector<int32_t> inputs(static_cast<size_t>(ins));
@@ -159,10 +158,10 @@ std::string Reordered(const std::string& rows, int64_t num_rows, int bits,
   return out;
 }
 
-class Coding final : public LinearCoding {
+class PackedCoding final : public LinearCoding {
  public:
   // `less`: how much less than the zero point is stored.
-  explicit Coding(int less) : less_(less) {}
+  explicit PackedCoding(int less) : less_(less) {}
 
   absl::string_view mark() const override { return ".qweight"; }
 
@@ -211,11 +210,12 @@ class Coding final : public LinearCoding {
     }
     owned.bytes.push_back(Transposed(scales, first, count));
     if (!grid.symmetric()) owned.bytes.push_back(ZerosPart(zeros, grid.bits(), first, count));
-    owned.linear.parts.push_back(ViewOf(DType::kI32, {count, weight.shape[0]}, owned.bytes[0]));
-    owned.linear.parts.push_back(ViewOf(scales.dtype, {count, scales.shape[0]}, owned.bytes[1]));
+    owned.linear.parts.push_back(ViewOfPart(DType::kI32, {count, weight.shape[0]}, owned.bytes[0]));
+    owned.linear.parts.push_back(
+        ViewOfPart(scales.dtype, {count, scales.shape[0]}, owned.bytes[1]));
     if (!grid.symmetric()) {
       owned.linear.parts.push_back(
-          ViewOf(DType::kI32, {words * grid.bits(), zeros.shape[0]}, owned.bytes[2]));
+          ViewOfPart(DType::kI32, {words * grid.bits(), zeros.shape[0]}, owned.bytes[2]));
     }
     return owned;
   }
@@ -230,7 +230,7 @@ class Coding final : public LinearCoding {
     const int64_t groups = grid->NumGroups(ins);
     if (absl::EndsWith(name, ".qweight")) {
       made = Transposed(linear.parts[0]);
-      return ViewOf(DType::kI32, {PackedWords(ins, grid->bits()), outs}, made);
+      return ViewOfPart(DType::kI32, {PackedWords(ins, grid->bits()), outs}, made);
     }
     if (absl::EndsWith(name, ".scales")) return Scales(name, linear.parts[1], made);
     if (absl::EndsWith(name, ".qzeros")) {
@@ -238,14 +238,14 @@ class Coding final : public LinearCoding {
           Row(std::vector<uint8_t>(static_cast<size_t>(outs), Middle(grid->bits())), grid->bits());
       const std::string row = made;
       for (int64_t g = 1; g < groups; ++g) made += row;
-      return ViewOf(DType::kI32, {groups, PackedWords(outs, grid->bits())}, made);
+      return ViewOfPart(DType::kI32, {groups, PackedWords(outs, grid->bits())}, made);
     }
     made.assign(static_cast<size_t>(4 * ins), '\0');
     for (int64_t k = 0; k < ins; ++k) {
       const int32_t group = static_cast<int32_t>(k / (ins / groups));
       std::memcpy(made.data() + 4 * k, &group, 4);
     }
-    return ViewOf(DType::kI32, {ins}, made);
+    return ViewOfPart(DType::kI32, {ins}, made);
   }
 
  private:
@@ -297,7 +297,7 @@ class Coding final : public LinearCoding {
       for (uint8_t& field : fields) field = static_cast<uint8_t>(field + less_);
       rows += Row(fields, bits);
     }
-    return Transposed(ViewOf(DType::kI32, zeros.shape, rows), first / kFeatureMultiple * bits,
+    return Transposed(ViewOfPart(DType::kI32, zeros.shape, rows), first / kFeatureMultiple * bits,
                       count / kFeatureMultiple * bits);
   }
 
@@ -317,7 +317,7 @@ class Coding final : public LinearCoding {
         std::memcpy(made.data() + 2 * (g * values.rows() + r), &stored, 2);
       }
     }
-    return ViewOf(DType::kF16, {values.cols(), values.rows()}, made);
+    return ViewOfPart(DType::kF16, {values.cols(), values.rows()}, made);
   }
 
   const int less_;
@@ -326,12 +326,12 @@ class Coding final : public LinearCoding {
 }  // namespace
 
 const LinearCoding& GptqCoding() {
-  static const auto& coding = *new Coding(1);
+  static const auto& coding = *new PackedCoding(1);
   return coding;
 }
 
 const LinearCoding& GptqV2Coding() {
-  static const auto& coding = *new Coding(0);
+  static const auto& coding = *new PackedCoding(0);
   return coding;
 }
 

@@ -147,7 +147,7 @@ Json QuantizationConfig(const ModelInventory& model, const Plan& plan) {
           {"config_groups", std::move(groups)}};
 }
 
-absl::Status Unsupported(absl::string_view where, absl::string_view what) {
+absl::Status UnsupportedConfig(absl::string_view where, absl::string_view what) {
   return Failure(reasons::kQuantMethodUnsupported,
                  absl::StrCat(where, ": quantization_config ", what,
                               "; lwq reads dense models, compressed-tensors "
@@ -166,7 +166,7 @@ absl::Status CheckFp8(const Json& config, absl::string_view where) {
   const auto block = config.find("weight_block_size");
   const bool blocks = block != config.end() && *block == Json::array({kFp8Block, kFp8Block});
   if (StringOr(config, "fmt", "e4m3") == "e4m3" && blocks) return absl::OkStatus();
-  return Unsupported(where, "(fp8) is not of e4m3 in blocks of 128 by 128");
+  return UnsupportedConfig(where, "(fp8) is not of e4m3 in blocks of 128 by 128");
 }
 
 bool IsNull(const Json& object, const char* key) {
@@ -188,7 +188,7 @@ absl::StatusOr<const WeightFormat*> ReadEightBitGroup(const Json& group, bool fl
   };
   if (!is("weights", "channel", false) || !is("input_activations", "token", true) ||
       !IsNull(group, "output_activations")) {
-    return Unsupported(
+    return UnsupportedConfig(
         where,
         "is of 8 bits, but not of symmetric weights by channel and dynamic inputs by "
         "token");
@@ -200,16 +200,16 @@ absl::StatusOr<const WeightFormat*> ReadEightBitGroup(const Json& group, bool fl
 absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::string& global_format,
                                               absl::string_view where) {
   if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) {
-    return Unsupported(where, "has a group without weights");
+    return UnsupportedConfig(where, "has a group without weights");
   }
   const std::string format = StringOr(group, "format", global_format);
   if (format == kIntegerFormat || format == kFloatFormat) {
     return ReadEightBitGroup(group, format == kFloatFormat, where);
   }
-  if (format != kFormat) return Unsupported(where, absl::StrCat("has the format ", format));
+  if (format != kFormat) return UnsupportedConfig(where, absl::StrCat("has the format ", format));
   for (const char* key : {"input_activations", "output_activations"}) {
     if (group.contains(key) && !group[key].is_null()) {
-      return Unsupported(where, absl::StrCat("quantizes ", key));
+      return UnsupportedConfig(where, absl::StrCat("quantizes ", key));
     }
   }
   const Json& weights = group["weights"];
@@ -220,9 +220,9 @@ absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::stri
                        weights["num_bits"].get<uint64_t>() <= 8;
   if (!bits_ok || StringOr(weights, "type", "int") != "int" ||
       (strategy != "group" && strategy != "channel") || order == "group") {
-    return Unsupported(where,
-                       "has weights that are not integers of 1 to 8 bits by group or channel "
-                       "without stored order");
+    return UnsupportedConfig(where,
+                             "has weights that are not integers of 1 to 8 bits by group or channel "
+                             "without stored order");
   }
   const bool symmetric = !weights.contains("symmetric") || !weights["symmetric"].is_boolean() ||
                          weights["symmetric"].get<bool>();
@@ -230,7 +230,7 @@ absl::StatusOr<const WeightFormat*> ReadGroup(const Json& group, const std::stri
   if (strategy == "group") {
     if (!weights.contains("group_size") || !weights["group_size"].is_number_unsigned() ||
         weights["group_size"].get<uint64_t>() - 1 >= kMaxGroupSize) {
-      return Unsupported(where, "has the strategy group without a sensible group_size");
+      return UnsupportedConfig(where, "has the strategy group without a sensible group_size");
     }
     group_size = weights["group_size"].get<int64_t>();
   }
@@ -271,7 +271,7 @@ absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view co
   DeclaredQuantization declared;
   const auto found = config.find("quantization_config");
   if (found == config.end() || found->is_null()) return declared;
-  if (!found->is_object()) return Unsupported(where, "is not an object");
+  if (!found->is_object()) return UnsupportedConfig(where, "is not an object");
   const std::string method = StringOr(*found, "quant_method", "(none)");
   if (method == kFp8Method) {
     LWQ_RETURN_IF_ERROR(CheckFp8(*found, where));
@@ -279,10 +279,11 @@ absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view co
     return declared;
   }
   if (method == kGptqMethod) return ReadGptqConfig(found->dump(), where);
-  if (method != kMethod) return Unsupported(where, absl::StrCat("has the quant_method ", method));
+  if (method != kMethod)
+    return UnsupportedConfig(where, absl::StrCat("has the quant_method ", method));
   const auto groups = found->find("config_groups");
   if (groups == found->end() || !groups->is_object() || groups->empty()) {
-    return Unsupported(where, "has no config_groups");
+    return UnsupportedConfig(where, "has no config_groups");
   }
   const std::string format = StringOr(*found, "format", kFormat);
   for (const auto& group : groups->items()) {
@@ -310,8 +311,8 @@ absl::Status CheckFp8Declared(const Checkpoint& checkpoint) {
   LWQ_ASSIGN_OR_RETURN(const DeclaredQuantization declared,
                        ReadDeclaredQuantization(checkpoint.directory()));
   if (declared.fp8_blocks) return absl::OkStatus();
-  return Unsupported(JoinPath(checkpoint.directory(), "config.json"),
-                     "does not say \"quant_method\": \"fp8\", but weights are F8_E4M3");
+  return UnsupportedConfig(JoinPath(checkpoint.directory(), "config.json"),
+                           "does not say \"quant_method\": \"fp8\", but weights are F8_E4M3");
 }
 
 SideConfig SideConfigOf(const ModelInventory& model, const Plan& plan) {

@@ -80,7 +80,7 @@ class InputRows : public Collector {
   std::vector<Sample> samples_;  // by input
 };
 
-absl::StatusOr<std::unique_ptr<Collector>> Make(const CollectorContext& context) {
+absl::StatusOr<std::unique_ptr<Collector>> MakeInputRows(const CollectorContext& context) {
   return std::make_unique<InputRows>(context);
 }
 
@@ -91,7 +91,7 @@ const CollectorDef input_rows_collector = {
     .help = "128 rows of each input, drawn from all tokens alike",
     .watches_inputs = true,
     .watches_directions = false,
-    .make = &Make,
+    .make = &MakeInputRows,
 };
 
 }  // namespace lwq

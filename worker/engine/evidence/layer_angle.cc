@@ -33,7 +33,7 @@ class LayerAngle : public Collector {
   double mean_ = 0;
 };
 
-absl::StatusOr<std::unique_ptr<Collector>> Make(const CollectorContext&) {
+absl::StatusOr<std::unique_ptr<Collector>> MakeLayerAngle(const CollectorContext&) {
   return std::make_unique<LayerAngle>();
 }
 
@@ -44,7 +44,7 @@ const CollectorDef layer_angle_collector = {
     .help = "the mean angle of a layer's input and output at the last token of each sequence",
     .watches_inputs = false,
     .watches_directions = true,
-    .make = &Make,
+    .make = &MakeLayerAngle,
 };
 
 }  // namespace lwq

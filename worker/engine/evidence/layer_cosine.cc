@@ -24,7 +24,7 @@ class LayerCosine : public Collector {
   double mean_ = 0;
 };
 
-absl::StatusOr<std::unique_ptr<Collector>> Make(const CollectorContext&) {
+absl::StatusOr<std::unique_ptr<Collector>> MakeLayerCosine(const CollectorContext&) {
   return std::make_unique<LayerCosine>();
 }
 
@@ -35,7 +35,7 @@ const CollectorDef layer_cosine_collector = {
     .help = "the mean cosine of a layer's input and output",
     .watches_inputs = false,
     .watches_directions = true,
-    .make = &Make,
+    .make = &MakeLayerCosine,
 };
 
 }  // namespace lwq

@@ -5,7 +5,7 @@
 namespace lwq {
 namespace {
 
-constexpr int kBlock = 32;
+constexpr int kBlockSize = 32;
 constexpr auto kQ4_0Levels = EvenLevels<-8, 16>();
 constexpr auto kQ4_1Levels = EvenLevels<0, 16>();
 constexpr auto kQ5_0Levels = EvenLevels<-16, 32>();
@@ -16,7 +16,7 @@ constexpr auto kQ8_0Levels = EvenLevels<-128, 256>();
 constexpr uint16_t Negated(uint16_t half) { return half ^ 0x8000u; }
 
 void PackFifthBits(const uint8_t* codes, uint8_t* bytes) {
-  for (int b = 0; b < kBlock / 8; ++b) {
+  for (int b = 0; b < kBlockSize / 8; ++b) {
     int bits = 0;
     for (int i = 0; i < 8; ++i) bits |= (codes[8 * b + i] >> 4 & 1) << i;
     bytes[b] = static_cast<uint8_t>(bits);
@@ -25,39 +25,39 @@ void PackFifthBits(const uint8_t* codes, uint8_t* bytes) {
 
 void PackQ4_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
-  PackNibbles(block.codes, kBlock / 2, bytes + 2);
+  PackNibbles(block.codes, kBlockSize / 2, bytes + 2);
 }
 
 void PackQ4_1(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   StoreU16(Negated(block.min), bytes + 2);
-  PackNibbles(block.codes, kBlock / 2, bytes + 4);
+  PackNibbles(block.codes, kBlockSize / 2, bytes + 4);
 }
 
 void PackQ5_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   PackFifthBits(block.codes, bytes + 2);
-  PackNibbles(block.codes, kBlock / 2, bytes + 6);
+  PackNibbles(block.codes, kBlockSize / 2, bytes + 6);
 }
 
 void PackQ5_1(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
   StoreU16(Negated(block.min), bytes + 2);
   PackFifthBits(block.codes, bytes + 4);
-  PackNibbles(block.codes, kBlock / 2, bytes + 8);
+  PackNibbles(block.codes, kBlockSize / 2, bytes + 8);
 }
 
 // Codes are levels + 128; files hold the levels as signed bytes.
 void PackQ8_0(const GgufBlock& block, uint8_t* bytes) {
   StoreU16(block.scale, bytes);
-  for (int i = 0; i < kBlock; ++i) bytes[2 + i] = block.codes[i] ^ 0x80u;
+  for (int i = 0; i < kBlockSize; ++i) bytes[2 + i] = block.codes[i] ^ 0x80u;
 }
 
 constexpr BlockLayout LayoutOf(int bytes, int min_at, BitField low, BitField high,
                                int first_level) {
-  return {.block_size = kBlock,
+  return {.block_size = kBlockSize,
           .block_bytes = bytes,
-          .sub_block_size = kBlock,
+          .sub_block_size = kBlockSize,
           .scale_at = 0,
           .min_at = min_at,
           .min_added = min_at > 0,
@@ -66,15 +66,15 @@ constexpr BlockLayout LayoutOf(int bytes, int min_at, BitField low, BitField hig
           .first_level = first_level};
 }
 // Nibbles from a byte on; the fifth bits are a row of bits.
-constexpr BitField Nibbles(int at) { return {.bits = 4, .at = at, .run = kBlock / 2}; }
+constexpr BitField NibblesAt(int at) { return {.bits = 4, .at = at, .run = kBlockSize / 2}; }
 constexpr BitField FifthBits(int at) { return {.bits = 1, .at = at}; }
-constexpr BlockLayout kQ4_0Layout = LayoutOf(18, -1, Nibbles(2), {}, -8);
-constexpr BlockLayout kQ4_1Layout = LayoutOf(20, 2, Nibbles(4), {}, 0);
-constexpr BlockLayout kQ5_0Layout = LayoutOf(22, -1, Nibbles(6), FifthBits(2), -16);
-constexpr BlockLayout kQ5_1Layout = LayoutOf(24, 2, Nibbles(8), FifthBits(4), 0);
-constexpr BlockLayout kQ8_0Layout = {.block_size = kBlock,
+constexpr BlockLayout kQ4_0Layout = LayoutOf(18, -1, NibblesAt(2), {}, -8);
+constexpr BlockLayout kQ4_1Layout = LayoutOf(20, 2, NibblesAt(4), {}, 0);
+constexpr BlockLayout kQ5_0Layout = LayoutOf(22, -1, NibblesAt(6), FifthBits(2), -16);
+constexpr BlockLayout kQ5_1Layout = LayoutOf(24, 2, NibblesAt(8), FifthBits(4), 0);
+constexpr BlockLayout kQ8_0Layout = {.block_size = kBlockSize,
                                      .block_bytes = 34,
-                                     .sub_block_size = kBlock,
+                                     .sub_block_size = kBlockSize,
                                      .low = {.bits = 8, .at = 2},
                                      .flipped = 0x80,
                                      .first_level = -128};

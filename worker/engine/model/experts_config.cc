@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kMaxExperts = 1024;
 constexpr int64_t kMaxExpertsInAll = 65536;  // each has a description of its own
-constexpr int64_t kMaxIntermediate = 1 << 20;
+constexpr int64_t kMaxExpertIntermediate = 1 << 20;
 
 }  // namespace
 
@@ -42,8 +42,9 @@ absl::Status ReadQwenExperts(const ConfigReader& config, int64_t num_experts, in
                              int64_t intermediate_size, LlamaShapedConfig& shape) {
   LWQ_ASSIGN_OR_RETURN(LlamaExperts experts,
                        ReadExperts(config, num_experts, per_token, shape.attention.size()));
-  LWQ_ASSIGN_OR_RETURN(experts.intermediate_size,
-                       config.Int("moe_intermediate_size", 1, kMaxIntermediate, intermediate_size));
+  LWQ_ASSIGN_OR_RETURN(
+      experts.intermediate_size,
+      config.Int("moe_intermediate_size", 1, kMaxExpertIntermediate, intermediate_size));
   LWQ_ASSIGN_OR_RETURN(experts.normalized, config.Bool("norm_topk_prob", false));
   const int64_t num_layers = static_cast<int64_t>(shape.attention.size());
   LWQ_ASSIGN_OR_RETURN(const int64_t step, config.Int("decoder_sparse_step", 1, INT32_MAX, 1));

@@ -10,7 +10,7 @@ namespace lwq {
 namespace {
 
 constexpr double kGlobalTheta = 1e6, kLocalTheta = 1e4;
-constexpr double kMaxTheta = 1e12;
+constexpr double kMaxLocalTheta = 1e12;
 
 // Rotary embeddings of layers with a window and of those without.
 struct Ropes {
@@ -27,12 +27,12 @@ absl::StatusOr<Ropes> ReadRopes(const ConfigReader& config, const LlamaShapedCon
   if (!config.Has("rope_parameters")) {
     LWQ_ASSIGN_OR_RETURN(ropes.full, ReadRope(config, full));
     LWQ_ASSIGN_OR_RETURN(ropes.sliding.theta,
-                         config.Number("rope_local_base_freq", 1, kMaxTheta, sliding.theta));
+                         config.Number("rope_local_base_freq", 1, kMaxLocalTheta, sliding.theta));
     return ropes;
   }
-  LWQ_ASSIGN_OR_RETURN(full.theta, config.Number("rope_theta", 1, kMaxTheta, full.theta));
+  LWQ_ASSIGN_OR_RETURN(full.theta, config.Number("rope_theta", 1, kMaxLocalTheta, full.theta));
   LWQ_ASSIGN_OR_RETURN(sliding.theta,
-                       config.Number("rope_local_base_freq", 1, kMaxTheta, sliding.theta));
+                       config.Number("rope_local_base_freq", 1, kMaxLocalTheta, sliding.theta));
   LWQ_ASSIGN_OR_RETURN(const ConfigReader parameters, config.Object("rope_parameters"));
   ropes.full.theta = full.theta;
   ropes.sliding.theta = sliding.theta;

@@ -20,17 +20,17 @@ constexpr char kByteLevelRegex[] =
 constexpr size_t kMaxAddedTokens = 100'000;
 constexpr size_t kMaxAddedTokenBytes = 4096;
 
-absl::Status Unsupported(absl::string_view part, absl::string_view what) {
+absl::Status UnsupportedPart(absl::string_view part, absl::string_view what) {
   return Failure(reasons::kTokenizerUnsupported,
                  absl::StrCat("tokenizer.json: ", part, " ", what, " is not supported"));
 }
 
-absl::Status Invalid(absl::string_view message) {
+absl::Status InvalidFile(absl::string_view message) {
   return Failure(reasons::kTokenizerInvalid, absl::StrCat("tokenizer.json: ", message));
 }
 
 absl::StatusOr<std::string> TypeOf(const Json& part, absl::string_view where) {
-  if (!part.is_object()) return Invalid(absl::StrCat(where, " is not an object"));
+  if (!part.is_object()) return InvalidFile(absl::StrCat(where, " is not an object"));
   return StringField(part, "type", "");
 }
 
@@ -43,7 +43,8 @@ absl::Status ForEachStep(const Json& part, const char* list_key, absl::string_vi
   LWQ_ASSIGN_OR_RETURN(const std::string type, TypeOf(part, where));
   if (type != "Sequence") return read(part, type);
   const Json& list = FieldOrNull(part, list_key);
-  if (!list.is_array()) return Invalid(absl::StrCat(where, ": \"", list_key, "\" is not a list"));
+  if (!list.is_array())
+    return InvalidFile(absl::StrCat(where, ": \"", list_key, "\" is not a list"));
   for (const Json& member : list) {
     LWQ_RETURN_IF_ERROR(ForEachStep(member, list_key, where, read));
   }
@@ -58,7 +59,7 @@ absl::StatusOr<TextPattern> ReadPattern(const Json& part, absl::string_view wher
     const Json& regex = FieldOrNull(pattern, "Regex");
     if (regex.is_string()) return TextPattern::FromRegex(regex.get<std::string>());
   }
-  return Invalid(absl::StrCat(where, ": \"pattern\" must be {\"String\"} or {\"Regex\"}"));
+  return InvalidFile(absl::StrCat(where, ": \"pattern\" must be {\"String\"} or {\"Regex\"}"));
 }
 
 absl::StatusOr<SplitBehavior> ReadBehavior(const Json& part) {
@@ -68,7 +69,7 @@ absl::StatusOr<SplitBehavior> ReadBehavior(const Json& part) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  return Unsupported("the behavior", absl::StrCat("\"", name, "\" of a pre-tokenizer"));
+  return UnsupportedPart("the behavior", absl::StrCat("\"", name, "\" of a pre-tokenizer"));
 }
 
 absl::Status ReadNormalizer(const Json& part, std::vector<NormalizerStep>* steps) {
@@ -85,7 +86,7 @@ absl::Status ReadNormalizer(const Json& part, std::vector<NormalizerStep>* steps
           LWQ_ASSIGN_OR_RETURN(std::string content, StringField(step, "content", ""));
           steps->push_back(ReplaceStep{std::move(pattern), std::move(content)});
         } else {
-          return Unsupported("the normalizer", absl::StrCat("\"", type, "\""));
+          return UnsupportedPart("the normalizer", absl::StrCat("\"", type, "\""));
         }
         return absl::OkStatus();
       });
@@ -94,7 +95,7 @@ absl::Status ReadNormalizer(const Json& part, std::vector<NormalizerStep>* steps
 absl::StatusOr<MetaspaceStep> ReadMetaspace(const Json& step) {
   MetaspaceStep out;
   LWQ_ASSIGN_OR_RETURN(out.replacement, StringField(step, "replacement", "\u2581"));
-  if (out.replacement.empty()) return Invalid("Metaspace: \"replacement\" is empty");
+  if (out.replacement.empty()) return InvalidFile("Metaspace: \"replacement\" is empty");
   LWQ_ASSIGN_OR_RETURN(const bool add_prefix, BoolField(step, "add_prefix_space", true));
   LWQ_ASSIGN_OR_RETURN(const std::string scheme,
                        StringField(step, "prepend_scheme", add_prefix ? "always" : "never"));
@@ -106,7 +107,7 @@ absl::StatusOr<MetaspaceStep> ReadMetaspace(const Json& step) {
   } else if (scheme == "never") {
     out.prepend = MetaspaceStep::Prepend::kNever;
   } else {
-    return Unsupported("the prepend_scheme", absl::StrCat("\"", scheme, "\" of Metaspace"));
+    return UnsupportedPart("the prepend_scheme", absl::StrCat("\"", scheme, "\" of Metaspace"));
   }
   return out;
 }
@@ -152,7 +153,7 @@ absl::Status ReadPreTokenizerStep(const Json& step, const std::string& type,
                     SplitBehavior::kRemoved, true, steps);
   }
   if (type == "WhitespaceSplit") return AddSplit("\\s", SplitBehavior::kRemoved, false, steps);
-  return Unsupported("the pre-tokenizer", absl::StrCat("\"", type, "\""));
+  return UnsupportedPart("the pre-tokenizer", absl::StrCat("\"", type, "\""));
 }
 
 absl::Status ReadDecoderStep(const Json& step, const std::string& type,
@@ -173,7 +174,7 @@ absl::Status ReadDecoderStep(const Json& step, const std::string& type,
     LWQ_ASSIGN_OR_RETURN(const int64_t start, IntField(step, "start", 0));
     LWQ_ASSIGN_OR_RETURN(const int64_t stop, IntField(step, "stop", 0));
     if (out.content.empty() || start < 0 || stop < 0 || start > 1024 || stop > 1024) {
-      return Invalid("the decoder Strip has an empty content or a count outside 0 to 1024");
+      return InvalidFile("the decoder Strip has an empty content or a count outside 0 to 1024");
     }
     out.start = static_cast<int>(start);
     out.stop = static_cast<int>(stop);
@@ -183,21 +184,21 @@ absl::Status ReadDecoderStep(const Json& step, const std::string& type,
     steps->push_back(MetaspaceDecodeStep{metaspace.replacement,
                                          metaspace.prepend != MetaspaceStep::Prepend::kNever});
   } else {
-    return Unsupported("the decoder", absl::StrCat("\"", type, "\""));
+    return UnsupportedPart("the decoder", absl::StrCat("\"", type, "\""));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<BpeModel::Vocabulary> ReadVocabulary(const Json& model) {
   const Json& vocab = FieldOrNull(model, "vocab");
-  if (!vocab.is_object()) return Invalid("\"model\": \"vocab\" is not an object");
+  if (!vocab.is_object()) return InvalidFile("\"model\": \"vocab\" is not an object");
   BpeModel::Vocabulary vocabulary;
   vocabulary.reserve(vocab.size());
   for (const auto& [token, id] : vocab.items()) {
     const int64_t value = id.is_number_unsigned() ? id.get<int64_t>() : -1;
     if (value < 0 || value > INT32_MAX) {
-      return Invalid(absl::StrCat("the id of the token \"", token.substr(0, 60),
-                                  "\" is not an integer from 0 on: ", id.dump().substr(0, 40)));
+      return InvalidFile(absl::StrCat("the id of the token \"", token.substr(0, 60),
+                                      "\" is not an integer from 0 on: ", id.dump().substr(0, 40)));
     }
     vocabulary.emplace(token, static_cast<int32_t>(value));
   }
@@ -207,7 +208,7 @@ absl::StatusOr<BpeModel::Vocabulary> ReadVocabulary(const Json& model) {
 // Merges are "a b" or ["a", "b"].
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMerges(const Json& model) {
   const Json& list = FieldOrNull(model, "merges");
-  if (!list.is_array()) return Invalid("\"model\": \"merges\" is not a list");
+  if (!list.is_array()) return InvalidFile("\"model\": \"merges\" is not a list");
   std::vector<std::pair<std::string, std::string>> merges;
   merges.reserve(list.size());
   for (const Json& merge : list) {
@@ -218,7 +219,7 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMerges(cons
     const std::string text = merge.is_string() ? merge.get<std::string>() : "";
     const size_t blank = text.find(' ');
     if (blank == std::string::npos || text.find(' ', blank + 1) != std::string::npos) {
-      return Invalid(absl::StrCat("merge ", merges.size(), " is not a pair of tokens"));
+      return InvalidFile(absl::StrCat("merge ", merges.size(), " is not a pair of tokens"));
     }
     merges.emplace_back(text.substr(0, blank), text.substr(blank + 1));
   }
@@ -227,10 +228,11 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadMerges(cons
 
 absl::StatusOr<std::unique_ptr<WordModel>> ReadBpe(const Json& model) {
   const Json& dropout = FieldOrNull(model, "dropout");
-  if (!dropout.is_null() && dropout != Json(0.0)) return Unsupported("the model's", "\"dropout\"");
+  if (!dropout.is_null() && dropout != Json(0.0))
+    return UnsupportedPart("the model's", "\"dropout\"");
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     LWQ_ASSIGN_OR_RETURN(const std::string value, StringField(model, key, ""));
-    if (!value.empty()) return Unsupported("the model's", absl::StrCat("\"", key, "\""));
+    if (!value.empty()) return UnsupportedPart("the model's", absl::StrCat("\"", key, "\""));
   }
   BpeOptions options;
   LWQ_ASSIGN_OR_RETURN(options.unk_token, StringField(model, "unk_token", ""));
@@ -245,12 +247,13 @@ absl::StatusOr<std::unique_ptr<WordModel>> ReadBpe(const Json& model) {
 // The vocabulary is a list of [token, score].
 absl::StatusOr<std::unique_ptr<WordModel>> ReadUnigram(const Json& model) {
   const Json& list = FieldOrNull(model, "vocab");
-  if (!list.is_array()) return Invalid("\"model\": \"vocab\" of a Unigram model is not a list");
+  if (!list.is_array()) return InvalidFile("\"model\": \"vocab\" of a Unigram model is not a list");
   std::vector<std::pair<std::string, double>> tokens;
   tokens.reserve(list.size());
   for (const Json& entry : list) {
     if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-      return Invalid(absl::StrCat("entry ", tokens.size(), " of \"vocab\" is no token and score"));
+      return InvalidFile(
+          absl::StrCat("entry ", tokens.size(), " of \"vocab\" is no token and score"));
     }
     tokens.emplace_back(entry[0].get<std::string>(), entry[1].get<double>());
   }
@@ -261,23 +264,23 @@ absl::StatusOr<std::unique_ptr<WordModel>> ReadUnigram(const Json& model) {
 }
 
 absl::StatusOr<std::unique_ptr<WordModel>> ReadModel(const Json& model) {
-  if (!model.is_object()) return Invalid("\"model\" is not an object");
+  if (!model.is_object()) return InvalidFile("\"model\" is not an object");
   // Files of before 0.10 name no type; BPE alone has merges.
   LWQ_ASSIGN_OR_RETURN(const std::string type,
                        StringField(model, "type", model.contains("merges") ? "BPE" : ""));
   if (type == "BPE") return ReadBpe(model);
   if (type == "Unigram") return ReadUnigram(model);
-  return Unsupported("the model", absl::StrCat("\"", type, "\""));
+  return UnsupportedPart("the model", absl::StrCat("\"", type, "\""));
 }
 
 absl::StatusOr<AddedToken> ReadAddedToken(const Json& json) {
-  if (!json.is_object()) return Invalid("an added token is not an object");
+  if (!json.is_object()) return InvalidFile("an added token is not an object");
   AddedToken token;
   LWQ_ASSIGN_OR_RETURN(const int64_t id, IntField(json, "id", -1));
   LWQ_ASSIGN_OR_RETURN(token.content, StringField(json, "content", ""));
   if (id < 0 || id > INT32_MAX || token.content.size() > kMaxAddedTokenBytes) {
-    return Invalid(absl::StrCat("the added token \"", token.content.substr(0, 60), "\" has the id ",
-                                id, " and ", token.content.size(), " bytes"));
+    return InvalidFile(absl::StrCat("the added token \"", token.content.substr(0, 60),
+                                    "\" has the id ", id, " and ", token.content.size(), " bytes"));
   }
   token.id = static_cast<int32_t>(id);
   LWQ_ASSIGN_OR_RETURN(token.special, BoolField(json, "special", false));
@@ -303,14 +306,14 @@ absl::Status AddTokens(std::vector<AddedToken> tokens, TokenizerPipeline* pipeli
     const int32_t of_model = pipeline->model->IdOf(token.content);
     const int64_t expected = of_model >= 0 ? of_model : next;
     if (token.id != expected) {
-      return Invalid(absl::StrCat("the added token \"", token.content.substr(0, 60),
-                                  "\" has the id ", token.id, ", expected ", expected));
+      return InvalidFile(absl::StrCat("the added token \"", token.content.substr(0, 60),
+                                      "\" has the id ", token.id, ", expected ", expected));
     }
     next = std::max<int64_t>(next, int64_t{token.id} + 1);
     all.push_back(std::move(token));
   }
   if (all.size() > kMaxAddedTokens) {
-    return Invalid(absl::StrCat("more than ", kMaxAddedTokens, " added tokens"));
+    return InvalidFile(absl::StrCat("more than ", kMaxAddedTokens, " added tokens"));
   }
   return absl::OkStatus();
 }
@@ -319,7 +322,7 @@ absl::Status ReadAddedTokens(const Json& json, const TokenizerConfig& config,
                              TokenizerPipeline* pipeline) {
   const Json& list = FieldOrNull(json, "added_tokens");
   std::vector<AddedToken> tokens;
-  if (!list.is_null() && !list.is_array()) return Invalid("\"added_tokens\" is not a list");
+  if (!list.is_null() && !list.is_array()) return InvalidFile("\"added_tokens\" is not a list");
   for (const Json& item : list) {
     LWQ_ASSIGN_OR_RETURN(AddedToken token, ReadAddedToken(item));
     tokens.push_back(std::move(token));
@@ -332,13 +335,13 @@ absl::Status ReadAddedTokens(const Json& json, const TokenizerConfig& config,
 absl::Status ReadTemplate(const Json& step, int64_t id_end, TokenizerPipeline* pipeline) {
   const Json& single = FieldOrNull(step, "single");
   const Json& specials = FieldOrNull(step, "special_tokens");
-  if (!single.is_array()) return Invalid("TemplateProcessing: \"single\" is not a list");
+  if (!single.is_array()) return InvalidFile("TemplateProcessing: \"single\" is not a list");
   bool after_text = false;
   std::vector<int32_t> prefix, suffix;
   for (const Json& item : single) {
-    if (!item.is_object()) return Invalid("TemplateProcessing: \"single\" has a non-object");
+    if (!item.is_object()) return InvalidFile("TemplateProcessing: \"single\" has a non-object");
     if (item.contains("Sequence")) {
-      if (after_text) return Unsupported("a template", "with the text in it twice");
+      if (after_text) return UnsupportedPart("a template", "with the text in it twice");
       after_text = true;
       continue;
     }
@@ -349,17 +352,17 @@ absl::Status ReadTemplate(const Json& step, int64_t id_end, TokenizerPipeline* p
     const Json& entry = specials.is_object() ? FieldOrNull(specials, name.c_str()) : specials;
     const Json& ids = entry.is_object() ? FieldOrNull(entry, "ids") : entry;
     if (name.empty() || !ids.is_array()) {
-      return Invalid("TemplateProcessing: a special token has no \"ids\"");
+      return InvalidFile("TemplateProcessing: a special token has no \"ids\"");
     }
     for (const Json& id : ids) {
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(id_end)) {
-        return Invalid(absl::StrCat("TemplateProcessing: the id ", id.dump().substr(0, 40),
-                                    " is outside the vocabulary of ", id_end));
+        return InvalidFile(absl::StrCat("TemplateProcessing: the id ", id.dump().substr(0, 40),
+                                        " is outside the vocabulary of ", id_end));
       }
       (after_text ? suffix : prefix).push_back(id.get<int32_t>());
     }
   }
-  if (!after_text) return Unsupported("a template", "without the text in it");
+  if (!after_text) return UnsupportedPart("a template", "without the text in it");
   // Templates in a Sequence are put around one another.
   pipeline->prefix.insert(pipeline->prefix.begin(), prefix.begin(), prefix.end());
   pipeline->suffix.insert(pipeline->suffix.end(), suffix.begin(), suffix.end());
@@ -371,7 +374,7 @@ absl::Status ReadTemplate(const Json& step, int64_t id_end, TokenizerPipeline* p
 absl::StatusOr<TokenizerPipeline> ReadTokenizerJson(absl::string_view text,
                                                     const TokenizerConfig& config) {
   LWQ_ASSIGN_OR_RETURN(const Json json, ParseTokenizerJson(text, "tokenizer.json"));
-  if (!json.is_object()) return Invalid("not a JSON object");
+  if (!json.is_object()) return InvalidFile("not a JSON object");
   TokenizerPipeline pipeline;
   LWQ_ASSIGN_OR_RETURN(pipeline.model, ReadModel(FieldOrNull(json, "model")));
   LWQ_RETURN_IF_ERROR(ReadAddedTokens(json, config, &pipeline));
@@ -390,7 +393,7 @@ absl::StatusOr<TokenizerPipeline> ReadTokenizerJson(absl::string_view text,
                   [&](const Json& step, const std::string& type) -> absl::Status {
                     if (type == "ByteLevel") return absl::OkStatus();  // moves offsets only
                     if (type == "TemplateProcessing") return ReadTemplate(step, id_end, &pipeline);
-                    return Unsupported("the post-processor", absl::StrCat("\"", type, "\""));
+                    return UnsupportedPart("the post-processor", absl::StrCat("\"", type, "\""));
                   }));
   pipeline.has_decoder = !FieldOrNull(json, "decoder").is_null();
   LWQ_RETURN_IF_ERROR(ForEachStep(FieldOrNull(json, "decoder"), "decoders", "the decoder",
