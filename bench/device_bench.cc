@@ -11,9 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "bench/stopwatch.h"
 #include "worker/engine/device/device.h"
+#include "worker/engine/gguf/block_type.h"
 #include "worker/engine/tensor/pack_bits.h"
 
 namespace lwq {
@@ -42,6 +44,7 @@ class Bench {
     LWQ_RETURN_IF_ERROR(DecoderPieces());
     LWQ_RETURN_IF_ERROR(Logits());
     LWQ_RETURN_IF_ERROR(Grids());
+    LWQ_RETURN_IF_ERROR(Stored());
     return SecondOrder();
   }
 
@@ -272,6 +275,30 @@ class Bench {
     return Moving("dequantize", 5 * size, [&] {
       return device_.Dequantize(codes->view(), grid, scales->view(), none, w->view());
     });
+  }
+
+  // What is stored in GGUF's blocks, a small type and a large one, and in 8-bit floats.
+  absl::Status Stored() {
+    const int64_t rows = s_.inner;
+    for (const GgufType which : {GgufType::kQ4_0, GgufType::kQ4_K}) {
+      const GgufTypeDef& type = DefOf(which);
+      const int64_t cols = s_.hidden / type.block_size * type.block_size;
+      const int64_t row_bytes = type.RowBytes(cols);
+      LWQ_ASSIGN_OR_RETURN(const auto blocks, device_.NewBuffer<uint8_t>(rows, row_bytes));
+      LWQ_RETURN_IF_ERROR(device_.FillZero(blocks->view()));
+      LWQ_ASSIGN_OR_RETURN(const Floats w, device_.NewMatrix(rows, cols));
+      LWQ_RETURN_IF_ERROR(Moving(absl::StrCat("dequantize blocks, ", type.name),
+                                 static_cast<double>(rows * (row_bytes + 4 * cols)), [&] {
+                                   return device_.DequantizeBlocks(blocks->view(),
+                                                                   *type.shape->layout, w->view());
+                                 }));
+    }
+    LWQ_ASSIGN_OR_RETURN(const auto codes, device_.NewBuffer<uint8_t>(rows, s_.hidden));
+    LWQ_RETURN_IF_ERROR(device_.FillZero(codes->view()));
+    LWQ_ASSIGN_OR_RETURN(const Floats scales, Noise(rows, 1));
+    LWQ_ASSIGN_OR_RETURN(const Floats w, device_.NewMatrix(rows, s_.hidden));
+    return Moving("dequantize E4M3", 5 * static_cast<double>(rows * s_.hidden),
+                  [&] { return device_.DequantizeE4M3(codes->view(), scales->view(), w->view()); });
   }
 
   absl::Status SecondOrder() {

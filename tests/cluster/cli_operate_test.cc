@@ -1,9 +1,6 @@
 // What an operator's first quarter of an hour is made of: lines as kubectl and docker take them,
 // pipes, completion, and what is said when something is wrong.
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
+#include "tests/testing/mute_port.h"
 #include "tests/testing/small_disk.h"
 #include "tests/testing/status_matchers.h"
 
@@ -144,19 +142,10 @@ TEST_F(CliOperateTest, AdviceIsOfTheCommand) {
 }
 
 TEST_F(CliOperateTest, AnAddressThatSaysNothingIsToldFromOneThatRefuses) {
-  const int mute = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(::bind(mute, reinterpret_cast<sockaddr*>(&address), size), 0);
-  ASSERT_EQ(::listen(mute, 8), 0);
-  ASSERT_EQ(::getsockname(mute, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  const CliAnswer answer =
-      Lwqctl(absl::StrCat("jobs --server 127.0.0.1:", ntohs(address.sin_port)));
+  const MutePort mute;
+  const CliAnswer answer = Lwqctl("jobs --server " + mute.address());
   EXPECT_EQ(answer.code, 5) << answer.err;
   EXPECT_THAT(answer.err, HasSubstr("takes connections and says nothing"));
-  ::close(mute);
 }
 
 }  // namespace

@@ -1,12 +1,8 @@
 // Real servers of gRPC and mute ones, with certificates that the openssl program makes.
 #include "base/rpc/connection_check.h"
 
-#include <arpa/inet.h>
 #include <grpcpp/grpcpp.h>
-#include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <memory>
 #include <thread>
@@ -15,6 +11,7 @@
 #include "base/file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/mute_port.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
@@ -138,20 +135,15 @@ TEST_F(ConnectionCheckTest, ACertificateThatIsNotTakenIsToldWithItsFlag) {
 }
 
 TEST_F(ConnectionCheckTest, WhoTakesConnectionsAndSaysNothingIsToldFromOneThatIsAway) {
-  const int mute = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(::bind(mute, reinterpret_cast<sockaddr*>(&address), size), 0);
-  ASSERT_EQ(::listen(mute, 8), 0);
-  ASSERT_EQ(::getsockname(mute, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  const std::string where = absl::StrCat("127.0.0.1:", ntohs(address.sin_port));
-  for (const TlsOptions& tls : {TlsOptions(), Tls("ours")}) {
-    EXPECT_THAT(CheckConnection(where, tls, absl::Milliseconds(200)),
-                FailsWith("UNAVAILABLE", HasSubstr("says nothing")));
+  std::string where;
+  {
+    const MutePort mute;
+    where = mute.address();
+    for (const TlsOptions& tls : {TlsOptions(), Tls("ours")}) {
+      EXPECT_THAT(CheckConnection(where, tls, absl::Milliseconds(200)),
+                  FailsWith("UNAVAILABLE", HasSubstr("says nothing")));
+    }
   }
-  ::close(mute);
   EXPECT_OK(CheckConnection(where, {}, absl::Milliseconds(200)));
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -125,8 +126,9 @@ TEST(LayerSpecTest, ChannelsOfAnEdgeRepeatByBlocks) {
   EXPECT_THAT(channels, ::testing::ElementsAre(0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3));
 }
 
-// What the inventory has of a linear is what the decoder goes by: its role and what it reads.
-TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
+// Calls `visit` with the layer and the inventory's shape of each linear of every family's golden
+// model.
+void ForEachLinear(const std::function<void(const LayerSpec&, const LinearShape&)>& visit) {
   for (const ModelFamilyDef* family : ModelFamilies()) {
     const std::string model = absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family->name);
     LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(model));
@@ -136,15 +138,23 @@ TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
       const LayerSpec& layer = unit.place.in_layer()
                                    ? spec.layers[static_cast<size_t>(unit.place.layer)]
                                    : spec.head.layer;
-      for (const LinearShape& shape : unit.linears) {
-        const auto slot = layer.FindLinear(shape.module);
-        ASSERT_TRUE(slot.has_value()) << shape.module;
-        EXPECT_NE(shape.role, LinearRole::kUnknown) << shape.module;
-        EXPECT_EQ(shape.role, layer.linears[*slot].shape.role);
-        EXPECT_EQ(shape.input, layer.inputs[layer.linears[*slot].input].name) << shape.module;
-      }
+      for (const LinearShape& shape : unit.linears) visit(layer, shape);
     }
   }
+}
+
+// What the inventory has of a linear is what the decoder goes by: its role and what it reads.
+TEST(LayerSpecTest, InventoriesHaveTheRolesAndInputsOfEachFamily) {
+  int num_linears = 0;
+  ForEachLinear([&](const LayerSpec& layer, const LinearShape& shape) {
+    const auto slot = layer.FindLinear(shape.module);
+    ASSERT_TRUE(slot.has_value()) << shape.module;
+    EXPECT_NE(shape.role, LinearRole::kUnknown) << shape.module;
+    EXPECT_EQ(shape.role, layer.linears[*slot].shape.role);
+    EXPECT_EQ(shape.input, layer.inputs[layer.linears[*slot].input].name) << shape.module;
+    ++num_linears;
+  });
+  EXPECT_GT(num_linears, 100);
 }
 
 // By what the papers and transformers call the modules.
@@ -171,21 +181,13 @@ TEST(LayerSpecTest, RolesAreThoseOfTheModulesNames) {
       {".w2", LinearRole::kDown},
       {"lm_head", LinearRole::kHead},
       {"embed_tokens", LinearRole::kEmbedding}};
-  for (const ModelFamilyDef* family : ModelFamilies()) {
-    const std::string model = absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family->name);
-    LWQ_ASSERT_OK_AND_ASSIGN(const DecoderSpec spec, ReadDecoderSpec(model));
-    LWQ_ASSERT_OK_AND_ASSIGN(auto checkpoint, Checkpoint::Open(model));
-    LWQ_ASSERT_OK_AND_ASSIGN(const ModelInventory inventory, TakeInventory(spec, *checkpoint));
-    for (const AllocationUnit& unit : inventory.units) {
-      for (const LinearShape& shape : unit.linears) {
-        const auto* known = std::find_if(
-            std::begin(roles), std::end(roles),
-            [&shape](const auto& role) { return absl::EndsWith(shape.module, role.first); });
-        ASSERT_NE(known, std::end(roles)) << shape.module;
-        EXPECT_EQ(shape.role, known->second) << shape.module;
-      }
-    }
-  }
+  ForEachLinear([&](const LayerSpec&, const LinearShape& shape) {
+    const auto* known = std::find_if(
+        std::begin(roles), std::end(roles),
+        [&shape](const auto& role) { return absl::EndsWith(shape.module, role.first); });
+    ASSERT_NE(known, std::end(roles)) << shape.module;
+    EXPECT_EQ(shape.role, known->second) << shape.module;
+  });
 }
 
 TEST(LayerSpecTest, IndicesStayInTheLayerAndUnitsHoldTheirLinearsInOrder) {

@@ -57,12 +57,12 @@ inline absl::StatusOr<CalibratedModel> Calibrate(const std::string& directory) {
     LWQ_RETURN_IF_ERROR(collection.Begin(
         {device, ComputeType::kF32, model.spec.layers[static_cast<size_t>(layer)].inputs}));
     LWQ_ASSIGN_OR_RETURN(const LayerWeights weights, decoder->LoadLayer(layer));
-    LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view(),
-                                          [&](size_t input, DeviceView<const float> x) {
-                                            return collection.ObserveInput(input, x);
-                                          }));
     auto evidence = std::make_unique<CollectedEvidence>(device);
     evidence->tokens = batch.num_tokens();
+    const LinearInputObserver watch = {
+        [&](size_t input, DeviceView<const float> x) { return collection.ObserveInput(input, x); },
+        [&](size_t input) { return collection.FinishInput(input, *evidence); }};
+    LWQ_RETURN_IF_ERROR(decoder->RunLayer(weights, batch, hidden.view(), watch));
     LWQ_RETURN_IF_ERROR(collection.Finish(*evidence));
     model.evidence.push_back(std::move(evidence));
   }

@@ -1,5 +1,5 @@
-// Methods that move scales along a layer's edges, in every family: what they move changes nothing by
-// itself.
+// Methods that move scales along a layer's edges, in every family: what they move changes nothing
+// by itself.
 #include "worker/engine/quant/scale_mover.h"
 
 #include <memory>
@@ -24,7 +24,8 @@ struct Mover {
 };
 const std::vector<Mover>& Movers() {
   static const auto& movers = *new std::vector<Mover>{
-      {"awq", +[]() -> const WeightFormat* { return GridFormat::Find(4, 0, true); },
+      {"awq",
+       +[]() -> const WeightFormat* { return GridFormat::Find(4, 0, true); },
        {{"search-bits", "2"}}},
       {"smoothquant",
        +[]() -> const WeightFormat* { return GridFormat::WithRoundedInputs(); },
@@ -34,8 +35,8 @@ const std::vector<Mover>& Movers() {
 
 class MovedScales : public ::testing::TestWithParam<std::tuple<size_t, const char*>> {};
 
-// Norms with an offset, biases, grouped queries, fused linears: with the linears left unrounded, the
-// edited model is the source. Logits reach 5, so 1e-4 is some 300 roundings of F32.
+// Norms with an offset, biases, grouped queries, fused linears: with the linears left unrounded,
+// the edited model is the source. Logits reach 5, so 1e-4 is some 300 roundings of F32.
 TEST_P(MovedScales, AloneChangeNothing) {
   const auto& [mover, family] = GetParam();
   const auto& [method, format, options] = Movers()[mover];
@@ -44,8 +45,7 @@ TEST_P(MovedScales, AloneChangeNothing) {
       Calibrate(absl::StrCat(LWQ_SOURCE_DIR "/tests/golden/families/", family)));
   LayerEdits edits;
   for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
-    LWQ_ASSERT_OK_AND_ASSIGN(LayerResult result,
-                             Quantize(model, method, layer, format(), options));
+    LWQ_ASSERT_OK_AND_ASSIGN(LayerResult result, Quantize(model, method, layer, format(), options));
     edits.Add(std::move(result.edits));
   }
   EXPECT_FALSE(edits.empty()) << "no scale was moved: the case shows nothing";
@@ -65,15 +65,14 @@ TEST_P(MovedScales, AloneChangeNothing) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, MovedScales,
-                         ::testing::Combine(::testing::Range(size_t{0}, Movers().size()),
-                                            ::testing::Values("gemma2", "gemma3", "llama",
-                                                              "mistral", "phi3", "qwen", "qwen2",
-                                                              "qwen3")),
-                         [](const auto& info) {
-                           return absl::StrCat(Movers()[std::get<0>(info.param)].method, "_",
-                                               std::get<1>(info.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Families, MovedScales,
+    ::testing::Combine(::testing::Range(size_t{0}, Movers().size()),
+                       ::testing::Values("gemma2", "gemma3", "llama", "mistral", "mixtral", "phi3",
+                                         "qwen", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")),
+    [](const auto& info) {
+      return absl::StrCat(Movers()[std::get<0>(info.param)].method, "_", std::get<1>(info.param));
+    });
 
 }  // namespace
 }  // namespace lwq::testing
