@@ -1,16 +1,21 @@
 // A worker whose tasks crash: it lives on, and what happened is told.
 #include <signal.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "absl/time/clock.h"
 #include "client/process.h"
 #include "gmock/gmock.h"
 #include "tests/cluster/cli.h"
+#include "tests/testing/memory_group.h"
 #include "tests/testing/status_matchers.h"
 
 namespace lwq::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class TaskChildTest : public CliTest {
  protected:
@@ -54,6 +59,16 @@ class TaskChildTest : public CliTest {
     }
     return answer;
   }
+  // 0: it has none.
+  static pid_t FindChildOf(pid_t parent) {
+    pid_t child = 0;
+    for (const auto& thread :
+         std::filesystem::directory_iterator(absl::StrCat("/proc/", parent, "/task"))) {
+      std::ifstream children(thread.path() / "children");
+      if (children >> child) return child;
+    }
+    return 0;
+  }
   bool WorkerLives() const { return ::waitpid(worker_, nullptr, WNOHANG) == 0; }
   std::string Log() const { return ReadFile(File("worker.log"), 16 << 20).value_or(""); }
 
@@ -77,6 +92,29 @@ TEST_F(TaskChildTest, AJobWhoseTasksCrashNowAndThenSucceeds) {
   EXPECT_TRUE(WorkerLives());
   EXPECT_THAT(Log(), HasSubstr("TASK_CRASHED"));
   EXPECT_THAT(Log(), HasSubstr("signal 11 (Segmentation fault)"));
+}
+
+// Once, in the middle of its work: the kernel takes the task's process and leaves the worker.
+TEST_F(TaskChildTest, AJobWhoseTaskIsKilledForMemorySucceeds) {
+  MemoryGroup group(1 << 20);
+  if (!group.exists()) GTEST_SKIP() << "no control group can be made here";
+  Start("");
+  const CliAnswer added = Ask("model add " + SampleModelPath() + " --id m");
+  ASSERT_EQ(added.code, 0) << added.err;
+  const pid_t child = FindChildOf(worker_);
+  ASSERT_GT(child, 0);
+  ASSERT_TRUE(group.Add(child));
+  const CliAnswer job = Lwqctl(
+      "submit m --budget 4.5bpw --method rtn --scorer lim --allocator two-level --no-eval"
+      " --calibration " +
+      SampleModelPath() + "/held-out.txt --calibration-tokens 512 --job-id j" + server_flag_);
+  ASSERT_EQ(job.code, 0) << job.err;
+  const CliAnswer watched = Lwqctl("watch j" + server_flag_);
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  EXPECT_TRUE(WorkerLives());
+  EXPECT_NE(FindChildOf(worker_), child);
+  EXPECT_THAT(Log(), HasSubstr("HOST_OOM"));
+  EXPECT_THAT(Log(), Not(HasSubstr("TASK_CRASHED")));
 }
 
 TEST_F(TaskChildTest, OneThatAlwaysCrashesFailsItsModelWithTheReason) {

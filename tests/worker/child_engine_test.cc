@@ -16,8 +16,10 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "gmock/gmock.h"
+#include "tests/testing/memory_group.h"
 #include "tests/testing/shared_data.h"
 #include "tests/testing/status_matchers.h"
+#include "worker/child_end.h"
 #include "worker/local_engine.h"
 
 namespace lwq::testing {
@@ -81,6 +83,22 @@ class ChildEngineTest : public ::testing::Test {
     return ChildEngine::Start(
         {.program = program_, .device = {.device = device, .num_threads = 1}, .log_level = "off"});
   }
+  // One that reads a blob, writes to its scratch directory and computes.
+  v1::Lease Evaluate() {
+    v1::Lease lease;
+    lease.set_task("e");
+    v1::EvaluateTask& task = *lease.mutable_spec()->mutable_evaluate();
+    task.set_subject("model");
+    task.set_directory(SampleModelPath());
+    task.set_dataset_name("datasets/d");
+    *task.mutable_dataset() = blobs_.Put(*ReadFile(SampleModelPath() + "/held-out.txt", 1 << 20));
+    task.set_dataset_kind(v1::Dataset::TEXT);
+    task.set_text_tokens(256);
+    task.set_sequence_length(128);
+    task.set_bos("tokenizer");
+    task.set_compute("f32");
+    return lease;
+  }
   v1::Lease Ingest() const {
     v1::Lease lease;
     lease.set_task("t");
@@ -128,19 +146,8 @@ TEST_F(ChildEngineTest, TheResultIsThatOfTheWorkersOwnProcess) {
   EXPECT_EQ(output.SerializeAsString(), expected.SerializeAsString());
   EXPECT_EQ(num_progress_, told);
 
-  // One that reads a blob and computes: the same bits.
-  v1::Lease evaluate;
-  evaluate.set_task("e");
-  v1::EvaluateTask& task = *evaluate.mutable_spec()->mutable_evaluate();
-  task.set_subject("model");
-  task.set_directory(SampleModelPath());
-  task.set_dataset_name("datasets/d");
-  *task.mutable_dataset() = blobs_.Put(*ReadFile(SampleModelPath() + "/held-out.txt", 1 << 20));
-  task.set_dataset_kind(v1::Dataset::TEXT);
-  task.set_text_tokens(256);
-  task.set_sequence_length(128);
-  task.set_bos("tokenizer");
-  task.set_compute("f32");
+  // And of one that computes: the same bits.
+  const v1::Lease evaluate = Evaluate();
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::TaskOutput here, Run(local, evaluate));
   const int pid = child->pid();
   LWQ_ASSERT_OK_AND_ASSIGN(const v1::TaskOutput there, Run(*child, evaluate));
@@ -205,6 +212,18 @@ TEST_F(ChildEngineTest, OneThatIsKilledInItsTaskOrBetweenTwoIsReplaced) {
   absl::SleepFor(absl::Milliseconds(300));
   child->Rest();  // does not notice
   EXPECT_OK(Run(*child, Ingest()));
+}
+
+// By the kernel, for want of memory: the task's failure, and the next one is done.
+TEST_F(ChildEngineTest, OneThatTheKernelKillsForMemoryFailsAsThatAndIsReplaced) {
+  MemoryGroup group(1 << 20);
+  if (!group.exists() || NumOomKills() < 0) GTEST_SKIP() << "no control group can be made here";
+  LWQ_ASSERT_OK_AND_ASSIGN(const auto child, Start());
+  ASSERT_OK(Run(*child, Ingest()));
+  ASSERT_TRUE(group.Add(child->pid()));
+  EXPECT_THAT(Run(*child, Evaluate()), FailsWith("HOST_OOM", HasSubstr("no memory left")));
+  EXPECT_EQ(child->pid(), 0);
+  EXPECT_OK(Run(*child, Evaluate()));
 }
 
 TEST_F(ChildEngineTest, ItsProcessEndsWithIt) {
