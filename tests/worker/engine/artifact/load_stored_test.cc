@@ -110,7 +110,9 @@ TEST_P(LoadStoredTest, EightBitFloatsBecomeWeightsOnTheDevice) {
   for (const auto& [rows, cols] : {std::pair(48, 64), std::pair(1500, 1000)}) {
     Matrix weight(rows, cols);
     for (int64_t i = 0; i < weight.size(); ++i) {
-      weight.data()[i] = 0x1p-10f * static_cast<float>((i + i / cols) % 991 - 500);
+      const int64_t row = i / cols;
+      // Rows of seven scales.
+      weight.data()[i] = 0x1p-10f * static_cast<float>(((i + row) % 991 - 500) * (1 + row % 7));
     }
     ExpectSameAsOnTheHost(Stored(format, rows, cols, format.Encode(weight.view(), DType::kBF16)));
   }
