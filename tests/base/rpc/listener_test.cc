@@ -36,9 +36,9 @@ class Taken {
     handlers.take = [this](int fd) {
       const bool flags = (::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 && ::fcntl(fd, F_GETFD) != 0;
       EXPECT_TRUE(flags) << "it may block, or programs that are started have it";
+      ++taken;  // before whoever waits for the byte looks
       EXPECT_EQ(::send(fd, "x", 1, MSG_NOSIGNAL), 1);
       ::close(fd);
-      ++taken;
     };
     handlers.refuse = [this](const std::string& who) {
       EXPECT_EQ(who, "all");

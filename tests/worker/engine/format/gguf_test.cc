@@ -26,7 +26,7 @@ TEST(GgufFormatTest, EveryIntegerTypeIsAFormatByItsNameInLowerCase) {
     EXPECT_FALSE(format->dense());
     ++found;
   }
-  EXPECT_EQ(found, 12);
+  EXPECT_EQ(found, 17);
   EXPECT_EQ(Format("gguf-q4_k").type().name, "Q4_K");
   for (const char* id : {"gguf-Q4_K", "gguf-f16", "gguf-", "q4_k"}) {
     EXPECT_THAT(FindWeightFormat(id), FailsWith("FORMAT_UNKNOWN", HasSubstr("gguf-q4_k"))) << id;
