@@ -11,12 +11,7 @@
 namespace lwq::client {
 namespace {
 
-// What a user of lwqctl can do, where base/failure.def speaks to the callers of every interface.
 absl::string_view AdviceFor(const absl::Status& status) {
-  if (HasReason(status, reasons::kQuotaExceeded)) {
-    return "where it is bytes, lwqctl delete artifact ARTIFACT makes room; where it is jobs or "
-           "calls, wait until some have ended";
-  }
   return ReasonLine(ReasonOf(status), status.code()).help;
 }
 

@@ -91,7 +91,7 @@ def use(name, command, address, environment):
             cut.write_bytes(cut.read_bytes()[:300_000])
         done = subprocess.run([*command, address, SAMPLE, "4.5", out], env=environment, capture_output=True, text=True, timeout=120)
         good = done.returncode == 0 and "bits per weight" in done.stdout
-        check(good, f"{name}: a job, its files {attempt}: {(done.stdout + done.stderr).strip()[-200:]}")
+        check(good, f"{name}: a job, its files {attempt}: {(done.stdout + done.stderr).strip()[-3000:]}")
         if not good:
             return
     manifest = json.loads((out / "lwq-manifest.json").read_text())
