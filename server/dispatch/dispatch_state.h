@@ -144,6 +144,11 @@ using HeldJob = std::tuple<int, int64_t, std::string>;
 // What a task is expected to take of a worker; a guess where nobody knows.
 double ExpectedSeconds(const v1::TaskRecord& task, const v1::WorkerRecord* worker);
 
+// What is told to people of so many workers or more may be so old: to ask each of them, at every look
+// at a job, would take longer than all else.
+inline constexpr size_t kManyWorkers = 64;
+inline constexpr int64_t kRememberedUs = 1'000'000;
+
 // What was counted of many workers, by work_estimate.cc.
 struct WorkforceMemo {
   int64_t since_us = -1;  // by the steady clock; -1: nothing was
@@ -151,6 +156,23 @@ struct WorkforceMemo {
   double rate = 0;
   std::map<std::string, double> speeds;  // of all of them, by pace
 };
+
+// Why nobody takes tasks of a tenant and of equal needs, by task_wait.cc.
+using WhyNobody = std::map<std::pair<std::string, TaskNeed>, std::string>;
+struct WaitMemo {
+  int64_t since_us = -1;  // by the steady clock; -1: nothing was
+  WhyNobody why;
+};
+
+// Whether it may still be told; where not, it is empty and begins now.
+template <typename Memo>
+bool IsRemembered(Memo& memo, int64_t steady_us) {
+  const int64_t age_us = steady_us - memo.since_us;
+  if (memo.since_us >= 0 && age_us >= 0 && age_us < kRememberedUs) return true;
+  memo = Memo{};
+  memo.since_us = steady_us;
+  return false;
+}
 
 // Not thread-safe.
 class DispatchState {
@@ -195,6 +217,7 @@ class DispatchState {
   const Shares& shares() const { return shares_; }
   // No part of the state: kept between looks at it.
   WorkforceMemo& workforce() const { return workforce_; }
+  WaitMemo& wait_memo() const { return wait_memo_; }
   const std::set<std::string>& LeasesOf(const std::string& worker) const;
   // Tasks in the queue that some worker failed and that wait for another.
   const std::set<std::string>& refused() const { return refused_; }
@@ -245,6 +268,7 @@ class DispatchState {
   DispatchCounts counts_;
   Shares shares_;
   mutable WorkforceMemo workforce_;
+  mutable WaitMemo wait_memo_;
   std::map<std::string, TenantCounts> tenants_;
   std::map<std::string, std::set<HeldJob>> held_;           // by tenant
   std::map<std::string, std::set<std::string>> leases_of_;  // tasks by worker id
@@ -303,9 +327,9 @@ class Draft {
 
   Changes changes;
   Effects effects;
-  // What WhyItWaits found of tasks of equal needs: it asks each worker of the state, which stays as
-  // it is for the draft's life.
-  mutable std::map<std::pair<std::string, TaskNeed>, std::string> why_nobody;
+  // What WhyItWaits found where workers are few: it asks each of the state, which stays as it is for
+  // the draft's life.
+  mutable WhyNobody why_nobody;
   // What tenants were handed in this draft, as Shares counts it, and how many tasks.
   std::map<std::string, std::pair<double, int64_t>> handed_out;
 

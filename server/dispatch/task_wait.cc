@@ -66,6 +66,13 @@ std::string WhyNobodyTakesIt(const Draft& draft, const v1::TaskRecord& task) {
                       more > 0 ? absl::StrCat("; and ", more, " more") : "");
 }
 
+WhyNobody& Remembered(const Draft& draft) {
+  if (draft.state().workers().size() < kManyWorkers) return draft.why_nobody;
+  WaitMemo& memo = draft.state().wait_memo();
+  IsRemembered(memo, draft.steady_us());
+  return memo.why;
+}
+
 std::string WhatBlocks(const Draft& draft, const v1::TaskRecord& task) {
   std::vector<std::string> kinds;
   int open = 0;
@@ -93,7 +100,7 @@ std::string WhyItWaits(const Draft& draft, const v1::TaskRecord& task) {
   }
   if (!task.excluded().empty()) return WhyNobodyTakesIt(draft, task);
   // Thousands of jobs may share a task that moves, and each asks.
-  const auto [known, is_new] = draft.why_nobody.try_emplace({TenantOf(task), NeedOf(task)});
+  const auto [known, is_new] = Remembered(draft).try_emplace({TenantOf(task), NeedOf(task)});
   if (is_new) known->second = WhyNobodyTakesIt(draft, task);
   return known->second;
 }

@@ -20,14 +20,10 @@ constexpr double kOverrun = 0.15;
 constexpr size_t kMostRunning = 16;
 // The pace of a worker's latest tasks, of whatever kind.
 constexpr char kAllTasks[] = "";
-// From so many workers on, and for so long.
-constexpr size_t kManyWorkers = 64;
-constexpr int64_t kRememberUs = 1'000'000;
 // From where on a task's own word of how far it is counts.
 constexpr double kToldFraction = 0.02;
 
-// The workers that may take tasks, and how fast they are. What is said of many is up to a second
-// old: to ask each, at every look at a job, would take longer than all else.
+// The workers that may take tasks, and how fast they are; of many it is remembered.
 class Workforce {
  public:
   Workforce() = default;  // nobody
@@ -35,9 +31,7 @@ class Workforce {
   explicit Workforce(const Draft& draft) : draft_(&draft) {
     if (draft.state().workers().size() >= kManyWorkers) {
       shared_ = &draft.state().workforce();
-      const int64_t age_us = draft.steady_us() - shared_->since_us;
-      if (shared_->since_us >= 0 && age_us >= 0 && age_us < kRememberUs) return;
-      *shared_ = {.since_us = draft.steady_us()};
+      if (IsRemembered(*shared_, draft.steady_us())) return;
     }
     ForEach([&](const v1::WorkerRecord& worker) {
       ++memo().size;

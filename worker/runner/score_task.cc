@@ -269,7 +269,7 @@ absl::StatusOr<v1::TaskOutput> RunScore(const TaskContext& context, const v1::Sc
   }
   const auto evidence = OpenEvidence(&context, place);
   // A table that is only looked up has no inputs: the error of its weights stands in for theirs.
-  if (model.spec.OnlyLookedUp(place) && !scorer->needs_hidden_states) {
+  if (model.spec.OnlyLookedUp(place) && !scorer->needs_hidden_states && !scorer->costs_lookups) {
     LWQ_ASSIGN_OR_RETURN(scorer, FindScorer("weight-error"));
   }
   if (scorer->gives_costs()) {

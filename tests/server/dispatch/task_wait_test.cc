@@ -1,5 +1,6 @@
 #include "server/dispatch/task_wait.h"
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/dispatch/work_estimate.h"
 #include "tests/server/dispatch/scenario.h"
@@ -105,6 +106,17 @@ TEST_F(TaskWaitTest, WhatAWorkerWaitsForIsSaidOfItsTask) {
   v1::TaskStatus status;
   AddLiveStatus(draft, s_.state().tasks().at(leases[0].task()), status);
   EXPECT_EQ(status.detail(), "the server's storage is full: 5 bytes free");
+}
+
+TEST_F(TaskWaitTest, WhatIsSaidOfManyWorkersIsUpToASecondOld) {
+  for (size_t i = 0; i < kManyWorkers; ++i) s_.Register(absl::StrCat("w", i), "i");
+  ASSERT_OK(s_.Submit("jobs/a", s_.Spec("gptq", "kl", 1 << 30)));
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w0 is free"));
+  Cordon("w0");
+  s_.now_us += kRememberedUs - 1;
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w0 is free"));
+  s_.now_us += 1;
+  EXPECT_THAT(WhyJob("jobs/a"), HasSubstr("worker w1 is free"));
 }
 
 TEST_F(TaskWaitTest, ABusyWorkerIsWaitedFor) {

@@ -12,6 +12,8 @@ constexpr int kNumBytes = 256;
 constexpr int kTriedFlips = 3;
 // Beyond it every level is the last one, and squares are still finite.
 constexpr float kFar = 1e9f;
+// With it, sums of kMaxCell such squares are finite too: of infinite costs none is the least.
+constexpr float kMostWeight = 1e18f;
 
 float Finite(float v) { return v > -kFar ? (v < kFar ? v : kFar) : -kFar; }
 
@@ -197,7 +199,7 @@ void Codebook::Round(const float* v, const float* w, uint8_t* codes) const {
   for (int i = 0; i < size; ++i) {
     const float value = Finite(v[i]);
     magnitudes[i] = std::abs(value);
-    weights[i] = w[i] > 0 ? w[i] : 0;
+    weights[i] = w[i] > 0 ? std::min(w[i], kMostWeight) : 0;
     negative |= (value < 0 ? 1u : 0u) << i;
   }
   const int count = size / book_.point_size;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -158,9 +159,12 @@ Json Replace(const char* from, const char* to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
 
-// The id under a key, -1 where there is none.
+// The id under a key, -1 where there is none. Files are about that say "no such token" by an id past
+// the vocabulary's end, 2^32 - 1 mostly; llama.cpp takes none then.
 absl::StatusOr<int64_t> IdOf(const Vocabulary& vocabulary, GgufKeys& keys, const char* key) {
-  return keys.Whole(key, -1, static_cast<int64_t>(vocabulary.size()) - 1, -1);
+  constexpr int64_t kLargest = std::numeric_limits<uint32_t>::max();
+  LWQ_ASSIGN_OR_RETURN(const int64_t id, keys.Whole(key, -1, kLargest, -1));
+  return id < static_cast<int64_t>(vocabulary.size()) ? id : -1;
 }
 
 // SentencePiece's: blanks are marks, unknown characters bytes.

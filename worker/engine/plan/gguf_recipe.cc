@@ -23,6 +23,7 @@ struct Tensor {
   int layer = 0;
   int num_layers = 0;
   int queries_per_key = 1;
+  int num_experts = 0;
 };
 
 // What a recipe gives to a kind of tensor.
@@ -35,6 +36,9 @@ struct Recipe {
   Rule down = nullptr;   // of ffn_down
   GgufType output_projection = most;
   GgufType fused_attention = most;  // qkv in one tensor
+  // Of models of eight experts, in which attention is a small part: attn_output. Their attn_k and
+  // attn_v are Q8_0 in every recipe.
+  GgufType output_beside_8_experts = most;
 };
 
 GgufType Value2(const Tensor& t) { return t.queries_per_key >= 4 ? kQ4_K : kQ3_K; }
@@ -50,9 +54,14 @@ GgufType More4(const Tensor& t) { return GetsMore(t.layer, t.num_layers) ? kQ6_K
 GgufType More5(const Tensor& t) { return GetsMore(t.layer, t.num_layers) ? kQ6_K : kQ5_K; }
 
 constexpr Recipe kRecipes[] = {
-    {.name = "IQ3_S", .most = kIQ3_S, .value = &ValueIq3},
-    {.name = "IQ4_XS", .most = kIQ4_XS, .value = &ValueIq4},
-    {.name = "Q2_K", .most = kQ2_K, .value = &Value2, .down = &Down2, .output_projection = kQ3_K},
+    {.name = "IQ3_S", .most = kIQ3_S, .value = &ValueIq3, .output_beside_8_experts = kQ5_K},
+    {.name = "IQ4_XS", .most = kIQ4_XS, .value = &ValueIq4, .output_beside_8_experts = kQ5_K},
+    {.name = "Q2_K",
+     .most = kQ2_K,
+     .value = &Value2,
+     .down = &Down2,
+     .output_projection = kQ3_K,
+     .output_beside_8_experts = kQ5_K},
     {.name = "Q3_K_L",
      .most = kQ3_K,
      .value = &Always5,
@@ -64,10 +73,20 @@ constexpr Recipe kRecipes[] = {
      .value = &Value3M,
      .down = &Down3M,
      .output_projection = kQ4_K,
-     .fused_attention = kQ4_K},
-    {.name = "Q3_K_S", .most = kQ3_K},
-    {.name = "Q4_K_M", .most = kQ4_K, .value = &More4, .down = &More4, .fused_attention = kQ5_K},
-    {.name = "Q4_K_S", .most = kQ4_K, .value = &Value4S, .down = &Down4S},
+     .fused_attention = kQ4_K,
+     .output_beside_8_experts = kQ5_K},
+    {.name = "Q3_K_S", .most = kQ3_K, .output_beside_8_experts = kQ5_K},
+    {.name = "Q4_K_M",
+     .most = kQ4_K,
+     .value = &More4,
+     .down = &More4,
+     .fused_attention = kQ5_K,
+     .output_beside_8_experts = kQ5_K},
+    {.name = "Q4_K_S",
+     .most = kQ4_K,
+     .value = &Value4S,
+     .down = &Down4S,
+     .output_beside_8_experts = kQ5_K},
     {.name = "Q5_K_M", .most = kQ5_K, .value = &More5, .down = &More5, .fused_attention = kQ6_K},
     {.name = "Q5_K_S", .most = kQ5_K},
     {.name = "Q6_K", .most = kQ6_K},
@@ -94,20 +113,36 @@ bool Is70B(const Tensor& tensor) { return tensor.num_layers == 80; }
 
 GgufType InLayer(const Recipe& recipe, LinearRole role, const Tensor& tensor) {
   const auto by = [&](Rule rule) { return rule == nullptr ? recipe.most : rule(tensor); };
+  const bool beside_8_experts = tensor.num_experts == 8;
   switch (role) {
+    case LinearRole::kKey:
+      return beside_8_experts ? kQ8_0 : recipe.most;
     case LinearRole::kValue: {
+      if (beside_8_experts) return kQ8_0;
       const GgufType type = by(recipe.value);
       return Is70B(tensor) && (type == kQ3_K || type == kQ4_K) ? kQ5_K : type;
     }
     case LinearRole::kDown:
       return by(recipe.down);
     case LinearRole::kOutput:
-      return recipe.output_projection;
+      return beside_8_experts ? recipe.output_beside_8_experts : recipe.output_projection;
     case LinearRole::kQueryKeyValue:
       return recipe.fused_attention;
     default:
       return recipe.most;
   }
+}
+
+// How many linears a stack of experts has; 0: the model has none.
+int NumExperts(const ModelInventory& model) {
+  for (const AllocationUnit& unit : model.units) {
+    if (!unit.of_experts()) continue;
+    const std::string& name = unit.linears.front().name;
+    return static_cast<int>(
+        std::count_if(unit.linears.begin(), unit.linears.end(),
+                      [&](const LinearShape& linear) { return linear.name == name; }));
+  }
+  return 0;
 }
 
 absl::Status RoleIsMissing(const AllocationUnit& unit) {
@@ -140,6 +175,7 @@ absl::StatusOr<std::vector<const WeightFormat*>> GgufRecipePlan(const ModelInven
         absl::StrCat("llama.cpp has no recipe \"", name.substr(0, 80),
                      "\" that lwq knows; it knows ", absl::StrJoin(GgufRecipeNames(), ", ")));
   }
+  const int num_experts = NumExperts(model);
   bool has_head = false;
   for (const AllocationUnit& unit : model.units) has_head |= unit.place == Place::Head();
   std::vector<const WeightFormat*> plan;
@@ -151,9 +187,11 @@ absl::StatusOr<std::vector<const WeightFormat*>> GgufRecipePlan(const ModelInven
     } else if (unit.place.in_layer()) {
       const LinearRole role = unit.linears.front().role;
       if (role == LinearRole::kUnknown) return RoleIsMissing(unit);
-      type = InLayer(
-          *recipe, role,
-          {unit.place.layer, model.num_layers, model.num_heads / std::max(1, model.num_kv_heads)});
+      type = InLayer(*recipe, role,
+                     {.layer = unit.place.layer,
+                      .num_layers = model.num_layers,
+                      .queries_per_key = model.num_heads / std::max(1, model.num_kv_heads),
+                      .num_experts = num_experts});
     }
     int64_t in_features = 0;
     for (const LinearShape& linear : unit.linears) in_features = linear.in_features;

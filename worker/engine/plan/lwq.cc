@@ -29,7 +29,8 @@ namespace {
 constexpr double kExponents[] = {1, 1.25, 1.5, 2};
 constexpr double kCorrectedExponents[] = {1, 1.25};
 constexpr int kMaxDepths = 12;  // runs of neighbouring layers that are probed
-constexpr int kMaxKinds = 6;
+// Where engines fuse nothing a layer has seven, its experts three or four more, and the tables two.
+constexpr int kMaxKinds = 16;
 // How far a correction may be from the median: measurements of little gain are mostly noise.
 constexpr double kMaxCorrection = 5;
 constexpr int kMaxBaselines = 6;

@@ -22,6 +22,9 @@ constexpr double kRounded = 1200;
 constexpr double kSearched = 450;  // a GGUF type's, whose search is over blocks
 constexpr double kRefined = 600;
 constexpr double kDescended = 1500;
+// Of types with codebooks, as often what the same takes of others; docs/formats/gguf.md.
+constexpr double kCodebookRounded = 6;
+constexpr double kCodebookDescended = 1.8;
 constexpr double kProbabilities = 150;
 constexpr double kEncoded = 1e5;
 constexpr double kStored = 60;
@@ -181,7 +184,10 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
         if (format->dense() || !format->Accepts(linear.out_features, linear.in_features).ok()) {
           continue;
         }
-        work.rounded += format->gguf() != nullptr ? weights * kSearched / kRounded : weights;
+        const bool has_codebook =
+            format->gguf() != nullptr && format->gguf()->type().shape->codebook != nullptr;
+        work.rounded += (format->gguf() != nullptr ? weights * kSearched / kRounded : weights) *
+                        (has_codebook ? kCodebookRounded : 1);
         work.stored += static_cast<double>(
             format->PartBytes(linear.out_features, linear.in_features, model_->weight_dtype));
         if (!method.calibrated) continue;
@@ -190,7 +196,8 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
         if (format->gguf() != nullptr && method.refined &&
             format->gguf()->type().shape->levels.size() <= kMaxSweptLevels) {
           work.products += weights * inputs * method.block_sweeps;
-          work.descended += weights * method.block_sweeps;
+          work.descended +=
+              weights * method.block_sweeps * (has_codebook ? kCodebookDescended : 1);
         }
         const bool few_bits =
             format->grid() != nullptr && format->grid()->bits() <= kMaxRefinedBits;

@@ -10,8 +10,13 @@ namespace {
 
 constexpr absl::string_view kEvidence[] = {"channel-statistics", "layer-cosine"};
 
-absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, size_t input) {
-  const InputSpec& spec = request.source->spec().at(request.place).inputs[input];
+absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, const LinearError& error) {
+  const DecoderSpec& model = request.source->spec();
+  // What it "reads" is a one and zeros otherwise, as many as it has rows.
+  if (model.OnlyLookedUp(request.place)) {
+    return 1.0 / static_cast<double>(error.linear->out_features);
+  }
+  const InputSpec& spec = model.at(request.place).inputs[error.input];
   LWQ_ASSIGN_OR_RETURN(const Matrix table, request.evidence->Table(kEvidence[0], spec, kNumChannelRows));
   double sum = 0;
   for (int64_t c = 0; c < table.cols(); ++c) sum += table.Row(kMeanSquare)[c];
@@ -21,7 +26,7 @@ absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, size_t input) {
 absl::StatusOr<UnitCosts> HessianCosts(const UnitCostRequest& request) {
   UnitCosts costs = ZeroCosts(request);
   LWQ_RETURN_IF_ERROR(ForEachError(request, [&](const LinearError& e) -> absl::Status {
-    LWQ_ASSIGN_OR_RETURN(const double trace, MeanTrace(request, e.input));
+    LWQ_ASSIGN_OR_RETURN(const double trace, MeanTrace(request, e));
     costs[e.unit][static_cast<size_t>(e.format)] += trace * SumOfSquares(e.error);
     return absl::OkStatus();
   }));
@@ -37,6 +42,7 @@ const ScorerDef hessian_scorer = {
     .evidence = kEvidence,
     .needs_quantized = true,
     .unit_costs = &HessianCosts,
-    .measures_all_formats = true};
+    .measures_all_formats = true,
+    .costs_lookups = true};
 
 }  // namespace lwq

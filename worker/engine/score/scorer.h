@@ -42,6 +42,9 @@ struct ScorerDef {
   // Of one that gives costs: each format of a unit is measured. Else the others follow from the
   // errors that the quantizer reported (cost_curve.h).
   bool measures_all_formats = false;
+  // Of one that gives costs without hidden states: it can tell those of a table that is only looked
+  // up. Of one that cannot, weight-error's stand in.
+  bool costs_lookups = false;
   // Of one that ranks: the plans that its order leads to are among those that a better one has to
   // beat, so it also runs beside the scorers that give costs, where they declared its evidence.
   bool is_baseline = false;

@@ -71,6 +71,21 @@ std::vector<float> Normal(std::mt19937& random, int count, float deviation) {
   return values;
 }
 
+TEST(CodebookTest, AnyFloatsHaveCodes) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const GgufType id : kTypes) {
+    const Book book(id);
+    for (const float v : {1e9f, -infinity, std::nanf(""), 0.0f}) {
+      for (const float w : {1e21f, infinity, std::nanf(""), 0.0f}) {
+        const std::vector<float> values(kCell, v), weights(kCell, w);
+        std::array<uint8_t, kCell> codes = {};
+        book.codebook.Round(values.data(), weights.data(), codes.data());
+        EXPECT_TRUE(book.Has(codes.data())) << book.type.name << " of " << v << " by " << w;
+      }
+    }
+  }
+}
+
 TEST(CodebookTest, PointsAreThoseOfTheTable) {
   for (const GgufType id : kTypes) {
     const Book book(id);

@@ -106,8 +106,22 @@ TEST(TokenizerFromGgufTest, WhatCannotBeMadeIsRefused) {
           std::vector<std::string>{"a", "b", "\xff", "<|end|>", "x"}, "TOKENIZER_INVALID", "UTF-8");
   refused(SentencePiece(), "tokenizer.ggml.scores", std::vector<float>{0, 0, NAN, 0, 0, 0},
           "TOKENIZER_INVALID", "NaN");
-  refused(SentencePiece(), "tokenizer.ggml.bos_token_id", uint32_t{6}, "GGUF_METADATA",
+  // By default it comes first, so there has to be one.
+  refused(SentencePiece(), "tokenizer.ggml.bos_token_id", uint32_t{6}, "TOKENIZER_INVALID",
           "bos_token_id");
+}
+
+// Files are about that have it.
+TEST(TokenizerFromGgufTest, AnIdPastTheVocabularyIsNone) {
+  GgufMetadata keys = ByteLevel();
+  for (const uint32_t id : {uint32_t{5}, uint32_t{0xffffffff}}) {
+    keys.Set("tokenizer.ggml.padding_token_id", id);
+    LWQ_ASSERT_OK_AND_ASSIGN(const std::string config, GgufTokenizerConfigJson(keys));
+    EXPECT_FALSE(Json::parse(config).contains("pad_token")) << id;
+  }
+  keys.Set("tokenizer.ggml.padding_token_id", uint32_t{1});
+  LWQ_ASSERT_OK_AND_ASSIGN(const std::string config, GgufTokenizerConfigJson(keys));
+  EXPECT_EQ(Json::parse(config)["pad_token"], "b");
 }
 
 // What a small file could make a worker spend its memory on.

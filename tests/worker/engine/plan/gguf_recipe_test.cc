@@ -76,6 +76,34 @@ TEST(GgufRecipeTest, ValuesOfTheLargestModelsTakeMore) {
   EXPECT_EQ(values(79, "Q3_K_S"), (Types{{"gguf-q3_k", 79}}));
 }
 
+// As llama.cpp does in Mixtral, whose attention is a small part of it.
+TEST(GgufRecipeTest, AttentionBesideEightExpertsTakesMore) {
+  const auto types = [](int num_experts, const char* recipe) {
+    ModelInventory model = PlannedAs(ArtifactFormatDefs::gguf, testing::LlamaInventory({}));
+    for (AllocationUnit& unit : model.units) {
+      if (unit.kind == "mlp.down_proj") {
+        unit.linears.resize(static_cast<size_t>(num_experts), unit.linears.front());
+      }
+    }
+    const Plan plan = *GgufRecipePlan(model, recipe);
+    std::map<std::string, std::string> of_kind;
+    for (size_t u = 0; u < plan.size(); ++u) {
+      if (model.units[u].place == Place::Layer(6)) of_kind[model.units[u].kind] = plan[u]->id();
+    }
+    return of_kind;
+  };
+  for (const char* recipe : {"Q2_K", "Q3_K_S", "Q4_K_M", "Q6_K"}) {
+    EXPECT_EQ(types(8, recipe)["self_attn.k_proj"], "gguf-q8_0") << recipe;
+    EXPECT_EQ(types(8, recipe)["self_attn.v_proj"], "gguf-q8_0") << recipe;
+    EXPECT_NE(types(16, recipe)["self_attn.k_proj"], "gguf-q8_0") << recipe;
+  }
+  EXPECT_EQ(types(8, "Q4_K_M")["self_attn.o_proj"], "gguf-q5_k");
+  EXPECT_EQ(types(16, "Q4_K_M")["self_attn.o_proj"], "gguf-q4_k");
+  EXPECT_EQ(types(8, "Q3_K_L")["self_attn.o_proj"], "gguf-q3_k");
+  EXPECT_EQ(types(16, "Q3_K_L")["self_attn.o_proj"], "gguf-q5_k");
+  EXPECT_EQ(types(8, "Q4_K_M")["self_attn.q_proj"], "gguf-q4_k");
+}
+
 // Mixtral's experts are w1, w2 and w3: what a tensor is, its role says.
 TEST(GgufRecipeTest, TypesGoByRolesAndNotByNames) {
   ModelInventory model = testing::LlamaInventory({});

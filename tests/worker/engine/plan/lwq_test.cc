@@ -109,6 +109,25 @@ TEST_F(LwqTest, FindsWhatCostsHideByDepthAndKind) {
   EXPECT_LE(damage(chosen.plan), 1.002 * damage(best.plan));
 }
 
+// Where engines fuse nothing there are more kinds, and each is looked at.
+TEST_F(LwqTest, EveryKindOfUnitIsProbed) {
+  model_ = testing::Unfused(testing::LlamaInventory({.tied = false}));
+  problem_.menu = testing::MenuFor(model_, {2, 3, 4, 8});
+  problem_.cost.assign(model_.units.size(), {16, 4, 1, 0.1});
+  Play(Times([](const AllocationUnit&) { return 1.0; }));
+  std::set<std::string> probed, kinds;
+  for (const AllocationUnit& unit : model_.units) kinds.insert(unit.kind);
+  for (const MeasuredPlan& plan : measured_) {
+    for (const std::string& kind : kinds) {
+      if (plan.explanation.find(" with " + kind + " one format up") != std::string::npos) {
+        probed.insert(kind);
+      }
+    }
+  }
+  EXPECT_GE(kinds.size(), 7u);
+  EXPECT_EQ(probed, kinds);
+}
+
 TEST_F(LwqTest, WhatIsOverTheBudgetIsLearntFromAndNeverChosen) {
   const Allocation chosen = Play(Times([](const AllocationUnit&) { return 1.0; }));
   const int64_t allowed = AllowedBytes(problem_);

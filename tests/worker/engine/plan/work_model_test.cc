@@ -85,6 +85,21 @@ TEST(WorkModelTest, MomentsOfExpertsAreOfTheTokensThatTheySee) {
   EXPECT_EQ(model.SecondMoments(0, 1, 10).stored, 2 * (3 * 64 + 8 * 256));
 }
 
+// docs/formats/gguf.md has the measurement: about twice the time of Q3_K.
+TEST(WorkModelTest, TypesWithCodebooksTakeLonger) {
+  const ModelInventory model = testing::LlamaInventory({});
+  const auto units = UnitsOf(model, 0);
+  const MethodTraits sweeping{.calibrated = true, .refined = true, .block_sweeps = 4};
+  const auto descent = [&](const char* id) {
+    Work work = WorkModel(&model).Quantize(
+        units, std::vector<std::vector<const WeightFormat*>>(units.size(), {Gguf(id)}), sweeping);
+    work.products = work.factor = work.loaded = work.stored = work.tasks = 0;
+    return work.Operations();
+  };
+  EXPECT_GT(descent("gguf-iq3_s"), 1.7 * descent("gguf-q3_k"));
+  EXPECT_LT(descent("gguf-iq2_s"), 2.7 * descent("gguf-q3_k"));
+}
+
 TEST(WorkModelTest, QuantizingGrowsWithFormatsAndMethod) {
   const ModelInventory model = testing::LlamaInventory({});  // its groups of 128 divide
   const WorkModel work(&model);
