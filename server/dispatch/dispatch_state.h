@@ -144,8 +144,8 @@ using HeldJob = std::tuple<int, int64_t, std::string>;
 // What a task is expected to take of a worker; a guess where nobody knows.
 double ExpectedSeconds(const v1::TaskRecord& task, const v1::WorkerRecord* worker);
 
-// What is told to people of so many workers or more may be so old: to ask each of them, at every look
-// at a job, would take longer than all else.
+// What is told to people of so many workers or more may be so old: to ask each of them, at every
+// look at a job, would take longer than all else.
 inline constexpr size_t kManyWorkers = 64;
 inline constexpr int64_t kRememberedUs = 1'000'000;
 
@@ -327,8 +327,8 @@ class Draft {
 
   Changes changes;
   Effects effects;
-  // What WhyItWaits found where workers are few: it asks each of the state, which stays as it is for
-  // the draft's life.
+  // What WhyItWaits found where workers are few: it asks each of the state, which stays as it is
+  // for the draft's life.
   mutable WhyNobody why_nobody;
   // What tenants were handed in this draft, as Shares counts it, and how many tasks.
   std::map<std::string, std::pair<double, int64_t>> handed_out;

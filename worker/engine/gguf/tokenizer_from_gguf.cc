@@ -159,8 +159,8 @@ Json Replace(const char* from, const char* to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
 
-// The id under a key, -1 where there is none. Files are about that say "no such token" by an id past
-// the vocabulary's end, 2^32 - 1 mostly; llama.cpp takes none then.
+// The id under a key, -1 where there is none. Files are about that say "no such token" by an id
+// past the vocabulary's end, 2^32 - 1 mostly; llama.cpp takes none then.
 absl::StatusOr<int64_t> IdOf(const Vocabulary& vocabulary, GgufKeys& keys, const char* key) {
   constexpr int64_t kLargest = std::numeric_limits<uint32_t>::max();
   LWQ_ASSIGN_OR_RETURN(const int64_t id, keys.Whole(key, -1, kLargest, -1));

@@ -105,8 +105,8 @@ absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
   return plans;
 }
 
-// With several group sizes most costs follow from errors and few are measured, so the best mixture by
-// costs may do worse than the best one of a single size. The row, 0, is a size like the others.
+// With several group sizes most costs follow from errors and few are measured, so the best mixture
+// by costs may do worse than the best one of a single size. The row, 0, is a size like the others.
 absl::Status Tournament::AddPlansOfOneGroupSize(std::vector<Allocation>& plans) const {
   constexpr double kNever = 1e9;
   std::set<int64_t> sizes;
@@ -241,12 +241,11 @@ Plan Tournament::Enlarge(const Group& group) const {
     const UnitMenu& menu = problem_.menu.units[u];
     const GridFormat* grid = plan[u]->grid();
     // The same width in smaller groups gains less than the measurement is off.
-    const auto next = std::find_if(
-        menu.formats.begin() + menu.Find(plan[u]) + 1, menu.formats.end(),
-        [grid](const WeightFormat* format) {
-          return grid == nullptr || format->grid() == nullptr ||
-                 format->grid()->bits() != grid->bits();
-        });
+    const auto next = std::find_if(menu.formats.begin() + menu.Find(plan[u]) + 1,
+                                   menu.formats.end(), [grid](const WeightFormat* format) {
+                                     return grid == nullptr || format->grid() == nullptr ||
+                                            format->grid()->bits() != grid->bits();
+                                   });
     if (next != menu.formats.end()) plan[u] = *next;
   }
   return plan;

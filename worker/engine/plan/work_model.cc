@@ -196,8 +196,7 @@ Work WorkModel::Quantize(absl::Span<const AllocationUnit* const> units,
         if (format->gguf() != nullptr && method.refined &&
             format->gguf()->type().shape->levels.size() <= kMaxSweptLevels) {
           work.products += weights * inputs * method.block_sweeps;
-          work.descended +=
-              weights * method.block_sweeps * (has_codebook ? kCodebookDescended : 1);
+          work.descended += weights * method.block_sweeps * (has_codebook ? kCodebookDescended : 1);
         }
         const bool few_bits =
             format->grid() != nullptr && format->grid()->bits() <= kMaxRefinedBits;

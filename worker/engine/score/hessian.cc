@@ -17,7 +17,8 @@ absl::StatusOr<double> MeanTrace(const UnitCostRequest& request, const LinearErr
     return 1.0 / static_cast<double>(error.linear->out_features);
   }
   const InputSpec& spec = model.at(request.place).inputs[error.input];
-  LWQ_ASSIGN_OR_RETURN(const Matrix table, request.evidence->Table(kEvidence[0], spec, kNumChannelRows));
+  LWQ_ASSIGN_OR_RETURN(const Matrix table,
+                       request.evidence->Table(kEvidence[0], spec, kNumChannelRows));
   double sum = 0;
   for (int64_t c = 0; c < table.cols(); ++c) sum += table.Row(kMeanSquare)[c];
   return sum / static_cast<double>(table.cols());
