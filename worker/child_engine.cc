@@ -10,9 +10,9 @@
 
 #include <cerrno>
 #include <climits>
+#include <deque>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +27,9 @@ extern char** environ;
 
 namespace lwq {
 namespace {
+
+// A task may have thousands of blobs, and a thread that has ended holds its stack until it is joined.
+constexpr size_t kMostMoving = 16;
 
 v1::TaskChildAnswer AnswerTo(const v1::TaskChildCall& call, const TaskRun& run) {
   v1::TaskChildAnswer answer;
@@ -144,7 +147,12 @@ absl::Status ChildEngine::Prepare(const v1::TaskSpec&) {
 }
 
 absl::StatusOr<v1::TaskChildResult> ChildEngine::Serve(const TaskRun& run) {
-  std::vector<std::thread> moving;  // blobs, each in its own time
+  // Blobs, each in its own time, the longest first.
+  std::deque<std::thread> moving;
+  const auto join_first = [&moving] {
+    moving.front().join();
+    moving.pop_front();
+  };
   v1::FromTaskChild message;
   absl::Status status = channel_->Receive(&message);
   for (; status.ok() && message.has_call(); status = channel_->Receive(&message)) {
@@ -156,10 +164,11 @@ absl::StatusOr<v1::TaskChildResult> ChildEngine::Serve(const TaskRun& run) {
     if (message.call().has_progress()) {
       answer();
     } else {
+      if (moving.size() == kMostMoving) join_first();
       moving.emplace_back(answer);
     }
   }
-  for (std::thread& thread : moving) thread.join();
+  while (!moving.empty()) join_first();
   LWQ_RETURN_IF_ERROR(status);
   return std::move(*message.mutable_result());
 }
