@@ -28,7 +28,8 @@ extern char** environ;
 namespace lwq {
 namespace {
 
-// A task may have thousands of blobs, and a thread that has ended holds its stack until it is joined.
+// A task may have thousands of blobs, and a thread that has ended holds its stack until it is
+// joined.
 constexpr size_t kMostMoving = 16;
 
 v1::TaskChildAnswer AnswerTo(const v1::TaskChildCall& call, const TaskRun& run) {
@@ -115,6 +116,8 @@ absl::Status ChildEngine::StartChild() {
     EndChild();
     return StatusFromFailure(hello.failure());
   }
+  // One that is started anew may find less than the first, which the server knows.
+  child_limit_bytes_ = hello.memory_limit_bytes();
   if (!std::exchange(is_first_, false)) return absl::OkStatus();
   info_.name = hello.device();
   info_.description = hello.device_description();
@@ -178,7 +181,9 @@ absl::StatusOr<v1::TaskOutput> ChildEngine::Run(const TaskRun& run) {
   v1::ToTaskChild order;
   v1::TaskChildTask& task = *order.mutable_task();
   *task.mutable_lease() = *run.lease;
-  task.set_memory_bytes(run.memory_bytes);
+  const bool is_less =
+      child_limit_bytes_ > 0 && (run.memory_bytes == 0 || child_limit_bytes_ < run.memory_bytes);
+  task.set_memory_bytes(is_less ? child_limit_bytes_ : run.memory_bytes);
   task.set_scratch_directory(run.blobs->ScratchDirectory());
   channel_->Send(order).IgnoreError();  // that it is gone is noticed by Receive
   const absl::StatusOr<v1::TaskChildResult> result = Serve(run);

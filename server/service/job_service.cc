@@ -365,9 +365,9 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
-  return RunUnaryAs(env_, context, kServiceName, "GetJob", *env_.read, [=, this](const Caller& caller) {
-    return ReadJob(caller, request->name(), *response);
-  });
+  return RunUnaryAs(
+      env_, context, kServiceName, "GetJob", *env_.read,
+      [=, this](const Caller& caller) { return ReadJob(caller, request->name(), *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* context,

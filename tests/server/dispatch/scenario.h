@@ -462,7 +462,7 @@ class Scenario {
   std::set<std::string> lost_blobs;  // by digest
   bool rebuild_later = false;        // only when RebuildAll is called
   int num_rebuilds = 0;
-  bool tell_later = false;  // only when TellAll is called
+  bool tell_later = false;                     // only when TellAll is called
   size_t jobs_written = 0, tasks_written = 0;  // by the last transition
 
  private:
