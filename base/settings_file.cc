@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/decimal.h"
 #include "base/log.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
@@ -68,7 +69,7 @@ class Reader {
   absl::StatusOr<std::string> Value(const toml::node& node) const {
     if (const auto* text = node.as_string()) return text->get();
     if (const auto* number = node.as_integer()) return absl::StrCat(number->get());
-    if (const auto* number = node.as_floating_point()) return absl::StrCat(number->get());
+    if (const auto* number = node.as_floating_point()) return ShortestDecimal(number->get());
     if (const auto* on = node.as_boolean()) return std::string(on->get() ? "true" : "false");
     return Wrong(node.source(),
                  "a value is text in quotes, a number, true or false, or a list of those");

@@ -12,7 +12,7 @@ packages=(
   nvidia-cusparse==12.6.3.3 nvidia-nvjitlink==13.0.88  # which cuSOLVER opens
   nvidia-cuda-sanitizer-api==13.0.85  # of the tests on a GPU
 )
-runtime=(libcublas libcublasLt libcusolver libcusparse libnvJitLink)
+runtime=(libcudart libcublas libcublasLt libcusolver libcusparse libnvJitLink)
 
 if [[ ${1:-} == --runtime ]]; then
   from=${2:?--runtime needs DIR and TO}/lib to=${3:?--runtime needs DIR and TO}

@@ -10,9 +10,9 @@
 
 #include <cerrno>
 #include <climits>
+#include <deque>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +27,10 @@ extern char** environ;
 
 namespace lwq {
 namespace {
+
+// A task may have thousands of blobs, and a thread that has ended holds its stack until it is
+// joined.
+constexpr size_t kMostMoving = 16;
 
 v1::TaskChildAnswer AnswerTo(const v1::TaskChildCall& call, const TaskRun& run) {
   v1::TaskChildAnswer answer;
@@ -112,6 +116,8 @@ absl::Status ChildEngine::StartChild() {
     EndChild();
     return StatusFromFailure(hello.failure());
   }
+  // One that is started anew may find less than the first, which the server knows.
+  child_limit_bytes_ = hello.memory_limit_bytes();
   if (!std::exchange(is_first_, false)) return absl::OkStatus();
   info_.name = hello.device();
   info_.description = hello.device_description();
@@ -144,7 +150,12 @@ absl::Status ChildEngine::Prepare(const v1::TaskSpec&) {
 }
 
 absl::StatusOr<v1::TaskChildResult> ChildEngine::Serve(const TaskRun& run) {
-  std::vector<std::thread> moving;  // blobs, each in its own time
+  // Blobs, each in its own time, the longest first.
+  std::deque<std::thread> moving;
+  const auto join_first = [&moving] {
+    moving.front().join();
+    moving.pop_front();
+  };
   v1::FromTaskChild message;
   absl::Status status = channel_->Receive(&message);
   for (; status.ok() && message.has_call(); status = channel_->Receive(&message)) {
@@ -156,10 +167,11 @@ absl::StatusOr<v1::TaskChildResult> ChildEngine::Serve(const TaskRun& run) {
     if (message.call().has_progress()) {
       answer();
     } else {
+      if (moving.size() == kMostMoving) join_first();
       moving.emplace_back(answer);
     }
   }
-  for (std::thread& thread : moving) thread.join();
+  while (!moving.empty()) join_first();
   LWQ_RETURN_IF_ERROR(status);
   return std::move(*message.mutable_result());
 }
@@ -169,7 +181,9 @@ absl::StatusOr<v1::TaskOutput> ChildEngine::Run(const TaskRun& run) {
   v1::ToTaskChild order;
   v1::TaskChildTask& task = *order.mutable_task();
   *task.mutable_lease() = *run.lease;
-  task.set_memory_bytes(run.memory_bytes);
+  const bool is_less =
+      child_limit_bytes_ > 0 && (run.memory_bytes == 0 || child_limit_bytes_ < run.memory_bytes);
+  task.set_memory_bytes(is_less ? child_limit_bytes_ : run.memory_bytes);
   task.set_scratch_directory(run.blobs->ScratchDirectory());
   channel_->Send(order).IgnoreError();  // that it is gone is noticed by Receive
   const absl::StatusOr<v1::TaskChildResult> result = Serve(run);

@@ -52,7 +52,8 @@ class ChildEngine final : public TaskEngine {
   const ChildOptions options_;
   DeviceInfo info_;
   bool is_first_ = true;
-  int pid_ = 0;  // 0: none
+  int64_t child_limit_bytes_ = 0;  // of its device's memory; 0: none
+  int pid_ = 0;                    // 0: none
   std::unique_ptr<ChildChannel> channel_;
 };
 

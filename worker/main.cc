@@ -26,6 +26,7 @@
 #include "worker/local_engine.h"
 #include "worker/runner/convert_command.h"
 #include "worker/runner/model_check.h"
+#include "worker/sandbox.h"
 #include "worker/task_child.h"
 
 namespace {
@@ -60,6 +61,7 @@ absl::Status RunWorker(const lwq::AgentOptions& options, const lwq::ChildOptions
   std::unique_ptr<lwq::Device> device;  // of this process
   std::unique_ptr<lwq::TaskEngine> engine;
   if (isolated) {
+    lwq::KeepMemoryToItself();
     LWQ_ASSIGN_OR_RETURN(engine, lwq::ChildEngine::Start(child));
   } else {
     LWQ_ASSIGN_OR_RETURN(device, lwq::MakeDevice(child.device));

@@ -160,6 +160,13 @@ std::vector<sock_filter> MakeFilter() {
     filter.push_back(Return(kAllow));
     filter.push_back(Return(kRefuse));
   }
+  // Limits of its own alone: glibc reads and sets them by this call too.
+  filter.push_back(IfEqual(SYS_prlimit64, 0, 5));
+  filter.push_back(Load(kFirst));
+  filter.push_back(IfEqual(0, 1, 0));
+  filter.push_back(IfEqual(self, 0, 1));
+  filter.push_back(Return(kAllow));
+  filter.push_back(Return(kRefuse));
   // By a thread's number alone: it may be another process's.
   filter.push_back(IfEqual(SYS_tkill, 0, 1));
   filter.push_back(Return(kRefuse));
@@ -187,6 +194,8 @@ absl::Status EnterSandbox(bool filters) {
   }
   return absl::OkStatus();
 }
+
+void KeepMemoryToItself() { ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
 
 void PreferAsOomVictim() {
   const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -15,6 +15,10 @@ namespace lwq {
 // cannot; what it can is done all the same.
 absl::Status EnterSandbox(bool filters = true);
 
+// Of the worker, which has the connection and the token: what has its user's rights, as the
+// processes have that it starts, can neither read nor write its memory through /proc, nor trace it.
+void KeepMemoryToItself();
+
 // When memory runs out, the kernel takes this process and not the worker that started it.
 void PreferAsOomVictim();
 

@@ -13,7 +13,10 @@ fi
 scripts/build.sh gpu
 {
   echo "== $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo 'no nvidia-smi')"
-  ctest --test-dir build/gpu -L gpu --output-on-failure --no-tests=error
+  failed=0  # what is measured does not wait for what fails, and is not trusted then
+  ctest --test-dir build/gpu -L gpu --output-on-failure --no-tests=error || failed=$?
   for shape in sample 1b 7b; do build/gpu/bin/device_bench "$device" "$shape"; done
   for model in 1b 7b; do "${LWQ_PEERS_PYTHON:-python3}" bench/gpu/whole_job.py --device "$device" --model "$model"; done
+  ((failed == 0)) || echo "== tests failed: no figure above counts"
+  exit "$failed"
 } 2>&1 | tee build/gpu/report.txt

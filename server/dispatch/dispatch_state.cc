@@ -13,6 +13,9 @@ constexpr int64_t kMatchEveryUs = 1'000'000;
 
 // A task of which nobody knows how long it takes is taken for so long.
 constexpr double kUnknownSeconds = 1;
+// And none for longer: tasks are made so that they take minutes, and a worker's word of how fast it
+// is must not decide what a tenant is taken to have had.
+constexpr double kMostSeconds = 3600;
 
 int PriorityOf(const v1::Job& job) {
   return job.priority() == v1::Job::PRIORITY_UNSPECIFIED ? v1::Job::NORMAL : job.priority();
@@ -50,7 +53,8 @@ void ApplyEdits(Edits<T>& edits, std::map<std::string, T>& base) {
 
 double ExpectedSeconds(const v1::TaskRecord& task, const v1::WorkerRecord* worker) {
   const double rate = worker == nullptr ? 0 : worker->registration().operations_per_second();
-  return task.operations() > 0 && rate > 0 ? task.operations() / rate : kUnknownSeconds;
+  return task.operations() > 0 && rate > 0 ? std::min(task.operations() / rate, kMostSeconds)
+                                           : kUnknownSeconds;
 }
 
 void DispatchState::Load(v1::JobRecord job) {

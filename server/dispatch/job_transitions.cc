@@ -70,7 +70,11 @@ void EndJob(Draft& draft, v1::JobRecord& job, v1::Job::State state) {
   SetState(draft, job, state);
   DropTasks(draft, job);
   const std::string tenant = TenantOf(job.job());
-  if (draft.state().CountsOf(tenant).held > 0) draft.effects.admit_tenants.insert(tenant);
+  // The one that now has room may be held by this very event, and counts only after it.
+  const bool may_hold = OptionsOf(draft.state().options().tenants, tenant).max_running_jobs > 0;
+  if (may_hold || draft.state().CountsOf(tenant).held > 0) {
+    draft.effects.admit_tenants.insert(tenant);
+  }
 }
 
 // Whether any job is being cancelled: rarely so, and a task may have thousands of jobs to ask.

@@ -1,5 +1,6 @@
 // Workers: register, lease, heartbeat, complete, release. What fails: failure_transitions.cc.
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -7,6 +8,7 @@
 #include "base/failure.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "base/utf8.h"
 #include "server/dispatch/evaluation_work.h"
 #include "server/dispatch/failure_policy.h"
 #include "server/dispatch/make_lease.h"
@@ -23,6 +25,8 @@ namespace {
 
 constexpr int kMaxLeasesACall = 8;
 constexpr int kMaxFaults = 3;
+// Of what a worker says of its task: bytes.
+constexpr size_t kMostWords = 512;
 
 absl::Status LeaseLost(const std::string& task) {
   return Failure(reasons::kLeaseLost,
@@ -50,9 +54,10 @@ void RenewLease(const v1::LeaseBeat& beat, int64_t expires_us, int64_t now_us, L
   if (beat.busy_seconds() > lease.busy_seconds) lease.busy_us = now_us;
   lease.progress = std::max(lease.progress, beat.progress());
   lease.busy_seconds = std::max(lease.busy_seconds, beat.busy_seconds());
-  lease.fraction = beat.fraction();
-  lease.current = beat.current();
-  lease.waits_for = beat.waits_for();
+  if (std::isfinite(beat.fraction())) lease.fraction = std::clamp(beat.fraction(), 0.0, 1.0);
+  // They are in answers about the job, which have to be messages.
+  lease.current = std::string(CutToCharacters(beat.current(), kMostWords));
+  lease.waits_for = std::string(CutToCharacters(beat.waits_for(), kMostWords));
 }
 
 // A worker failed what another has done: after some of these in a row it gets no more.

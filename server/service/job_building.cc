@@ -203,12 +203,15 @@ absl::StatusOr<CachedResults> Scheduler::LookUp(const JobGraph& graph,
       drop.table = Table::kCache;
       drop.record.key = row.key;
       drop.remove = true;
+      drop.expected_version = row.version;
     }
   }
   for (const auto& [key, kind] : kinds) {
     if (seen.has_value() && seen->count(key) == 0) metrics_->CacheLookup(kind, "miss");
   }
-  if (!drops.empty()) LWQ_RETURN_IF_ERROR(store_->Commit(drops));
+  // A row that was made anew meanwhile is whole and stays; the others go the next time.
+  const absl::Status dropped = drops.empty() ? absl::OkStatus() : store_->Commit(drops);
+  if (ReasonOf(dropped) != reasons::kVersionConflict.name) LWQ_RETURN_IF_ERROR(dropped);
   // Only a note for the collector: one that cannot be made costs nothing today.
   if (!uses.empty()) store_->Commit(uses).IgnoreError();
   return cached;

@@ -170,11 +170,16 @@ absl::Status JobServiceImpl::DoCreate(const Caller& caller, const v1::CreateJobR
   LWQ_ASSIGN_OR_RETURN(event.cached,
                        scheduler.LookUp(event.graph, /*seen=*/std::set<std::string>()));
   const std::string name = event.job.name();
-  LWQ_RETURN_IF_ERROR(scheduler.Run([&](Draft& draft) -> absl::Status {
+  const absl::Status submitted = scheduler.Run([&](Draft& draft) -> absl::Status {
     LWQ_RETURN_IF_ERROR(CheckQueuedJobs(draft, caller.tenant));
     RememberRequest(mark, name, draft);
     return SubmitJob(draft, std::move(event));
-  }));
+  });
+  if (!submitted.ok()) {
+    LWQ_ASSIGN_OR_RETURN(const std::string same,
+                         FindOvertaking(scheduler.store(), mark, submitted));
+    return ReadJob(caller, same, response);
+  }
   Failpoint("submit.before_answer");
   scheduler.metrics().JobCreated("accepted");
   return ReadJob(caller, name, response);
@@ -360,9 +365,9 @@ grpc::ServerUnaryReactor* JobServiceImpl::CreateJob(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* JobServiceImpl::GetJob(grpc::CallbackServerContext* context,
                                                  const v1::GetJobRequest* request,
                                                  v1::Job* response) {
-  return RunUnaryAs(env_, context, kServiceName, "GetJob", *env_.read, [=, this](const Caller& caller) {
-    return ReadJob(caller, request->name(), *response);
-  });
+  return RunUnaryAs(
+      env_, context, kServiceName, "GetJob", *env_.read,
+      [=, this](const Caller& caller) { return ReadJob(caller, request->name(), *response); });
 }
 
 grpc::ServerUnaryReactor* JobServiceImpl::ListJobs(grpc::CallbackServerContext* context,

@@ -177,14 +177,18 @@ absl::Status ModelServiceImpl::DoCreate(const Caller& caller, const v1::CreateMo
                                 "or it lies elsewhere; choose another model_id or delete it"));
   }
   const TaskNode ingest = BuildIngest(model, RandomHex(8));
-  LWQ_RETURN_IF_ERROR(env_.scheduler->Run([&](Draft& draft) -> absl::Status {
+  const absl::Status started = env_.scheduler->Run([&](Draft& draft) -> absl::Status {
     LWQ_ASSIGN_OR_RETURN(const bool stands, StandsAlready(draft, model));
     if (stands) return absl::OkStatus();
     LWQ_RETURN_IF_ERROR(CheckModels(draft, caller.tenant));
     RememberRequest(mark, model.name(), draft);
     return StartModel(draft, model, ingest);
-  }));
-  LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(model.name()));
+  });
+  std::string name = model.name();
+  if (!started.ok()) {
+    LWQ_ASSIGN_OR_RETURN(name, FindOvertaking(env_.scheduler->store(), mark, started));
+  }
+  LWQ_ASSIGN_OR_RETURN(response, env_.scheduler->GetModel(name));
   return absl::OkStatus();
 }
 

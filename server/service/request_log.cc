@@ -47,6 +47,14 @@ absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark) {
   return request.resource();
 }
 
+absl::StatusOr<std::string> FindOvertaking(Store& store, const RequestMark& mark,
+                                           const absl::Status& refused) {
+  if (ReasonOf(refused) != reasons::kVersionConflict.name) return refused;
+  LWQ_ASSIGN_OR_RETURN(std::string resource, FindRequest(store, mark));
+  if (resource.empty()) return refused;
+  return resource;
+}
+
 void RememberRequest(const RequestMark& mark, const std::string& resource, Draft& draft) {
   if (mark.id.empty()) return;
   v1::RequestRecord request;

@@ -26,6 +26,10 @@ absl::StatusOr<RequestMark> MarkOf(const google::protobuf::Message& request,
 // The resource that the call made or changed when it came before; "" when it is new.
 // INVALID_ARGUMENT "REQUEST_ID_REUSED" when it then said something else.
 absl::StatusOr<std::string> FindRequest(Store& store, const RequestMark& mark);
+// Once its commit was refused: the resource where the same call, sent twice at once, had its own
+// made meanwhile; else why it was refused.
+absl::StatusOr<std::string> FindOvertaking(Store& store, const RequestMark& mark,
+                                           const absl::Status& refused);
 // In the transaction that does what was asked.
 void RememberRequest(const RequestMark& mark, const std::string& resource, Draft& draft);
 // The same for what is written past the state machine.

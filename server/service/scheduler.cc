@@ -208,6 +208,9 @@ absl::Status Scheduler::UpdateJob(const v1::UpdateJobRequest& request, const Req
     writes.push_back({.table = Table::kJobs, .record = row, .expected_version = row.version});
     updated = store_->Commit(writes);
     if (ReasonOf(updated) != reasons::kVersionConflict.name) return updated;
+    // The job's row has changed, or another call has used the request_id: then it is no use to try.
+    LWQ_ASSIGN_OR_RETURN(const std::string replayed, FindRequest(*store_, mark));
+    if (!replayed.empty()) return absl::OkStatus();
   }
 }
 

@@ -19,14 +19,16 @@ SettingsFile Read(const std::string& text) { return ParseSettingsFile(text, "x.t
 
 TEST(SettingsFileTest, ValuesOfEachKindAreWhatAFlagTakes) {
   const SettingsFile file = Read(
-      "text = \"a b\"\nliteral = 'C:\\x'\nwhole = 5_200_000\nhex = 0x10\nfraction = 0.30\n"
+      "text = \"a b\"\nliteral = 'C:\\x'\nwhole = 5_200_000\nhex = 0x10\nfraction = 0.30\nexact = "
+      "4.2512345\n"
       "on = true\nlist = [\n  \"/a\", # first\n  \"/b,c\",\n]\nnone = []\n");
   EXPECT_THAT(
       file.top,
-      ElementsAre(Pair("fraction", ElementsAre("0.3")), Pair("hex", ElementsAre("16")),
-                  Pair("list", ElementsAre("/a", "/b,c")), Pair("literal", ElementsAre("C:\\x")),
-                  Pair("none", ElementsAre()), Pair("on", ElementsAre("true")),
-                  Pair("text", ElementsAre("a b")), Pair("whole", ElementsAre("5200000"))));
+      ElementsAre(Pair("exact", ElementsAre("4.2512345")), Pair("fraction", ElementsAre("0.3")),
+                  Pair("hex", ElementsAre("16")), Pair("list", ElementsAre("/a", "/b,c")),
+                  Pair("literal", ElementsAre("C:\\x")), Pair("none", ElementsAre()),
+                  Pair("on", ElementsAre("true")), Pair("text", ElementsAre("a b")),
+                  Pair("whole", ElementsAre("5200000"))));
 }
 
 TEST(SettingsFileTest, AHashWithinQuotesIsText) {

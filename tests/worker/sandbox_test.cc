@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cerrno>
 #include <functional>
+#include <string>
 #include <thread>
 
 #include "gtest/gtest.h"
@@ -78,6 +79,11 @@ TEST_F(SandboxTest, ProgramsProcessesAndConnectionsAreRefused) {
       {"kill", [parent] { return ErrorOf(::kill(parent, 0)); }},
       {"kill all", [] { return ErrorOf(::kill(-1, 0)); }},
       {"pidfd_open", [parent] { return ErrorOf(::syscall(SYS_pidfd_open, parent, 0)); }},
+      {"prlimit of another",
+       [parent] {
+         rlimit limit;
+         return ErrorOf(::syscall(SYS_prlimit64, parent, RLIMIT_CPU, nullptr, &limit));
+       }},
       {"mount", [] { return ErrorOf(::mount("none", "/", "tmpfs", 0, nullptr)); }},
       {"unshare", [] { return ErrorOf(::unshare(CLONE_NEWUSER)); }},
       {"bpf", [] { return ErrorOf(::syscall(SYS_bpf, 0, nullptr, 0)); }},
@@ -87,7 +93,8 @@ TEST_F(SandboxTest, ProgramsProcessesAndConnectionsAreRefused) {
   // That they are refused is the sandbox's doing, of those that a process may do otherwise.
   for (const Act& one : acts) {
     const std::string name = one.name;
-    if (name == "fork" || name == "kill" || name.find("socket") == 0) {
+    if (name == "fork" || name == "kill" || name == "prlimit of another" ||
+        name.find("socket") == 0) {
       EXPECT_EQ(InProcess(one.act), 0) << name;
     }
   }
@@ -100,6 +107,21 @@ TEST_F(SandboxTest, NoCallByTheNumbersOfAnotherAbiGoesThrough) {
 #else
   GTEST_SKIP() << "there is one ABI";
 #endif
+}
+
+// The worker does so: what takes its task's process over has its user's rights.
+TEST(KeepMemoryToItselfTest, AProcessOfTheSameUserCannotOpenIt) {
+  const auto opened = [](bool keeps) {
+    return InProcess([keeps] {
+      if (::geteuid() == 0 && ::setuid(65534) != 0) return -1;  // root may open everything
+      if (keeps) KeepMemoryToItself();
+      const std::string memory = "/proc/" + std::to_string(::getpid()) + "/mem";
+      return InProcess([&memory] { return ErrorOf(::open(memory.c_str(), O_RDWR)); });
+    });
+  };
+  EXPECT_EQ(opened(true), EACCES);
+  if (opened(false) == EACCES) GTEST_SKIP() << "this kernel refuses it by itself";
+  EXPECT_EQ(opened(false), 0);
 }
 
 TEST_F(SandboxTest, RightsAndDumpsAreGone) {

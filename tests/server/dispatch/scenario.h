@@ -272,6 +272,7 @@ class Scenario {
     }
     for (const std::string& family : families) request.add_families(family);
     request.set_numerics_class(numerics_class);
+    request.set_operations_per_second(operations_per_second);
     EXPECT_OK(Run([&](Draft& draft) { return RegisterWorker(draft, request); }));
     state_.SawWorker(worker, now_us);
     incarnations[worker] = incarnation;
@@ -451,6 +452,7 @@ class Scenario {
   std::map<std::string, std::string> incarnations;
   // Of workers that register, and of jobs that are submitted.
   std::string numerics_class = "cpu-1";
+  double operations_per_second = 0;  // of workers that register; 0: they do not say
   int engine_version = 1;
   std::vector<std::string> families = {"llama"};
   std::string without_kind;
@@ -460,7 +462,7 @@ class Scenario {
   std::set<std::string> lost_blobs;  // by digest
   bool rebuild_later = false;        // only when RebuildAll is called
   int num_rebuilds = 0;
-  bool tell_later = false;  // only when TellAll is called
+  bool tell_later = false;                     // only when TellAll is called
   size_t jobs_written = 0, tasks_written = 0;  // by the last transition
 
  private:

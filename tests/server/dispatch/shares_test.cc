@@ -51,6 +51,35 @@ std::map<std::string, int> Serve(Scenario& s, int count,
   return served;
 }
 
+// B is held by the event that ends A, which had the only place.
+TEST(Tenants, AJobThatTakesOverFromACancelledOneIsNotHeldForEver) {
+  Scenario s(3, WithTenants({{"default", {.max_running_jobs = 1}}}));
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  ASSERT_OK(s.Run([](Draft& d) { return CancelJob(d, "jobs/a"); }));
+  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 900)));
+  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::CANCELLED);
+  ASSERT_OK(s.Complete("w", lease));
+  s.Work("w");
+  EXPECT_EQ(s.StateOf("jobs/b"), v1::Job::SUCCEEDED);
+}
+
+// A worker's word of its speed decides what tasks are expected to take; released at once, they took
+// nothing.
+TEST(Tenants, AWorkerThatSaysItIsSlowMovesNobodysShareFar) {
+  for (const double rate : {1.0, 1e-308}) {
+    Scenario s(3, WithTenants({{"a", {}}, {"b", {}}}));
+    s.operations_per_second = rate;
+    s.Register("w", "incarnation-1");
+    SubmitMany(s, "a", 4);
+    for (int i = 0; i < 2; ++i) ASSERT_OK(s.Release("w", s.Lease("w").at(0)));
+    SubmitMany(s, "b", 4);
+    std::map<std::string, int> served = Serve(s, 12);
+    EXPECT_GE(served["b"], 3) << rate;
+  }
+}
+
 TEST(Tenants, GetOfTheWorkersWhatTheirWeightsSay) {
   Scenario s(3, WithTenants({{"a", {.weight = 3}}, {"b", {.weight = 1}}}));
   s.Register("w", "incarnation-1");

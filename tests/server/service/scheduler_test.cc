@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/failure.h"
+#include "base/reasons.h"
 #include "gmock/gmock.h"
 #include "server/blob/memory_blob_store.h"
 #include "server/store/memory_store.h"
@@ -117,6 +118,42 @@ TEST_F(SchedulerTest, AStoreThatIsAwayIsToldToEach) {
   }
   EXPECT_EQ(store_.commits(), 2);
   EXPECT_FALSE(IsThere("w0"));
+}
+
+// Whoever tried again under the same id would hold the only thread that writes for ever.
+TEST_F(SchedulerTest, AnUpdateWhoseRequestIdAnotherCallUsedMeanwhileEnds) {
+  store_.LetGo(false);
+  const RequestMark mark{.id = "r", .fingerprint = "mine"};
+  const auto put_request = [&](const std::string& fingerprint) {
+    v1::RequestRecord request;
+    request.set_fingerprint(fingerprint);
+    request.set_resource("models/m");
+    Write write{.table = Table::kRequests};
+    write.record.key = mark.id;
+    request.SerializeToString(&write.record.value);
+    EXPECT_OK(store_.Commit({write}));
+  };
+  v1::JobRecord ended;
+  ended.mutable_job()->set_name("jobs/a");
+  ended.mutable_job()->set_state(v1::Job::SUCCEEDED);
+  Write row{.table = Table::kJobs};
+  row.record.key = "jobs/a";
+  ended.SerializeToString(&row.record.value);
+  ASSERT_OK(store_.Commit({row}));
+  v1::UpdateJobRequest request;
+  request.set_name("jobs/a");
+  put_request("another's");
+  EXPECT_THAT(scheduler_.UpdateJob(request, mark), FailsWith("REQUEST_ID_REUSED", _));
+  put_request("mine");
+  EXPECT_OK(scheduler_.UpdateJob(request, mark));
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const std::string same,
+      FindOvertaking(store_, mark, Failure(reasons::kVersionConflict, "another was first")));
+  EXPECT_EQ(same, "models/m");
+  EXPECT_THAT(FindOvertaking(store_, mark, absl::DataLossError("x")),
+              lwq::testing::StatusIs(absl::StatusCode::kDataLoss, _));
+  EXPECT_THAT(FindOvertaking(store_, {.id = "s"}, Failure(reasons::kVersionConflict, "x")),
+              FailsWith("VERSION_CONFLICT", _));
 }
 
 }  // namespace

@@ -13,8 +13,9 @@ namespace {
 // Columns of a Gram matrix that one product computes, where there is no product for symmetric ones.
 constexpr int64_t kGramPanel = 1024;
 
-// Strides that no row needs, of matrices of one row, may be anything in our views.
-int64_t Stride(int64_t stride, int64_t cols) { return std::max(stride, cols); }
+// Strides that no row needs, of matrices of one row, may be anything in our views; a leading
+// dimension is at least 1.
+int64_t Stride(int64_t stride, int64_t cols) { return std::max<int64_t>({stride, cols, 1}); }
 
 }  // namespace
 

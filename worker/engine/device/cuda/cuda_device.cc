@@ -17,6 +17,13 @@ using cuda::SpanOf;
 using cuda::StatusOf;
 using cuda::ViewOf;
 
+namespace {
+
+// The first that multiplies bf16; there is machine code for none before (CMakeLists.txt).
+constexpr int kLeastMajor = 8;
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaOptions& options) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -30,6 +37,12 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaOptions
   int runtime = 0;
   LWQ_RETURN_IF_ERROR(StatusOf(cudaGetDeviceProperties(&properties, options.ordinal),
                                "asking for the device's properties"));
+  if (properties.major < kLeastMajor) {
+    return Failure(reasons::kDeviceUnavailable,
+                   absl::StrCat("device cuda:", options.ordinal, ": ", properties.name,
+                                " has compute capability ", properties.major, ".", properties.minor,
+                                ", at least ", kLeastMajor, ".0 is needed"));
+  }
   LWQ_RETURN_IF_ERROR(
       StatusOf(cudaRuntimeGetVersion(&runtime), "asking for the run-time's version"));
   LWQ_ASSIGN_OR_RETURN(auto pool,
@@ -70,6 +83,8 @@ std::string CudaDevice::NumericsClass() const { return numerics_class_; }
 
 // An error of memory or of arguments is the call's own; a fault is every later call's too.
 bool CudaDevice::Lost() { return cudaStreamSynchronize(stream()) != cudaSuccess; }
+
+void CudaDevice::ReleaseScratch() { pool_->Trim(); }
 
 absl::Status CudaDevice::Synchronize() { return checks_->Collect(); }
 

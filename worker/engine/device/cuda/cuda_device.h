@@ -46,6 +46,7 @@ class CudaDevice : public Device {
   int64_t used_bytes() const { return pool_->used_bytes(); }
   int64_t limit_bytes() const { return pool_->limit_bytes(); }
   absl::Status Synchronize() override;
+  void ReleaseScratch() override;
   absl::Status Widen(DeviceView<const BF16> from, DeviceView<float> to) override;
   absl::Status Widen(DeviceView<const F16> from, DeviceView<float> to) override;
   absl::Status GatherColumns(DeviceView<const float> from, DeviceSpan<const int32_t> columns,

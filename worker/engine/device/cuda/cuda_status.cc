@@ -14,14 +14,18 @@ absl::Status StatusOf(cudaError_t error, absl::string_view what) {
 
 absl::Status StatusOf(cublasStatus_t status, absl::string_view what) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cuBLAS: ", what, ": ", cublasGetStatusString(status),
-                                          " (", static_cast<int>(status), ")"));
+  const std::string text = absl::StrCat("cuBLAS: ", what, ": ", cublasGetStatusString(status), " (",
+                                        static_cast<int>(status), ")");
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) return absl::ResourceExhaustedError(text);
+  return absl::InternalError(text);
 }
 
 absl::Status StatusOf(cusolverStatus_t status, absl::string_view what) {
   if (status == CUSOLVER_STATUS_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat("cuSOLVER: ", what, " failed (", static_cast<int>(status), ")"));
+  const std::string text =
+      absl::StrCat("cuSOLVER: ", what, " failed (", static_cast<int>(status), ")");
+  if (status == CUSOLVER_STATUS_ALLOC_FAILED) return absl::ResourceExhaustedError(text);
+  return absl::InternalError(text);
 }
 
 }  // namespace lwq::cuda

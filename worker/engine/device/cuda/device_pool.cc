@@ -68,9 +68,13 @@ cudaError_t DevicePool::Take(void** data, int64_t bytes) {
       cudaMallocFromPoolAsync(data, static_cast<size_t>(bytes), pool_, stream());
   if (error != cudaErrorMemoryAllocation) return error;
   (void)cudaGetLastError();
-  (void)cudaStreamSynchronize(stream_);
-  (void)cudaMemPoolTrimTo(pool_, 0);
+  Trim();
   return cudaMallocFromPoolAsync(data, static_cast<size_t>(bytes), pool_, stream_);
+}
+
+void DevicePool::Trim() {
+  (void)cudaStreamSynchronize(stream());
+  (void)cudaMemPoolTrimTo(pool_, 0);
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMemory>> DevicePool::Allocate(int64_t rows, int64_t cols,

@@ -28,6 +28,10 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
   absl::StatusOr<std::unique_ptr<DeviceMemory>> Allocate(int64_t rows, int64_t cols,
                                                          int64_t element_bytes);
 
+  // Waits for what is under way and gives the driver what was freed: libraries take memory of it
+  // too.
+  void Trim();
+
   // All operations run on it. Its device becomes the calling thread's current one, which is what
   // CUDA starts work on.
   cudaStream_t stream() const {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/reasons.h"
@@ -42,16 +41,16 @@ absl::Status Solver::FactorAndInvert(View<float> l, Outcome* on_device) {
   const int64_t bytes =
       std::max(floats * int64_t{sizeof(float)}, static_cast<int64_t>(device_bytes));
   LWQ_ASSIGN_OR_RETURN(const auto workspace, pool_->Allocate(1, bytes, 1));
-  std::vector<uint8_t> host_workspace(host_bytes);
+  host_workspace_.resize(host_bytes);
   uint8_t* work = workspace->data().address();
   LWQ_RETURN_IF_ERROR(
       StatusOf(cusolverDnSpotrf(handle_, kTriangle, n, l.data, stride,
                                 reinterpret_cast<float*>(work), floats, &on_device->factored),
                "a factorisation"));
-  return StatusOf(
-      cusolverDnXtrtri(handle_, kTriangle, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_32F, l.data, stride,
-                       work, device_bytes, host_workspace.data(), host_bytes, &on_device->inverted),
-      "an inversion");
+  return StatusOf(cusolverDnXtrtri(handle_, kTriangle, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_32F, l.data,
+                                   stride, work, device_bytes, host_workspace_.data(), host_bytes,
+                                   &on_device->inverted),
+                  "an inversion");
 }
 
 absl::Status Solver::InverseCholesky(View<float> h) {

@@ -3,7 +3,9 @@
 
 #include <cusolverDn.h>
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -38,6 +40,7 @@ class Solver {
   cusolverDnHandle_t handle_ = nullptr;
   std::unique_ptr<DeviceMemory> outcome_;
   PinnedMemory outcome_on_host_;
+  std::vector<uint8_t> host_workspace_;  // of work that may still be queued
 };
 
 }  // namespace lwq::cuda
