@@ -1,5 +1,6 @@
 // Bad workers, bad results and lost blobs: what they may cost, and that no job pays for them that
 // another worker can do.
+#include "server/dispatch/work_estimate.h"
 #include "tests/server/dispatch/scenario.h"
 
 namespace lwq {
@@ -473,6 +474,19 @@ TEST(BadWorkers, OneThatTalksIsCutShort) {
   EXPECT_EQ(kept.reason(), "INTERNAL");
   EXPECT_LE(kept.message().size(), 4096u + 3u);
   EXPECT_EQ(kept.message().substr(0, 4), "a\xef\xbf\xbd");
+}
+
+// They are in answers about the job, which have to be messages.
+TEST(Transitions, WhatAWorkerSaysInAHeartbeatIsCut) {
+  Scenario s;
+  s.Register("w", "incarnation-1");
+  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+  const v1::Lease lease = s.Lease("w").at(0);
+  s.Beat("w", lease, std::string(3'900'000, 'x'));
+  v1::JobRecord job = s.state().jobs().at("jobs/a");
+  AddLiveProgress(Draft(s.state(), s.Now()), job);
+  EXPECT_LT(job.job().ByteSizeLong(), 100'000u);
+  EXPECT_EQ(job.job().progress().running(0).waits_for(), std::string(512, 'x'));
 }
 
 }  // namespace

@@ -189,7 +189,9 @@ Tile TileOf(int64_t rows, int64_t cols, const ModelSizes& sizes, bool refinement
   // Blocks are made a slab and a format at a time, in the host: its weights and parts.
   if (sizes.blocks) {
     const int64_t slab = std::min(rows, kSlabRows);
-    const int64_t descent = refinement ? slab * kDescentColumns * 2 * kF32 : 0;
+    // Either while sweeping, or of the feedback of types with codebooks.
+    const int64_t descent =
+        std::max(refinement ? slab * kDescentColumns * 2 * kF32 : 0, kDescentColumns * cols * kF32);
     tile.in_host = std::max(tile.in_host, weights + slab * cols * 10 + descent);
   }
   return tile;

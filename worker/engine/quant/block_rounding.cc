@@ -7,7 +7,7 @@
 // minima that are themselves rounded are made up for like any other error.
 //
 // Memory besides the weight: a slab of rows in the host and as a working copy, its blocks' parts,
-// and the rows made so far.
+// and the rows made so far; for types with cells a large block's rows of U.
 #include "worker/engine/quant/block_rounding.h"
 
 #include <algorithm>
@@ -46,6 +46,17 @@ void AddError(const GgufTypeDef& type, const float* weights, const uint8_t* byte
     sums.error += difference * difference;
     sums.square += double{weights[c]} * weights[c];
   }
+}
+
+float Dot(const float* a, const float* b, int64_t count) {
+  constexpr int64_t kLanes = 8;
+  float sums[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t l = 0; l < kLanes; ++l) sums[l] += a[i + l] * b[i + l];
+  }
+  for (int64_t l = 0; i < count; ++i, ++l) sums[l] += a[i] * b[i];
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
 // A weight on its way to blocks, a slab of rows at a time.
@@ -163,9 +174,14 @@ class BlockRun {
       LWQ_RETURN_IF_ERROR(device_->Download(work->view().Cols(begin, read), columns.view()));
       LWQ_RETURN_IF_ERROR(
           device_->Download(factor.u->view().Rows(begin, count).Cols(begin, count), u.view()));
+      Matrix behind;
+      if (read > count) {
+        LWQ_ASSIGN_OR_RETURN(behind, FactorBehind(factor, begin, count, read - count));
+      }
       const absl::Span<const int32_t> order =
           absl::MakeConstSpan(statistics.order()).subspan(static_cast<size_t>(begin));
-      ForEachRow([&](int64_t r) { RoundColumns(r, order, u, statistics.act_order(), columns); });
+      ForEachRow(
+          [&](int64_t r) { RoundColumns(r, order, u, behind, statistics.act_order(), columns); });
       if (begin + count == cols) break;
       const DeviceView<float> errors = error->view().Cols(0, count);
       LWQ_RETURN_IF_ERROR(device_->Upload(columns.view().Cols(0, count), errors));
@@ -175,11 +191,28 @@ class BlockRun {
     return absl::OkStatus();
   }
 
+  // Of a large block's rows of U what is of the columns behind it, a row for each of those.
+  absl::StatusOr<Matrix> FactorBehind(const BlockedFactor& factor, int64_t begin, int64_t count,
+                                      int64_t num_behind) {
+    Matrix transposed(num_behind, count);
+    for (int64_t first = 0; first < num_behind; first += kLargeBlock) {
+      Matrix part(count, std::min(kLargeBlock, num_behind - first));
+      LWQ_RETURN_IF_ERROR(device_->Download(
+          factor.u->view().Rows(begin, count).Cols(begin + count + first, part.cols()),
+          part.view()));
+      for (int64_t j = 0; j < count; ++j) {
+        for (int64_t k = 0; k < part.cols(); ++k) transposed.Row(first + k)[j] = part.Row(j)[k];
+      }
+    }
+    return transposed;
+  }
+
   // Rounds a row's columns of one large block, whose values `columns` has; it has their errors
   // afterwards, scaled as U wants them. `order`: where each column stands in the weight. Both go on
-  // to the row's end where cells may lie there.
-  void RoundColumns(int64_t r, absl::Span<const int32_t> order, const Matrix& u, bool fitted,
-                    Matrix& columns) {
+  // to the row's end where cells may lie there; those behind the block are as the blocks before
+  // left them, and `behind` (FactorBehind) tells what this one's errors add.
+  void RoundColumns(int64_t r, absl::Span<const int32_t> order, const Matrix& u,
+                    const Matrix& behind, bool fitted, Matrix& columns) {
     const int64_t count = u.cols();
     float* values = columns.Row(r);
     std::vector<std::optional<BlockGrid>> grids(static_cast<size_t>(blocks_per_row_));
@@ -196,7 +229,7 @@ class BlockRun {
         }
         grid.emplace(type_, BlockAt(r, b));
       }
-      const float stored = has_cells() ? RoundInCell(r, column, *grid, columns)
+      const float stored = has_cells() ? RoundInCell(r, column, *grid, behind, columns)
                                        : RoundAlone(r, column, *grid, values[j]);
       const float* row = u.Row(j);
       const float error = (values[j] - stored) / row[j];
@@ -216,8 +249,9 @@ class BlockRun {
 
   // When the first of a cell's columns has its turn all its codes are chosen, on the values as they
   // are then; the others' turn makes up for what is left of their errors. `columns`: the row's
-  // values from the large block's first on.
-  float RoundInCell(int64_t r, int64_t column, const BlockGrid& grid, const Matrix& columns) {
+  // values from the large block's first on, and the errors of those that have had their turn.
+  float RoundInCell(int64_t r, int64_t column, const BlockGrid& grid, const Matrix& behind,
+                    const Matrix& columns) {
     GgufBlock& block = BlockAt(r, column / type_.block_size);
     const int64_t first = column - column % cell_size_;
     const int in_block = static_cast<int>(column % type_.block_size);
@@ -231,6 +265,10 @@ class BlockRun {
       for (int64_t k = 0; k < cell_size_; ++k) {
         const size_t at = static_cast<size_t>(first + k);
         values[k] = columns.Row(r)[places_[at] - begin];
+        const int64_t beyond = places_[at] - begin - kLargeBlock;
+        if (beyond >= 0) {
+          values[k] -= Dot(columns.Row(r), behind.Row(beyond), earliest - begin);
+        }
         weights[k] = importance_.empty() ? 1.0f : importance_[at];
       }
       const int at = in_block - static_cast<int>(column - first);

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <vector>
 
 #include "tests/worker/engine/quant/quant_problem.h"
 #include "tests/worker/engine/quant/textbook_gptq.h"
@@ -101,9 +103,12 @@ TEST(BlockRoundingTest, FeedbackIsTextbookGptqOnTheBlocksScales) {
   const std::vector<double> u = InverseFactor(std::move(permuted), kCols);
   const std::vector<float> importance =
       ::lwq::testing::ElementsOf(device, statistics->column_weights());
-  for (const char* name : {"Q3_K", "Q4_K", "Q5_0"}) {
+  for (const char* name : {"Q3_K", "Q4_K", "Q5_0", "IQ3_S", "IQ2_XS"}) {
     const GgufTypeDef& type = *FindGgufType(name);
     const int64_t size = type.block_size;
+    // Codes of a cell are chosen together, when the first of its columns has its turn.
+    const bool has_cells = type.shape->codebook != nullptr;
+    const int64_t cell = has_cells ? type.shape->codebook().cell_size() : 1;
     const BlockFitter fitter(type, GgufFit::kSearch);
     Matrix expected(kRows, kCols);
     for (int64_t r = 0; r < kRows; ++r) {
@@ -116,11 +121,23 @@ TEST(BlockRoundingTest, FeedbackIsTextbookGptqOnTheBlocksScales) {
         grids.emplace_back(type, block);
       }
       std::vector<double> w(kCols);
+      std::vector<int64_t> place(kCols);
+      std::map<int64_t, std::vector<uint8_t>> codes;  // of cells, by their first column
       for (int64_t j = 0; j < kCols; ++j) w[j] = p.weight.Row(r)[order[j]];
+      for (int64_t j = 0; j < kCols; ++j) place[order[j]] = j;
       for (int64_t j = 0; j < kCols; ++j) {
-        const float value = grids[static_cast<size_t>(order[j] / size)]
-                                .Round(static_cast<int>(order[j] % size), static_cast<float>(w[j]))
-                                .value;
+        const BlockGrid& grid = grids[static_cast<size_t>(order[j] / size)];
+        const int in_block = static_cast<int>(order[j] % size);
+        const int64_t first = order[j] - order[j] % cell;
+        if (has_cells && codes.count(first) == 0) {
+          std::vector<float> now(cell);
+          for (int64_t k = 0; k < cell; ++k) now[k] = static_cast<float>(w[place[first + k]]);
+          codes[first].resize(cell);
+          grid.RoundCell(static_cast<int>(first % size), now.data(), importance.data() + first,
+                         codes[first].data());
+        }
+        const float value = has_cells ? grid.ValueOf(in_block, codes[first][order[j] % cell])
+                                      : grid.Round(in_block, static_cast<float>(w[j])).value;
         expected.Row(r)[order[j]] = value;
         const double error = (w[j] - value) / u[j * kCols + j];
         for (int64_t k = j + 1; k < kCols; ++k) w[k] -= error * u[j * kCols + k];
@@ -131,7 +148,7 @@ TEST(BlockRoundingTest, FeedbackIsTextbookGptqOnTheBlocksScales) {
     const Matrix values = ValuesOf(q, name, kRows, kCols);
     int64_t differ = 0;
     for (int64_t i = 0; i < values.size(); ++i) differ += values.data()[i] != expected.data()[i];
-    EXPECT_LT(differ, values.size() / 20) << name;
+    EXPECT_LT(differ, values.size() / (has_cells ? 10 : 20)) << name;
     const double error = CalibratedError(p.weight.view(), values.view(), h);
     EXPECT_NEAR(error / CalibratedError(p.weight.view(), expected.view(), h), 1, 0.02) << name;
     // What the quantizer says of itself is the error as it is defined.
