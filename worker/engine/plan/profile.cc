@@ -48,8 +48,11 @@ absl::Span<const ProfileDef> Profiles() {
       {.name = "llama.cpp",
        .help = "llama.cpp and what is built on it: a GGUF file, embeddings and head included",
        .artifact_format = &ArtifactFormatDefs::gguf,
-       .rungs = {{"gguf-q2_k", "gguf-iq4_nl"},
-                 {"gguf-q3_k", "gguf-iq4_nl"},
+       // Below four bits the types with codebooks: at Q3_K's bytes and below Q2_K's their plans are
+       // the better ones (docs/results/formats.md).
+       .rungs = {{"gguf-iq2_xxs", "gguf-iq4_nl"},
+                 {"gguf-iq2_s", "gguf-iq4_nl"},
+                 {"gguf-iq3_s", "gguf-iq4_nl"},
                  {"gguf-iq4_xs", "gguf-iq4_nl"},
                  {"gguf-q4_k", "gguf-q4_1"},
                  {"gguf-q5_k", "gguf-q5_0"},

@@ -119,7 +119,7 @@ TEST_F(LwqTest, EveryKindOfUnitIsProbed) {
   for (const AllocationUnit& unit : model_.units) kinds.insert(unit.kind);
   for (const MeasuredPlan& plan : measured_) {
     for (const std::string& kind : kinds) {
-      if (plan.explanation.find(" with " + kind + " one format up") != std::string::npos) {
+      if (plan.origin.find(" with " + kind + " one format up") != std::string::npos) {
         probed.insert(kind);
       }
     }

@@ -166,16 +166,16 @@ TEST(MenuTest, OfLlamaCppHasItsTypesForTheEmbeddingAndTheHeadToo) {
                                                   .tied = false});
   model = PlannedAs(ArtifactFormatDefs::gguf, std::move(model));
   LWQ_ASSERT_OK_AND_ASSIGN(const Menu menu, BuildMenu(model, Profile("llama.cpp"), {}));
-  EXPECT_THAT(menu.rungs, ElementsAre("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0",
-                                      "as in the source"));
+  EXPECT_THAT(menu.rungs, ElementsAre("IQ2_XXS", "IQ2_S", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K",
+                                      "Q8_0", "as in the source"));
   const auto fallback =
       ElementsAre("gguf-iq4_nl", "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "dense");
   EXPECT_THAT(Ids(menu.units.front()), fallback);  // the embedding
   EXPECT_THAT(Ids(menu.units.back()), fallback);   // the head, without being asked for
   EXPECT_THAT(Ids(menu.units[7]),
-              ElementsAre("gguf-q2_k", "gguf-q3_k", "gguf-iq4_xs", "gguf-q4_k", "gguf-q5_k",
-                          "gguf-q6_k", "gguf-q8_0", "dense"));  // down: 1536 inputs
-  EXPECT_THAT(menu.units.front().at_rung, ElementsAre(0, 0, 0, 1, 2, 3, 4, 5));
+              ElementsAre("gguf-iq2_xxs", "gguf-iq2_s", "gguf-iq3_s", "gguf-iq4_xs", "gguf-q4_k",
+                          "gguf-q5_k", "gguf-q6_k", "gguf-q8_0", "dense"));  // down: 1536 inputs
+  EXPECT_THAT(menu.units.front().at_rung, ElementsAre(0, 0, 0, 0, 1, 2, 3, 4, 5));
 }
 
 TEST(MenuTest, GridsAndBlocksAreOfTheProfilesThatHaveThem) {

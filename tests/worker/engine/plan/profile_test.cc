@@ -2,6 +2,8 @@
 
 #include "gtest/gtest.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/worker/engine/plan/llama_inventory.h"
+#include "worker/engine/plan/artifact_format.h"
 
 namespace lwq {
 namespace {
@@ -9,6 +11,17 @@ namespace {
 using ::lwq::testing::FailsWith;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+// Where rows are whole blocks, the smallest plan is below the smallest preset.
+TEST(ProfileTest, LlamaCppHasWhatTwoBitsTake) {
+  const ModelInventory model =
+      PlannedAs(ArtifactFormatDefs::gguf, ::lwq::testing::LlamaInventory({}));
+  AllocationProblem problem;
+  problem.model = &model;
+  LWQ_ASSERT_OK_AND_ASSIGN(problem.menu, BuildMenu(model, **FindProfile("llama.cpp"), {}));
+  problem.budget = *ParseBudget("2bit");
+  EXPECT_LE(MeasurePlan(problem, SmallestPlan(problem)), AllowedBytes(problem));
+}
 
 TEST(ProfileTest, KnowsPortableAndLowBit) {
   LWQ_ASSERT_OK_AND_ASSIGN(const ProfileDef* portable, FindProfile("portable"));
