@@ -101,6 +101,19 @@ void FitMessage(v1::Job& job) {
   job.add_warnings("the single items of the evaluations are too many for one answer; left out");
 }
 
+// Fills in its options and warns of what is known before it begins. Refused where its bytes or its
+// memory cannot be kept.
+absl::Status CheckQuantize(Scheduler& scheduler, const GraphSource& source, v1::Job& job) {
+  const GraphInput& input = source.input;
+  v1::QuantizeSpec& spec = *job.mutable_spec()->mutable_quantize();
+  LWQ_RETURN_IF_ERROR(FillOptions(input.method, input.scorer, /*strict=*/true, spec));
+  LWQ_ASSIGN_OR_RETURN(const Feasibility feasible,
+                       CheckFeasibility(spec, source.model.manifest(), MemoryOf(input)));
+  for (const std::string& warning : feasible.warnings) job.add_warnings(warning);
+  for (const std::string& warning : TextWarnings(input)) job.add_warnings(warning);
+  return CheckWorkerMemory(scheduler, feasible.memory.total_bytes);
+}
+
 // How the planning stands, which is no task of its own.
 const char* PlanState(const v1::JobRecord& record) {
   const bool planned = record.plan_state() == v1::JobRecord::PLANNED;
@@ -148,18 +161,7 @@ absl::Status JobServiceImpl::DoCreate(const Caller& caller, const v1::CreateJobR
     FillDefaults(*spec.mutable_evaluate()->mutable_evaluation());
   }
   LWQ_ASSIGN_OR_RETURN(auto source, scheduler.MakeSource(event.salt, spec));
-  if (spec.has_quantize()) {
-    LWQ_RETURN_IF_ERROR(FillOptions(source->input.method, source->input.scorer, /*strict=*/true,
-                                    *spec.mutable_quantize()));
-    LWQ_ASSIGN_OR_RETURN(
-        const Feasibility feasible,
-        CheckFeasibility(spec.quantize(), source->model.manifest(), MemoryOf(source->input)));
-    for (const std::string& warning : feasible.warnings) event.job.add_warnings(warning);
-    for (const std::string& warning : TextWarnings(source->input)) {
-      event.job.add_warnings(warning);
-    }
-    LWQ_RETURN_IF_ERROR(CheckWorkerMemory(scheduler, feasible.memory.total_bytes));
-  }
+  if (spec.has_quantize()) LWQ_RETURN_IF_ERROR(CheckQuantize(scheduler, *source, event.job));
   LWQ_RETURN_IF_ERROR(CheckRoom(scheduler));
   LWQ_RETURN_IF_ERROR(CheckBytes(scheduler, caller.tenant, 1));
   event.graph = scheduler.BuildFirst(*source);
