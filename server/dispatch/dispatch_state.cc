@@ -14,7 +14,7 @@ constexpr int64_t kMatchEveryUs = 1'000'000;
 // A task of which nobody knows how long it takes is taken for so long.
 constexpr double kUnknownSeconds = 1;
 // And none for longer: tasks are made so that they take minutes, and a worker's word of how fast it
-// is must not decide what a tenant is taken to have had.
+// is must not hold a tenant's turn for ever.
 constexpr double kMostSeconds = 3600;
 
 int PriorityOf(const v1::Job& job) {
@@ -173,7 +173,7 @@ void DispatchState::ApplyLeases(const Edits<v1::TaskRecord>& edits, Moment now) 
     const auto lease = leases_.find(key);
     if (lease != leases_.end() && (!is_leased || lease->second.epoch != task->epoch())) {
       const double took = static_cast<double>(now.steady_us - lease->second.begun_us) / 1e6;
-      shares_.Correct(TenantOf(tasks_.at(key)), took - lease->second.expected_seconds);
+      shares_.Settle(TenantOf(tasks_.at(key)), lease->second.expected_seconds, took);
       leases_.erase(lease);
     }
     if (is_leased && leases_.count(key) == 0) BeginLease(*task, now);

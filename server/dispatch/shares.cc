@@ -15,7 +15,7 @@ T Find(const std::map<std::string, T>& values, const std::string& tenant) {
 
 double Shares::UsedBy(const std::string& tenant) const {
   const auto found = used_.find(tenant);
-  return found == used_.end() ? now_ : found->second;
+  return (found == used_.end() ? now_ : found->second) + Find(pending_, tenant);
 }
 
 double Shares::CostOf(const std::string& tenant, double seconds) const {
@@ -31,14 +31,17 @@ void Shares::Join(const std::string& tenant) {
 }
 
 void Shares::Serve(const std::string& tenant, double seconds) {
-  now_ = std::max(now_, UsedBy(tenant));
+  now_ = std::max(now_, used_.try_emplace(tenant, now_).first->second);
   ++served_[tenant];
-  Correct(tenant, seconds);
+  pending_[tenant] += CostOf(tenant, seconds);
+  seconds_[tenant] += seconds;
 }
 
-void Shares::Correct(const std::string& tenant, double seconds) {
+void Shares::Settle(const std::string& tenant, double expected_seconds, double seconds) {
+  double& pending = pending_[tenant];
+  pending = std::max(0.0, pending - CostOf(tenant, expected_seconds));
   used_.try_emplace(tenant, now_).first->second += CostOf(tenant, seconds);
-  seconds_[tenant] += seconds;
+  seconds_[tenant] += seconds - expected_seconds;
 }
 
 }  // namespace lwq

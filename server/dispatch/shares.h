@@ -23,7 +23,7 @@ class Shares {
   // `settings` outlives this.
   explicit Shares(const TenantSettings* settings) : settings_(*settings) {}
 
-  // What the tenant has used, over its weight: less comes first.
+  // What the tenant has used and is expected to use, over its weight: less comes first.
   double UsedBy(const std::string& tenant) const;
   // So many seconds of a worker, on that scale.
   double CostOf(const std::string& tenant, double seconds) const;
@@ -36,13 +36,16 @@ class Shares {
   void Join(const std::string& tenant);
   // It was handed a task that is expected to take so long.
   void Serve(const std::string& tenant, double seconds);
-  // A task took so much longer than was expected, or less.
-  void Correct(const std::string& tenant, double seconds);
+  // That task has ended, however it did, after so long.
+  void Settle(const std::string& tenant, double expected_seconds, double seconds);
 
  private:
   const TenantSettings& settings_;
-  double now_ = 0;  // what the last that was served had used before
-  std::map<std::string, double> used_;
+  // What the last that was served had used before, by tasks that have ended: what is expected of
+  // those that run is a worker's word, and does not move where others begin.
+  double now_ = 0;
+  std::map<std::string, double> used_;     // by tasks that have ended
+  std::map<std::string, double> pending_;  // by those that run, as was expected
   std::map<std::string, double> seconds_;
   std::map<std::string, int64_t> served_;
 };

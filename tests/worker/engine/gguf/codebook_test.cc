@@ -81,6 +81,10 @@ TEST(CodebookTest, AnyFloatsHaveCodes) {
         std::array<uint8_t, kCell> codes = {};
         book.codebook.Round(values.data(), weights.data(), codes.data());
         EXPECT_TRUE(book.Has(codes.data())) << book.type.name << " of " << v << " by " << w;
+        if (!(w > 0)) continue;  // all codes cost the same
+        std::array<uint8_t, kCell> plain = {};
+        book.codebook.Round(values.data(), std::vector<float>(kCell, 1.0f).data(), plain.data());
+        EXPECT_EQ(codes, plain) << book.type.name << " of " << v << " by " << w;
       }
     }
   }
