@@ -150,7 +150,7 @@ absl::Status ChildEngine::Prepare(const v1::TaskSpec&) {
 }
 
 absl::StatusOr<v1::TaskChildResult> ChildEngine::Serve(const TaskRun& run) {
-  // Blobs, each in its own time, the longest first.
+  // Blobs, each in its own time, the oldest first.
   std::deque<std::thread> moving;
   const auto join_first = [&moving] {
     moving.front().join();
