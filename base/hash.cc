@@ -1,6 +1,3 @@
-// The old interface of SHA-256, because only it shows the state that Save needs.
-#define OPENSSL_SUPPRESS_DEPRECATED
-
 #include "base/hash.h"
 
 #include <openssl/evp.h>
@@ -17,6 +14,10 @@
 #include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+
+// The old interface of SHA-256, because only it shows the state that Save needs.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 namespace lwq {
 
@@ -62,6 +63,8 @@ bool Sha256::Restore(absl::string_view saved) {
   std::copy(words + 2, std::end(words), state_->context.h);
   return true;
 }
+
+#pragma GCC diagnostic pop
 
 std::string Sha256Hex(absl::string_view bytes) {
   Sha256 hash;

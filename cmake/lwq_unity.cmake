@@ -6,6 +6,8 @@ option(LWQ_UNITY "Compile the files of a folder as one" OFF)
 if(NOT LWQ_UNITY)
   return()
 endif()
+# For this warning what a unit includes is a header, which may not use a type of an unnamed namespace.
+target_compile_options(lwq_options INTERFACE -Wno-subobject-linkage)
 
 # Names that many files have for themselves, as what is registered has its options; no header may have
 # them. In a unit each file's are its own.

@@ -56,4 +56,11 @@ void TextsToProto(const OptionTexts& texts, OptionMap* map) {
   for (const auto& [name, text] : texts) (*map)[name] = text;
 }
 
+bool Refines(const OptionMap& method_options, bool otherwise) {
+  const auto rounding = method_options.find("rounding");
+  if (rounding != method_options.end() && rounding->second == "nearest") return false;
+  const auto refinement = method_options.find("refinement");
+  return refinement == method_options.end() ? otherwise : refinement->second == "true";
+}
+
 }  // namespace lwq

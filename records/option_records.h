@@ -23,4 +23,9 @@ std::vector<OptionDef> OptionsOf(const google::protobuf::RepeatedPtrField<v1::Op
 OptionTexts TextsOf(const OptionMap& map);
 void TextsToProto(const OptionTexts& texts, OptionMap* map);
 
+// Whether a method with these options keeps its second moments for refinement after it has factored
+// them, which a third of its memory is for: not where it rounds to nearest, else as its option says,
+// and `otherwise` where it does not say.
+bool Refines(const OptionMap& method_options, bool otherwise = true);
+
 }  // namespace lwq

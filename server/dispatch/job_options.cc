@@ -71,10 +71,7 @@ absl::Status FillOptions(const v1::Capability& method, const v1::Capability& sco
 }
 
 bool Refines(const v1::QuantizeSpec& spec) {
-  const auto rounding = spec.method_options().find("rounding");
-  if (rounding != spec.method_options().end() && rounding->second == "nearest") return false;
-  const auto option = spec.method_options().find("refinement");
-  return option == spec.method_options().end() ? !spec.no_refinement() : option->second == "true";
+  return Refines(spec.method_options(), /*otherwise=*/!spec.no_refinement());
 }
 
 }  // namespace lwq

@@ -213,7 +213,8 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   Feasibility result;
   result.warnings = problem.menu.notes;
   result.budget_bytes = AllowedBytes(problem);
-  result.smallest_bytes = MeasurePlan(problem, SmallestPlan(problem));
+  LWQ_ASSIGN_OR_RETURN(const AllocatorDef* allocator, FindAllocator(spec.allocator()));
+  result.smallest_bytes = SmallestBytes(*allocator, problem);
   result.largest_bytes = MeasurePlan(problem, LargestPlan(problem));
   const Plan dense(prepared->model.units.size(), DenseFormat());
   result.source_bytes = WeightFileBytes(prepared->model, dense, 0);
@@ -223,7 +224,7 @@ absl::StatusOr<Feasibility> CheckFeasibility(const v1::QuantizeSpec& spec,
   memory.longest_window = LongestSequence(spec.evaluation(), prepared->model);
   result.memory = ForecastUnderCeiling(prepared->model, memory, spec.memory_bytes());
   LWQ_RETURN_IF_ERROR(CheckMemoryCeiling(result.memory, spec.memory_bytes()));
-  LWQ_RETURN_IF_ERROR(CheckFeasible(problem));
+  LWQ_RETURN_IF_ERROR(CheckFeasible(*allocator, problem));
   if (std::string above = AboveLargestPlan(problem); !above.empty()) {
     result.warnings.push_back(std::move(above));
   }

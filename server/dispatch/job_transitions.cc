@@ -6,6 +6,7 @@
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "records/blob_names.h"
+#include "records/canonical.h"
 #include "server/dispatch/graph_install.h"
 #include "server/dispatch/progress.h"
 #include "server/dispatch/transitions.h"
@@ -205,12 +206,16 @@ v1::JobRecord FreshRecord(const Draft& draft, v1::Job job, const JobGraph& graph
   return record;
 }
 
-// The job whose plan is being made; null when it was cancelled, failed or planned meanwhile: what
-// comes too late changes nothing.
-v1::JobRecord* EditPlanning(Draft& draft, const std::string& name) {
-  v1::JobRecord* job = draft.EditJob(name);
+// The job whose plan was begun `from` this record of it; null when it was cancelled, failed,
+// planned or built anew meanwhile: what comes too late changes nothing. A job that was built anew
+// may be planning again, by other tasks or for another class of workers.
+v1::JobRecord* EditPlanning(Draft& draft, const v1::JobRecord& from) {
+  v1::JobRecord* job = draft.EditJob(from.job().name());
   const bool planning = job != nullptr && job->plan_state() == v1::JobRecord::RUNNING &&
-                        job->job().state() == v1::Job::RUNNING;
+                        job->job().state() == v1::Job::RUNNING &&
+                        std::equal(job->plan_tasks().begin(), job->plan_tasks().end(),
+                                   from.plan_tasks().begin(), from.plan_tasks().end()) &&
+                        CanonicalBytes(job->engine()) == CanonicalBytes(from.engine());
   return planning ? job : nullptr;
 }
 
@@ -405,10 +410,10 @@ absl::Status CancelJob(Draft& draft, const std::string& name) {
   return absl::OkStatus();
 }
 
-absl::Status StartTrials(Draft& draft, const std::string& name,
+absl::Status StartTrials(Draft& draft, const v1::JobRecord& from,
                          const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
                          const CachedResults& cached) {
-  v1::JobRecord* job = EditPlanning(draft, name);
+  v1::JobRecord* job = EditPlanning(draft, from);
   if (job == nullptr) return absl::OkStatus();
   SetTrials(trials, *job);
   WaitForPlanTasks(graph, *job);
@@ -416,10 +421,11 @@ absl::Status StartTrials(Draft& draft, const std::string& name,
   return absl::OkStatus();
 }
 
-absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
+absl::Status FinishPlan(Draft& draft, const v1::JobRecord& from, const v1::PlanSummary& plan,
                         const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
                         const CachedResults& cached) {
-  v1::JobRecord* job = EditPlanning(draft, name);
+  const std::string& name = from.job().name();
+  v1::JobRecord* job = EditPlanning(draft, from);
   if (job == nullptr) return absl::OkStatus();
   SetTrials(trials, *job);
   *job->mutable_job()->mutable_plan() = plan;

@@ -56,6 +56,22 @@ v1::TaskOutput QuantizedForPlan(const v1::TaskOutput& output, const std::set<std
   return sent;
 }
 
+// What the worker is to keep to: the least that a job which still wants the task has asked for. 0:
+// none has.
+int64_t CeilingOf(const Draft& draft, const v1::TaskRecord& task) {
+  int64_t least = 0;
+  for (const std::string& name : task.jobs()) {
+    const v1::JobRecord* job = draft.FindJob(name);
+    if (job == nullptr || IsTerminal(job->job().state()) ||
+        job->job().state() == v1::Job::CANCELLING) {
+      continue;
+    }
+    const int64_t ceiling = job->job().spec().quantize().memory_bytes();
+    if (ceiling > 0 && (least == 0 || ceiling < least)) least = ceiling;
+  }
+  return least;
+}
+
 }  // namespace
 
 v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_us) {
@@ -66,7 +82,7 @@ v1::Lease MakeLease(const Draft& draft, const v1::TaskRecord& task, int64_t ttl_
   *lease.mutable_jobs() = task.jobs();
   lease.mutable_ttl()->set_seconds(ttl_us / 1'000'000);
   lease.mutable_ttl()->set_nanos(static_cast<int32_t>(ttl_us % 1'000'000) * 1000);
-  lease.set_memory_bytes(task.needs().ceiling_bytes());
+  lease.set_memory_bytes(CeilingOf(draft, task));
   *lease.mutable_spec() = task.spec();
   if (lease.spec().has_quantize()) {
     *lease.mutable_spec()->mutable_quantize()->mutable_units() = task.missing_units();

@@ -151,7 +151,6 @@ TaskNode QuantizeGraph::NewTask(v1::TaskSpec spec, int layer,
   *task.mutable_needs() = NeedsOf(spec, input_.engine);
   task.mutable_needs()->set_family(manifest_.family());
   task.mutable_needs()->set_memory_bytes(input_.memory.Of(task.kind()));
-  task.mutable_needs()->set_ceiling_bytes(spec_.memory_bytes());
   task.set_operations(counter_.Operations(spec));
   *task.mutable_spec() = std::move(spec);
   return task;

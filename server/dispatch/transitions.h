@@ -49,11 +49,12 @@ absl::Status ApplyUpdate(const v1::UpdateJobRequest& request, v1::Job& job);
 // NOT_FOUND when the job is not active.
 absl::Status CancelJob(Draft& draft, const std::string& name);
 // The job waits until `graph`'s plan_tasks, which measure the last of `trials`, are done. `trials`
-// are all of the job so far. Nothing happens when the job ended meanwhile; so with FinishPlan.
-absl::Status StartTrials(Draft& draft, const std::string& name,
+// are all of the job so far, `from` is the job as it was when the planning began. Nothing happens
+// when the job ended or was built anew meanwhile; so with FinishPlan.
+absl::Status StartTrials(Draft& draft, const v1::JobRecord& from,
                          const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
                          const CachedResults& cached);
-absl::Status FinishPlan(Draft& draft, const std::string& name, const v1::PlanSummary& plan,
+absl::Status FinishPlan(Draft& draft, const v1::JobRecord& from, const v1::PlanSummary& plan,
                         const std::vector<v1::PlanTrial>& trials, const JobGraph& graph,
                         const CachedResults& cached);
 void FailJob(Draft& draft, const std::string& name, const v1::Failure& failure);

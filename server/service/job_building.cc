@@ -230,7 +230,6 @@ std::set<std::string> Scheduler::KeysOf(const v1::JobRecord& job) const {
 }
 
 absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
-  const std::string& name = job.job().name();
   LWQ_ASSIGN_OR_RETURN(auto source, MakeSource(SaltOf(job), job.job().spec(), &job.engine()));
   std::vector<v1::ScoreResult> scores;
   std::vector<v1::PlanTrial> trials(job.job().trials().begin(), job.job().trials().end());
@@ -259,8 +258,8 @@ absl::Status Scheduler::ContinuePlan(const v1::JobRecord& job) {
   LWQ_ASSIGN_OR_RETURN(const CachedResults cached, LookUp(graph, seen));
   Failpoint("plan.before_commit");
   return Run([&](Draft& draft) {
-    return decided ? FinishPlan(draft, name, step.plan, trials, graph, cached)
-                   : StartTrials(draft, name, trials, graph, cached);
+    return decided ? FinishPlan(draft, job, step.plan, trials, graph, cached)
+                   : StartTrials(draft, job, trials, graph, cached);
   });
 }
 

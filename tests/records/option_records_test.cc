@@ -51,5 +51,19 @@ TEST(OptionRecordsTest, Texts) {
             (OptionTexts{{"act-order", "false"}, {"damping", "0.02"}}));
 }
 
+TEST(OptionRecordsTest, AMethodThatRoundsToNearestRefinesNothing) {
+  const auto refines = [](const OptionTexts& texts, bool otherwise) {
+    OptionMap options;
+    TextsToProto(texts, &options);
+    return Refines(options, otherwise);
+  };
+  EXPECT_FALSE(refines({{"rounding", "nearest"}}, true));
+  EXPECT_FALSE(refines({{"rounding", "nearest"}, {"refinement", "true"}}, true));
+  EXPECT_FALSE(refines({{"rounding", "gptq"}, {"refinement", "false"}}, true));
+  EXPECT_TRUE(refines({{"refinement", "true"}}, false));
+  EXPECT_TRUE(refines({}, true));
+  EXPECT_FALSE(refines({}, false));
+}
+
 }  // namespace
 }  // namespace lwq

@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/memory_usage.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
+#include "records/option_records.h"
 #include "worker/engine/format/weight_format.h"
 #include "worker/engine/quant/quantizer.h"
 #include "worker/runner/task_input.h"
@@ -90,13 +92,11 @@ absl::StatusOr<v1::TaskOutput> RunPreflight(const TaskContext& context,
   LWQ_RETURN_IF_ERROR(context.progress(0.1, "forward of one layer"));
   LWQ_RETURN_IF_ERROR(RunForward(context, model, compute));
   const int64_t measured = AnonymousMemoryBytes();
-  if (def->needs_calibration()) {
+  // What the server's forecast counts: second moments that are factored, not all evidence.
+  if (absl::c_linear_search(def->evidence, "second-moments")) {
     const LinearShape widest = WidestLinear(model.inventory);
     LWQ_RETURN_IF_ERROR(context.progress(0.5, absl::StrCat("factor of ", widest.module)));
-    const auto refinement = task.recipe().options().find("refinement");
-    LWQ_RETURN_IF_ERROR(
-        RunFactor(context, widest,
-                  refinement == task.recipe().options().end() || refinement->second == "true"));
+    LWQ_RETURN_IF_ERROR(RunFactor(context, widest, Refines(task.recipe().options())));
   }
   v1::TaskOutput output;
   v1::PreflightResult& result = *output.mutable_preflight();

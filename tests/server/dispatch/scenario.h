@@ -93,7 +93,9 @@ class Scenario {
     tasks_written = draft.changes.tasks.size();
     state_.Apply(std::move(draft.changes), Now());
     untold_.insert(draft.effects.untold_tasks.begin(), draft.effects.untold_tasks.end());
-    for (const std::string& job : draft.effects.plan_jobs) Plan(job);
+    for (const std::string& job : draft.effects.plan_jobs) {
+      if (!plan_later) Plan(job);
+    }
     for (const std::string& job : draft.effects.rebuild_jobs) to_rebuild_.insert(job);
     for (const std::string& tenant : draft.effects.admit_tenants) {
       EXPECT_OK(Run([&](Draft& admission) {
@@ -249,13 +251,14 @@ class Scenario {
       const int bits = trial_bits[job][trials.size()];
       const JobGraph graph = BuildTrialStage(input, {UniformPlan(bits)}, /*judge=*/false);
       trials.emplace_back().set_task(graph.plan_tasks[0]);
-      EXPECT_OK(Run([&](Draft& draft) { return StartTrials(draft, job, trials, graph, cache); }));
+      EXPECT_OK(Run(
+          [&](Draft& draft) { return StartTrials(draft, records[job], trials, graph, cache); }));
       return;
     }
     const v1::PlanSummary plan = UniformPlan(plan_bits.count(job) > 0 ? plan_bits[job] : 4);
     const JobGraph graph = BuildLastStage(input, plan);
-    EXPECT_OK(
-        Run([&](Draft& draft) { return FinishPlan(draft, job, plan, trials, graph, cache); }));
+    EXPECT_OK(Run(
+        [&](Draft& draft) { return FinishPlan(draft, records[job], plan, trials, graph, cache); }));
   }
 
   void Register(const std::string& worker, const std::string& incarnation) {
@@ -461,6 +464,7 @@ class Scenario {
   double busy_seconds = 0;
   std::set<std::string> lost_blobs;  // by digest
   bool rebuild_later = false;        // only when RebuildAll is called
+  bool plan_later = false;           // only when Plan is called
   int num_rebuilds = 0;
   bool tell_later = false;                     // only when TellAll is called
   size_t jobs_written = 0, tasks_written = 0;  // by the last transition

@@ -25,5 +25,35 @@ TEST(Transitions, AJobsMemoryCeilingGoesWithItsLeasesAndItsPhasesTellThePeaks) {
   }
 }
 
+TEST(Transitions, ASharedTaskKeepsToTheLeastCeilingOfThoseThatWantIt) {
+  Scenario s(3);
+  s.Register("w", "incarnation-1");
+  const auto spec = [&s](int64_t ceiling) {
+    v1::JobSpec spec = s.Spec("rtn", "zd", 1000);
+    spec.mutable_quantize()->set_memory_bytes(ceiling);
+    return spec;
+  };
+  ASSERT_OK(s.Submit("jobs/a", spec(0)));
+  ASSERT_OK(s.Submit("jobs/b", spec(34567)));
+  ASSERT_OK(s.Submit("jobs/c", spec(12345)));
+  // What the next task that the three share is to keep to.
+  const auto leased = [&s] {
+    v1::Lease lease = s.Lease("w").at(0);
+    for (; lease.spec().has_preflight(); lease = s.Lease("w").at(0)) {
+      EXPECT_OK(s.Complete("w", lease));  // each job's own
+    }
+    EXPECT_OK(s.Release("w", lease));
+    return lease.memory_bytes();
+  };
+  EXPECT_EQ(leased(), 12345);
+  const auto cancel = [&s](const std::string& job) {
+    EXPECT_OK(s.Run([&](Draft& draft) { return CancelJob(draft, job); }));
+  };
+  cancel("jobs/c");
+  EXPECT_EQ(leased(), 34567) << "whoever is gone asks for nothing";
+  cancel("jobs/b");
+  EXPECT_EQ(leased(), 0);
+}
+
 }  // namespace
 }  // namespace lwq

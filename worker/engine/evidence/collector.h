@@ -65,8 +65,7 @@ std::string RoutedTokensName(const InputSpec& input);
 struct CollectorDef {
   absl::string_view name;  // in keys and in names of blobs: never rename
   absl::string_view help;  // one line
-  // What it watches. Inputs are shown for the text that things are fitted to, directions for all of
-  // the calibration text. The head has inputs only.
+  // What it watches, of the text that things are fitted to. The head has inputs only.
   bool watches_inputs;
   bool watches_directions;
   absl::StatusOr<std::unique_ptr<Collector>> (*make)(const CollectorContext& context);

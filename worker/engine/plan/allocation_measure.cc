@@ -237,17 +237,23 @@ Plan PlanAtRung(const AllocationProblem& problem, size_t rung) {
   return plan;
 }
 
-absl::Status CheckFeasible(const AllocationProblem& problem) {
+int64_t SmallestBytes(const AllocatorDef& allocator, const AllocationProblem& problem) {
+  return MeasurePlan(
+      problem, allocator.smallest == nullptr ? SmallestPlan(problem) : allocator.smallest(problem));
+}
+
+absl::Status CheckFeasible(const AllocatorDef& allocator, const AllocationProblem& problem) {
   const int64_t allowed = AllowedBytes(problem);
-  const int64_t smallest = MeasurePlan(problem, SmallestPlan(problem));
+  const int64_t smallest = SmallestBytes(allocator, problem);
   if (smallest <= allowed) return absl::OkStatus();
   const std::string enough = FormatBudget(BudgetThatHolds(problem, smallest));
   absl::Status status = Failure(
       reasons::kBudgetInfeasible,
       absl::StrCat("the budget ", FormatBudget(problem.budget), " (", allowed,
-                   " bytes) is below the smallest plan, every unit at its smallest format (",
-                   problem.menu.rungs.front(), "), which takes ", smallest,
-                   " bytes; the smallest budget that would do is ", enough));
+                   " bytes) is below the smallest plan, every unit",
+                   allocator.smallest == nullptr ? "" : " that is left",
+                   " at its smallest format (", problem.menu.rungs.front(), "), which takes ",
+                   smallest, " bytes; the smallest budget that would do is ", enough));
   AddFact("budget_bytes", absl::StrCat(allowed), &status);
   AddFact("smallest_bytes", absl::StrCat(smallest), &status);
   AddFact("smallest_budget", enough, &status);

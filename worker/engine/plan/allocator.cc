@@ -39,7 +39,7 @@ absl::StatusOr<Allocation> Allocate(absl::string_view allocator, const Allocatio
   LWQ_ASSIGN_OR_RETURN(const AllocatorDef* def, FindAllocator(allocator));
   LWQ_RETURN_IF_ERROR(CheckProblem(problem));
   LWQ_RETURN_IF_ERROR(CheckCosted(*def, problem));
-  LWQ_RETURN_IF_ERROR(CheckFeasible(problem));
+  LWQ_RETURN_IF_ERROR(CheckFeasible(*def, problem));
   return def->allocate(problem);
 }
 

@@ -85,6 +85,8 @@ struct AllocatorDef {
       const AllocationProblem& problem, absl::Span<const MeasuredPlan> measured) = nullptr;
   // All that can be set of it, sorted by name.
   absl::Span<const OptionDef> options = {};
+  // The smallest plan that it can come to, before scores are known; null: SmallestPlan.
+  Plan (*smallest)(const AllocationProblem& problem) = nullptr;
 };
 
 // Sorted by name.
@@ -118,9 +120,11 @@ int64_t NumQuantizableWeights(const AllocationProblem& problem);
 // file bytes lays the artifact out.
 int64_t AllowedBytes(const AllocationProblem& problem);
 int64_t MeasurePlan(const AllocationProblem& problem, const Plan& plan);
-// FAILED_PRECONDITION "BUDGET_INFEASIBLE" when the smallest plan is over the budget; names the
-// smallest budget that would do, in the budget's own form.
-absl::Status CheckFeasible(const AllocationProblem& problem);
+// FAILED_PRECONDITION "BUDGET_INFEASIBLE" when the smallest plan of the allocator is over the
+// budget; names the smallest budget that would do, in the budget's own form.
+absl::Status CheckFeasible(const AllocatorDef& allocator, const AllocationProblem& problem);
+// The bytes of that plan, in the budget's measure.
+int64_t SmallestBytes(const AllocatorDef& allocator, const AllocationProblem& problem);
 // Every unit at its smallest format, its largest, and at a rung of the menu.
 Plan SmallestPlan(const AllocationProblem& problem);
 Plan LargestPlan(const AllocationProblem& problem);

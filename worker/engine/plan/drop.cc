@@ -1,7 +1,7 @@
-// Pruning of whole layers (methods 1.4), the other way to a smaller model: as few layers as the budget
-// asks for are left out, the least important first, and those that are kept are stored at the largest
-// format. In which order they go is the scorer's matter (bi, angular, lim), or their depth: from the
-// last but one backwards, the simple rule that the last layer stays.
+// Pruning of whole layers (methods 1.4), the other way to a smaller model: as few layers as the
+// budget asks for are left out, the least important first, and those that are kept are stored at
+// the largest format. In which order they go is the scorer's matter (bi, angular, lim), or their
+// depth: from the last but one backwards, the simple rule that the last layer stays.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -24,7 +24,8 @@ constexpr OptionDef kOrder = {
     .type = OptionDef::Type::kChoice,
     .default_value = "importance",
     .choices = "importance,depth",
-    .help = "which layers go first: what the scorer finds least important, or the deepest but the last",
+    .help =
+        "which layers go first: what the scorer finds least important, or the deepest but the last",
 };
 constexpr OptionDef kOptions[] = {kOrder};
 
@@ -50,12 +51,25 @@ std::string Explain(const std::vector<int>& dropped, int num_layers, const std::
                       " left out; the others are ", rung, ".");
 }
 
+// One layer is left, whichever it is; all of them where the model cannot lose one.
+Plan Smallest(const AllocationProblem& problem) {
+  const ModelInventory& model = *problem.model;
+  Plan plan = SmallestPlan(problem);
+  const Plan absent(plan.size(), nullptr);
+  for (int layer = 0; layer + 1 < model.num_layers; ++layer) {
+    SetUnits(model, Place::Layer(layer), absent, plan);
+  }
+  const bool may_drop = model.artifact_format->may_drop_layers && CheckKept(model, plan).ok();
+  return may_drop ? plan : SmallestPlan(problem);
+}
+
 absl::StatusOr<Allocation> AllocateDrop(const AllocationProblem& problem) {
   const ModelInventory& model = *problem.model;
   if (!model.artifact_format->may_drop_layers) {
     return Failure(reasons::kFormatUnsupported,
                    absl::StrCat("allocator drop leaves layers out, which artifacts of the kind ",
-                                model.artifact_format->name, " are not made of; choose another "
+                                model.artifact_format->name,
+                                " are not made of; choose another "
                                 "profile"));
   }
   const int64_t allowed = AllowedBytes(problem);
@@ -78,8 +92,8 @@ absl::StatusOr<Allocation> AllocateDrop(const AllocationProblem& problem) {
       return allocation;
     }
   }
-  allocation.plan = SmallestPlan(problem);
-  allocation.explanation = "Every unit is at its smallest format: no layer at a larger one fits.";
+  allocation.plan = Smallest(problem);
+  allocation.explanation = "One layer is left, at its smallest format: nothing larger fits.";
   MeasureAllocation(problem, allocation);
   return allocation;
 }
@@ -93,6 +107,7 @@ constinit const AllocatorDef AllocatorDefs::drop = {
     .needs_layer_score = true,
     .allocate = &AllocateDrop,
     .options = kOptions,
+    .smallest = &Smallest,
 };
 
 }  // namespace lwq

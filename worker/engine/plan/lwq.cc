@@ -61,7 +61,9 @@ class Tournament {
 
   // Adds a plan unless it was measured in the rounds before or is there already.
   void Add(Allocation plan, std::string origin, std::vector<Allocation>& plans) const;
-  absl::Status AddKnapsack(const Costs& costs, double exponent, absl::string_view what,
+  AllocationProblem InGroupsOf(int64_t size) const;
+  AllocationProblem WithCosts(Costs costs) const;
+  absl::Status AddKnapsack(AllocationProblem problem, double exponent, absl::string_view what,
                            std::vector<Allocation>& plans) const;
   std::vector<Group> Depths() const;
   std::vector<Group> Kinds() const;
@@ -95,7 +97,7 @@ absl::StatusOr<std::vector<Allocation>> Tournament::Next() {
 absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
   std::vector<Allocation> plans;
   for (const double exponent : kExponents) {
-    LWQ_RETURN_IF_ERROR(AddKnapsack(costs_, exponent, "the units' own costs", plans));
+    LWQ_RETURN_IF_ERROR(AddKnapsack(WithCosts(costs_), exponent, "the units' own costs", plans));
   }
   LWQ_RETURN_IF_ERROR(AddPlansOfOneGroupSize(plans));
   LWQ_ASSIGN_OR_RETURN(std::vector<Baseline> baselines, Baselines(problem_));
@@ -108,7 +110,6 @@ absl::StatusOr<std::vector<Allocation>> Tournament::FirstPlans() const {
 // With several group sizes most costs follow from errors and few are measured, so the best mixture
 // by costs may do worse than the best one of a single size. The row, 0, is a size like the others.
 absl::Status Tournament::AddPlansOfOneGroupSize(std::vector<Allocation>& plans) const {
-  constexpr double kNever = 1e9;
   std::set<int64_t> sizes;
   for (const UnitMenu& menu : problem_.menu.units) {
     for (const WeightFormat* format : menu.formats) {
@@ -117,27 +118,47 @@ absl::Status Tournament::AddPlansOfOneGroupSize(std::vector<Allocation>& plans) 
   }
   if (sizes.size() < 2 || sizes.size() > kMaxGroupSizes) return absl::OkStatus();
   for (const int64_t size : sizes) {
-    Costs costs = costs_;
-    Plan smallest = SmallestPlan(problem_);
-    for (size_t u = 0; u < costs.size(); ++u) {
-      const UnitMenu& menu = problem_.menu.units[u];
-      const auto has_other_size = [size](const WeightFormat* format) {
-        return format->grid() != nullptr && format->grid()->group_size() != size;
-      };
-      // A unit that cannot be stored in this size keeps its choice.
-      if (absl::c_all_of(menu.formats, has_other_size)) continue;
-      for (size_t f = 0; f < menu.formats.size(); ++f) {
-        if (has_other_size(menu.formats[f])) costs[u][f] = kNever;
-      }
-      smallest[u] = *absl::c_find_if_not(menu.formats, has_other_size);
-    }
-    if (MeasurePlan(problem_, smallest) > AllowedBytes(problem_)) continue;
+    const AllocationProblem only = InGroupsOf(size);
+    if (MeasurePlan(only, SmallestPlan(only)) > AllowedBytes(only)) continue;
     for (const double exponent : kCorrectedExponents) {
       LWQ_RETURN_IF_ERROR(AddKnapsack(
-          costs, exponent, absl::StrCat("the units' own costs in groups of ", size), plans));
+          only, exponent, absl::StrCat("the units' own costs in groups of ", size), plans));
     }
   }
   return absl::OkStatus();
+}
+
+// The problem without the grids of other sizes. A unit that has none of this size keeps its choice.
+AllocationProblem Tournament::InGroupsOf(int64_t size) const {
+  AllocationProblem only = WithCosts(costs_);
+  const auto has_a_size = [](const WeightFormat* format) { return format->grid() != nullptr; };
+  const auto has_this_size = [&](const WeightFormat* format) {
+    return has_a_size(format) && format->grid()->group_size() == size;
+  };
+  for (size_t u = 0; u < only.menu.units.size(); ++u) {
+    UnitMenu& menu = only.menu.units[u];
+    if (absl::c_none_of(menu.formats, has_this_size)) continue;
+    std::vector<const WeightFormat*> formats;
+    std::vector<double> costs;
+    std::vector<int> kept;  // by index of all formats: the last that is kept up to there
+    for (size_t f = 0; f < menu.formats.size(); ++f) {
+      if (!has_a_size(menu.formats[f]) || has_this_size(menu.formats[f])) {
+        formats.push_back(menu.formats[f]);
+        costs.push_back(only.cost[u][f]);
+      }
+      kept.push_back(std::max(0, static_cast<int>(formats.size()) - 1));
+    }
+    for (int& at : menu.at_rung) at = kept[static_cast<size_t>(at)];
+    menu.formats = std::move(formats);
+    only.cost[u] = std::move(costs);
+  }
+  return only;
+}
+
+AllocationProblem Tournament::WithCosts(Costs costs) const {
+  AllocationProblem changed = problem_;
+  changed.cost = std::move(costs);
+  return changed;
 }
 
 std::vector<Allocation> Tournament::Probes() const {
@@ -166,11 +187,12 @@ absl::StatusOr<std::vector<Allocation>> Tournament::CorrectedPlans() const {
   }
   std::vector<Allocation> plans;
   for (const double exponent : kCorrectedExponents) {
-    LWQ_RETURN_IF_ERROR(AddKnapsack(by_depth, exponent, "costs corrected by depth", plans));
     LWQ_RETURN_IF_ERROR(
-        AddKnapsack(by_both, exponent, "costs corrected by depth and kind of unit", plans));
-    LWQ_RETURN_IF_ERROR(
-        AddKnapsack(by_half, exponent, "costs corrected half way by depth and kind", plans));
+        AddKnapsack(WithCosts(by_depth), exponent, "costs corrected by depth", plans));
+    LWQ_RETURN_IF_ERROR(AddKnapsack(WithCosts(by_both), exponent,
+                                    "costs corrected by depth and kind of unit", plans));
+    LWQ_RETURN_IF_ERROR(AddKnapsack(WithCosts(by_half), exponent,
+                                    "costs corrected half way by depth and kind", plans));
   }
   return plans;
 }
@@ -186,14 +208,13 @@ void Tournament::Add(Allocation plan, std::string origin, std::vector<Allocation
   plans.push_back(std::move(plan));
 }
 
-absl::Status Tournament::AddKnapsack(const Costs& costs, double exponent, absl::string_view what,
-                                     std::vector<Allocation>& plans) const {
-  AllocationProblem changed = problem_;
-  changed.cost = costs;
-  for (std::vector<double>& row : changed.cost) {
+// Costs of `problem` to the power `exponent`.
+absl::Status Tournament::AddKnapsack(AllocationProblem problem, double exponent,
+                                     absl::string_view what, std::vector<Allocation>& plans) const {
+  for (std::vector<double>& row : problem.cost) {
     for (double& cost : row) cost = std::pow(std::max(cost, 0.0), exponent);
   }
-  LWQ_ASSIGN_OR_RETURN(Allocation plan, AllocatorDefs::knapsack.allocate(changed));
+  LWQ_ASSIGN_OR_RETURN(Allocation plan, AllocatorDefs::knapsack.allocate(problem));
   MeasureAllocation(problem_, plan);  // the cost in the problem's own measure
   const std::string power = exponent == 1 ? "" : absl::StrCat(" to the power ", exponent);
   Add(std::move(plan), absl::StrCat("the knapsack over ", what, power, "."), plans);

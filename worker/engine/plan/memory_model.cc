@@ -45,6 +45,7 @@ struct ModelSizes {
   int64_t unit = 0;    // of the largest unit of a layer
   int64_t linear = 0;  // of a layer's widest linear
   int64_t input = 0;   // widest input of a layer's linears
+  int64_t inner = 0;   // widest input of what goes down from an MLP, or from a shared expert
   int64_t head = 0;    // of the head, where it is quantized, or of the embedding
   bool fused = false;  // one linear gives gates and what is gated side by side
   // Of linears in the formats that they are made in: of a layer, of the head or the embedding.
@@ -118,12 +119,16 @@ void AddUnit(const ModelInventory& model, const AllocationUnit& unit, const Unit
   for (const LinearShape& linear : unit.linears) {
     all.linear = std::max(all.linear, linear.num_weights());
     all.input = std::max(all.input, linear.in_features);
+    if (linear.role == LinearRole::kDown && !unit.of_experts()) {
+      all.inner = std::max(all.inner, linear.in_features);
+    }
     all.fused = all.fused || linear.out_features == 2 * model.intermediate_size;
   }
 }
 
 ModelSizes SizesOf(const ModelInventory& model, const Menu* menu) {
   ModelSizes all;
+  all.inner = model.intermediate_size;
   std::map<int, std::pair<int64_t, int64_t>> layers;  // weights, stored bytes
   for (size_t u = 0; u < model.units.size(); ++u) {
     const AllocationUnit& unit = model.units[u];
@@ -134,10 +139,10 @@ ModelSizes SizesOf(const ModelInventory& model, const Menu* menu) {
 }
 
 // Second moments of all inputs of a layer: of attention, its output, the MLP and what goes down.
-int64_t GramBytes(const ModelInventory& model) {
+int64_t GramBytes(const ModelInventory& model, const ModelSizes& sizes) {
   const int64_t queries = int64_t{model.num_heads} * model.head_dim;
   int64_t elements = 0;
-  for (const int64_t n : {model.hidden_size, queries, model.hidden_size, model.intermediate_size}) {
+  for (const int64_t n : {model.hidden_size, queries, model.hidden_size, sizes.inner}) {
     elements += n * n;
   }
   return elements * kF32;
@@ -150,7 +155,7 @@ int64_t ActivationBytes(const ModelInventory& model, const ModelSizes& sizes, bo
                         int64_t tokens) {
   const int64_t queries = int64_t{model.num_heads} * model.head_dim;
   const int64_t keys = int64_t{model.num_kv_heads} * model.head_dim;
-  const int64_t gates = model.intermediate_size * (sizes.fused ? 2 : 1);
+  const int64_t gates = sizes.inner * (sizes.fused ? 2 : 1);
   const int64_t inner = std::max(2 * (queries + keys), gates);
   const int64_t input = copied || sizes.fused ? sizes.input : 0;
   // What an expert reads and answers, and the sum.
@@ -294,7 +299,7 @@ MemoryForecast ForecastWorkerMemory(const ModelInventory& model, const MemoryQue
   if (question.runs_source) {
     f.calibrate_bytes = f.fixed_bytes + f.layer_bytes + f.activation_bytes;
     if (question.moments) {
-      f.calibrate_bytes += GramBytes(model) + sizes.expert_grams +
+      f.calibrate_bytes += GramBytes(model, sizes) + sizes.expert_grams +
                            2 * std::min(tokens, kGramTokens) * sizes.input * kF32;
     }
   }

@@ -43,7 +43,8 @@ absl::StatusOr<Allocation> AllocateRanges(const AllocationProblem& problem) {
   const std::vector<int> rank = RanksFromTheTop(problem);
   Allocation allocation;
   allocation.plan = low_plan;
-  int best_first = 0, best_count = model.num_layers;
+  // All layers at the smaller format still leave the head at the larger; else all is small.
+  int best_first = 0, best_count = model.num_layers + 1;
   for (int count = 0; count < best_count; ++count) {
     int64_t best_rank_sum = -1;
     for (int first = 0; first + count <= model.num_layers; ++first) {
@@ -59,7 +60,8 @@ absl::StatusOr<Allocation> AllocateRanges(const AllocationProblem& problem) {
     if (best_rank_sum >= 0) best_count = count;  // the shortest: ends the search
   }
   allocation.explanation =
-      best_count == 0
+      best_count > model.num_layers ? absl::StrCat("Every unit is ", rungs[low], ".")
+      : best_count == 0
           ? absl::StrCat("Every layer is ", rungs[low + 1], ".")
           : absl::StrCat("Layers ", best_first, " to ", best_first + best_count - 1, " are ",
                          rungs[low], ", the run that matters least, and the others ",

@@ -62,6 +62,28 @@ TEST_F(DropTest, ByDepthTheLastLayerStays) {
   EXPECT_THAT(Kept(), ElementsAre(0, 1, 2, 5));
 }
 
+// Eight bits in every layer are over the budget, and three layers of them are not.
+TEST_F(DropTest, ABudgetThatNoPlanOfAllLayersMeetsIsMetByFewer) {
+  problem_.menu = testing::MenuFor(model_, {8, 16});
+  Plan plan = PlanAtRung(problem_, 0);
+  const Plan absent(plan.size(), nullptr);
+  for (int layer = 3; layer < 6; ++layer) SetUnits(model_, Place::Layer(layer), absent, plan);
+  problem_.budget.bytes = MeasurePlan(problem_, plan);
+  ASSERT_LT(problem_.budget.bytes, MeasurePlan(problem_, SmallestPlan(problem_)));
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("drop", problem_));
+  EXPECT_LE(allocation.plan_bytes, problem_.budget.bytes);
+  EXPECT_LT(KeptLayers(model_, allocation.plan).size(), 6u);
+
+  for (int layer = 1; layer < 3; ++layer) SetUnits(model_, Place::Layer(layer), absent, plan);
+  const int64_t one_layer = MeasurePlan(problem_, plan);
+  problem_.budget.bytes = one_layer;
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation smallest, Allocate("drop", problem_));
+  EXPECT_EQ(smallest.plan_bytes, one_layer);
+  --problem_.budget.bytes;
+  EXPECT_THAT(Allocate("drop", problem_),
+              FailsWith("BUDGET_INFEASIBLE", HasSubstr(absl::StrCat("takes ", one_layer))));
+}
+
 TEST_F(DropTest, WhatCannotLoseALayerIsRefused) {
   HoldLayers(4);
   model_.artifact_format = &ArtifactFormatDefs::gguf;

@@ -178,6 +178,42 @@ TEST_F(LwqTest, OfSeveralGroupSizesTheBestSingleOneIsFound) {
   EXPECT_LE(damage(Play(damage).plan), damage(single.plan));
 }
 
+// 128 does not divide the hidden size, so most units have groups of 64 at most: "in groups of 128"
+// leaves those as they are, and makes none of them dense.
+TEST_F(LwqTest, UnitsThatAGroupSizeDoesNotFitKeepTheirChoice) {
+  model_ = testing::LlamaInventory(
+      {.layers = 4, .hidden = 576, .intermediate = 1536, .heads = 9, .kv_heads = 3});
+  MenuRequest request;
+  request.group_sizes = {32, 128};
+  problem_.menu = *BuildMenu(model_, **FindProfile("vllm-lowbit"), request);
+  problem_.budget = *ParseBudget("4.0bpw");
+  problem_.layer_score.clear();
+  problem_.cost.clear();
+  for (const UnitMenu& menu : problem_.menu.units) {
+    std::vector<double>& row = problem_.cost.emplace_back();
+    // Ascending in bytes: each format is worth more than the one before, groups of 32 most of all.
+    for (size_t f = 0; f < menu.formats.size(); ++f) {
+      const GridFormat* grid = menu.formats[f]->grid();
+      row.push_back(
+          grid == nullptr ? 0 : std::pow(4.0, -grid->bits()) * (grid->group_size() == 32 ? 1 : 3));
+    }
+  }
+  LWQ_ASSERT_OK_AND_ASSIGN(const AllocationStep step, NextStep("lwq", problem_, {}));
+  int in_groups_of_128 = 0;
+  for (const Allocation& plan : step.to_measure) {
+    if (!absl::StrContains(plan.explanation, "in groups of 128")) continue;
+    ++in_groups_of_128;
+    EXPECT_LE(plan.plan_bytes, plan.budget_bytes);
+    for (size_t u = 0; u < plan.plan.size(); ++u) {
+      const GridFormat* grid = plan.plan[u]->grid();
+      ASSERT_NE(grid, nullptr) << model_.units[u].name;
+      const bool fits = model_.units[u].linears[0].in_features % 128 == 0;
+      EXPECT_EQ(grid->group_size() == 128, fits) << model_.units[u].name;
+    }
+  }
+  EXPECT_GT(in_groups_of_128, 0);
+}
+
 TEST_F(LwqTest, OnePossiblePlanNeedsNoMeasurement) {
   problem_.budget = *ParseBudget("16bpw");
   const Allocation chosen = Play([](const Plan&) { return 0.0; });

@@ -72,6 +72,24 @@ TEST_F(MemoryModelTest, DoesNotGrowWithTheNumberOfExperts) {
   EXPECT_GE(few.layer_bytes, 4 * 8 * int64_t{768} * 2048);  // four experts
 }
 
+// Qwen2-57B-A14B has a shared expert that is wider than its intermediate_size says.
+TEST_F(MemoryModelTest, ASharedExpertWiderThanTheConfigSaysIsCounted) {
+  const auto with_shared = [](int64_t width) {
+    ModelInventory model = WithExperts(8);
+    const std::string module = "model.layers.0.mlp.shared_expert.down_proj";
+    model.units.push_back(
+        {"layers.0.mlp.shared_expert.down_proj",
+         Place::Layer(0),
+         {{module, 2048, width, "mlp.shared_expert.down_proj", LinearRole::kDown, "mlp_hidden"}},
+         "mlp.shared_expert.down_proj"});
+    return model;
+  };
+  Use(with_shared(5632));
+  const int64_t narrow = Forecast().calibrate_bytes;
+  Use(with_shared(6144));
+  EXPECT_GE(Forecast().calibrate_bytes - narrow, 4 * (6144 * 6144 - 5632 * 5632));
+}
+
 TEST_F(MemoryModelTest, CountsWhatATaskCannotDoWithout) {
   const int64_t layer = model_.num_quantizable_weights() / 2;
   const int64_t widest = int64_t{2048} * 5632, square = int64_t{5632} * 5632;
@@ -167,7 +185,8 @@ TEST_F(MemoryModelTest, ACeilingMakesTheWorkSmallerUntilItFits) {
   EXPECT_FALSE(smaller.limits.empty());
 }
 
-// Jobs that differ in what they evaluate, or in what is on their menu, calibrate alike and share it.
+// Jobs that differ in what they evaluate, or in what is on their menu, calibrate alike and share
+// it.
 TEST_F(MemoryModelTest, TheLimitsOfAKindDoNotDependOnWhatOthersNeed) {
   question_.longest_window = 4096;
   const int64_t ceiling = Forecast({.chunk_tokens = 512}).evaluate_bytes;

@@ -55,6 +55,19 @@ TEST_F(RangesTest, EverythingIsLargeWhereItFits) {
   EXPECT_THAT(SmallLayers(allocation.plan), ElementsAre());
 }
 
+// A budget just above every layer at the smaller format holds the head at the larger.
+TEST_F(RangesTest, WhereEveryLayerIsSmallTheHeadMayBeLarge) {
+  problem_.layer_score.assign(12, 1);
+  LeaveSmall(12);
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation allocation, Allocate("ranges", problem_));
+  EXPECT_EQ(allocation.plan_bytes, problem_.budget.bytes);
+  EXPECT_EQ(allocation.plan.back(), testing::Width(8));
+  --problem_.budget.bytes;
+  LWQ_ASSERT_OK_AND_ASSIGN(const Allocation less, Allocate("ranges", problem_));
+  EXPECT_EQ(less.plan.back(), testing::Width(4));
+  EXPECT_THAT(less.explanation, ::testing::HasSubstr("Every unit is"));
+}
+
 // Any third of equal layers takes the same bytes.
 TEST_F(RangesTest, RunsOfOneLengthTakeTheSameBytes) {
   int64_t bytes = 0;
