@@ -102,6 +102,9 @@ std::vector<ChildSpec> Children(const EmbeddedPaths& paths, const std::string& b
                  // One's own models on one's own machine; and if the worker crashes, it is started
                  // again.
                  "--task-isolation", "none"};
+  if (!options.device.empty()) {
+    worker.argv.insert(worker.argv.end(), {"--device", options.device});
+  }
   if (!options.threads.empty()) {
     worker.argv.insert(worker.argv.end(), {"--threads", options.threads});
   }
@@ -193,6 +196,9 @@ absl::Status Embedded::StartSupervisor(const std::string& data_directory,
   LWQ_ASSIGN_OR_RETURN(const std::string binaries, OwnDirectory());
   ProcessOptions process;
   process.argv = {JoinPath(binaries, "lwqctl"), "supervise", "--data-dir", data_directory};
+  if (!options.device.empty()) {
+    process.argv.insert(process.argv.end(), {"--device", options.device});
+  }
   if (!options.threads.empty()) {
     process.argv.insert(process.argv.end(), {"--threads", options.threads});
   }

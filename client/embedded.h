@@ -43,6 +43,7 @@ absl::StatusOr<std::string> DataDirectory(const std::string& flag);
 
 // The worker's share of the machine; empty: the worker's default.
 struct EmbeddedOptions {
+  std::string device;  // as lwq-worker's --device
   std::string threads;
   std::string memory_bytes;
 };

@@ -127,6 +127,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::OpenEmbedded(const Flags& flag
     constexpr int64_t kMostThreads = 4096;
     LWQ_RETURN_IF_ERROR(flags.GetInt("threads", 1, 1, kMostThreads).status());
     options.threads = flags.Get("threads");
+    options.device = flags.Get("device");
     LWQ_ASSIGN_OR_RETURN(const int64_t memory, flags.GetBytes("memory"));
     if (memory > 0) options.memory_bytes = absl::StrCat(memory);
     LWQ_ASSIGN_OR_RETURN(session->embedded_, Embedded::Start(data, options, CheckInterrupted));

@@ -29,8 +29,7 @@ class Session {
   // else FAILED_PRECONDITION NO_SERVER. Catches interrupts.
   static absl::StatusOr<std::unique_ptr<Session>> OpenService(const Flags& flags);
   // The server that ResolveConnection names, else the embedded pair, started when it does not run
-  // with
-  // --threads and --memory. Catches interrupts.
+  // with --device, --threads and --memory. Catches interrupts.
   static absl::StatusOr<std::unique_ptr<Session>> OpenEmbedded(const Flags& flags);
 
   Client* client() { return client_.get(); }

@@ -55,8 +55,8 @@ std::vector<std::string> TopLines(const std::vector<v1::Worker>& workers,
                                   const std::vector<v1::Job>& jobs, size_t width, size_t height) {
   int live = 0, busy = 0;
   for (const v1::Worker& worker : workers) {
-    const bool silent =
-        worker.state() == v1::Worker::LOST || worker.state() == v1::Worker::SILENT;
+    const bool silent = worker.state() == v1::Worker::LOST ||
+                        worker.state() == v1::Worker::SILENT || worker.state() == v1::Worker::LEFT;
     if (!silent) ++live;
     if (worker.state() == v1::Worker::BUSY) ++busy;
   }

@@ -15,9 +15,15 @@ packages=(
 runtime=(libcudart libcublas libcublasLt libcusolver libcusparse libnvJitLink)
 
 if [[ ${1:-} == --runtime ]]; then
-  from=${2:?--runtime needs DIR and TO}/lib to=${3:?--runtime needs DIR and TO}
+  from=${2:?--runtime needs DIR and TO} to=${3:?--runtime needs DIR and TO}
+  # PyPI's packages have lib, NVIDIA's installers lib64.
+  if [[ -d $from/lib64 ]]; then from=$from/lib64; else from=$from/lib; fi
   mkdir -p "$to"
-  for name in "${runtime[@]}"; do cp -L "$from/$name".so.*[0-9] "$to/"; done
+  for name in "${runtime[@]}"; do
+    # The one name that programs open, the shortest: longer ones are what it is a link to.
+    opened=$(ls "$from/$name".so.*[0-9] | awk '{print length, $0}' | sort -n | head -n 1 | cut -d " " -f 2-)
+    cp -L "$opened" "$to/"
+  done
   exit 0
 fi
 
@@ -25,8 +31,10 @@ directory=${1:?usage: scripts/install_cuda.sh DIR}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if ! python3 -c 'import ensurepip' 2>/dev/null; then
-  apt-get update >/dev/null
-  apt-get install -y --no-install-recommends python3-venv >/dev/null
+  as_root=()
+  [[ $(id -u) == 0 ]] || as_root=(sudo)
+  "${as_root[@]}" apt-get update >/dev/null
+  "${as_root[@]}" apt-get install -y --no-install-recommends python3-venv >/dev/null
 fi
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --no-deps --target "$work/wheels" "${packages[@]}"

@@ -258,6 +258,7 @@ absl::Status Agent::Run() {
     if (!broken_.ok()) return broken_;
     last_work = options_.clock->Steady();
   }
+  if (registered_) SayThatItLeaves();
   return absl::OkStatus();
 }
 
@@ -380,6 +381,18 @@ void Agent::Report(const v1::Lease& lease, const absl::StatusOr<v1::TaskOutput>&
     spdlog::warn("the server refused the report of {}: {}", TaskLabel(lease),
                  LogSafe(status.message()));
   }
+}
+
+void Agent::SayThatItLeaves() {
+  v1::ReleaseTasksRequest request;
+  request.set_worker_id(options_.worker_id);
+  request.set_incarnation(incarnation_);
+  request.set_leaving(true);
+  grpc::ClientContext context;
+  SetTimeout(context, kStoppingPatience);
+  v1::ReleaseTasksResponse response;
+  const absl::Status status = FromGrpcStatus(stub_->ReleaseTasks(&context, request, &response));
+  if (!status.ok()) spdlog::info("leaving was not heard: {}", LogSafe(status.message()));
 }
 
 void Agent::Release(const v1::Lease& lease) {

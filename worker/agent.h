@@ -83,6 +83,8 @@ class Agent {
   absl::Status Insist(const std::function<absl::Status(grpc::ClientContext*)>& send,
                       LeaseKeeper* keeper);
   void Release(const v1::Lease& lease);
+  // So that nobody waits for it. A server that does not hear it finds out by the silence.
+  void SayThatItLeaves();
   v1::RegisterWorkerRequest Registration() const;
 
   const AgentOptions options_;

@@ -1,7 +1,7 @@
 // lwq-worker: flags and composition, nothing else. Exit codes: 0 stopped, 1 a model that was only
 // looked at cannot be used or an artifact cannot be converted, 70 internal, 71 the device is lost
-// and only a new process can use it, 75 another worker has this one's name or a second signal came,
-// 78 configuration.
+// and only a new process can use it, 75 another worker has this one's name, a second signal came or
+// the GPU is not there, 78 configuration.
 #include <signal.h>
 #include <unistd.h>
 
@@ -48,6 +48,8 @@ void HandleStop(int) {
 int ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return 0;
   if (lwq::ReasonOf(status) == lwq::reasons::kIncarnationSuperseded.name) return kExitTemporary;
+  // Of a machine that has just started, or a card that is being reset: another start may find it.
+  if (lwq::ReasonOf(status) == lwq::reasons::kDeviceMissing.name) return kExitTemporary;
   if (lwq::ReasonOf(status) == lwq::reasons::kDeviceLost.name) return kExitDeviceLost;
   const bool configured_wrongly =
       absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ||
@@ -127,10 +129,10 @@ void AddConnection(CLI::App& app, lwq::AgentOptions& options) {
 }
 
 void AddTasks(CLI::App& app, lwq::ChildOptions& child, std::string& isolation) {
-  app.add_option("--device", child.device.device, "auto, cpu, cuda:N or reference")
+  app.add_option("--device", child.device.device, "cpu, cuda:N for the GPU of that number, or reference; auto is cpu")
       ->capture_default_str();
   app.add_option("--threads", child.device.num_threads, "compute threads; 0: all cores")
-      ->check(CLI::Range(0, 4096));
+      ->check(CLI::Range(0, 1024));
   app.add_option("--task-isolation", isolation,
                  "process: tasks run in a process of their own, without rights that they do not "
                  "need, and one that crashes fails alone; none: in the worker's")
@@ -154,7 +156,8 @@ int main(int argc, char** argv) {
   AddTasks(app, child, isolation);
   app.add_option("--memory", options.memory_bytes,
                  "ceiling of a task's memory, of a GPU's too (suffixes KiB, MiB, GiB); 0: none")
-      ->transform(CLI::AsSizeValue(false));
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--cache-size", options.cache_bytes, "local blob cache (suffixes KiB, MiB, GiB)")
       ->transform(CLI::AsSizeValue(false));
   app.add_option(

@@ -112,6 +112,9 @@ def main():
             except ImportError as missing:
                 print(f"{name}: not here ({missing})")
                 continue
+            except Exception as error:  # a peer's trouble is no reason to lose what was measured
+                print(f"{name}: failed ({type(error).__name__}: {str(error)[:300]})")
+                continue
             print(f"{name}, one width: {seconds:.1f} s; lwq, four widths, calibrate and quantize: {ours:.1f} s, {ours / (4 * seconds):.2f} of four runs")
 
 

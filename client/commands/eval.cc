@@ -19,7 +19,8 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 10> kFlags = {{
+constexpr std::array<FlagDef, 11> kFlags = {{
+    {"device", "NAME", "of the own worker: cpu (default) or cuda:N"},
     {"against", "DIR", "source model, for the KL divergence"},
     {"bos", "WHEN", "begin of text: tokenizer, always or never (default tokenizer)",
      "tokenizer always never"},

@@ -26,7 +26,8 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 2> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    {"device", "NAME", "of the own worker: cpu (default) or cuda:N"},
     {"out", "PATH",
      "where the artifact goes: a directory that is empty or does not exist, or for GGUF a file "
      "FILE.gguf"},
@@ -145,9 +146,10 @@ absl::StatusOr<int> Run(Invocation& invocation) {
                        ModelDirectory(invocation, invocation.arguments[0]));
   LWQ_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session, Session::OpenEmbedded(flags));
   const bool own_worker = session->embedded() != nullptr && session->embedded()->started_here();
-  if (!own_worker && (flags.Has("threads") || flags.Has("memory"))) {
-    *invocation.err << "the workers that run already keep their own --threads, and --memory is a "
-                       "ceiling for this job alone\n";
+  if (!own_worker && (flags.Has("device") || flags.Has("threads") || flags.Has("memory"))) {
+    *invocation.err
+        << "the workers that run already keep their own --device and --threads, and --memory is a "
+           "ceiling for this job alone\n";
   }
   JobDisplay display(invocation.err, StderrIsTerminal());
   absl::StatusOr<QuantizeOutcome> outcome = Quantize(session.get(), flags, model, &display, spec);

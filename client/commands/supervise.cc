@@ -10,7 +10,8 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 2> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    {"device", "NAME", "of the worker"},
     {"memory", "BYTES", "of the worker"},
     {"threads", "N", "of the worker"},
 }};
@@ -18,8 +19,9 @@ constexpr std::array<FlagDef, 2> kFlags = {{
 absl::StatusOr<int> Run(Invocation& invocation) {
   const Flags& flags = invocation.flags;
   LWQ_ASSIGN_OR_RETURN(const std::string data, DataDirectory(flags.Get("data-dir")));
-  LWQ_RETURN_IF_ERROR(
-      RunSupervisor(data, {.threads = flags.Get("threads"), .memory_bytes = flags.Get("memory")}));
+  LWQ_RETURN_IF_ERROR(RunSupervisor(data, {.device = flags.Get("device"),
+                                           .threads = flags.Get("threads"),
+                                           .memory_bytes = flags.Get("memory")}));
   return kExitOk;
 }
 

@@ -11,7 +11,8 @@
 namespace lwq::client {
 namespace {
 
-constexpr std::array<FlagDef, 2> kFlags = {{
+constexpr std::array<FlagDef, 3> kFlags = {{
+    {"device", "NAME", "of the own worker: cpu (default) or cuda:N"},
     {"memory", "SIZE", "ceiling of the worker's own memory, such as 2GiB"},
     {"threads", "N", "threads of the worker (default: all processors)"},
 }};
@@ -42,7 +43,8 @@ constinit const CommandDef kUpCommand = {
     .name = "up",
     .arguments = "",
     .summary = "Starts the own server and worker, or says that they run.",
-    .examples = "  lwqctl up\n  lwqctl up --data-dir /data/lwq --threads 8\n",
+    .examples =
+        "  lwqctl up\n  lwqctl up --data-dir /data/lwq --threads 8\n  lwqctl up --device cuda:0\n",
     .flags = kFlags,
     .more_flags = nullptr,
     .fewest_arguments = 0,

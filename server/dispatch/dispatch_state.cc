@@ -81,8 +81,8 @@ void DispatchState::Load(v1::TaskRecord task, Moment now) {
 
 void DispatchState::Load(v1::WorkerRecord worker, Moment now) {
   const std::string id = worker.registration().worker_id();
+  seen_us_[id] = worker.left() ? now.steady_us - LostAfterUs(options_) : now.steady_us;
   workers_[id] = std::move(worker);
-  seen_us_[id] = now.steady_us;
 }
 
 void DispatchState::Load(v1::Model model) {
@@ -127,7 +127,11 @@ void DispatchState::Apply(Changes changes, Moment now) {
   for (const std::string& key : tasks) Unindex(key);
   ApplyLeases(changes.tasks, now);
   for (const auto& [id, worker] : changes.workers) {
-    if (!worker) seen_us_.erase(id);
+    if (!worker) {
+      seen_us_.erase(id);
+    } else if (worker->left()) {
+      seen_us_[id] = now.steady_us - LostAfterUs(options_);  // as lost as one can be
+    }
   }
   ApplyEdits(changes.tasks, tasks_);
   for (const auto& [key, jobs] : changes.joined) {
@@ -314,6 +318,11 @@ LeaseStatus* DispatchState::MutableLease(const std::string& task) {
   return it == leases_.end() ? nullptr : &it->second;
 }
 
+void DispatchState::SawWorker(const std::string& worker, int64_t steady_us) {
+  const auto known = workers_.find(worker);
+  if (known == workers_.end() || !known->second.left()) seen_us_[worker] = steady_us;
+}
+
 int64_t DispatchState::SeenUs(const std::string& worker) const {
   auto it = seen_us_.find(worker);
   return it == seen_us_.end() ? 0 : it->second;
@@ -324,6 +333,8 @@ void DispatchState::CountPoll(const std::string& worker, int by) {
 }
 
 v1::Worker::State DispatchState::StateOf(const std::string& worker, int64_t steady_us) const {
+  const auto known = workers_.find(worker);
+  if (known != workers_.end() && known->second.left()) return v1::Worker::LEFT;
   if (IsLost(worker, steady_us)) return v1::Worker::LOST;
   const bool busy = !LeasesOf(worker).empty();
   const int64_t patience = busy ? SilentAfterUs(options_) : kBetweenCallsUs;

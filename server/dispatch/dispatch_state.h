@@ -216,7 +216,9 @@ class DispatchState {
   const std::set<HeldJob>& HeldJobsOf(const std::string& tenant) const;
   const Shares& shares() const { return shares_; }
   // No part of the state: kept between looks at it.
-  WorkforceMemo& workforce() const { return workforce_; }
+  WorkforceMemo& workforce(const std::string& numerics_class) const {
+    return workforce_[numerics_class];
+  }
   WaitMemo& wait_memo() const { return wait_memo_; }
   const std::set<std::string>& LeasesOf(const std::string& worker) const;
   // Tasks in the queue that some worker failed and that wait for another.
@@ -224,7 +226,8 @@ class DispatchState {
 
   // What heartbeats change; not stored.
   LeaseStatus* MutableLease(const std::string& task);
-  void SawWorker(const std::string& worker, int64_t steady_us) { seen_us_[worker] = steady_us; }
+  // Nothing is seen of one that has left: a call that was under way says no more than that it was.
+  void SawWorker(const std::string& worker, int64_t steady_us);
   // 0: never.
   int64_t SeenUs(const std::string& worker) const;
   bool IsLost(const std::string& worker, int64_t steady_us) const {
@@ -233,7 +236,7 @@ class DispatchState {
   // A worker that lives has a task or asks for one: `by` more or fewer of its calls wait for a
   // task.
   void CountPoll(const std::string& worker, int by);
-  // How people see it: LOST, SILENT (on the way there), BUSY or READY. Nothing is decided by
+  // How people see it: LEFT, LOST, SILENT (on the way there), BUSY or READY. Nothing is decided by
   // SILENT.
   v1::Worker::State StateOf(const std::string& worker, int64_t steady_us) const;
 
@@ -267,7 +270,7 @@ class DispatchState {
   ReadyIndex ready_;
   DispatchCounts counts_;
   Shares shares_;
-  mutable WorkforceMemo workforce_;
+  mutable std::map<std::string, WorkforceMemo> workforce_;  // by numerics class; empty: of any
   mutable WaitMemo wait_memo_;
   std::map<std::string, TenantCounts> tenants_;
   std::map<std::string, std::set<HeldJob>> held_;           // by tenant

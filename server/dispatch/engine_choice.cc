@@ -29,6 +29,7 @@ bool SameKinds(const v1::RegisterWorkerRequest& a, const v1::RegisterWorkerReque
 struct Candidate {
   v1::EngineClass engine;
   int num_known = 0;
+  double operations_per_second = 0;  // of those that are there
   std::vector<const v1::RegisterWorkerRequest*> there;
 
   bool CanRunAll(const std::set<TaskNeed>& needs) const {
@@ -58,13 +59,15 @@ EngineChoice ChooseEngine(const DispatchState& state, int64_t steady_us,
     ++candidate.num_known;
     if (state.IsLost(id, steady_us) || worker.cordoned()) continue;
     candidate.there.push_back(&worker.registration());
+    candidate.operations_per_second += worker.registration().operations_per_second();
   }
   EngineChoice choice;
-  std::tuple<bool, size_t, int> best = {false, 0, 0};
+  using Value = std::tuple<bool, double, size_t, int>;
+  Value best = {false, 0, 0, 0};
   for (const auto& [bytes, candidate] : classes) {
     const bool can_run = candidate.CanRunAll(needs);
-    const std::tuple<bool, size_t, int> value = {can_run, candidate.there.size(),
-                                                 candidate.num_known};
+    const Value value = {can_run, candidate.operations_per_second, candidate.there.size(),
+                         candidate.num_known};
     if (value <= best) continue;
     best = value;
     choice = {candidate.engine, can_run};

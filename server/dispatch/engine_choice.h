@@ -17,8 +17,10 @@ struct EngineChoice {
 };
 
 // The class of which workers can run `needs`, whose own classes are of no matter; of several the
-// one that has most workers. Where none can, the class of most workers that are there, else of most
-// that are known: they may be mended, or come back.
+// fastest: by the operations per second that its workers registered with, all that are there
+// together, so that one GPU outweighs the processors beside it; of equally fast ones that of most
+// workers. Where none can, likewise of those that are there, else the class of most that are known:
+// they may be mended, or come back.
 EngineChoice ChooseEngine(const DispatchState& state, int64_t steady_us,
                           const std::set<TaskNeed>& needs);
 

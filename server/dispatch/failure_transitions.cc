@@ -129,6 +129,31 @@ void GiveUpRefused(Draft& draft) {
   }
 }
 
+// How many times longer than others a job waits of which something is computed already.
+constexpr int kBegunPatience = 10;
+
+// Tasks that were done for the job and that another class has to do again.
+int NumComputed(const Draft& draft, const v1::JobRecord& job) {
+  return static_cast<int>(
+      std::count_if(job.tasks().begin(), job.tasks().end(), [&](const std::string& key) {
+        const v1::TaskRecord* task = draft.FindTask(key);
+        return task != nullptr && task->state() == v1::TaskRecord::DONE &&
+               !task->needs().numerics_class().empty() && task->kind() != "preflight";
+      }));
+}
+
+// Whether a worker that is known, though away, could go on with what the job has: a machine starts
+// anew, or a driver does. Of an upgrade nobody is known any more once the workers are back.
+bool MayGoOn(const Draft& draft, const v1::JobRecord& job) {
+  const auto& workers = draft.state().workers();
+  const bool known = std::any_of(workers.begin(), workers.end(), [&](const auto& worker) {
+    const v1::RegisterWorkerRequest& one = worker.second.registration();
+    return one.numerics_class() == job.engine().numerics_class() &&
+           CanonicalBytes(EngineOf(one)) == CanonicalBytes(job.engine());
+  });
+  return known && NumComputed(draft, job) > 0;
+}
+
 void GiveUpUnmatched(Draft& draft) {
   const DispatchOptions& options = draft.state().options();
   for (const auto& [need, group] : draft.state().ready().groups()) {
@@ -157,18 +182,23 @@ void GiveUpUnmatched(Draft& draft) {
   }
 }
 
-// Jobs with a task that no worker of their class is there to run.
-std::set<std::string> StuckJobs(const Draft& draft) {
+// Jobs with a task that no worker of their class is there to run, and such a task of each.
+std::map<std::string, std::string> StuckJobs(const Draft& draft) {
   const DispatchState& state = draft.state();
-  std::set<std::string> jobs;
+  std::map<std::string, std::string> jobs;
   for (const auto& [need, group] : state.ready().groups()) {
-    if (group.unmatched_since_us == 0 ||
-        group.unmatched_since_us + LostAfterUs(state.options()) > draft.steady_us()) {
-      continue;
-    }
+    if (group.unmatched_since_us == 0) continue;
+    const int64_t unmatched_us = draft.steady_us() - group.unmatched_since_us;
+    if (unmatched_us < LostAfterUs(state.options())) continue;
     for (const std::string& key : group.Keys()) {
-      const auto& wanting = state.tasks().at(key).jobs();
-      jobs.insert(wanting.begin(), wanting.end());
+      for (const std::string& name : state.tasks().at(key).jobs()) {
+        if (jobs.count(name) > 0) continue;
+        const v1::JobRecord* job = draft.FindJob(name);
+        if (job == nullptr) continue;
+        const bool waits =
+            unmatched_us < kBegunPatience * LostAfterUs(state.options()) && MayGoOn(draft, *job);
+        if (!waits) jobs.emplace(name, key);
+      }
     }
   }
   return jobs;
@@ -183,7 +213,7 @@ void ChangeEngine(Draft& draft) {
       [&](const auto& worker) { return !state.IsLost(worker.first, draft.steady_us()); });
   if (!anybody) return;
   std::map<std::set<TaskNeed>, EngineChoice> choices;  // most jobs need the same
-  for (const std::string& name : StuckJobs(draft)) {
+  for (const auto& [name, stuck] : StuckJobs(draft)) {
     const v1::JobRecord* job = draft.FindJob(name);
     if (job == nullptr || IsTerminal(job->job().state()) || job->rebuilding()) continue;
     const auto [known, is_new] = choices.try_emplace(NeedsOf(state, *job));
@@ -191,6 +221,14 @@ void ChangeEngine(Draft& draft) {
     const EngineChoice& choice = known->second;
     if (!choice.can_run || CanonicalBytes(choice.engine) == CanonicalBytes(job->engine())) continue;
     v1::JobRecord& changed = *draft.EditJob(name);
+    const int again = NumComputed(draft, changed);
+    const std::string why =
+        absl::StrCat("no worker of the class ", changed.engine().numerics_class(),
+                     " is left that can run it: workers of ", choice.engine.numerics_class(),
+                     " do, and what was computed (", again, again == 1 ? " task" : " tasks",
+                     ") is computed again");
+    if (again > 0) changed.mutable_job()->add_warnings(why);
+    PushTaskEvent(draft, changed, *draft.FindTask(stuck), v1::TaskEvent::RETRY, why);
     *changed.mutable_engine() = choice.engine;
     changed.set_rebuilding(true);
     draft.effects.rebuild_jobs.insert(name);

@@ -117,6 +117,7 @@ absl::Status RegisterWorker(Draft& draft, const v1::RegisterWorkerRequest& reque
   KeepPaces(request, worker);
   *worker.mutable_registration() = request;
   worker.set_registered_us(draft.now_us());
+  worker.clear_left();
   if (!same && !worker.cordon_reason().empty()) {
     // A new process may be a mended one.
     worker.set_cordoned(false);
@@ -140,7 +141,7 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
   const v1::WorkerRecord* worker = draft.FindWorker(request.worker_id());
   LWQ_RETURN_IF_ERROR(CheckWorker(worker, request.worker_id(), request.incarnation()));
   std::vector<v1::Lease> leases;
-  if (worker->cordoned()) return leases;
+  if (worker->cordoned() || worker->left()) return leases;
   const int count = std::clamp(request.max_tasks(), 1, kMaxLeasesACall);
   size_t bytes = 0;
   for (const Rank& rank : PickTasks(draft, *worker, count)) {
@@ -232,6 +233,7 @@ absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request) 
                                          request.worker_id(), request.incarnation());
     if (held.ok()) RequeueTask(draft, lease.task(), draft.now_us(), "given back by its worker");
   }
+  if (request.leaving()) draft.EditWorker(request.worker_id())->set_left(true);
   return absl::OkStatus();
 }
 

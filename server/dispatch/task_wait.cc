@@ -18,6 +18,7 @@ std::string SecondsText(int64_t us) { return absl::StrCat((us + 999'999) / 1'000
 // Since when nothing was heard of the worker, where that is longer than it should be; else "".
 std::string SilenceText(const Draft& draft, const std::string& id) {
   const v1::Worker::State state = draft.state().StateOf(id, draft.steady_us());
+  if (state == v1::Worker::LEFT) return absl::StrCat(id, " has ended");
   if (state != v1::Worker::SILENT && state != v1::Worker::LOST) return "";
   const int64_t seen = draft.state().SeenUs(id);
   if (seen == 0) return absl::StrCat(id, " has not been heard of since the server started");

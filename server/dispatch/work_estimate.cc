@@ -23,14 +23,16 @@ constexpr char kAllTasks[] = "";
 // From where on a task's own word of how far it is counts.
 constexpr double kToldFraction = 0.02;
 
-// The workers that may take tasks, and how fast they are; of many it is remembered.
+// The workers that may take tasks of a class (empty: of any), and how fast they are; of many it is
+// remembered.
 class Workforce {
  public:
   Workforce() = default;  // nobody
-  // `draft` outlives it.
-  explicit Workforce(const Draft& draft) : draft_(&draft) {
+  // `draft` and `numerics_class` outlive it.
+  Workforce(const Draft& draft, const std::string& numerics_class)
+      : draft_(&draft), numerics_class_(&numerics_class) {
     if (draft.state().workers().size() >= kManyWorkers) {
-      shared_ = &draft.state().workforce();
+      shared_ = &draft.state().workforce(numerics_class);
       if (IsRemembered(*shared_, draft.steady_us())) return;
     }
     ForEach([&](const v1::WorkerRecord& worker) {
@@ -72,6 +74,9 @@ class Workforce {
     if (draft_ == nullptr) return;
     for (const auto& [id, worker] : draft_->state().workers()) {
       if (draft_->state().IsLost(id, draft_->steady_us()) || worker.cordoned()) continue;
+      if (!numerics_class_->empty() && worker.registration().numerics_class() != *numerics_class_) {
+        continue;
+      }
       if (worker.registration().operations_per_second() > 0) visit(worker);
     }
   }
@@ -79,6 +84,7 @@ class Workforce {
   const WorkforceMemo& memo() const { return shared_ != nullptr ? *shared_ : own_; }
 
   const Draft* draft_ = nullptr;
+  const std::string* numerics_class_ = nullptr;
   WorkforceMemo own_;
   WorkforceMemo* shared_ = nullptr;  // of the state; null: they are few
 };
@@ -122,7 +128,7 @@ class Counter {
       : draft_(draft),
         job_(job),
         in_seconds_(in_seconds),
-        force_(in_seconds ? Workforce(draft) : Workforce()),
+        force_(in_seconds ? Workforce(draft, job.engine().numerics_class()) : Workforce()),
         cached_(job.cached().begin(), job.cached().end()) {}
 
   WorkCount Run() {
@@ -290,7 +296,8 @@ v1::WorkForecast ForecastWork(const Draft& draft, const v1::JobRecord& job,
   }
   forecast.set_operations(count.left);
   if (count.seconds_left) forecast.set_seconds(*count.seconds_left);
-  forecast.set_operations_per_second(Workforce(draft).operations_per_second());
+  forecast.set_operations_per_second(
+      Workforce(draft, job.engine().numerics_class()).operations_per_second());
   return forecast;
 }
 

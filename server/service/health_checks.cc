@@ -60,6 +60,7 @@ v1::HealthCheck WorkersCheck(const std::vector<v1::Worker>& workers, const std::
   int live = 0, cordoned = 0;
   std::set<std::string> silent, other_builds;
   for (const v1::Worker& worker : workers) {
+    if (worker.state() == v1::Worker::LEFT) continue;
     const std::string id = worker.name().substr(worker.name().find('/') + 1);
     const bool is_silent =
         worker.state() == v1::Worker::LOST || worker.state() == v1::Worker::SILENT;

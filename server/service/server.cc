@@ -286,6 +286,7 @@ void Server::State::SetGauges() {
     for (const v1::Worker& worker : WorkersOf(state, scheduler->Now())) {
       // One that was drained is away because somebody wants it to be.
       ++by_state[worker.cordoned()                      ? "cordoned"
+                 : worker.state() == v1::Worker::LEFT   ? "left"
                  : worker.state() == v1::Worker::LOST   ? "lost"
                  : worker.state() == v1::Worker::SILENT ? "silent"
                  : worker.state() == v1::Worker::BUSY   ? "busy"

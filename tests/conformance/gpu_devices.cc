@@ -16,7 +16,8 @@ class Gpu final : public ::testing::Environment {
  public:
   void SetUp() override {
     const auto device = MakeGpu();
-    if (HasReason(device.status(), reasons::kDeviceUnavailable)) {
+    if (HasReason(device.status(), reasons::kDeviceUnavailable) ||
+        HasReason(device.status(), reasons::kDeviceMissing)) {
       std::fprintf(stderr, "skipped: %s\n", device.status().ToString().c_str());
       std::exit(77);
     }

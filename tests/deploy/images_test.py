@@ -62,7 +62,7 @@ def check_cuda():
     command = ["lwq-worker", "--server", "unix:/tmp/none", "--work-dir", "/tmp", "--device", "cuda:0"]
     done = subprocess.run(in_image(name, command), env=ENVIRONMENT, capture_output=True, text=True)
     said = done.stdout + done.stderr
-    check(done.returncode == 78 and "DEVICE_UNAVAILABLE" in said and "build has no CUDA" not in said, f"{image}: misses nothing but a driver: {said.strip()[-200:]}")
+    check(done.returncode == 75 and "DEVICE_MISSING" in said and "build has no CUDA" not in said, f"{image}: misses nothing but a driver: {said.strip()[-200:]}")
 
 
 def main():

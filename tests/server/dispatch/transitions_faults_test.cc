@@ -347,66 +347,6 @@ TEST(BadWorkers, ATaskGoesOnlyToWorkersThatKnowItsKind) {
   EXPECT_TRUE(s.Lease("w").at(0).spec().has_preflight());
 }
 
-TEST(Engines, AJobIsComputedByOneClassOfNumericsAndOneVersion) {
-  Scenario s(3);
-  s.numerics_class = "cpu-2";
-  s.Register("other", "incarnation-o");
-  s.numerics_class = "cpu-1";
-  s.engine_version = 2;
-  s.Register("newer", "incarnation-n");
-  s.engine_version = 1;
-  s.Register("w", "incarnation-w");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  EXPECT_TRUE(s.Lease("other", 8).empty());
-  EXPECT_TRUE(s.Lease("newer", 8).empty());
-  s.Work("w");
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
-  // What one class computed is not another's.
-  s.numerics_class = "cpu-2";
-  ASSERT_OK(s.Submit("jobs/b", s.Spec("gptq", "kl", 1000)));
-  EXPECT_EQ(Count(s.Work("other"), "quantize"), 3);
-  s.numerics_class = "cpu-1";
-  s.engine_version = 2;
-  ASSERT_OK(s.Submit("jobs/c", s.Spec("gptq", "kl", 1000)));
-  EXPECT_EQ(Count(s.Work("newer"), "quantize"), 3);
-}
-
-TEST(Engines, AJobWhoseClassHasLeftGoesOnUnderTheClassThatIsThere) {
-  Scenario s(3);
-  s.Register("old", "incarnation-o");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  s.Work("old", 3);
-  s.engine_version = 2;  // every worker is upgraded
-  for (int i = 0; i < 20; ++i) {
-    s.now_us += 10 * kSecond;
-    s.Register("new", "incarnation-n");
-    s.Reap();
-  }
-  s.Work("new");
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::SUCCEEDED);
-}
-
-// Each class lacks what the other has: building the job again, under either, leads nowhere.
-TEST(Engines, AJobIsNotBuiltAgainForAClassThatCannotRunAllOfIt) {
-  Scenario s(3);
-  s.numerics_class = "cpu-2";
-  s.without_kind = "calibrate";
-  s.Register("v", "incarnation-v");
-  s.numerics_class = "cpu-1";
-  s.without_kind = "quantize";
-  s.Register("u", "incarnation-u");
-  ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  for (int t = 0; t < 3700; t += 10) {
-    s.Work("u");
-    s.Work("v");
-    s.now_us += 10 * kSecond;
-    s.Reap();
-  }
-  EXPECT_EQ(s.num_rebuilds, 0);
-  EXPECT_EQ(s.StateOf("jobs/a"), v1::Job::FAILED);
-  EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "NO_MATCHING_WORKER");
-}
-
 TEST(Counts, ATaskThatTwoJobsShareCountsOnce) {
   Scenario s(3);
   s.Register("w", "incarnation-w");

@@ -99,6 +99,21 @@ TEST_F(WorkEstimateTest, NobodyIsCountedWhoTakesNothing) {
   EXPECT_EQ(Count(job).seconds_left, std::nullopt);
 }
 
+TEST_F(WorkEstimateTest, NobodyIsCountedWhoIsOfAnotherClass) {
+  v1::WorkerRecord gpu;
+  gpu.mutable_registration()->set_worker_id("gpu");
+  gpu.mutable_registration()->set_numerics_class("cuda-1");
+  gpu.mutable_registration()->set_operations_per_second(9 * kRate);
+  state_.Load(gpu, Now());
+  v1::JobRecord job = NewJob();
+  AddTask(job, "a", v1::SCORE, 9, v1::TaskRecord::READY);
+  job.mutable_engine()->set_numerics_class("cuda-1");
+  Load(job);
+  EXPECT_DOUBLE_EQ(*Count(job).seconds_left, 1);
+  job.mutable_engine()->set_numerics_class("cpu-1");
+  EXPECT_EQ(Count(job).seconds_left, std::nullopt);
+}
+
 TEST_F(WorkEstimateTest, ARunningTaskTellsHowFarItIs) {
   v1::JobRecord job = NewJob();
   AddTask(job, "a", v1::SCORE, 10, v1::TaskRecord::LEASED);

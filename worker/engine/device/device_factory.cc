@@ -42,7 +42,9 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const DeviceOptions& options)
   if (options.device == "reference") return std::make_unique<ReferenceDevice>();
   absl::string_view number = options.device;
   int ordinal = 0;
-  if (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &ordinal) && ordinal >= 0) {
+  // As it is written everywhere: no sign, no blank, no leading zero.
+  if (absl::ConsumePrefix(&number, "cuda:") && absl::SimpleAtoi(number, &ordinal) && ordinal >= 0 &&
+      number == absl::StrCat(ordinal)) {
     return MakeCudaDevice(ordinal, threads);
   }
   return Failure(reasons::kDeviceUnknown, absl::StrCat("device is \"", options.device,

@@ -17,7 +17,7 @@ TEST(DeviceFactoryTest, NamesMeanDevices) {
 }
 
 TEST(DeviceFactoryTest, WhatIsNoDeviceIsRefused) {
-  for (const char* name : {"cuda", "cuda:", "cuda:x", "cuda:-1", "gpu", ""}) {
+  for (const char* name : {"cuda", "cuda:", "cuda:x", "cuda:-1", "cuda: 0", "cuda:+0", "cuda:00", "gpu", ""}) {
     EXPECT_THAT(MakeDevice({.device = name}).status(),
                 FailsWith("DEVICE_UNKNOWN", HasSubstr("cuda:N")))
         << name;

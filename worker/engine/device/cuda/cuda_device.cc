@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaOptions
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || options.ordinal < 0 || options.ordinal >= count) {
-    return Failure(reasons::kDeviceUnavailable,
+    return Failure(reasons::kDeviceMissing,
                    absl::StrCat("device cuda:", options.ordinal, ": this machine has ", count,
                                 " GPUs that CUDA can use", error == cudaSuccess ? "" : ": ",
                                 error == cudaSuccess ? "" : cudaGetErrorString(error)));
@@ -53,9 +53,9 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(const CudaOptions
   // cuBLAS chooses its kernels by the model and the number of multiprocessors.
   std::unique_ptr<CudaDevice> device(new CudaDevice(
       options,
-      absl::StrCat(properties.name, ", compute capability ", properties.major, ".",
-                   properties.minor, ", CUDA ", runtime / 1000, ".", runtime % 1000 / 10,
-                   ", at most ", pool->limit_bytes() >> 20, " MiB"),
+      absl::StrCat("cuda:", options.ordinal, ": ", properties.name, ", compute capability ",
+                   properties.major, ".", properties.minor, ", CUDA ", runtime / 1000, ".",
+                   runtime % 1000 / 10, ", at most ", pool->limit_bytes() >> 20, " MiB"),
       absl::StrCat("cuda-", model, "-", properties.multiProcessorCount, "-cublas", blas->version(),
                    "-1")));
   device->pool_ = std::move(pool);

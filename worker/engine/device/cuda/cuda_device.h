@@ -30,7 +30,7 @@ struct CudaOptions {
 
 class CudaDevice : public Device {
  public:
-  // DEVICE_UNAVAILABLE where there is no such GPU.
+  // DEVICE_MISSING where there is no such GPU, DEVICE_UNAVAILABLE where it is too old.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(const CudaOptions& options);
   ~CudaDevice() override;
 

@@ -10,7 +10,7 @@
 namespace lwq {
 
 // The GPU of that number as CUDA counts; `host_threads` for loops on the host. DEVICE_UNAVAILABLE
-// where the build has no CUDA or the machine no such GPU.
+// where the build has no CUDA or the GPU is too old, DEVICE_MISSING where the machine has none such.
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal, int host_threads);
 
 }  // namespace lwq

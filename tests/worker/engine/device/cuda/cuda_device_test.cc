@@ -45,7 +45,7 @@ TEST_F(CudaDeviceTest, SaysWhatItIs) {
   CudaOptions options;
   options.ordinal = 1;
   EXPECT_THAT(CudaDevice::Create(options).status(),
-              FailsWith("DEVICE_UNAVAILABLE", HasSubstr("cuda:1: this machine has 1 GPUs")));
+              FailsWith("DEVICE_MISSING", HasSubstr("cuda:1: this machine has 1 GPUs")));
 }
 
 TEST_F(CudaDeviceTest, MemoryHasALimitAndIsCounted) {
