@@ -20,12 +20,12 @@ namespace lwq::client {
 namespace {
 
 constexpr std::array<FlagDef, 11> kFlags = {{
-    {"device", "NAME", "of the own worker: cpu (default) or cuda:N"},
     {"against", "DIR", "source model, for the KL divergence"},
     {"bos", "WHEN", "begin of text: tokenizer, always or never (default tokenizer)",
      "tokenizer always never"},
     {"compute", "TYPE", "f32, or bf16: faster where the processor has it (default f32)",
      "f32 bf16"},
+    {"device", "NAME", "of the own worker: cpu (default) or cuda:N"},
     {"limit", "N", "first N items of each task file (default: all)"},
     {"memory", "SIZE", "ceiling of the own worker's memory, such as 2GiB"},
     {"sequence-length", "N", "windows of the text (default 256)"},
