@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/choice_forms.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/reasons.h"
@@ -107,14 +110,22 @@ absl::StatusOr<v1::Dataset> UploadDataset(Client* client, const std::string& pat
 }
 
 bool HasChoices(const std::string& path) {
-  constexpr int64_t kLongestLine = 1 << 20;
+  constexpr size_t kMostBytes = 64 << 20;  // as long as a line may be
   const absl::StatusOr<std::unique_ptr<MappedFile>> file = MappedFile::Open(path);
   if (!file.ok()) return false;
-  const auto bytes = (*file)->bytes().first(
-      std::min<size_t>((*file)->bytes().size(), static_cast<size_t>(kLongestLine)));
-  const auto end = std::find(bytes.begin(), bytes.end(), '\n');
-  const auto item = nlohmann::json::parse(bytes.begin(), end, nullptr, /*allow_exceptions=*/false);
-  return item.is_object() && item.contains("choices");
+  const auto bytes = (*file)->bytes().first(std::min((*file)->bytes().size(), kMostBytes));
+  absl::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  absl::ConsumePrefix(&text, "\xEF\xBB\xBF");
+  while (!text.empty()) {
+    const absl::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    if (absl::StripAsciiWhitespace(line).empty()) continue;
+    const auto item = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    return item.is_object() && ChoiceFormOf([&item](absl::string_view key) {
+                                 return item.contains(std::string(key));
+                               }) >= 0;
+  }
+  return false;
 }
 
 }  // namespace lwq::client

@@ -18,7 +18,7 @@ absl::StatusOr<v1::BlobRef> UploadFile(Client* client, const std::string& path);
 absl::StatusOr<v1::Dataset> UploadDataset(Client* client, const std::string& path,
                                           const std::string& dataset_id = "");
 
-// Whether the file's first line is an item of multiple choice: a JSON object with "choices".
+// Whether the file's first row is an item of multiple choice, in one of the forms that are read.
 bool HasChoices(const std::string& path);
 
 }  // namespace lwq::client

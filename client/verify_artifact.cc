@@ -1,9 +1,11 @@
 #include "client/verify_artifact.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -90,6 +92,23 @@ absl::StatusOr<int64_t> ReadWhole(const std::string& path) {
   return static_cast<int64_t>(tensors.size());
 }
 
+// What programs load by itself where it lies in a model's folder, whatever the manifest lists.
+absl::Status CheckNothingElseIsLoaded(const std::string& directory,
+                                      const std::vector<ListedFile>& files) {
+  LWQ_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(directory));
+  for (const std::string& name : names) {
+    const bool is_loaded = absl::EndsWith(name, ".safetensors") || absl::EndsWith(name, ".bin") ||
+                           absl::EndsWith(name, ".gguf") ||
+                           name == "model.safetensors.index.json" || name == "quantize_config.json";
+    const bool is_listed = std::any_of(
+        files.begin(), files.end(), [&](const ListedFile& listed) { return listed.name == name; });
+    if (!is_loaded || is_listed) continue;
+    return Mismatch(JoinPath(directory, name),
+                    "it is not in the manifest, and programs that open the folder would load it");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<VerifiedArtifact> VerifyArtifactAt(const std::string& path) {
@@ -107,6 +126,7 @@ absl::StatusOr<VerifiedArtifact> VerifyArtifactAt(const std::string& path) {
   if (!directory && files.size() != 1) {
     return Mismatch(path, absl::StrCat("the manifest beside it is of ", files.size(), " files"));
   }
+  if (directory) LWQ_RETURN_IF_ERROR(CheckNothingElseIsLoaded(path, files));
   VerifiedArtifact verified;
   for (const ListedFile& listed : files) {
     const std::string file = directory ? JoinPath(path, listed.name) : path;

@@ -204,6 +204,15 @@ TEST(HasChoicesTest, TellsItemsFromTexts) {
   const std::string file = JoinPath(directory.path(), "f");
   ASSERT_OK(WriteFileAtomically(file, "{\"context\": \"a\", \"choices\": [\"b\"]}\nrest"));
   EXPECT_TRUE(HasChoices(file));
+  const char* const rows[] = {
+      R"({"goal": "a", "sol1": "b", "sol2": "c", "label": 0})",
+      R"({"question": "a", "choices": {"text": ["b"], "label": ["A"]}, "answerKey": "A"})",
+      R"({"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["d"], "label": "0"})",
+      R"({"sentence": "a _ b", "option1": "c", "option2": "d", "answer": "1"})"};
+  for (const char* row : rows) {
+    ASSERT_OK(WriteFileAtomically(file, absl::StrCat("\xEF\xBB\xBF\n", row, "\n")));
+    EXPECT_TRUE(HasChoices(file)) << row;
+  }
   ASSERT_OK(WriteFileAtomically(file, "{\"text\": \"a\"}\n"));
   EXPECT_FALSE(HasChoices(file));
   ASSERT_OK(WriteFileAtomically(file, "\"choices\" is a word\n"));

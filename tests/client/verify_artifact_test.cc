@@ -70,6 +70,20 @@ TEST_F(VerifyArtifactTest, ADirectoryIsHeldAgainstItsManifest) {
               FailsWith("VERIFY_MISMATCH", HasSubstr("missing")));
 }
 
+TEST_F(VerifyArtifactTest, WeightsThatNoManifestListsAreNoneOfTheArtifacts) {
+  ASSERT_OK(WriteFileAtomically(File("model-00001-of-00001.safetensors"), "first"));
+  WriteManifest(File("lwq-manifest.json"), {"model-00001-of-00001.safetensors"}, directory_.path());
+  ASSERT_OK(WriteFileAtomically(File("README.md"), "a note"));
+  EXPECT_OK(VerifyArtifactAt(directory_.path()).status());
+  for (const char* name : {"model.safetensors", "quantize_config.json", "m.gguf"}) {
+    ASSERT_OK(WriteFileAtomically(File(name), "foreign"));
+    EXPECT_THAT(VerifyArtifactAt(directory_.path()).status(),
+                FailsWith("VERIFY_MISMATCH", HasSubstr("not in the manifest")))
+        << name;
+    ASSERT_OK(RemoveAll(File(name)));
+  }
+}
+
 TEST_F(VerifyArtifactTest, AGgufFileIsReadWholeToo) {
   const std::string file = File("m.gguf");
   WriteGguf(file, 4);

@@ -148,7 +148,7 @@ absl::Status EvaluateChoices(const v1::EvaluateTask& task, const Decoder& decode
 
 // A text dataset, or JSON lines of documents, is for perplexity; other JSON lines are choices.
 bool HasChoices(const v1::EvaluateTask& task, absl::string_view bytes) {
-  return task.dataset_kind() == v1::Dataset::JSONL && ReadChoiceDataset(bytes, 1).ok();
+  return task.dataset_kind() == v1::Dataset::JSONL && HasChoiceForm(bytes);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "nlohmann/json.hpp"
 #include "worker/engine/artifact/container.h"
 #include "worker/engine/artifact/gguf_file_plan.h"
+#include "worker/engine/artifact/gptq_config.h"
 #include "worker/engine/artifact/grid_to_gguf.h"
 #include "worker/engine/artifact/linear_coding.h"
 #include "worker/engine/artifact/quantization_config.h"
@@ -131,7 +132,8 @@ class Encoder {
     if (&to_ == &ArtifactFormatDefs::gguf) {
       const GgufFormat* blocks = GgufFormatOf(*grid);
       if (blocks != nullptr) return blocks;
-    } else if (&to_ == &ArtifactFormatDefs::compressed_tensors || grid->symmetric()) {
+    } else if (&to_ == &ArtifactFormatDefs::compressed_tensors ||
+               (grid->symmetric() && IsGptqWidth(grid->bits()))) {
       return found->second.format;
     }
     return NotLossless(

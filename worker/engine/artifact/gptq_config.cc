@@ -26,8 +26,8 @@ const GridFormat* GridOf(const WeightFormat* format) {
   return format == nullptr ? nullptr : format->grid();
 }
 
-// What a linear is without a rule. vLLM starts with 4 or 8 bits only, and then those of most weights; a
-// plan that has neither and one format alone says that one.
+// What a linear is without a rule. vLLM starts with 4 or 8 bits only, and then those of most
+// weights; a plan that has neither and one format alone says that one.
 const GridFormat* BaseFormat(const ModelInventory& model, const Plan& plan) {
   std::map<const GridFormat*, int64_t> weights;
   for (size_t u = 0; u < plan.size(); ++u) {
@@ -48,8 +48,8 @@ int64_t GroupField(const GridFormat& format) {
   return format.group_size() == 0 ? -1 : format.group_size();
 }
 
-// A rule for every kind of unit of one format, dense ones (null) first: GPTQModel looks at those first
-// wherever they stand, others in order.
+// A rule for every kind of unit of one format, dense ones (null) first: GPTQModel looks at those
+// first wherever they stand, others in order.
 void AddRules(const ModelInventory& model, const Plan& plan, const GridFormat* format,
               Json& rules) {
   const ModulePatterns found =
@@ -94,7 +94,7 @@ absl::StatusOr<const GridFormat*> ReadFormat(const Json& object, const GridForma
     return found->is_number_integer() ? found->get<int64_t>() : INT64_MIN;
   };
   const int64_t bits = number("bits", base == nullptr ? INT64_MIN : base->bits());
-  if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
+  if (!IsGptqWidth(bits)) {
     return Unsupported(where, "has no bits of 2, 3, 4 or 8");
   }
   int64_t group = number("group_size", base == nullptr ? 128 : GroupField(*base));
@@ -159,8 +159,7 @@ absl::StatusOr<DeclaredQuantization> ReadGptqConfig(absl::string_view dictionary
   const Json config =
       Json::parse(dictionary.begin(), dictionary.end(), nullptr, /*allow_exceptions=*/false);
   if (!config.is_object()) return Unsupported(where, "is not an object");
-  const std::string layout =
-      TextOr(config, "checkpoint_format", TextOr(config, "format", kV1));
+  const std::string layout = TextOr(config, "checkpoint_format", TextOr(config, "format", kV1));
   if (layout != kV1 && layout != kV2) {
     return Unsupported(where, absl::StrCat("has the checkpoint_format ", layout));
   }

@@ -260,6 +260,28 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
   return config.dump(2) + "\n";
 }
 
+// What else changes what a model of compressed-tensors computes, and is not done here: refused,
+// since without it the numbers would be of another model. Null and empty ones say nothing.
+absl::Status CheckNothingElse(const Json& quantization, absl::string_view where) {
+  const Json& transforms = quantization.value("transform_config", Json());
+  if (transforms.is_object() && transforms.contains("config_groups") &&
+      !transforms["config_groups"].empty()) {
+    return UnsupportedConfig(
+        where, "has a transform_config: activations are rotated, which lwq does not do");
+  }
+  const Json& sparsity = quantization.value("sparsity_config", Json());
+  if (sparsity.is_object() && StringOr(sparsity, "format", "dense") != "dense") {
+    return UnsupportedConfig(where, absl::StrCat("has a sparsity_config of the format ",
+                                                 StringOr(sparsity, "format", "")));
+  }
+  const Json& cache = quantization.value("kv_cache_scheme", Json());
+  if (cache.is_object() && !cache.empty()) {
+    return UnsupportedConfig(
+        where, "has a kv_cache_scheme: keys and values are rounded, which lwq does not do");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view config_json,
                                                             absl::string_view where) {
   LWQ_RETURN_IF_ERROR(CheckJson(config_json, {.reason = reasons::kConfigInvalid.name}, where));
@@ -281,6 +303,7 @@ absl::StatusOr<DeclaredQuantization> ReadQuantizationConfig(absl::string_view co
   if (method == kGptqMethod) return ReadGptqConfig(found->dump(), where);
   if (method != kMethod)
     return UnsupportedConfig(where, absl::StrCat("has the quant_method ", method));
+  LWQ_RETURN_IF_ERROR(CheckNothingElse(*found, where));
   const auto groups = found->find("config_groups");
   if (groups == found->end() || !groups->is_object() || groups->empty()) {
     return UnsupportedConfig(where, "has no config_groups");

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/choice_forms.h"
 #include "base/reasons.h"
 #include "base/status_macros.h"
 #include "nlohmann/json.hpp"
@@ -196,30 +197,18 @@ absl::StatusOr<MultipleChoiceItem> ReadWinogrande(const Row& row) {
   return item;
 }
 
-struct ChoiceForm {
-  const char* name;
-  std::vector<const char*> keys;  // that tell it
-  absl::StatusOr<MultipleChoiceItem> (*read)(const Row& row);
-};
+using ReadItem = absl::StatusOr<MultipleChoiceItem> (*)(const Row& row);
 
-const std::vector<ChoiceForm>& Forms() {
-  static const auto* forms = new std::vector<ChoiceForm>{
-      {"ready", {"context", "choices"}, ReadReady},
-      {"piqa", {"goal", "sol1", "sol2"}, ReadPiqa},
-      {"arc_easy", {"question", "choices", "answerKey"}, ReadArc},
-      {"hellaswag", {"activity_label", "ctx_a", "ctx_b", "endings"}, ReadHellaswag},
-      {"winogrande", {"sentence", "option1", "option2"}, ReadWinogrande},
-  };
-  return *forms;
+// By ChoiceForms().
+constexpr ReadItem kReaders[] = {ReadReady, ReadPiqa, ReadArc, ReadHellaswag, ReadWinogrande};
+
+int IndexOfForm(const Row& row) {
+  return ChoiceFormOf([&row](absl::string_view key) { return row.Has(std::string(key).c_str()); });
 }
 
-absl::StatusOr<const ChoiceForm*> FormOf(const Row& row) {
-  for (const ChoiceForm& form : Forms()) {
-    const auto has = [&row](const char* key) { return row.Has(key); };
-    if (std::all_of(form.keys.begin(), form.keys.end(), has)) return &form;
-  }
+absl::Status UnknownForm(int64_t line) {
   return BadLine(
-      row.line(),
+      line,
       "the keys are of no known form: {context, choices, answer}, piqa {goal, sol1, sol2, "
       "label}, arc_easy {question, choices, answerKey}, hellaswag {activity_label, ctx_a, "
       "ctx_b, endings, label}, winogrande {sentence, option1, option2, answer}");
@@ -273,18 +262,19 @@ absl::StatusOr<std::vector<std::string>> ReadDocuments(absl::string_view bytes, 
 absl::StatusOr<ChoiceDataset> ReadChoiceDataset(absl::string_view bytes, int64_t limit,
                                                 absl::string_view labels) {
   ChoiceDataset dataset;
-  const ChoiceForm* form = nullptr;
+  int form = -1;
   LWQ_RETURN_IF_ERROR(
       ForEachRow(bytes, [&](const Json& json, int64_t line) -> absl::StatusOr<bool> {
         const Row row(json, line);
-        if (form == nullptr) {
-          LWQ_ASSIGN_OR_RETURN(form, FormOf(row));
-          dataset.form = form->name;
+        if (form < 0) {
+          form = IndexOfForm(row);
+          if (form < 0) return UnknownForm(line);
+          dataset.form = std::string(ChoiceForms()[static_cast<size_t>(form)].name);
         }
         if (dataset.items.size() >= kMaxItems) {
           return BadLine(line, absl::StrCat("more than ", kMaxItems, " items"));
         }
-        LWQ_ASSIGN_OR_RETURN(MultipleChoiceItem item, form->read(row));
+        LWQ_ASSIGN_OR_RETURN(MultipleChoiceItem item, kReaders[form](row));
         if (labels.empty() && item.gold < 0) {
           return BadLine(line, "no \"label\", and no file of labels was given");
         }
@@ -294,6 +284,15 @@ absl::StatusOr<ChoiceDataset> ReadChoiceDataset(absl::string_view bytes, int64_t
   if (dataset.items.empty()) return Failure(reasons::kDatasetInvalid, "the dataset has no items");
   if (!labels.empty()) LWQ_RETURN_IF_ERROR(ApplyLabels(labels, &dataset));
   return dataset;
+}
+
+bool HasChoiceForm(absl::string_view bytes) {
+  bool has = false;
+  ForEachRow(bytes, [&has](const Json& json, int64_t line) -> absl::StatusOr<bool> {
+    has = IndexOfForm(Row(json, line)) >= 0;
+    return false;
+  }).IgnoreError();
+  return has;
 }
 
 }  // namespace lwq

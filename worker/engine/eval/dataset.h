@@ -51,7 +51,12 @@ struct ChoiceDataset {
 //   winogrande  sentence, option1, option2, answer
 // Prompts are those of lm-evaluation-harness without examples. `limit` > 0 takes the first items.
 // "DATASET_INVALID" names line and key; at most 1 M items of 1,024 options.
+// The labels are needed where the rows have none.
 absl::StatusOr<ChoiceDataset> ReadChoiceDataset(absl::string_view bytes, int64_t limit,
                                                 absl::string_view labels = "");
+
+// Whether the first row has the keys of such a form, and so is none of a text's; what else is wrong
+// with it is for ReadChoiceDataset to say.
+bool HasChoiceForm(absl::string_view bytes);
 
 }  // namespace lwq

@@ -23,7 +23,7 @@ std::vector<Piece> CutAtMarks(absl::string_view text) {
   size_t begin = 0;
   for (size_t at = text.find(kMark); at != absl::string_view::npos;
        at = text.find(kMark, at + kMark.size())) {
-    if (at > begin && text.substr(at - kMark.size(), kMark.size()) != kMark) {
+    if (at > begin && !absl::EndsWith(text.substr(begin, at - begin), kMark)) {
       words.push_back({std::string(text.substr(begin, at - begin)), false});
       begin = at;
     }

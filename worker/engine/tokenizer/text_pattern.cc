@@ -228,8 +228,9 @@ absl::Status TextPattern::FindAll(absl::string_view text, std::vector<TextRange>
   const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
       pcre2_match_data_create_from_pattern(compiled_->code, nullptr), pcre2_match_data_free);
   if (data == nullptr) return absl::ResourceExhaustedError("no memory for a regular expression");
-  size_t at = 0;
-  while (at < text.size()) {
+  constexpr size_t kNone = absl::string_view::npos;
+  size_t at = 0, last_end = kNone;
+  while (!text.empty() && at <= text.size()) {
     const int rc = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()),
                                text.size(), at, PCRE2_NO_UTF_CHECK, data.get(), compiled_->context);
     if (rc == PCRE2_ERROR_NOMATCH) break;
@@ -239,13 +240,12 @@ absl::Status TextPattern::FindAll(absl::string_view text, std::vector<TextRange>
                                   " gave up after its match limit (PCRE2 error ", rc, ")"));
     }
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(data.get());
-    if (range[1] > range[0]) {
-      matches->push_back({range[0], range[1]});
-      at = range[1];
-    } else {
-      at = range[0] + 1;  // an empty match cuts nothing
-      while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
-    }
+    const bool empty = range[1] == range[0];
+    // An empty match cuts too, but not where one has just ended.
+    if (!empty || range[0] != last_end) matches->push_back({range[0], range[1]});
+    last_end = range[1];
+    at = range[1] + (empty ? 1 : 0);
+    while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
   }
   return absl::OkStatus();
 }
@@ -302,6 +302,8 @@ std::vector<TextRange> SplitByMatches(size_t text_size, const std::vector<TextRa
       pieces.push_back(part.range);
     }
   }
+  const auto is_empty = [](const TextRange& piece) { return piece.begin == piece.end; };
+  pieces.erase(std::remove_if(pieces.begin(), pieces.end(), is_empty), pieces.end());
   return pieces;
 }
 

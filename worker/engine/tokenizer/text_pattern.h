@@ -34,8 +34,9 @@ class TextPattern {
   TextPattern& operator=(TextPattern&&) noexcept;
   ~TextPattern();
 
-  // All matches in order, none of them empty, none overlapping. `text` is valid UTF-8. Error
-  // "TOKENIZER_INVALID" when the expression exceeds the match limits.
+  // All matches in order, none overlapping, as Oniguruma finds them: empty ones too, but none where
+  // a match has just ended. `text` is valid UTF-8. Error "TOKENIZER_INVALID" when the expression
+  // exceeds the match limits.
   absl::Status FindAll(absl::string_view text, std::vector<TextRange>* matches) const;
 
  private:

@@ -328,6 +328,16 @@ absl::Status ReadAddedTokens(const Json& json, const TokenizerConfig& config,
     tokens.push_back(std::move(token));
   }
   LWQ_RETURN_IF_ERROR(AddTokens(std::move(tokens), pipeline));
+  // transformers adds those of the other file anew, so what it says of how they match holds.
+  for (const AddedToken& said : config.added_tokens) {
+    for (AddedToken& token : pipeline->added_tokens) {
+      if (token.content != said.content) continue;
+      token.single_word = said.single_word;
+      token.lstrip = said.lstrip;
+      token.rstrip = said.rstrip;
+      token.normalized = said.normalized;
+    }
+  }
   return AddTokens(config.added_tokens, pipeline);
 }
 

@@ -115,6 +115,15 @@ TEST_F(ConvertTest, ZeroPointsAreNotWrittenInGptq) {
   EXPECT_OK(Convert("start", ArtifactFormatDefs::gguf, "file"));
 }
 
+TEST_F(ConvertTest, WidthsThatGptqsKernelsDoNotHaveAreRefusedAtOnce) {
+  const auto six = [](const ModelInventory& model) {
+    return Plan(model.units.size(), GridFormat::Find(6, 64, true));
+  };
+  ASSERT_NO_FATAL_FAILURE(Make(DType::kF16, ArtifactFormatDefs::compressed_tensors, six));
+  EXPECT_THAT(Convert("start", ArtifactFormatDefs::gptq, "there"),
+              FailsWith("FORMAT_UNSUPPORTED", HasSubstr("which gptq cannot hold")));
+}
+
 // Another tool's scales have the eleven bits of F16, of which BF16 has eight.
 TEST_F(ConvertTest, ScalesThatTheTargetDoesNotHaveAreRefusedOrRounded) {
   ASSERT_NO_FATAL_FAILURE(Make(DType::kBF16, ArtifactFormatDefs::gptq));

@@ -295,5 +295,30 @@ TEST(QuantizationConfigTest, WhatCannotBeReadIsRefused) {
   }
 }
 
+// Rotations, sparsity and rounded keys change what is computed: numbers without them would be of
+// another model.
+TEST(QuantizationConfigTest, WhatElseAModelComputesIsRefused) {
+  const auto with = [](const std::string& more) {
+    return absl::StrCat(
+        R"({"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized",)",
+        more,
+        R"("config_groups":{"g":{"weights":{"num_bits":4,"type":"int","strategy":"channel"}}}}})");
+  };
+  for (const char* nothing :
+       {"", R"("transform_config":{},"sparsity_config":{},"kv_cache_scheme":null,)",
+        R"("transform_config":null,"sparsity_config":{"format":"dense"},)",
+        R"("transform_config":{"config_groups":{}},)"}) {
+    EXPECT_OK(ReadQuantizationConfig(with(nothing), "c")) << nothing;
+  }
+  const std::pair<const char*, const char*> bad[] = {
+      {R"("transform_config":{"config_groups":{"v":{"type":"hadamard"}}},)", "transform_config"},
+      {R"("sparsity_config":{"format":"sparse-24-bitmask"},)", "sparse-24-bitmask"},
+      {R"("kv_cache_scheme":{"num_bits":8,"type":"float"},)", "kv_cache_scheme"}};
+  for (const auto& [more, named] : bad) {
+    EXPECT_THAT(ReadQuantizationConfig(with(more), "c"),
+                FailsWith("QUANT_METHOD_UNSUPPORTED", HasSubstr(named)));
+  }
+}
+
 }  // namespace
 }  // namespace lwq

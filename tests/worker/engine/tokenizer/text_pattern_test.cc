@@ -27,6 +27,21 @@ std::string Marked(const std::string& regex, const std::string& text) {
   return absl::StrCat(out, text.substr(at));
 }
 
+// Digits in threes from the right, and others that look without taking; what tokenizers gives.
+TEST(TextPatternTest, EmptyMatchesCutToo) {
+  EXPECT_EQ(Marked("(?=(\\d{3})+(?!\\d))", "ab1234567 cx"), "ab1<>234<>567 cx");
+  EXPECT_EQ(Marked("(?=\\d)", "ab12 c"), "ab<>1<>2 c");
+  EXPECT_EQ(Marked("x*", "axa"), "<>a<x>a<>");
+  EXPECT_EQ(Marked("x*", "\u00e9"), "<>\u00e9<>") << "never inside a character";
+  EXPECT_EQ(Marked("x*", ""), "");
+  LWQ_ASSERT_OK_AND_ASSIGN(const TextPattern pattern, TextPattern::FromRegex("(?=\\d)"));
+  std::vector<TextRange> matches;
+  ASSERT_OK(pattern.FindAll("12", &matches));
+  const std::vector<TextRange> pieces = SplitByMatches(2, matches, SplitBehavior::kIsolated, false);
+  ASSERT_EQ(pieces.size(), 2u) << "no empty ones";
+  EXPECT_EQ(pieces[0].end, 1u);
+}
+
 TEST(TextPatternTest, WordsAndTheirBoundaries) {
   EXPECT_EQ(Marked("\\w+", "na\u00efve_1 \u0928\u093f-b\u00b2"),
             "<na\u00efve_1> <\u0928\u093f>-<b\u00b2>");

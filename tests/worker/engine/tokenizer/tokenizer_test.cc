@@ -94,6 +94,42 @@ TEST(TokenizerTest, AddedTokensStripAndStandAlone) {
   EXPECT_EQ(tokenizer->vocab_size(), 11);
 }
 
+// As transformers reads the two files together.
+TEST(TokenizerTest, TheConfigsFlagsOfAnAddedTokenHold) {
+  const std::string json = R"({"added_tokens": [{"id": 4, "content": "<e>", "single_word": false,
+      "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+      "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "_"},
+      "model": {"type": "BPE", "vocab": {"_": 0, "a": 1, "b": 2, "<e>": 4, "c": 3}, "merges": []}})";
+  const auto ids = [&json](const std::string& flags) {
+    const std::string config = absl::StrCat(
+        R"({"added_tokens_decoder": {"4": {"content": "<e>", "special": true, )", flags, "}}}");
+    const auto tokenizer = Load(json, config);
+    EXPECT_OK(tokenizer.status());
+    return Ids(**tokenizer, "a <e> b");
+  };
+  const std::string off = R"("single_word": false, "normalized": false, )";
+  EXPECT_THAT(ids(off + R"("lstrip": false, "rstrip": false)"), ElementsAre(1, 0, 4, 0, 2));
+  EXPECT_THAT(ids(off + R"("lstrip": false, "rstrip": true)"), ElementsAre(1, 0, 4, 2));
+  EXPECT_THAT(ids(off + R"("lstrip": true, "rstrip": false)"), ElementsAre(1, 4, 0, 2));
+}
+
+// Words are cut in front of each mark: also of one that stands nearer to the text's begin than it
+// is long, as where nothing is put before the text.
+TEST(TokenizerTest, ATextThatBeginsWithAShortWordIsCut) {
+  LWQ_ASSERT_OK_AND_ASSIGN(
+      const auto tokenizer,
+      Load(
+          "{\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+          "\"\u2581\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"\u2581\": 0, \"a\": 1, \"b\": "
+          "2, "
+          "\"\u00e9\": 3}, \"merges\": []}}"));
+  EXPECT_THAT(Ids(*tokenizer, "a b"), ElementsAre(1, 0, 2));
+  EXPECT_THAT(Ids(*tokenizer, "ab b"), ElementsAre(1, 2, 0, 2));
+  EXPECT_THAT(Ids(*tokenizer, "\u00e9 b"), ElementsAre(3, 0, 2));
+  EXPECT_THAT(Ids(*tokenizer, "aab  b"), ElementsAre(1, 1, 2, 0, 0, 2));
+  EXPECT_THAT(Ids(*tokenizer, " a"), ElementsAre(0, 1));
+}
+
 TEST(TokenizerTest, ConfigDecidesAboutBos) {
   const std::string json = TinyJson(R"("added_tokens": [{"id": 7, "content": "<s>"}],)");
   LWQ_ASSERT_OK_AND_ASSIGN(const auto with, Load(json, R"({"bos_token": {"content": "<s>"},
