@@ -111,6 +111,12 @@ void AddConvert(CLI::App& app, lwq::ConvertRequest& request) {
       ->configurable(false);
 }
 
+std::string WorkerIdOfThisProcess() {
+  char host[256] = "worker";
+  gethostname(host, sizeof host - 1);
+  return lwq::DefaultWorkerId(host, getpid());
+}
+
 int CheckModelOnly(const std::string& directory) {
   const std::vector<lwq::ModelCheck> checks = lwq::CheckModel(directory);
   std::fputs(lwq::ModelChecksJson(checks).c_str(), stdout);
@@ -193,11 +199,7 @@ int main(int argc, char** argv) {
                    child.log_level);
   signal(SIGPIPE, SIG_IGN);
   if (exit_when_idle > 0) options.exit_when_idle = absl::Seconds(exit_when_idle);
-  if (options.worker_id.empty()) {
-    char host[256] = "worker";
-    gethostname(host, sizeof host - 1);
-    options.worker_id = lwq::DefaultWorkerId(host, getpid());
-  }
+  if (options.worker_id.empty()) options.worker_id = WorkerIdOfThisProcess();
   absl::Status status = lwq::CheckAddress(options.server);
   if (status.ok()) status = RunWorker(options, child, isolation == "process", metrics_listen);
   if (!status.ok()) spdlog::error("{}", lwq::LogSafe(status.ToString()));

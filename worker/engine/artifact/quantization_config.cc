@@ -260,6 +260,9 @@ absl::StatusOr<std::string> ArtifactConfigJson(absl::string_view source_config,
   return config.dump(2) + "\n";
 }
 
+// compressed-tensors' name of weights that are stored whole.
+constexpr char kNotSparse[] = "dense";
+
 // What else changes what a model of compressed-tensors computes, and is not done here: refused,
 // since without it the numbers would be of another model. Null and empty ones say nothing.
 absl::Status CheckNothingElse(const Json& quantization, absl::string_view where) {
@@ -270,9 +273,10 @@ absl::Status CheckNothingElse(const Json& quantization, absl::string_view where)
         where, "has a transform_config: activations are rotated, which lwq does not do");
   }
   const Json& sparsity = quantization.value("sparsity_config", Json());
-  if (sparsity.is_object() && StringOr(sparsity, "format", "dense") != "dense") {
-    return UnsupportedConfig(where, absl::StrCat("has a sparsity_config of the format ",
-                                                 StringOr(sparsity, "format", "")));
+  const std::string stored =
+      sparsity.is_object() ? StringOr(sparsity, "format", kNotSparse) : kNotSparse;
+  if (stored != kNotSparse) {
+    return UnsupportedConfig(where, absl::StrCat("has a sparsity_config of the format ", stored));
   }
   const Json& cache = quantization.value("kv_cache_scheme", Json());
   if (cache.is_object() && !cache.empty()) {

@@ -53,9 +53,13 @@ TEST_F(AllocatorTest, EveryAllocatorKeepsTheBudgetAndExplainsItself) {
 }
 
 TEST_F(AllocatorTest, AnInfeasibleBudgetNamesTheSmallestThatWouldDo) {
-  for (const char* text : {"1.9bpw", "100000", "100000@512x2"}) {
-    problem_.budget = *ParseBudget(text);
-    for (const AllocatorDef* def : Allocators()) {
+  for (const AllocatorDef* def : Allocators()) {
+    // One that leaves layers out goes lower: only what is left of the model is too much.
+    const auto too_little = def->smallest == nullptr
+                                ? std::vector<std::string>{"1.9bpw", "100000", "100000@512x2"}
+                                : std::vector<std::string>{"0.1bpw", "10000", "10000@512x2"};
+    for (const std::string& text : too_little) {
+      problem_.budget = *ParseBudget(text);
       const auto refused = Allocate(def->name, problem_);
       ASSERT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
       ASSERT_THAT(refused, FailsWith("BUDGET_INFEASIBLE", HasSubstr(text)));
