@@ -142,13 +142,15 @@ int NumComputed(const Draft& draft, const v1::JobRecord& job) {
       }));
 }
 
-// Whether a worker that is known, though away, could go on with what the job has: a machine starts
-// anew, or a driver does. Of an upgrade nobody is known any more once the workers are back.
-bool MayGoOn(const Draft& draft, const v1::JobRecord& job) {
+// Whether a worker that is away without having said that it leaves could go on with what the job has:
+// a machine starts anew, or a driver does.
+bool MayGoOn(const Draft& draft, const v1::JobRecord& job, const TaskNeed& need) {
   const auto& workers = draft.state().workers();
   const bool known = std::any_of(workers.begin(), workers.end(), [&](const auto& worker) {
-    const v1::RegisterWorkerRequest& one = worker.second.registration();
-    return one.numerics_class() == job.engine().numerics_class() &&
+    const v1::WorkerRecord& record = worker.second;
+    const v1::RegisterWorkerRequest& one = record.registration();
+    return !record.left() && record.cordon_reason().empty() &&
+           one.numerics_class() == job.engine().numerics_class() && CanRun(one, need) &&
            CanonicalBytes(EngineOf(one)) == CanonicalBytes(job.engine());
   });
   return known && NumComputed(draft, job) > 0;
@@ -190,13 +192,14 @@ std::map<std::string, std::string> StuckJobs(const Draft& draft) {
     if (group.unmatched_since_us == 0) continue;
     const int64_t unmatched_us = draft.steady_us() - group.unmatched_since_us;
     if (unmatched_us < LostAfterUs(state.options())) continue;
+    std::set<std::string> asked;  // each job once, however many of its tasks are in the group
     for (const std::string& key : group.Keys()) {
       for (const std::string& name : state.tasks().at(key).jobs()) {
-        if (jobs.count(name) > 0) continue;
+        if (jobs.count(name) > 0 || !asked.insert(name).second) continue;
         const v1::JobRecord* job = draft.FindJob(name);
         if (job == nullptr) continue;
-        const bool waits =
-            unmatched_us < kBegunPatience * LostAfterUs(state.options()) && MayGoOn(draft, *job);
+        const bool waits = unmatched_us < kBegunPatience * LostAfterUs(state.options()) &&
+                           MayGoOn(draft, *job, need);
         if (!waits) jobs.emplace(name, key);
       }
     }

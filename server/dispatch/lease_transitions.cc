@@ -140,8 +140,13 @@ absl::StatusOr<std::vector<v1::Lease>> LeaseTasks(Draft& draft,
                                                   const v1::LeaseTasksRequest& request) {
   const v1::WorkerRecord* worker = draft.FindWorker(request.worker_id());
   LWQ_RETURN_IF_ERROR(CheckWorker(worker, request.worker_id(), request.incarnation()));
+  if (worker->left()) {
+    // One that lives all the same has registered with a server that did not know of leaving.
+    return Failure(reasons::kWorkerUnknown, absl::StrCat("worker ", request.worker_id(),
+                                                         " said that it leaves: register first"));
+  }
   std::vector<v1::Lease> leases;
-  if (worker->cordoned() || worker->left()) return leases;
+  if (worker->cordoned()) return leases;
   const int count = std::clamp(request.max_tasks(), 1, kMaxLeasesACall);
   size_t bytes = 0;
   for (const Rank& rank : PickTasks(draft, *worker, count)) {
@@ -233,7 +238,15 @@ absl::Status ReleaseTasks(Draft& draft, const v1::ReleaseTasksRequest& request) 
                                          request.worker_id(), request.incarnation());
     if (held.ok()) RequeueTask(draft, lease.task(), draft.now_us(), "given back by its worker");
   }
-  if (request.leaving()) draft.EditWorker(request.worker_id())->set_left(true);
+  if (!request.leaving()) return absl::OkStatus();
+  // And what it never heard that it has: a poll was under way when it stopped.
+  const std::set<std::string> held = draft.state().LeasesOf(request.worker_id());
+  for (const std::string& key : held) {
+    const v1::TaskRecord* task = draft.FindTask(key);
+    if (task == nullptr || task->state() != v1::TaskRecord::LEASED) continue;
+    RequeueTask(draft, key, draft.now_us(), "its worker left");
+  }
+  draft.EditWorker(request.worker_id())->set_left(true);
   return absl::OkStatus();
 }
 

@@ -6,6 +6,7 @@ namespace lwq {
 namespace {
 
 using ::lwq::testing::Count;
+using ::lwq::testing::FailsWith;
 using ::lwq::testing::Scenario;
 using ::testing::Contains;
 using ::testing::HasSubstr;
@@ -94,25 +95,51 @@ TEST(Engines, AJobIsNotBuiltAgainForAClassThatCannotRunAllOfIt) {
   EXPECT_EQ(s.records["jobs/a"].job().failure().reason(), "NO_MATCHING_WORKER");
 }
 
+absl::Status SayThatItLeaves(Scenario& s, const std::string& worker) {
+  v1::ReleaseTasksRequest request;
+  request.set_worker_id(worker);
+  request.set_incarnation(absl::StrCat("incarnation-", worker));
+  request.set_leaving(true);
+  return s.Run([&](Draft& draft) { return ReleaseTasks(draft, request); });
+}
+
 TEST(Leaving, NobodyWaitsForAWorkerThatSaidItEnds) {
   Scenario s(3);
   s.Register("w", "incarnation-w");
   ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
-  const v1::Lease lease = s.Lease("w").at(0);
-  v1::ReleaseTasksRequest request;
-  request.set_worker_id("w");
-  request.set_incarnation("incarnation-w");
-  request.add_leases()->set_task(lease.task());
-  request.mutable_leases(0)->set_epoch(lease.epoch());
-  request.set_leaving(true);
-  ASSERT_OK(s.Run([&](Draft& draft) { return ReleaseTasks(draft, request); }));
+  ASSERT_EQ(s.Lease("w").size(), 1u);  // of which it did not hear
+  ASSERT_OK(SayThatItLeaves(s, "w"));
   EXPECT_EQ(s.state().StateOf("w", s.now_us), v1::Worker::LEFT);
   EXPECT_TRUE(s.state().IsLost("w", s.now_us));
-  EXPECT_TRUE(s.Lease("w").empty()) << "a call of it that was under way";
+  v1::LeaseTasksRequest poll;  // a call of it that was under way
+  poll.set_worker_id("w");
+  poll.set_incarnation("incarnation-w");
+  EXPECT_THAT(s.Run([&](Draft& draft) { return LeaseTasks(draft, poll).status(); }),
+              FailsWith("WORKER_UNKNOWN", HasSubstr("register first")));
   EXPECT_TRUE(s.state().IsLost("w", s.now_us)) << "which says nothing either";
   s.Register("w", "incarnation-2");
   EXPECT_EQ(s.state().StateOf("w", s.now_us), v1::Worker::READY);
   EXPECT_EQ(s.Lease("w").size(), 1u);
+}
+
+// An upgrade: pods of other names follow, and what was computed is no reason to wait for those before.
+TEST(Leaving, AJobThatBeganGoesOnAtOnceUnderTheClassThatIsThere) {
+  for (const bool says_so : {true, false}) {
+    Scenario s(3);
+    s.Register("old", "incarnation-old");
+    ASSERT_OK(s.Submit("jobs/a", s.Spec("gptq", "kl", 1000)));
+    s.Work("old", 3);
+    if (says_so) {
+      ASSERT_OK(SayThatItLeaves(s, "old"));
+    }
+    s.engine_version = 2;
+    for (int i = 0; i < 15; ++i) {
+      s.now_us += 10 * kSecond;
+      s.Register("new", "incarnation-new");
+      s.Reap();
+    }
+    EXPECT_EQ(s.num_rebuilds, says_so ? 1 : 0);
+  }
 }
 
 }  // namespace
